@@ -1,0 +1,57 @@
+# Two commands do everything: `make demo` and `make test`.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+EXIT ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check unit integration fault evaluate lock handbook reference clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## Make .venv with the ragq command, from the lock file
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ragq needs Python 3.11 or later: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## Ingest the handbook, ask it several questions at once; stays up (EXIT=1: ends)
+	$(BIN)/ragq demo $(if $(EXIT),--exit --port 0)
+
+test: check unit integration fault ## Everything: lint, types, imports, unit, integration, fault
+
+check: setup ## Lint, format, types, import contracts, generated pages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/settings_reference.py --check
+
+unit: setup ## Tests without I/O
+	$(BIN)/pytest tests/unit -q
+
+integration: setup ## Tests with real servers
+	$(BIN)/pytest tests/integration -q
+
+fault: setup ## Tests that kill, freeze and cut
+	$(BIN)/pytest tests/fault -q
+
+evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
+	$(BIN)/python benchmarks/evaluate.py $(DATA)
+
+lock: ## Resolve requirements.lock anew
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements.lock
+
+handbook: setup ## Make the handbook's PDF from docs/
+	$(BIN)/python scripts/make_handbook.py
+
+reference: setup ## Write docs/reference/settings.md and .env.example from the settings
+	$(BIN)/python scripts/settings_reference.py
+
+clean: ## Remove what setup made
+	rm -rf $(VENV) build dist

@@ -1,0 +1,220 @@
+"""The `ragq` command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ragq import __version__, demo
+from ragq.client.api_client import ApiClient
+from ragq.errors import ConfigurationError, DocumentError, RagqError
+from ragq.logs import configure_logging
+from ragq.main import RQ_WORKER, join_services, serve, worker_variables
+from ragq.models import QueueName
+from ragq.rag.parse import SUPPORTED_EXTENSIONS
+from ragq.settings import Settings, read_settings
+from ragq.up import Fleet, migrate
+
+T = TypeVar("T")
+
+INGEST_AT_ONCE = 4  # files uploaded and followed together
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error of ours ends with its message alone and code 1."""
+        try:
+            return super().invoke(ctx)
+        except RagqError as error:
+            click.secho(f"ragq: {error.message}", fg="red", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ragq")
+def main() -> None:
+    """Answer questions from your documents, through a durable queue."""
+
+
+def _settings(**overrides: Any) -> Settings:
+    """Read the settings; what was given on the command line wins."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    settings = Settings.model_validate({**read_settings().model_dump(), **given})
+    configure_logging(settings)
+    return settings
+
+
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of the embedded services."
+)
+url_option = click.option("--url", help="Where the API listens (RAGQ_URL).")
+host_option = click.option("--host", help="Address to listen on; beyond loopback RAGQ_API_KEY is needed.")
+port_option = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
+
+
+@main.command()
+@host_option
+@port_option
+@data_dir_option
+@click.option("--query-workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Query workers.")
+@click.option("--document-workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Document workers.")
+def up(host: str | None, port: int | None, data_dir: Path | None, query_workers: int, document_workers: int) -> None:
+    """Start everything: Valkey and PostgreSQL where none is configured, the API and workers."""
+    settings = _settings(host=host, port=port, data_dir=data_dir)
+    with Fleet(settings, query_workers=query_workers, document_workers=document_workers) as fleet:
+        fleet.start()
+        click.echo(f"ragq is up: {fleet.url}  (Ctrl-C stops it)")
+        fleet.watch()
+
+
+@main.command(name="serve")
+@host_option
+@port_option
+@data_dir_option
+@click.option("--fd", type=int, hidden=True, help="A listening socket to inherit.")
+def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd: int | None) -> None:
+    """Serve the API alone."""
+    serve(join_services(_settings(host=host, port=port, data_dir=data_dir)), fd=fd)
+
+
+@main.command()
+@click.argument("queues", nargs=-1, type=click.Choice([str(queue) for queue in QueueName]))
+@data_dir_option
+@click.option("--burst", is_flag=True, help="Stop when no job is left.")
+def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
+    """Work on QUEUES (all of them by default), as `rq worker` does after `ragq env`."""
+    variables = worker_variables(join_services(_settings(data_dir=data_dir)))
+    options = ["--burst"] if burst else []
+    # This very process becomes the bare `rq worker`: there is one road into the worker.
+    os.execve(sys.executable, [*RQ_WORKER, *options, *(queues or QueueName)], os.environ | variables)
+
+
+@main.command()
+@data_dir_option
+def env(data_dir: Path | None) -> None:
+    """Print what a bare `rq worker` or `rq info` needs: eval "$(ragq env)"."""
+    for name, value in worker_variables(join_services(_settings(data_dir=data_dir))).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@main.command(name="migrate")
+@data_dir_option
+def migrate_command(data_dir: Path | None) -> None:
+    """Bring the database's schema up to date; `up` and `serve` do it too."""
+    asyncio.run(migrate(join_services(_settings(data_dir=data_dir))))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@url_option
+def ingest(paths: tuple[Path, ...], url: str | None) -> None:
+    """Ingest files and folders into the default store."""
+    files = _find_files(paths)
+    if not files:
+        raise ConfigurationError(f"No document found there. These are read: {', '.join(sorted(SUPPORTED_EXTENSIONS))}.")
+    failures = _run(_ingest(_client(url), files))
+    click.echo(f"{len(files) - len(failures)} of {len(files)} files are searchable.")
+    for failure in failures:
+        click.secho(failure, fg="red", err=True)
+    if failures:
+        sys.exit(1)
+
+
+def _find_files(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
+    """Pair each file with its name in the store: the path below the folder that was given."""
+    found: list[tuple[Path, str]] = []
+    for path in paths:
+        if path.is_file():
+            found.append((path, path.name))
+        found += [
+            (file, file.relative_to(path).as_posix())
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in SUPPORTED_EXTENSIONS and file.is_file()
+        ]
+    return found
+
+
+async def _ingest(client: ApiClient, files: list[tuple[Path, str]]) -> list[str]:
+    slots, failures = asyncio.Semaphore(INGEST_AT_ONCE), []
+    with click.progressbar(length=1000 * len(files), label="Ingesting", width=40) as bar:
+
+        async def one(path: Path, name: str) -> None:
+            shown = 0
+
+            def advance(share: float) -> None:
+                nonlocal shown
+                bar.update(int(share * 1000) - shown)
+                shown = int(share * 1000)
+
+            async with slots:
+                try:
+                    state = await client.ingest(path, name, on_progress=advance)
+                    if state["status"] != "completed":
+                        raise DocumentError((state["last_error"] or {}).get("message", state["status"]))
+                except RagqError as error:
+                    failures.append(f"{name}: {error.message}")
+
+        async with client:
+            await asyncio.gather(*(one(path, name) for path, name in files))
+    return failures
+
+
+@main.command()
+@click.argument("question")
+@url_option
+@click.option("--json", "as_json", is_flag=True, help="Print the response object.")
+def ask(question: str, url: str | None, as_json: bool) -> None:
+    """Ask QUESTION and print the answer with its sources."""
+
+    async def run() -> dict[str, Any]:
+        async with _client(url) as client:
+            return await client.ask(question)
+
+    response = _run(run())
+    click.echo(json.dumps(response, indent=2, ensure_ascii=False) if as_json else demo.format_response(response))
+    if response["status"] not in ("completed", "incomplete"):
+        sys.exit(1)
+
+
+@main.command()
+@url_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(url: str | None, as_json: bool) -> None:
+    """Show queues and workers."""
+
+    async def run() -> dict[str, Any]:
+        async with _client(url) as client:
+            return await client.call("GET", "/status")
+
+    shown = _run(run())
+    click.echo(json.dumps(shown, indent=2) if as_json else demo.format_status(shown))
+
+
+@main.command(name="demo")
+@port_option
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder to use; a temporary one by default.")
+@click.option("--exit", "exits", is_flag=True, help="Stop when the questions are answered.")
+def demo_command(port: int | None, data_dir: Path | None, exits: bool) -> None:
+    """Ingest ragq's own handbook and ask it several questions at the same time."""
+    demo.run(_settings(port=port, data_dir=data_dir), temporary=data_dir is None, exits=exits)
+
+
+def _client(url: str | None) -> ApiClient:
+    settings = _settings(url=url)
+    return ApiClient(settings.url, settings.api_key.get_secret_value() if settings.api_key else None)
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(coroutine)
+
+
+if __name__ == "__main__":
+    main()

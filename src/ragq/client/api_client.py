@@ -1,0 +1,108 @@
+"""ragq's own HTTP API, as its command line uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+
+from ragq.errors import PermanentError, RagqError, TransientError, UnavailableError
+
+POLL_SECONDS = 0.2
+PARSE_SHARE = 0.2  # of a document's progress; the rest is embedding
+
+
+class ApiClient:
+    """Questions and documents over HTTP; use as an async context manager."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async def __aenter__(self) -> ApiClient:
+        timeout = aiohttp.ClientTimeout(total=600, connect=10)
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._session.close()
+
+    async def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Send one request and read its JSON.
+
+        Raises:
+            UnavailableError: Nothing listens there.
+            TransientError: The server says to try again later.
+            PermanentError: The server refuses, with its message.
+        """
+        try:
+            async with self._session.request(method, self._url + path, **options) as answer:
+                body: dict[str, Any] = await answer.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UnavailableError(f"No ragq answers at {self._url} ({error}). Start one with `ragq up`.") from error
+        if answer.status < 400:
+            return body
+        fault = body.get("error", {})
+        kind: type[RagqError] = TransientError if answer.status in (429, 503) else PermanentError
+        raise kind(fault.get("message", f"HTTP status {answer.status}"), code=fault.get("code"))
+
+    async def ask(self, question: str, *, on_wait: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+        """Queue a question and poll until it is answered; returns the response object."""
+        response = await self.call("POST", "/v1/responses", json={"input": question, "background": True})
+        while response["status"] in ("queued", "in_progress"):
+            if on_wait:
+                on_wait(response)
+            await asyncio.sleep(POLL_SECONDS)
+            response = await self.call("GET", f"/v1/responses/{response['id']}")
+        return response
+
+    async def ingest(self, path: Path, name: str, *, on_progress: Callable[[float], None]) -> dict[str, Any]:
+        """Upload a file into the default store and follow it until it is searchable or has failed.
+
+        Args:
+            on_progress: Told the share done, 0…1, never less than before.
+        """
+        with path.open("rb") as file:
+            form = aiohttp.FormData()
+            form.add_field("purpose", "assistants")
+            form.add_field("file", file, filename=name)
+            uploaded = await self.call("POST", "/v1/files", data=form)
+        body = {"file_id": uploaded["id"], "replace_same_name": True, "attributes": {"source": name[:512]}}
+        state = await self.call("POST", "/v1/vector_stores/default/files", json=body)
+        share = 0.0
+        while state["status"] == "in_progress":
+            await asyncio.sleep(POLL_SECONDS)
+            state = await self.call("GET", f"/v1/vector_stores/default/files/{uploaded['id']}")
+            share = max(share, _share_done(state.get("progress")))
+            on_progress(share)
+        on_progress(1.0)
+        return state
+
+    async def wait_until_ready(self, seconds: float) -> None:
+        """Wait until `/readyz` says so.
+
+        Raises:
+            TransientError: It did not within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                await self.call("GET", "/readyz")
+            except TransientError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+
+def _share_done(progress: dict[str, Any] | None) -> float:
+    if not progress:
+        return 0.0
+    done = float(progress["done"] / max(1, progress["total"]))
+    return PARSE_SHARE * done if progress["stage"] == "parse" else PARSE_SHARE + (1 - PARSE_SHARE) * done

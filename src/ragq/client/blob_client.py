@@ -1,0 +1,62 @@
+"""Uploaded bytes, kept under the SHA-256 of their content: a folder, S3, GCS or Azure by URL."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, from_url
+
+from ragq.errors import UnavailableError
+from ragq.settings import Settings
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except NotFoundError as error:
+        raise UnavailableError("The file's bytes are not in the blob store.", code="blob_missing") from error
+    except (BaseError, OSError) as error:
+        raise UnavailableError(f"The blob store does not answer: {error}", code="blobs_unavailable") from error
+
+
+class BlobStore:
+    """Bytes by name."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.blob_url:
+            self._store = from_url(settings.blob_url)
+        else:
+            self._store = LocalStore(settings.data_dir.resolve() / "files", mkdir=True)
+
+    async def put(self, name: str, file: BinaryIO) -> None:
+        """Store an open file's bytes; a name that exists is written again with the same bytes."""
+        with _translated():
+            await obstore.put_async(self._store, name, file)
+
+    async def delete(self, name: str) -> None:
+        """Delete bytes; unknown names are no error."""
+        with _translated(), contextlib.suppress(NotFoundError):
+            await obstore.delete_async(self._store, name)
+
+    async def stream(self, name: str) -> AsyncIterator[bytes]:
+        """Yield the bytes in pieces of about 1 MB."""
+        with _translated():
+            result = await obstore.get_async(self._store, name)
+            async for piece in result.stream(min_chunk_size=1 << 20):
+                yield bytes(piece)
+
+    @contextlib.asynccontextmanager
+    async def as_file(self, name: str) -> AsyncIterator[Path]:
+        """Give the bytes as a temporary file, deleted at the end."""
+        with tempfile.NamedTemporaryFile(prefix="ragq-") as file:
+            async for piece in self.stream(name):
+                file.write(piece)
+            file.flush()
+            yield Path(file.name)

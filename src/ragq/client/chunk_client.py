@@ -1,0 +1,181 @@
+"""Chunks and their search in PostgreSQL with pgvector.
+
+Every method takes the tenant and sees that tenant's rows alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from psycopg import AsyncConnection
+
+from ragq.client.database import Database
+from ragq.client.store_client import StoreFileRecord
+from ragq.models import Chunk, ParsedDocument, SearchResult
+from ragq.settings import Settings
+
+Vector = npt.NDArray[np.float32]
+
+EXACT_SEARCH_CHUNKS = 20_000  # up to here a scan of the store is as fast as the index, and exact
+CANDIDATES = 50  # taken from each of the two rankings before they are fused
+RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)
+
+# Two rankings of the chunks of the given stores, fused by reciprocal rank: by meaning and by words
+# (any of the question's words, rarer matches and shorter chunks first).
+_SEARCH = """
+    WITH question AS MATERIALIZED (
+        SELECT %(vector)s::vector AS vector,
+               replace(plainto_tsquery(%(config)s::regconfig, %(text)s)::text, ' & ', ' | ')::tsquery AS words
+    ), by_meaning AS (
+        SELECT file_id, vector_store_id, ordinal, row_number() OVER (ORDER BY distance) AS rank
+        FROM (
+            SELECT file_id, vector_store_id, ordinal, {distance} AS distance
+            FROM chunks
+            WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)
+            ORDER BY {distance} LIMIT %(candidates)s
+        ) AS nearest
+    ), by_words AS (
+        SELECT file_id, vector_store_id, ordinal, row_number() OVER (ORDER BY weight DESC) AS rank
+        FROM (
+            SELECT file_id, vector_store_id, ordinal, ts_rank(text_search, question.words, 1) AS weight
+            FROM chunks, question
+            WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s) AND text_search @@ question.words
+            ORDER BY weight DESC LIMIT %(candidates)s
+        ) AS matching
+    ), fused AS (
+        SELECT file_id, vector_store_id, ordinal, sum(1.0 / (%(constant)s + rank)) AS score
+        FROM (SELECT * FROM by_meaning UNION ALL SELECT * FROM by_words) AS both_rankings
+        GROUP BY file_id, vector_store_id, ordinal
+        ORDER BY score DESC LIMIT %(limit)s
+    )
+    SELECT c.file_id, f.filename, c.text, c.start_offset AS start, c.end_offset AS end, c.page, c.heading, c.token_count,
+           (fused.score * (%(constant)s + 1) / 2)::float8 AS score,
+           (1 - (c.embedding <=> %(vector)s::vector))::float8 AS similarity, v.attributes
+    FROM fused JOIN chunks c USING (file_id, vector_store_id, ordinal)
+         JOIN files f ON f.id = c.file_id
+         JOIN vector_store_files v USING (file_id, vector_store_id)
+    ORDER BY fused.score DESC, c.file_id, c.ordinal
+"""
+_EXACT = "(embedding <=> %(vector)s::vector) + 0"  # an expression no index serves
+_BY_INDEX = "embedding <=> %(vector)s::vector"
+
+
+class Chunks:
+    """The passages of the documents, by store."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+
+    async def begin_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int) -> bool:
+        """Take a file for ingest; False when it was deleted, is done, or belongs to a later generation or attempt."""
+        row = await self._database.row(
+            """UPDATE vector_store_files SET attempt = %(attempt)s
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND generation = %(generation)s AND attempt <= %(attempt)s AND status = 'in_progress'
+               RETURNING file_id""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            generation=generation,
+            attempt=attempt,
+        )
+        return row is not None
+
+    async def complete_ingest(
+        self, record: StoreFileRecord, attempt: int, document: ParsedDocument, chunks: list[Chunk], vectors: Vector
+    ) -> bool:
+        """Make a new version visible and the old one disappear, in one transaction; False if the file is no longer ours.
+
+        Args:
+            vectors: Float array of shape (len(chunks), dimensions), rows of length 1.
+        """
+        async with self._database.connection() as connection, connection.transaction():
+            updated = await connection.execute(
+                """UPDATE vector_store_files
+                   SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
+                   WHERE vector_store_id = %s AND file_id = %s AND generation = %s AND attempt = %s
+                     AND status = 'in_progress'
+                   RETURNING tenant_id, replace_same_name""",
+                [document.text, list(document.page_starts), len(chunks), _usage_bytes(chunks, vectors)]
+                + [record.vector_store_id, record.file_id, record.generation, attempt],
+            )
+            row = await updated.fetchone()
+            if row is None:
+                return False
+            key = [record.vector_store_id, record.file_id]
+            await connection.execute("DELETE FROM chunks WHERE vector_store_id = %s AND file_id = %s", key)
+            await _copy_chunks(connection, record, row[0], chunks, vectors)
+            if row[1]:
+                await connection.execute(
+                    """DELETE FROM vector_store_files v USING files f
+                       WHERE f.id = v.file_id AND v.vector_store_id = %s AND v.file_id <> %s AND f.filename = %s""",
+                    [*key, record.filename],
+                )
+        return True
+
+    async def fail_ingest(
+        self, tenant_id: str, store_id: str, file_id: str, generation: int, *, code: str, message: str
+    ) -> None:
+        """Record why a file could not be ingested; its earlier version, if any, stays visible."""
+        await self._database.row(
+            """UPDATE vector_store_files SET status = 'failed', error_code = %(code)s, error_message = %(message)s
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND generation = %(generation)s AND status = 'in_progress' RETURNING file_id""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            generation=generation,
+            code=code,
+            message=message,
+        )
+
+    async def search(
+        self, tenant_id: str, store_ids: list[str], text: str, vector: Vector, *, limit: int
+    ) -> list[SearchResult]:
+        """Find the chunks nearest to a question in meaning and words, best first.
+
+        Args:
+            vector: The question's embedding, of length 1.
+            limit: Results at the most.
+        """
+        size = await self._database.row(
+            """SELECT coalesce(sum(chunk_count), 0) AS chunks FROM vector_store_files
+               WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)""",
+            tenant=tenant_id,
+            stores=store_ids,
+        )
+        exact = size is None or size["chunks"] <= EXACT_SEARCH_CHUNKS
+        return await self._database.records(
+            SearchResult,
+            _SEARCH.format(distance=_EXACT if exact else _BY_INDEX),
+            tenant=tenant_id,
+            stores=store_ids,
+            text=text.replace("\0", " "),
+            vector=_vector_literal(vector),
+            config=self._settings.text_search_config,
+            candidates=max(CANDIDATES, limit),
+            constant=RANK_CONSTANT,
+            limit=limit,
+        )
+
+
+def _vector_literal(vector: Vector) -> str:
+    return "[" + ",".join(map(str, vector.tolist())) + "]"
+
+
+def _usage_bytes(chunks: list[Chunk], vectors: Vector) -> int:
+    return sum(len(chunk.text.encode()) for chunk in chunks) + vectors.nbytes
+
+
+async def _copy_chunks(
+    connection: AsyncConnection[Any], record: StoreFileRecord, tenant_id: str, chunks: list[Chunk], vectors: Vector
+) -> None:
+    copy_statement = """COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading,
+                                     token_count, text, embedding) FROM STDIN"""
+    async with connection.cursor() as cursor, cursor.copy(copy_statement) as copy:
+        for ordinal, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True)):
+            where = (record.vector_store_id, record.file_id, ordinal, tenant_id, chunk.start, chunk.end, chunk.page)
+            await copy.write_row((*where, chunk.heading, chunk.token_count, chunk.text, _vector_literal(vector)))

@@ -1,0 +1,125 @@
+"""The connection to PostgreSQL: a pool, its errors in our words, and the migrations."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib import resources
+from typing import Any, TypeVar
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from ragq.errors import ConfigurationError, TransientError, UnavailableError
+from ragq.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+Record = TypeVar("Record")
+
+MIGRATION_LOCK = 0x72616771  # "ragq"
+CONNECTION_OPTIONS = "-c statement_timeout=60000 -c hnsw.iterative_scan=strict_order -c hnsw.ef_search=100"
+
+
+class Database:
+    """A pool of connections; open it with `await Database.open(…)`."""
+
+    def __init__(self, settings: Settings, pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
+        self._settings = settings
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, settings: Settings, url: str, *, connections: int = 10) -> Database:
+        """Open a pool; it connects in the background and again after every loss."""
+        pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            timeout=5,
+            open=False,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS, "connect_timeout": 5},
+        )
+        await pool.open()
+        return cls(settings, pool)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.TransactionRollback):
+                raise TransientError(f"PostgreSQL gave up on a statement: {error}", retry_after_seconds=1) from error
+            raise UnavailableError(
+                f"PostgreSQL does not answer: {error}", code="database_unavailable", retry_after_seconds=2
+            ) from error
+
+    async def row(self, query: str, **parameters: Any) -> dict[str, Any] | None:
+        async with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(query, parameters)
+            return await cursor.fetchone()
+
+    async def records(self, record: type[Record], query: str, **parameters: Any) -> list[Record]:
+        async with self.connection() as connection, connection.cursor(row_factory=class_row(record)) as cursor:
+            await cursor.execute(query, parameters)
+            return await cursor.fetchall()
+
+    async def migrate(self, *, embedding_model: str) -> None:
+        """Bring the schema up to date, under a lock; idempotent.
+
+        Raises:
+            ConfigurationError: The database was made for another embedding model or language.
+        """
+        settings = self._settings
+        facts = {
+            "embedding_model": embedding_model,
+            "embedding_dimensions": str(settings.embedding_dimensions),
+            "text_search_config": settings.text_search_config,
+        }
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+            await connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
+            done = {row[0] for row in await (await connection.execute("SELECT name FROM migrations")).fetchall()}
+            for name, text in _migrations():
+                if name not in done:
+                    await connection.execute(
+                        text.format(
+                            dimensions=settings.embedding_dimensions, text_search_config=settings.text_search_config
+                        )
+                    )
+                    await connection.execute("INSERT INTO migrations VALUES (%s)", [name])
+                    log.info("migrated", migration=name)
+            for fact, value in facts.items():
+                await connection.execute("INSERT INTO facts VALUES (%s, %s) ON CONFLICT DO NOTHING", [fact, value])
+            found = dict(await (await connection.execute("SELECT name, value FROM facts")).fetchall())
+        wrong = [f"{name} is {found[name]!r}, now {value!r}" for name, value in facts.items() if found[name] != value]
+        if wrong:
+            raise ConfigurationError(
+                f"This database was made with other settings: {'; '.join(wrong)}. Set them back, or use a new database "
+                "and ingest the documents again."
+            )
+
+    async def check_ready(self) -> None:
+        """See that PostgreSQL answers and that every migration has run.
+
+        Raises:
+            UnavailableError: It does not, or some have not.
+        """
+        row = await self.row("SELECT to_regclass('migrations') IS NOT NULL AS ready")
+        if row and row["ready"]:
+            row = await self.row("SELECT count(*) AS done FROM migrations")
+        if not row or row.get("done") != len(_migrations()):
+            raise UnavailableError("The database's migrations have not run yet.", retry_after_seconds=2)
+
+
+def _migrations() -> list[tuple[str, str]]:
+    folder = resources.files("ragq.client") / "migrations"
+    return sorted((entry.name, entry.read_text()) for entry in folder.iterdir() if entry.name.endswith(".sql"))

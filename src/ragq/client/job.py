@@ -1,0 +1,167 @@
+"""Jobs as values, and how their parts are written in Valkey."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ragq.models import DEFAULT_TENANT, JobStatus, Lane, QueueName
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job that this process runs.
+
+    Attributes:
+        attempt: Number of this claim; the commit names it.
+        data: RQ's payload, JSON `[function, null, [], arguments]`, not yet trusted.
+        deadline: Monotonic time at which the job has failed.
+        tries: Runs so far that ended in a transient error.
+        deaths_alone: Worker deaths while the job was the only one in flight.
+        alone: It must run with nothing else in flight.
+    """
+
+    id: str
+    attempt: int
+    data: bytes
+    tenant_id: str
+    deadline: float
+    tries: int
+    deaths_alone: int
+    waited_ms: int
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: a result, or an error with its code and message."""
+
+    job_id: str
+    attempt: int
+    result: dict[str, Any] | None
+    error: dict[str, str] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands now.
+
+    Attributes:
+        request: What the caller asked, as the route stored it.
+        position: Place in its list, from 1, while it is queued; an estimate when jobs were canceled.
+        meta: Timings and progress.
+    """
+
+    id: str
+    tenant_id: str
+    status: JobStatus
+    attempt: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    request: dict[str, Any]
+    result: dict[str, Any] | None
+    error: dict[str, str] | None
+    meta: dict[str, Any]
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """Answer of an enqueue; `fingerprint` is that of the job that is there."""
+
+    job_id: str
+    created: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Answer of a claim; `drain` asks the worker to run empty, since a suspect waits to run alone."""
+
+    jobs: list[ClaimedJob]
+    drain: bool
+
+
+def list_name(queue: QueueName, lane: Lane = Lane.DEFAULT, tenant_id: str = DEFAULT_TENANT) -> str:
+    """Name the RQ queue of a queue, lane and tenant: `queries`, `queries.flex`, `queries@acme`."""
+    suffix = "" if lane is Lane.DEFAULT else f".{lane}"
+    return f"{queue}{suffix}" + ("" if tenant_id == DEFAULT_TENANT else f"@{tenant_id}")
+
+
+def lanes_of(queue: QueueName) -> list[str]:
+    """Lanes of a queue in the order in which they are served."""
+    return [list_name(queue, lane) for lane in Lane]
+
+
+def read_claimed(row: list[Any], now: float) -> ClaimedJob:
+    """Read a row of the claim script; `now` is the monotonic time of its reply."""
+    id_, attempt, data, _, tenant, left_ms, tries, deaths_alone, waited_ms, alone = row
+    return ClaimedJob(
+        id=id_.decode(),
+        attempt=attempt,
+        data=data,
+        tenant_id=tenant.decode(),
+        deadline=now + left_ms / 1000,
+        tries=tries,
+        deaths_alone=deaths_alone,
+        waited_ms=waited_ms,
+        alone=bool(alone),
+    )
+
+
+def write_outcome(outcome: Outcome) -> tuple[Any, ...]:
+    """Write an outcome as the commit script takes it."""
+    # The result as RQ's Result class reads it: base64 of JSON, or of a compressed error text.
+    if outcome.error is None:
+        status, name = JobStatus.FINISHED, "return_value"
+        value = base64.b64encode(json.dumps(outcome.result).encode())
+    else:
+        status, name = JobStatus.FAILED, "exc_string"
+        value = base64.b64encode(zlib.compress(f"{outcome.error['code']}: {outcome.error['message']}".encode()))
+    error = "" if outcome.error is None else json.dumps(outcome.error)
+    return outcome.job_id, outcome.attempt, status, name, value, error, json.dumps(outcome.meta)
+
+
+def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes], served: int) -> Job:
+    """Read a job from its hash, its newest result, and the last ticket that was claimed from its list."""
+    status = JobStatus(fields["status"])
+    started = fields.get("started_at")
+    value = result.get(b"return_value") if status is JobStatus.FINISHED else None
+    return Job(
+        id=job_id,
+        tenant_id=fields["tenant"],
+        status=status,
+        attempt=int(fields["attempt"]),
+        created_at=int(fields["created_ms"]) / 1000,
+        started_at=_timestamp(started) if started else None,
+        ended_at=int(fields["ended_ms"]) / 1000 if "ended_ms" in fields else None,
+        request=json.loads(fields.get("request", "{}")),
+        result=json.loads(base64.b64decode(value)) if value else None,
+        error=json.loads(fields["error"]) if fields.get("error") else None,
+        meta=json.loads(fields["meta"]) if fields.get("meta") else {},
+        position=max(1, int(fields["ticket"]) - served) if status is JobStatus.QUEUED else None,
+    )
+
+
+def _timestamp(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def read_worker(fields: dict[str, str]) -> dict[str, Any]:
+    """Read a worker from its hash."""
+    return {
+        "name": fields.get("name", ""),
+        "host": fields.get("hostname", ""),
+        "pid": int(fields.get("pid", 0)),
+        "state": fields.get("state", ""),
+        "queues": fields.get("queues", "").split(","),
+        "in_flight": int(fields.get("in_flight", 0)),
+        "finished": int(fields.get("successful_job_count", 0)),
+        "failed": int(fields.get("failed_job_count", 0)),
+    }

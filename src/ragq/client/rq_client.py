@@ -1,0 +1,322 @@
+"""The queue: RQ's keys in Valkey, moved by the scripts beside this file.
+
+A job goes enqueue → claim → commit. Each claim counts the job's attempt up, and every later step names
+its attempt, so that a worker that lost a job cannot change it. Jobs are RQ jobs: `rq info`,
+`Job.fetch` and dashboards read them; the scripts alone write them. One Valkey node, not Cluster: the
+scripts compute the keys they touch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+import structlog
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from ragq.client.job import (
+    Claim,
+    Enqueued,
+    Job,
+    Outcome,
+    list_name,
+    read_claimed,
+    read_job,
+    read_worker,
+    write_outcome,
+)
+from ragq.errors import ConfigurationError, UnavailableError
+from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName
+from ragq.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+SCRIPTS = Path(__file__).parent / "scripts"
+RETRY_AFTER_SECONDS = 2.0
+REFETCH_SECONDS = 2.0
+UNAVAILABLE = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.MasterDownError,
+    OSError,
+)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except UNAVAILABLE as error:
+        raise UnavailableError(
+            f"Valkey does not take the command ({type(error).__name__}: {error}). Nothing was changed as far as "
+            "is known; the same call may be sent again.",
+            code="queue_unavailable",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        ) from error
+
+
+class JobQueue:
+    """Enqueue, claim, commit and read jobs."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self.prefix = settings.key_prefix
+        self._settings = settings
+        self._redis = redis.asyncio.Redis.from_url(
+            url, socket_timeout=5, socket_connect_timeout=3, max_connections=512, retry=Retry(NoBackoff(), 0)
+        )
+        # Blocks between messages, so no read limit; a dead server is noticed by the health check.
+        self._listener = redis.asyncio.Redis.from_url(
+            url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
+        )
+        common = (SCRIPTS / "common.lua").read_text()
+        self._scripts = {
+            path.stem: self._redis.register_script(common + path.read_text())
+            for path in SCRIPTS.glob("*.lua")
+            if path.stem != "common"
+        }
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._done_task: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Close the connections and end the task that listens."""
+        if self._done_task:
+            self._done_task.cancel()
+            await asyncio.gather(self._done_task, return_exceptions=True)
+        await self._listener.aclose()
+        await self._redis.aclose()
+
+    async def _run(self, script: str, *arguments: Any) -> Any:
+        with _translated():
+            return await self._scripts[script](args=[self.prefix, *arguments])
+
+    async def ping(self) -> None:
+        """Ask whether Valkey answers.
+
+        Raises:
+            UnavailableError: It does not.
+        """
+        with _translated():
+            await self._redis.ping()
+
+    async def check_server(self) -> None:
+        """Refuse a Valkey that could lose or evict accepted jobs.
+
+        Raises:
+            ConfigurationError: Its settings are unsafe and `RAGQ_ALLOW_UNSAFE_VALKEY` is not set.
+        """
+        if self._settings.allow_unsafe_valkey:
+            return
+        wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+        try:
+            with _translated():
+                found = {name: (await self._redis.config_get(name)).get(name) for name in wanted}
+        except exceptions.ResponseError as error:
+            raise ConfigurationError(
+                f"Valkey does not show its configuration ({error}). Check that it has {wanted}, then set "
+                "RAGQ_ALLOW_UNSAFE_VALKEY=true."
+            ) from error
+        wrong = [f"{name} is {found[name]}, not {value}" for name, value in wanted.items() if found[name] != value]
+        if wrong:
+            raise ConfigurationError(
+                f"Valkey could lose accepted jobs: {'; '.join(wrong)}. Change it (CONFIG SET, or its configuration "
+                "file), or set RAGQ_ALLOW_UNSAFE_VALKEY=true to accept the loss."
+            )
+
+    async def enqueue(
+        self,
+        function: JobFunction,
+        arguments: dict[str, Any],
+        *,
+        job_id: str,
+        queue: QueueName,
+        deadline_seconds: float,
+        tenant_id: str = DEFAULT_TENANT,
+        lane: Lane = Lane.DEFAULT,
+        request: dict[str, Any] | None = None,
+        fingerprint: str = "",
+    ) -> Enqueued:
+        """Accept a job. Idempotent: an id that exists is left as it is, and found again.
+
+        Args:
+            arguments: Keyword arguments of the function, JSON.
+            deadline_seconds: Seconds from now after which the job has failed, run or not.
+            request: Kept beside the job for whoever reads it.
+            fingerprint: Of the caller's payload, to tell a repeat from a conflict.
+        """
+        fields = {
+            "data": json.dumps([function, None, [], arguments]),
+            "description": function.rpartition(".")[2],
+            "timeout": int(deadline_seconds),
+            "result_ttl": self._settings.result_ttl_seconds,
+            "tenant": tenant_id,
+            "request": json.dumps(request or {}),
+            "fingerprint": fingerprint,
+        }
+        flat = [item for pair in fields.items() for item in pair]
+        name = list_name(queue, lane, tenant_id)
+        created, known = await self._run("enqueue", job_id, name, int(deadline_seconds * 1000), *flat)
+        return Enqueued(job_id, bool(created), known.decode())
+
+    async def claim(self, worker_name: str, lanes: Iterable[tuple[str, int]], *, in_flight: int) -> Claim:
+        """Take jobs for a worker.
+
+        Args:
+            lanes: (lane, most jobs to take), in order of priority.
+            in_flight: Jobs the worker holds now.
+        """
+        flat = [item for lane in lanes for item in lane]
+        drain, *rows = await self._run("claim", worker_name, self._lease_ms, in_flight, *flat)
+        now = time.monotonic()
+        return Claim([read_claimed(row, now) for row in rows], bool(drain))
+
+    async def heartbeat(self, jobs: Iterable[tuple[str, int, dict[str, Any] | None]]) -> set[str]:
+        """Renew the leases of (id, attempt, meta to store or None); returns the ids that were lost."""
+        flat = [
+            item for id_, attempt, meta in jobs for item in (id_, attempt, "" if meta is None else json.dumps(meta))
+        ]
+        return {id_.decode() for id_ in await self._run("heartbeat", self._lease_ms, *flat)}
+
+    async def commit(self, worker_name: str, outcomes: list[Outcome]) -> list[bool]:
+        """Store final results; False where the attempt had lost its job, and nothing was stored."""
+        flat = [item for outcome in outcomes for item in write_outcome(outcome)]
+        return [bool(ok) for ok in await self._run("commit", worker_name, self._settings.result_ttl_seconds, *flat)]
+
+    async def release(self, jobs: Iterable[tuple[str, int]]) -> list[bool]:
+        """Hand (id, attempt) back to the front of the list, charging nothing."""
+        flat = [item for id_, attempt in jobs for item in (id_, attempt, 0, 0)]
+        return [bool(ok) for ok in await self._run("release", *flat)]
+
+    async def retry_later(self, job_id: str, attempt: int, *, delay_seconds: float) -> bool:
+        """Hand a job back to run again after a delay, charging a try."""
+        return bool((await self._run("release", job_id, attempt, max(1, int(delay_seconds * 1000)), 1))[0])
+
+    async def cancel(self, job_id: str, status: JobStatus = JobStatus.CANCELED) -> bool:
+        """End a job for good and tell its worker; False for an unknown id, no change for an ended one."""
+        return bool(await self._run("cancel", job_id, status, self._settings.result_ttl_seconds))
+
+    async def reap(self) -> list[str]:
+        """Put back jobs of silent workers and delayed jobs that are due; returns the former's ids."""
+        dead, _ = await self._run("reap", self._lease_ms, self._settings.quarantine_deaths)
+        return [id_.decode() for id_ in dead]
+
+    async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
+        """Read a job; None when this tenant has no such job."""
+        with _translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hgetall(f"{self.prefix}:job:{job_id}")
+            pipeline.xrevrange(f"{self.prefix}:results:{job_id}", count=1)
+            raw, results = await pipeline.execute()
+            fields = {name.decode(): value.decode() for name, value in raw.items()}
+            if fields.get("tenant") != tenant_id or "ticket" not in fields:
+                return None
+            served = 0
+            if fields["status"] == JobStatus.QUEUED:
+                served = int(await self._redis.hget(f"{self.prefix}:served", fields["origin"]) or 0)
+        return read_job(job_id, fields, results[0][1] if results else {}, served)
+
+    async def wait(self, job_id: str, tenant_id: str, *, timeout_seconds: float) -> Job | None:
+        """Wait until a job has ended; returns it as it stands then, or at the time-out."""
+        self._done_task = self._done_task or asyncio.create_task(self._watch_done())
+        deadline = time.monotonic() + timeout_seconds
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, set()).add(future)
+        try:
+            while True:
+                job = await self.fetch(job_id, tenant_id)
+                left = deadline - time.monotonic()
+                if job is None or job.status.is_final or left <= 0:
+                    return job
+                # A message can be lost with its connection: look again now and then.
+                await asyncio.wait([future], timeout=min(left, REFETCH_SECONDS))
+        finally:
+            self._waiting[job_id].discard(future)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    async def _watch_done(self) -> None:
+        async for _, job_id in self.listen(f"{self.prefix}:done"):
+            for future in self._waiting.get(job_id.decode(), ()):
+                if not future.done():
+                    future.set_result(None)
+
+    async def listen(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield (channel, message) for ever, through lost connections."""
+        while True:
+            try:
+                async with self._listener.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(*channels)
+                    async for message in pubsub.listen():
+                        yield message["channel"].decode(), message["data"]
+            except UNAVAILABLE as error:
+                log.warning("valkey_connection_lost", error=str(error))
+                await asyncio.sleep(1)
+
+    async def register_worker(self, name: str, fields: dict[str, Any], queues: Iterable[str]) -> None:
+        """Show a worker to RQ's tools for a minute, with its lists."""
+        key = f"{self.prefix}:worker:{name}"
+        with _translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(key, mapping={field: value for field, value in fields.items() if value is not None})
+            pipeline.expire(key, 60)
+            pipeline.sadd(f"{self.prefix}:workers", key)
+            for queue in queues:
+                pipeline.sadd(f"{self.prefix}:workers:{queue}", key)
+                pipeline.sadd(f"{self.prefix}:queues", f"{self.prefix}:queue:{queue}")
+            await pipeline.execute()
+
+    async def unregister_worker(self, name: str, queues: Iterable[str]) -> None:
+        """Take a worker out of what RQ's tools show."""
+        key = f"{self.prefix}:worker:{name}"
+        with _translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.delete(key)
+            pipeline.srem(f"{self.prefix}:workers", key)
+            for queue in queues:
+                pipeline.srem(f"{self.prefix}:workers:{queue}", key)
+            await pipeline.execute()
+
+    async def describe(self) -> dict[str, Any]:
+        """Count the jobs of each list and name the live workers."""
+        with _translated():
+            keys = sorted(_text(key) for key in await self._redis.smembers(f"{self.prefix}:queues"))
+            names = [key.removeprefix(f"{self.prefix}:queue:") for key in keys]
+            pipeline = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.llen(f"{self.prefix}:queue:{name}")
+                pipeline.zcard(f"{self.prefix}:wip:{name}")
+                pipeline.zcard(f"{self.prefix}:scheduled:{name}")
+                pipeline.zcount(f"{self.prefix}:finished:{name}", time.time(), "+inf")
+                pipeline.zcount(f"{self.prefix}:failed:{name}", time.time(), "+inf")
+            counts = await pipeline.execute()
+            workers = [await self._redis.hgetall(key) for key in await self._redis.smembers(f"{self.prefix}:workers")]
+        words = ("queued", "in_flight", "scheduled", "finished", "failed")
+        queues = [
+            {"name": name, **dict(zip(words, counts[5 * i : 5 * i + 5], strict=True))} for i, name in enumerate(names)
+        ]
+        return {
+            "queues": queues,
+            "workers": [
+                read_worker({_text(name): _text(value) for name, value in fields.items()})
+                for fields in workers
+                if fields
+            ],
+        }
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self._settings.lease_seconds * 1000)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

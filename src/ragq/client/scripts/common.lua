@@ -1,0 +1,75 @@
+-- Shared by every script, which is appended to this text. ARGV[1] is the key prefix.
+--
+-- Keys (P = prefix; those that stock RQ knows are marked *)
+--   P:job:ID *        hash, one job            P:queue:NAME *   list of queued ids
+--   P:results:ID *    stream of results        P:queues *       set of the keys of all lists
+--   P:wip:NAME *      started "ID:ATTEMPT"     P:ring:LANE      names with queued jobs, by turn
+--   P:finished|failed|canceled|scheduled:NAME *                 P:leases  id -> expiry, ms
+--   P:delayed         id -> due time, ms       P:served         name -> last ticket claimed
+--
+-- A NAME is "queue[.lane][@tenant]", a LANE its part before the "@".
+local P = ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function job_key(id) return P .. ':job:' .. id end
+local function list_key(name) return P .. ':queue:' .. name end
+local function lane_of(name) return name:match('^[^@]*') end
+
+-- Milliseconds since 1970 as the text RQ stores, e.g. 2026-01-31T23:59:59.123000Z.
+local function iso(ms)
+    local seconds = math.floor(ms / 1000)
+    local z = math.floor(seconds / 86400) + 719468
+    local era = math.floor(z / 146097)
+    local doe = z - era * 146097
+    local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+    local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+    local mp = math.floor((5 * doy + 2) / 153)
+    local month = mp < 10 and mp + 3 or mp - 9
+    local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+    local second = seconds % 86400
+    return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03d000Z', year, month, doy - math.floor((153 * mp + 2) / 5) + 1,
+        math.floor(second / 3600), math.floor(second / 60) % 60, second % 60, ms % 1000)
+end
+
+-- Give a name its place in its lane's ring; one that has a place keeps it.
+local function join_ring(name)
+    redis.call('ZADD', P .. ':ring:' .. lane_of(name), 'NX', redis.call('INCR', P .. ':turn'), name)
+end
+
+-- Put a job into a list, at the front ('LPUSH') or the back ('RPUSH'), and wake the workers.
+local function push(command, name, id)
+    redis.call('SADD', P .. ':queues', list_key(name))
+    redis.call(command, list_key(name), id)
+    redis.call('HSET', job_key(id), 'status', 'queued', 'waiting_in', name)
+    join_ring(name)
+    redis.call('PUBLISH', P .. ':wake', lane_of(name))
+end
+
+-- Forget that a job runs.
+local function unlease(id, name, attempt)
+    redis.call('ZREM', P .. ':leases', id)
+    redis.call('ZREM', P .. ':wip:' .. name, id .. ':' .. attempt)
+end
+
+-- Does this attempt still own the job? A job that was put back but that nobody claimed since is
+-- taken out of its list again: the attempt goes on as if nothing had happened.
+local function owns(id, attempt)
+    local job = redis.call('HMGET', job_key(id), 'attempt', 'status', 'waiting_in', 'origin')
+    if job[1] ~= attempt then return false, job[2], job[4] end
+    if job[2] == 'queued' then
+        redis.call('LREM', list_key(job[3]), 1, id)
+        redis.call('HSET', job_key(id), 'status', 'started')
+        redis.call('ZADD', P .. ':wip:' .. job[4], 'inf', id .. ':' .. attempt)
+        return true, 'started', job[4]
+    end
+    return job[2] == 'started', job[2], job[4]
+end
+
+-- Write a final state; the job stays readable for ttl seconds.
+local function finish(id, name, status, ttl)
+    redis.call('HSET', job_key(id), 'status', status, 'ended_at', iso(now), 'ended_ms', now)
+    redis.call('EXPIRE', job_key(id), ttl)
+    redis.call('ZADD', P .. ':' .. (status == 'stopped' and 'canceled' or status) .. ':' .. name, math.floor(now / 1000) + ttl, id)
+    redis.call('PUBLISH', P .. ':done', id)
+end

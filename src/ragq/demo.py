@@ -1,0 +1,143 @@
+"""The demo: ragq's handbook is ingested, and several questions are asked at the same time.
+
+Here too is how answers and the service's state look in a terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ragq.client.api_client import ApiClient
+from ragq.errors import TransientError
+from ragq.settings import Settings
+from ragq.up import Fleet
+
+HANDBOOK = Path(__file__).parent / "handbook"
+QUESTIONS = [
+    "How long does it take until a job of a killed worker starts again?",
+    "What happens to a document that kills its worker?",
+    "Which command starts another worker in a second terminal?",
+    "How are the results of the two searches combined?",
+    "What does ragq not promise?",
+    "Who won the football world cup in 1954?",
+]
+
+
+def run(settings: Settings, *, temporary: bool, exits: bool) -> None:
+    """Run the demo, and stay up afterwards unless `exits`."""
+    with tempfile.TemporaryDirectory(prefix="ragq-demo-") as folder:
+        if temporary:
+            settings = settings.model_copy(update={"data_dir": Path(folder)})
+        with Fleet(settings, query_workers=2, document_workers=1) as fleet:
+            _title("1. Starting Valkey, PostgreSQL, the API, two query workers and one document worker")
+            started = time.monotonic()
+            fleet.start()
+            click.echo(f"Ready after {time.monotonic() - started:.1f} s at {fleet.url}")
+            key = settings.api_key.get_secret_value() if settings.api_key else None
+            asyncio.run(_show(ApiClient(fleet.url, key)))
+            if not exits:
+                click.secho(f"\nragq stays up at {fleet.url}. Ctrl-C stops it.", bold=True)
+                click.echo(f'Ask it: .venv/bin/ragq ask --url {fleet.url} "your question"')
+                fleet.watch()
+
+
+async def _show(client: ApiClient) -> None:
+    async with client:
+        _title("2. Ingesting the handbook")
+        documents = sorted(path for path in HANDBOOK.iterdir() if path.suffix in (".pdf", ".md"))
+        for path in documents:
+            await _ingest(client, path)
+        _title(f"3. Asking {len(QUESTIONS)} questions at the same time")
+        responses = await _ask_together(client)
+        _title("4. Answers")
+        for question, response in zip(QUESTIONS, responses, strict=True):
+            click.secho(f"\n{question}", bold=True)
+            click.echo(format_response(response))
+        _title("5. Queues and workers")
+        click.echo(format_status(await client.call("GET", "/status")))
+        unanswered = [response["id"] for response in responses if response["status"] != "completed"]
+        if unanswered:
+            raise TransientError(f"{len(unanswered)} questions were not answered: {', '.join(unanswered)}.")
+
+
+async def _ingest(client: ApiClient, path: Path) -> None:
+    with click.progressbar(length=100, label=f"{path.name:28}", width=30) as bar:
+        shown = 0
+
+        def advance(share: float) -> None:
+            nonlocal shown
+            bar.update(int(share * 100) - shown)
+            shown = int(share * 100)
+
+        state = await client.ingest(path, path.name, on_progress=advance)
+    if state["status"] != "completed":
+        raise TransientError(f"{path.name} was not ingested: {state['last_error']}")
+    click.echo(f"  {state['chunk_count']} passages searchable")
+
+
+async def _ask_together(client: ApiClient) -> list[dict[str, Any]]:
+    """Ask everything at once, and show the queue while the answers come in."""
+    tasks = [asyncio.create_task(client.ask(question)) for question in QUESTIONS]
+    line = ""
+    while not all(task.done() for task in tasks):
+        state = await client.call("GET", "/status")
+        queued = sum(queue["queued"] for queue in state["queues"])
+        in_flight = sum(queue["in_flight"] for queue in state["queues"])
+        answered = sum(task.done() for task in tasks)
+        now = f"queued {queued}   in flight {in_flight}   answered {answered} of {len(tasks)}"
+        if now != line:
+            click.echo(now)
+            line = now
+        await asyncio.sleep(0.05)
+    click.echo(f"answered {len(tasks)} of {len(tasks)}")
+    return [task.result() for task in tasks]
+
+
+def format_response(response: dict[str, Any]) -> str:
+    """Lay out a response for a terminal: the text, each source with file, page and quote, and the stages."""
+    if response["error"]:
+        return click.style(f"{response['status']}: {response['error']['message']}", fg="red")
+    if not response["output"]:
+        return response["status"]
+    content = response["output"][-1]["content"][0]
+    lines = [content["text"]]
+    for number, citation in enumerate(content["annotations"], 1):
+        page = f", page {citation['page']}" if citation["page"] else ""
+        lines.append(
+            click.style(f"  [{number}] {citation['filename']}{page}: ", fg="cyan") + f"“{_short(citation['quote'])}”"
+        )
+    timing = response["timing"]
+    stages = (("queued", "queued_ms"), ("search", "retrieve_ms"), ("answer", "answer_ms"), ("total", "total_ms"))
+    shown = "  ".join(f"{name} {timing[key]} ms" for name, key in stages if timing.get(key) is not None)
+    lines.append(click.style(f"  {shown}", dim=True))
+    return "\n".join(lines)
+
+
+def _short(text: str, limit: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def format_status(status: dict[str, Any]) -> str:
+    """Lay out queues and workers as two tables."""
+    words = ("queued", "in_flight", "scheduled", "finished", "failed")
+    lines = [f"{'queue':24}" + "".join(f"{word:>11}" for word in words)]
+    lines += [f"{queue['name']:24}" + "".join(f"{queue[word]:>11}" for word in words) for queue in status["queues"]]
+    lines += ["", f"{'worker':24}{'queues':>22}{'state':>11}{'in_flight':>11}{'finished':>11}{'failed':>11}"]
+    for worker in status["workers"]:
+        counts = f"{worker['in_flight']:>11}{worker['finished']:>11}{worker['failed']:>11}"
+        who = f"{worker['host']}:{worker['pid']}"
+        lines.append(f"{who[-24:]:24}{','.join(worker['queues']):>22}{worker['state']:>11}{counts}")
+    answers = status["answers"]
+    lines += ["", f"answers: {answers['kind']}" + (f" by {answers['model']}" if answers.get("model") else "")]
+    return "\n".join(lines)
+
+
+def _title(text: str) -> None:
+    click.secho(f"\n{text}", fg="green", bold=True)

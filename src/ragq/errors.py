@@ -1,0 +1,121 @@
+"""The errors of ragq; each says what was wrong and what to do next.
+
+RagqError
+├── TransientError          try again later: the queue does
+│   ├── UnavailableError    a service is away (HTTP 503)
+│   └── OverloadedError     the service is up but too busy (HTTP 429)
+└── PermanentError          trying again changes nothing: the job fails now
+    ├── InvalidRequestError the caller's input is wrong (HTTP 400)
+    ├── AuthenticationError the key is missing or wrong (HTTP 401)
+    ├── NotFoundError       no such thing for this tenant (HTTP 404)
+    ├── ConflictError       the thing exists and differs (HTTP 409)
+    ├── TooLargeError       the body is over a limit (HTTP 413)
+    ├── DocumentError       the document cannot be read
+    └── ConfigurationError  a setting is wrong: the process refuses to start
+"""
+
+from __future__ import annotations
+
+
+class RagqError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What was wrong and what to do, for a person.
+        code: A stable word for programs, as in OpenAI's `error.code`.
+        param: The name of the field at fault, if one is.
+        retry_after_seconds: How long to wait before the next try, if known.
+    """
+
+    status = 500
+    type = "server_error"
+    code = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.param = param
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TransientError(RagqError):
+    """The same call may succeed later."""
+
+
+class UnavailableError(TransientError):
+    """A service that is needed does not answer."""
+
+    status = 503
+    code = "service_unavailable"
+
+
+class OverloadedError(TransientError):
+    """The service has more work than it can take."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class PermanentError(RagqError):
+    """The same call will fail again."""
+
+
+class InvalidRequestError(PermanentError):
+    """The caller's input is wrong; `param` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class AuthenticationError(PermanentError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class NotFoundError(PermanentError):
+    """No such object for this tenant."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ConflictError(PermanentError):
+    """The object exists already and differs."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class TooLargeError(PermanentError):
+    """The body or file is over its limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class DocumentError(PermanentError):
+    """A document cannot be read; `code` is `invalid_file` or `unsupported_file`, OpenAI's words."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_file"
+
+
+class ConfigurationError(PermanentError):
+    """A setting or a server's configuration makes it unsafe to start."""

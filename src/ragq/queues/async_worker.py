@@ -1,0 +1,399 @@
+"""The worker process: one RQ worker that holds hundreds of jobs in flight on one event loop.
+
+Four loops share it: claim takes jobs while there is room, commit stores what ended, maintain renews the
+leases and reaps, listen is woken by new jobs and told of canceled ones. Started by `rq worker` (after
+`ragq env`) or `ragq worker`, which is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from rq.defaults import RQ_KEY_PREFIX
+from rq.serializers import JSONSerializer
+from rq.utils import now, utcformat
+from rq.worker import BaseWorker
+
+from ragq.client.job import ClaimedJob, Outcome, lanes_of
+from ragq.client.rq_client import JobQueue
+from ragq.errors import ConfigurationError, PermanentError, RagqError, TransientError, UnavailableError
+from ragq.logs import configure_logging
+from ragq.models import JobFunction, JobStatus, Lane, QueueName
+from ragq.queues.worker import FUNCTIONS, ON_FAILURE, Clients, RunningJob
+from ragq.settings import Settings, read_settings
+
+log = structlog.get_logger(__name__)
+
+CLAIM_BATCH = 100  # most jobs taken by one claim; it starts with 1 and grows as claims come back full
+RESERVED = 16  # slots beyond the limit that only the priority lane may use, so that slow jobs do not block it
+IDLE_SECONDS = 1.0  # between claims when nothing wakes the worker
+MAINTENANCE_SECONDS = 1.0
+RETRY_BACKOFF_SECONDS = 2.0
+RETRY_BACKOFF_MAX_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A job this process holds; `task` runs it, and the lease is renewed until its outcome is stored."""
+
+    claimed: ClaimedJob
+    running: RunningJob
+    task: asyncio.Task[None]
+
+
+class AsyncWorker(BaseWorker):
+    """An RQ worker on asyncio; RQ's command line and monitors use it as any other."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"serializer": JSONSerializer})
+
+    def work(self, burst: bool = False, **_options: Any) -> bool:  # type: ignore[override]
+        """Run until told to stop; with `burst`, until no job is left. True if any job ran."""
+        settings = read_settings()
+        configure_logging(settings)
+        if settings.key_prefix != RQ_KEY_PREFIX:
+            raise ConfigurationError(
+                f"RQ_KEY_PREFIX is '{RQ_KEY_PREFIX}', RAGQ_KEY_PREFIX '{settings.key_prefix}': run eval \"$(ragq env)\"."
+            )
+        if settings.valkey_url is None or settings.database_url is None:
+            raise ConfigurationError('RAGQ_VALKEY_URL or RAGQ_DATABASE_URL is not set: run eval "$(ragq env)" first.')
+        runner = _Runner(self, settings, burst=burst)
+        asyncio.run(runner.run())
+        return runner.finished + runner.failed > 0
+
+
+class _Runner:
+    """One run of a worker, on one event loop."""
+
+    def __init__(self, worker: AsyncWorker, settings: Settings, *, burst: bool) -> None:
+        assert settings.valkey_url
+        assert settings.database_url
+        self._name = worker.name
+        self._settings = settings
+        self._burst = burst
+        self._queue = JobQueue(settings, settings.valkey_url.get_secret_value())
+        self._database_url = settings.database_url.get_secret_value()
+        self._served = [QueueName(name) for name in worker.queue_names()]
+        self._identity = {
+            "birth": utcformat(now()),
+            "queues": ",".join(worker.queue_names()),
+            "pid": worker.pid,
+            "hostname": worker.hostname,
+            "ip_address": worker.ip_address,
+            "version": worker.version,
+            "python_version": worker.python_version,
+            "name": worker.name,
+        }
+        self._in_flight: dict[str, InFlight] = {}
+        self._outcomes: list[Outcome] = []
+        self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._alone = False
+        self._draining = False
+        self.finished = 0
+        self.failed = 0
+
+    async def run(self) -> None:
+        """Serve the queues until a signal; then drain, hand back what is left, and leave."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._request_stop)
+        self._clients = await Clients.open(self._settings, self._database_url)
+        await self._until_available(self._queue.check_server)
+        await self._until_available(self._register)
+        log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
+        loops = [
+            asyncio.create_task(self._guarded(part), name=part.__name__)
+            for part in (self._claim, self._commit, self._maintain, self._listen)
+        ]
+        try:
+            await self._stopping.wait()
+            await self._drain()
+        finally:
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await self._leave()
+
+    def _request_stop(self) -> None:
+        if self._stopping.is_set():
+            self._draining = True  # asked twice: do not wait for the jobs
+        self._stopping.set()
+        self._ended.set()
+        self._wake.set()
+
+    async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
+        # The outermost loop of a part: whatever goes wrong is logged, and the part starts again.
+        while True:
+            try:
+                return await part()
+            except UnavailableError as error:
+                log.warning("waiting_for_service", part=part.__name__, error=error.message)
+            except Exception:
+                log.exception("worker_part_failed", part=part.__name__)
+            await asyncio.sleep(1)
+
+    async def _until_available(self, call: Callable[[], Awaitable[None]]) -> None:
+        while not self._stopping.is_set():
+            try:
+                return await call()
+            except UnavailableError as error:
+                log.warning("waiting_for_service", error=error.message)
+                await asyncio.sleep(1)
+        return None
+
+    # Claim
+
+    async def _claim(self) -> None:
+        batch = 1
+        while not self._stopping.is_set():
+            self._wake.clear()
+            taken = await self._claim_once(batch)
+            batch = min(CLAIM_BATCH, batch * 4) if taken >= batch else 1
+            if taken:
+                continue
+            if self._burst and not self._in_flight:
+                self._stopping.set()
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_SECONDS):  # wait_for of Python 3.11 can lose a cancellation
+                    await self._wake.wait()
+
+    async def _claim_once(self, batch: int) -> int:
+        lanes = [] if self._alone else self._room(batch)
+        if not any(most for _, most in lanes):
+            return 0
+        claim = await self._queue.claim(self._name, lanes, in_flight=len(self._in_flight))
+        for job in claim.jobs:
+            self._start(job)
+        return len(claim.jobs)
+
+    def _room(self, batch: int) -> list[tuple[str, int]]:
+        """How many jobs each lane may give now."""
+        held = len(self._in_flight)
+        lanes: list[tuple[str, int]] = []
+        for queue in self._served:
+            limit = (
+                self._settings.query_concurrency if queue is QueueName.QUERIES else self._settings.document_concurrency
+            )
+            for lane, name in zip(Lane, lanes_of(queue), strict=True):
+                reserve = RESERVED if lane is Lane.PRIORITY and queue is QueueName.QUERIES else 0
+                lanes.append((name, max(0, min(batch, limit + reserve - held))))
+        return lanes
+
+    # Run
+
+    def _start(self, job: ClaimedJob) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + job.deadline - time.monotonic()
+        running = RunningJob(job.id, job.attempt, job.tenant_id, deadline, {"queued_ms": job.waited_ms})
+        self._alone = job.alone
+        if earlier := self._in_flight.get(job.id):
+            earlier.task.cancel()  # this process was silent for a lease and has got its own job again
+        task = asyncio.create_task(self._perform(job, running), name=job.id)
+        self._in_flight[job.id] = InFlight(job, running, task)
+
+    async def _perform(self, job: ClaimedJob, running: RunningJob) -> None:
+        started = time.monotonic()
+        result, error = None, None
+        try:
+            function, arguments = _read_payload(job.data)
+            if job.deaths_alone >= self._settings.quarantine_deaths:
+                message = f"{job.deaths_alone} workers died while they ran this job alone. It will not be run again."
+                raise PermanentError(message, code="quarantined")
+            async with asyncio.timeout_at(running.deadline):
+                result = await FUNCTIONS[function](running, self._clients, **arguments)
+        except TransientError as failure:
+            if await self._retry_later(job, failure):
+                return
+            error = failure
+        except RagqError as failure:
+            error = failure
+        except TimeoutError:
+            error = PermanentError("The job was not done by its deadline.", code="deadline_exceeded")
+        except Exception as failure:  # the outermost loop of a job: a bug must not end the worker
+            log.exception("job_crashed", job_id=job.id)
+            error = PermanentError(f"The job failed with {type(failure).__name__}. The worker's log says more.")
+        if error is not None:
+            log.warning("job_failed", job_id=job.id, code=error.code, error=error.message)
+            await self._tell_failure(job, running, error)
+        running.note(run_ms=round((time.monotonic() - started) * 1000), worker=self._name)
+        failed = None if error is None else {"code": error.code, "message": error.message}
+        self._outcomes.append(Outcome(job.id, job.attempt, result, failed, running.meta))
+        self._ended.set()
+
+    async def _retry_later(self, job: ClaimedJob, error: TransientError) -> bool:
+        """Hand the job back for a later try; False when it has had them all or has no time left."""
+        delay = min(RETRY_BACKOFF_MAX_SECONDS, RETRY_BACKOFF_SECONDS * 2**job.tries) * random.uniform(0.5, 1)
+        delay = max(delay, error.retry_after_seconds or 0)
+        if isinstance(error, UnavailableError) and time.monotonic() + delay < job.deadline:
+            pass  # a service of ours is away: wait as long as the deadline allows
+        elif job.tries + 1 >= self._settings.job_tries or time.monotonic() + delay >= job.deadline:
+            return False
+        log.info("job_retries_later", job_id=job.id, delay_seconds=round(delay, 1), error=error.message)
+        await self._insist(lambda: self._queue.retry_later(job.id, job.attempt, delay_seconds=delay))
+        self._forget(job.id, job.attempt)
+        return True
+
+    async def _tell_failure(self, job: ClaimedJob, running: RunningJob, error: RagqError) -> None:
+        with contextlib.suppress(PermanentError):
+            function, arguments = _read_payload(job.data)
+            if function in ON_FAILURE:
+                await self._insist(lambda: ON_FAILURE[function](running, self._clients, error, **arguments))
+
+    async def _insist(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Call until the service takes it: a worker does not lose what it knows in an outage."""
+        while True:
+            try:
+                return await call()
+            except TransientError as error:
+                log.warning("waiting_for_service", error=error.message)
+                await asyncio.sleep(1)
+
+    def _forget(self, job_id: str, attempt: int) -> None:
+        if job_id in self._in_flight and self._in_flight[job_id].claimed.attempt == attempt:
+            del self._in_flight[job_id]
+        if not self._in_flight:
+            self._alone = False
+        self._wake.set()
+        self._ended.set()
+
+    # Commit
+
+    async def _commit(self) -> None:
+        while True:
+            await self._ended.wait()
+            self._ended.clear()
+            while self._outcomes:
+                batch = self._outcomes[:CLAIM_BATCH]
+                stored = await self._insist(lambda batch=batch: self._queue.commit(self._name, batch))
+                del self._outcomes[: len(batch)]
+                for outcome, ok in zip(batch, stored, strict=True):
+                    self._count(outcome, stored=ok)
+                    self._forget(outcome.job_id, outcome.attempt)
+                self._ended.clear()
+
+    def _count(self, outcome: Outcome, *, stored: bool) -> None:
+        if not stored:
+            log.warning("commit_refused", job_id=outcome.job_id, attempt=outcome.attempt)
+        elif outcome.error:
+            self.failed += 1
+        else:
+            self.finished += 1
+
+    # Maintain
+
+    async def _maintain(self) -> None:
+        next_heartbeat = 0.0
+        while True:
+            for job_id in await self._queue.reap():
+                log.warning("job_put_back", job_id=job_id, reason="its worker was silent for a whole lease")
+            due = time.monotonic() >= next_heartbeat
+            if due:
+                next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
+                await self._register()
+            await self._heartbeat(everything=due)
+            await asyncio.sleep(MAINTENANCE_SECONDS)
+
+    async def _heartbeat(self, *, everything: bool) -> None:
+        held = [one for one in self._in_flight.values() if everything or one.running.meta_changed]
+        if not held:
+            return
+        rows = [
+            (one.claimed.id, one.claimed.attempt, one.running.meta if one.running.meta_changed else None)
+            for one in held
+        ]
+        for one in held:
+            one.running.meta_changed = False
+        for job_id in await self._queue.heartbeat(rows):
+            self._drop(job_id, reason="another attempt owns it, or it was canceled")
+
+    def _drop(self, job_id: str, *, reason: str) -> None:
+        one = self._in_flight.get(job_id)
+        if one is None or one.task.done():
+            return
+        log.warning("job_dropped", job_id=job_id, attempt=one.claimed.attempt, reason=reason)
+        one.task.cancel()
+        self._forget(job_id, one.claimed.attempt)
+
+    async def _register(self) -> None:
+        fields = self._identity | {
+            "last_heartbeat": utcformat(now()),
+            "state": "busy" if self._in_flight else "idle",
+            "in_flight": len(self._in_flight),
+            "successful_job_count": self.finished,
+            "failed_job_count": self.failed,
+        }
+        await self._queue.register_worker(self._name, fields, self._lists())
+
+    def _lists(self) -> list[str]:
+        return [str(queue) for queue in self._served]
+
+    # Listen
+
+    async def _listen(self) -> None:
+        wake, commands = f"{self._queue.prefix}:wake", f"{self._queue.prefix}:pubsub:{self._name}"
+        lanes = {lane for queue in self._served for lane in [*lanes_of(queue), f"{queue}.solo"]}
+        async for channel, message in self._queue.listen(wake, commands):
+            if channel == commands:
+                await self._obey(json.loads(message))
+            elif message.decode() in lanes:
+                self._wake.set()
+
+    async def _obey(self, command: dict[str, Any]) -> None:
+        """Follow the commands of RQ's tools and of our cancel script."""
+        if command.get("command") == "shutdown":
+            self._request_stop()
+        elif command.get("command") == "stop-job" and command.get("job_id") in self._in_flight:
+            await self._queue.cancel(command["job_id"], JobStatus.STOPPED)  # no change if it was canceled already
+            self._drop(command["job_id"], reason="canceled")
+
+    # Leave
+
+    async def _drain(self) -> None:
+        log.info("worker_draining", worker=self._name, in_flight=len(self._in_flight))
+        deadline = time.monotonic() + self._settings.shutdown_grace_seconds
+        while self._in_flight and not self._draining and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        unfinished = [one for one in self._in_flight.values() if not one.task.done()]
+        for one in unfinished:
+            one.task.cancel()
+        if unfinished:
+            with contextlib.suppress(UnavailableError):  # then the leases run out instead
+                await self._queue.release([(one.claimed.id, one.claimed.attempt) for one in unfinished])
+            log.info("jobs_handed_back", worker=self._name, jobs=len(unfinished))
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(UnavailableError):
+            if self._outcomes:
+                await self._queue.commit(self._name, self._outcomes)
+            await self._queue.unregister_worker(self._name, self._lists())
+        await self._clients.close()
+        await self._queue.close()
+        log.info("worker_stopped", worker=self._name, finished=self.finished, failed=self.failed)
+
+
+def _read_payload(data: bytes) -> tuple[JobFunction, dict[str, Any]]:
+    """Check a payload before anything is done on its behalf.
+
+    Raises:
+        PermanentError: It is not JSON of RQ's form, or names a function that is not a job function.
+    """
+    try:
+        name, _instance, _positional, arguments = json.loads(data)
+        return JobFunction(name), dict(arguments)
+    except (ValueError, TypeError) as error:
+        raise PermanentError(
+            "The job's payload is unreadable or names a function that is not allowed. It was not run.",
+            code="invalid_payload",
+        ) from error

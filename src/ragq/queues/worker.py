@@ -1,0 +1,223 @@
+"""The job functions: what a worker does with a question, a search and a document.
+
+Each takes the job, the worker's clients and its JSON arguments, and returns a JSON result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ragq.client.blob_client import BlobStore
+from ragq.client.chunk_client import Chunks
+from ragq.client.database import Database
+from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
+from ragq.client.llm_client import Completion, ContextTooLongError, LlmClient
+from ragq.client.store_client import Store, StoreFileRecord
+from ragq.errors import DocumentError, RagqError
+from ragq.models import Answer, JobFunction, Query, SearchResult
+from ragq.rag.answer import answer_extractively
+from ragq.rag.cite import cite
+from ragq.rag.parse import parse
+from ragq.rag.prompt import build_messages
+from ragq.rag.split import split
+from ragq.settings import Settings
+
+DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is room for its special tokens
+DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Connections that all jobs of a worker share."""
+
+    settings: Settings
+    database: Database
+    store: Store
+    chunks: Chunks
+    blobs: BlobStore
+    embedding: EmbeddingClient
+    llm: LlmClient | None
+
+    @classmethod
+    async def open(cls, settings: Settings, database_url: str) -> Clients:
+        """Open them; without `RAGQ_LLM_BASE_URL` there is no LLM, and answers are extractive."""
+        database = await Database.open(settings, database_url)
+        return cls(
+            settings=settings,
+            database=database,
+            store=Store(database),
+            chunks=Chunks(settings, database),
+            blobs=BlobStore(settings),
+            embedding=create_embedding_client(settings),
+            llm=LlmClient(settings) if settings.llm_base_url else None,
+        )
+
+    async def close(self) -> None:
+        """Close them all."""
+        if self.llm:
+            await self.llm.close()
+        await self.embedding.close()
+        await self.database.close()
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job in flight, as its function sees it.
+
+    Attributes:
+        deadline: `loop.time()` at which the job has failed.
+        meta: Timings in ms, and progress; stored with the next heartbeat and with the result.
+    """
+
+    id: str
+    attempt: int
+    tenant_id: str
+    deadline: float
+    meta: dict[str, Any] = field(default_factory=dict)
+    meta_changed: bool = False
+
+    def note(self, **meta: Any) -> None:
+        """Add to the job's meta data."""
+        self.meta.update(meta)
+        self.meta_changed = True
+
+
+async def process_query(job: RunningJob, clients: Clients, *, query: dict[str, Any]) -> dict[str, Any]:
+    """Answer a question from the tenant's documents, with citations."""
+    question = Query(**query)
+    started = time.monotonic()
+    results = await _retrieve(job, clients, question)
+    job.note(retrieve_ms=_ms_since(started))
+    answer = (
+        await _generate(job, clients, question, results) if clients.llm else answer_extractively(question.text, results)
+    )
+    job.note(answer_ms=_ms_since(started) - job.meta["retrieve_ms"])
+    return {"query": question.text, "answer": asdict(answer), "results": [asdict(result) for result in results]}
+
+
+async def _retrieve(job: RunningJob, clients: Clients, question: Query) -> list[SearchResult]:
+    if not question.vector_store_ids:
+        return []
+    vector = await clients.embedding.embed_query(question.text)
+    limit = question.max_results or clients.settings.max_results
+    results = await clients.chunks.search(job.tenant_id, question.vector_store_ids, question.text, vector, limit=limit)
+    return [result for result in results if result.score >= question.score_threshold]
+
+
+async def _generate(job: RunningJob, clients: Clients, question: Query, results: list[SearchResult]) -> Answer:
+    budget = clients.settings.prompt_tokens
+    try:
+        completion, sources = await _ask_llm(job, clients, question, results, budget)
+    except ContextTooLongError:
+        completion, sources = await _ask_llm(job, clients, question, results, budget // 2)
+    text, citations = cite(completion.text, sources)
+    job.note(first_token_ms=round(completion.first_token_seconds * 1000), llm_calls=completion.attempts)
+    truncated = completion.finish_reason == "length"
+    return Answer(text, citations, "generated", completion.usage, truncated)
+
+
+async def _ask_llm(
+    job: RunningJob, clients: Clients, question: Query, results: list[SearchResult], budget_tokens: int
+) -> tuple[Completion, list[SearchResult]]:
+    assert clients.llm
+    messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
+    completion = await clients.llm.complete(
+        messages,
+        max_output_tokens=question.max_output_tokens,
+        temperature=question.temperature,
+        top_p=question.top_p,
+        deadline=job.deadline,
+    )
+    return completion, sources
+
+
+async def process_search(
+    job: RunningJob,
+    clients: Clients,
+    *,
+    queries: list[str],
+    vector_store_ids: list[str],
+    max_results: int,
+    score_threshold: float,
+) -> dict[str, Any]:
+    """Search stores for each of the queries; the best score of a chunk counts."""
+    found: dict[tuple[str, int], SearchResult] = {}
+    for text in queries:
+        question = Query(text, vector_store_ids, max_results=max_results, score_threshold=score_threshold)
+        for result in await _retrieve(job, clients, question):
+            key = (result.file_id, result.start)
+            found[key] = max(result, found.get(key, result), key=lambda one: one.score)
+    best = sorted(found.values(), key=lambda one: -one.score)[:max_results]
+    return {"results": [asdict(result) for result in best]}
+
+
+async def process_document(
+    job: RunningJob, clients: Clients, *, vector_store_id: str, file_id: str, generation: int
+) -> dict[str, Any]:
+    """Ingest a file into a store: read, split, embed, then make it visible as one."""
+    if not await clients.chunks.begin_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt):
+        return {"status": "superseded"}
+    record = await clients.store.get_store_file(job.tenant_id, vector_store_id, file_id)
+    chunk_count = await _ingest(job, clients, record)
+    return {"status": "superseded" if chunk_count is None else "completed", "chunks": chunk_count}
+
+
+async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) -> int | None:
+    settings, embedding = clients.settings, clients.embedding
+    started = time.monotonic()
+    async with clients.blobs.as_file(record.sha256) as path:
+        document = await parse(
+            path,
+            record.filename,
+            timeout_seconds=settings.parse_timeout_seconds,
+            memory_bytes=settings.parse_memory_bytes,
+            progress=lambda done, total: job.note(progress={"stage": "parse", "done": done, "total": total}),
+        )
+    job.note(parse_ms=_ms_since(started))
+    size = record.max_chunk_tokens or int(embedding.window_tokens * DEFAULT_CHUNK_SHARE)
+    overlap = record.chunk_overlap_tokens
+    chunks = await asyncio.to_thread(
+        split,
+        document,
+        embedding.tokenizer,
+        max_tokens=size,
+        overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
+    )
+    vectors = await embedding.embed_documents(
+        [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks],
+        progress=lambda done, total: job.note(progress={"stage": "embed", "done": done, "total": total}),
+    )
+    job.note(embed_ms=_ms_since(started) - job.meta["parse_ms"])
+    stored = await clients.chunks.complete_ingest(record, job.attempt, document, chunks, vectors)
+    return len(chunks) if stored else None
+
+
+async def document_failed(
+    job: RunningJob, clients: Clients, error: RagqError, *, vector_store_id: str, file_id: str, generation: int
+) -> None:
+    """Show in the store why a document was not ingested."""
+    code = error.code if isinstance(error, DocumentError) else "server_error"
+    await clients.chunks.fail_ingest(
+        job.tenant_id, vector_store_id, file_id, generation, code=code, message=f"{error.message}"
+    )
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+JobCoroutine = Callable[..., Awaitable[dict[str, Any]]]
+
+FUNCTIONS: dict[JobFunction, JobCoroutine] = {
+    JobFunction.PROCESS_QUERY: process_query,
+    JobFunction.PROCESS_SEARCH: process_search,
+    JobFunction.PROCESS_DOCUMENT: process_document,
+}
+"""The functions a payload may name. Nothing else is ever imported or called on its behalf."""
+
+ON_FAILURE: dict[JobFunction, Callable[..., Awaitable[None]]] = {JobFunction.PROCESS_DOCUMENT: document_failed}
+"""Called, with the job's error and arguments, when a job has failed for good."""

@@ -1,0 +1,65 @@
+"""The tutorial's two routes: ask at once, fetch the answer later."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from ragq.errors import InvalidRequestError, NotFoundError
+from ragq.models import Query as Question
+from ragq.models import new_id
+from ragq.routes.context import Body, ContextDependency, Tenant
+from ragq.routes.responses import RESPONSE_PREFIX, ask, check_question, timing_of
+
+router = APIRouter()
+
+JOB_STATUS_WORDS = {"scheduled": "queued", "canceled": "cancelled", "stopped": "cancelled"}
+
+
+class ChatCreate(Body):
+    """The question, when it is not sent as `?query=`."""
+
+    query: str = Field(description="The question.")
+
+
+@router.post("/chat")
+async def chat(
+    context: ContextDependency,
+    tenant: Tenant,
+    query: Annotated[str | None, Query(description="The question.")] = None,
+    body: ChatCreate | None = None,
+) -> dict[str, str]:
+    """Accept a question about the documents of the default store and queue it."""
+    text = query if query is not None else body.query if body else None
+    if text is None:
+        raise InvalidRequestError('Send the question as ?query=… or as a JSON body {"query": "…"}.', param="query")
+    check_question(context, text, param="query")
+    store_id = await context.store.default_store(tenant)
+    enqueued = await ask(
+        context, tenant, new_id(RESPONSE_PREFIX), Question(text, [store_id]), request={"background": True}
+    )
+    return {"status": "queued", "job_id": enqueued.job_id}
+
+
+@router.get("/job-status")
+async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Tell how far a question is, and its answer when there is one."""
+    job = await context.queue.fetch(job_id, tenant) if job_id.startswith(RESPONSE_PREFIX) else None
+    if job is None:
+        raise NotFoundError(f"No job found with id '{job_id[:80]}'.", param="job_id")
+    status: dict[str, Any] = {"status": JOB_STATUS_WORDS.get(job.status, str(job.status)), "result": None}
+    if job.result:
+        answer = job.result["answer"]
+        status["result"] = {
+            "answer": answer["text"],
+            "kind": answer["kind"],
+            "sources": answer["citations"],
+            "timing": timing_of(job),
+        }
+    if job.error:
+        status["error"] = job.error
+    if job.position:
+        status["position"] = job.position
+    return status

@@ -1,0 +1,121 @@
+"""OpenAI's Files: bytes that a tenant has uploaded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from typing import Annotated, Any, BinaryIO, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, File, Form, UploadFile
+from fastapi.responses import StreamingResponse
+
+from ragq.client.store_client import FileRecord
+from ragq.errors import InvalidRequestError, TooLargeError
+from ragq.rag.parse import check_supported
+from ragq.routes.context import Context, ContextDependency, PageDependency, Tenant, listing
+
+router = APIRouter(prefix="/v1/files")
+
+Purpose = Literal["assistants", "user_data"]
+MAX_FILENAME_CHARACTERS = 255
+
+
+@router.post("")
+async def create_file(
+    file: Annotated[UploadFile, File()],
+    purpose: Annotated[Purpose, Form()],
+    context: ContextDependency,
+    tenant: Tenant,
+) -> dict[str, Any]:
+    """Store an uploaded file; the same bytes under the same name are the same file."""
+    filename = _check_filename(file.filename)
+    check_supported(filename)
+    _check_size(context, file.size or 0)
+    sha256 = await asyncio.to_thread(_hash, file.file)
+    async with context.store.locked_bytes(sha256):
+        await context.blobs.put(sha256, file.file)
+        record = await context.store.create_file(
+            tenant, filename=filename, purpose=purpose, size=file.size or 0, sha256=sha256
+        )
+    return render_file(record)
+
+
+def _check_filename(filename: str | None) -> str:
+    if not filename or len(filename) > MAX_FILENAME_CHARACTERS or re.search(r"[\x00-\x1f\x7f]", filename):
+        raise InvalidRequestError(
+            f"The file needs a name of at most {MAX_FILENAME_CHARACTERS} characters without control characters.",
+            param="file",
+        )
+    return filename
+
+
+def _check_size(context: Context, size: int) -> None:
+    limit = context.settings.max_file_bytes
+    if size == 0:
+        raise InvalidRequestError("The file is empty: upload one with content.", code="empty_file", param="file")
+    if size > limit:
+        raise TooLargeError(f"The file has {size} bytes; at most {limit} are taken.", param="file")
+
+
+def _hash(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+@router.get("")
+async def list_files(
+    page: PageDependency, context: ContextDependency, tenant: Tenant, purpose: Purpose | None = None
+) -> dict[str, Any]:
+    """List files by age."""
+    records = await context.store.list_files(tenant, page, purpose)
+    return listing([render_file(record) for record in records], page)
+
+
+@router.get("/{file_id}")
+async def get_file(file_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Show a file."""
+    return render_file(await context.store.get_file(tenant, file_id))
+
+
+@router.get("/{file_id}/content", response_class=StreamingResponse)
+async def get_file_content(file_id: str, context: ContextDependency, tenant: Tenant) -> StreamingResponse:
+    """Send a file's bytes, as an attachment that no browser runs."""
+    record = await context.store.get_file(tenant, file_id)
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename)}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingResponse(
+        context.blobs.stream(record.sha256), media_type="application/octet-stream", headers=headers
+    )
+
+
+@router.delete("/{file_id}")
+async def delete_file(file_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Delete a file with its chunks in every store."""
+    record = await context.store.get_file(tenant, file_id)
+    async with context.store.locked_bytes(record.sha256):
+        orphan = await context.store.delete_file(tenant, file_id)
+        if orphan:
+            await context.blobs.delete(orphan)
+    return {"id": file_id, "object": "file", "deleted": True}
+
+
+def render_file(record: FileRecord) -> dict[str, Any]:
+    """Show a file as OpenAI's file object."""
+    return {
+        "id": record.id,
+        "object": "file",
+        "bytes": record.bytes,
+        "created_at": int(record.created_at.timestamp()),
+        "expires_at": None,
+        "filename": record.filename,
+        "purpose": record.purpose,
+        "status": "processed",
+        "status_details": None,
+    }

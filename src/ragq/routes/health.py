@@ -1,0 +1,56 @@
+"""The start page, health, readiness and status."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from ragq import __version__
+from ragq.errors import RagqError
+from ragq.routes.context import ContextDependency, Tenant
+
+router = APIRouter()
+
+
+@router.get("/", response_class=HTMLResponse, include_in_schema=False)
+async def show_start_page(_tenant: Tenant) -> str:
+    """Show a page to ask from."""
+    return (resources.files("ragq") / "web" / "index.html").read_text()
+
+
+@router.get("/healthz")
+async def check_health() -> dict[str, str]:
+    """Tell that the process serves."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"description": "Something that is needed is not ready."}})
+async def check_readiness(context: ContextDependency) -> JSONResponse:
+    """Tell whether Valkey, PostgreSQL and the migrations are ready."""
+    faults: dict[str, str] = {}
+    if context.not_ready:
+        faults["start"] = context.not_ready
+    for name, check in (("valkey", context.queue.ping), ("postgresql", context.database.check_ready)):
+        try:
+            await check()
+        except RagqError as error:
+            faults[name] = error.message
+    if faults:
+        return JSONResponse({"status": "not ready", **faults}, 503, headers={"Retry-After": "2"})
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/status")
+async def show_status(context: ContextDependency, _tenant: Tenant) -> dict[str, Any]:
+    """Show queues, workers and what answers."""
+    settings = context.settings
+    return {
+        "version": __version__,
+        "answers": {"kind": "generated", "model": settings.llm_model}
+        if settings.llm_base_url
+        else {"kind": "extractive"},
+        **await context.queue.describe(),
+    }

@@ -1,0 +1,367 @@
+"""OpenAI's Responses: a question is a job; the response object is the job, shown in OpenAI's form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query
+from pydantic import Field
+
+from ragq.client.job import Enqueued, Job
+from ragq.errors import ConflictError, InvalidRequestError, NotFoundError
+from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
+from ragq.models import Query as Question
+from ragq.routes.context import Body, Context, ContextDependency, Tenant
+
+router = APIRouter(prefix="/v1/responses")
+
+RESPONSE_PREFIX = "resp_"
+MODEL = "ragq"  # the name that stands for whatever is configured
+SEARCH_RESULTS = "file_search_call.results"
+FOREGROUND_SECONDS = 590.0  # just below the official clients' time-out
+STATUS_WORDS = {
+    JobStatus.QUEUED: "queued",
+    JobStatus.SCHEDULED: "queued",
+    JobStatus.STARTED: "in_progress",
+    JobStatus.FINISHED: "completed",
+    JobStatus.FAILED: "failed",
+    JobStatus.CANCELED: "cancelled",
+    JobStatus.STOPPED: "cancelled",
+}
+LANES = {"priority": Lane.PRIORITY, "flex": Lane.FLEX}
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+class RankingOptions(Body):
+    """How results are ranked."""
+
+    ranker: Literal["auto"] = "auto"
+    score_threshold: float = Field(0.0, ge=0, le=1)
+
+
+class FileSearchTool(Body):
+    """Where to search."""
+
+    type: Literal["file_search"]
+    vector_store_ids: list[str] = Field(min_length=1, max_length=16)
+    max_num_results: int | None = Field(None, ge=1, le=50)
+    ranking_options: RankingOptions | None = None
+
+
+class ToolChoice(Body):
+    """OpenAI's object form of a tool choice."""
+
+    type: Literal["file_search"]
+
+
+class InputText(Body):
+    """A piece of a message."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class InputMessage(Body):
+    """A message: the user's is the question, a system's or developer's adds to the instructions."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "system", "developer"]
+    content: str | list[InputText]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+
+class TextFormat(Body):
+    """The only output format there is."""
+
+    type: Literal["text"] = "text"
+
+
+class TextOptions(Body):
+    """OpenAI's `text` field."""
+
+    format: TextFormat = TextFormat()
+
+
+class ResponseCreate(Body):
+    """A question to be answered from the documents."""
+
+    model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
+    input: str | list[InputMessage]
+    instructions: str | None = Field(None, max_length=20_000)
+    background: bool | None = False
+    stream: Literal[False] | None = None
+    store: Literal[True] | None = None
+    include: list[Literal["file_search_call.results"]] | None = None
+    tools: list[FileSearchTool] | None = Field(None, max_length=1)
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    metadata: Metadata | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    text: TextOptions | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    parallel_tool_calls: bool | None = None
+    user: str | None = Field(None, max_length=512)
+
+
+@router.post("")
+async def create_response(
+    body: ResponseCreate,
+    context: ContextDependency,
+    tenant: Tenant,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> dict[str, Any]:
+    """Queue a question; answer at once with `background`, else when the job has ended."""
+    question = await _question(body, context, tenant)
+    fingerprint = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    response_id = new_id(RESPONSE_PREFIX)
+    if idempotency_key:
+        response_id = RESPONSE_PREFIX + hashlib.sha256(f"{tenant}\n{idempotency_key}".encode()).hexdigest()[:32]
+    lane = LANES.get(body.service_tier or "", Lane.DEFAULT)
+    enqueued = await ask(
+        context, tenant, response_id, question, request=_echo(body), lane=lane, fingerprint=fingerprint
+    )
+    if enqueued.fingerprint != fingerprint:
+        raise ConflictError(
+            "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
+        )
+    if body.background:
+        job = await context.queue.fetch(response_id, tenant)
+    else:
+        job = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+    if job is None:
+        raise _not_found(response_id)
+    return render_response(job, results=bool(body.include))
+
+
+@router.get("/{response_id}")
+async def get_response(
+    response_id: str,
+    context: ContextDependency,
+    tenant: Tenant,
+    include: Annotated[list[Literal["file_search_call.results"]] | None, Query()] = None,
+    include_list: Annotated[list[Literal["file_search_call.results"]] | None, Query(alias="include[]")] = None,
+) -> dict[str, Any]:
+    """Show a response as it stands."""
+    job = await _find(context, tenant, response_id)
+    return render_response(
+        job, results=bool(include or include_list) or SEARCH_RESULTS in (job.request.get("include") or [])
+    )
+
+
+@router.post("/{response_id}/cancel")
+async def cancel_response(response_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Cancel a background response; one that has ended stays as it is."""
+    job = await _find(context, tenant, response_id)
+    if not job.request.get("background"):
+        raise InvalidRequestError("Only a response created with background=true can be cancelled.", param="response_id")
+    await context.queue.cancel(response_id)
+    return render_response(await _find(context, tenant, response_id), results=False)
+
+
+def check_question(context: Context, text: str, *, param: str) -> None:
+    """Refuse an empty or oversized question.
+
+    Raises:
+        InvalidRequestError: Naming the field.
+    """
+    limit = context.settings.max_question_characters
+    if not text.strip():
+        raise InvalidRequestError("The question is empty: write one.", code="empty_question", param=param)
+    if len(text) > limit:
+        raise InvalidRequestError(
+            f"The question has {len(text)} characters; at most {limit} are taken. Shorten it.",
+            code="question_too_long",
+            param=param,
+        )
+
+
+async def ask(
+    context: Context,
+    tenant: str,
+    response_id: str,
+    question: Question,
+    *,
+    request: dict[str, Any],
+    lane: Lane = Lane.DEFAULT,
+    fingerprint: str = "",
+) -> Enqueued:
+    """Queue a question."""
+    return await context.queue.enqueue(
+        JobFunction.PROCESS_QUERY,
+        {"query": asdict(question)},
+        job_id=response_id,
+        queue=QueueName.QUERIES,
+        lane=lane,
+        tenant_id=tenant,
+        deadline_seconds=context.settings.query_deadline_seconds,
+        request=request,
+        fingerprint=fingerprint,
+    )
+
+
+async def _question(body: ResponseCreate, context: Context, tenant: str) -> Question:
+    if body.model not in (None, MODEL, context.settings.llm_model):
+        raise NotFoundError(
+            f"The model '{body.model}' does not exist: use '{MODEL}', which stands for what is configured.",
+            code="model_not_found",
+            param="model",
+        )
+    text, instructions = _read_input(body)
+    check_question(context, text, param="input")
+    tool = body.tools[0] if body.tools else None
+    if body.tool_choice == "none":
+        store_ids = []
+    elif tool:
+        store_ids = tool.vector_store_ids
+        for store_id in store_ids:
+            await context.store.get_store(tenant, store_id)
+    else:
+        store_ids = [await context.store.default_store(tenant)]
+    ranking = tool.ranking_options if tool else None
+    return Question(
+        text=text,
+        vector_store_ids=store_ids,
+        max_results=tool.max_num_results if tool else None,
+        score_threshold=ranking.score_threshold if ranking else 0.0,
+        instructions=instructions,
+        max_output_tokens=body.max_output_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+    )
+
+
+def _read_input(body: ResponseCreate) -> tuple[str, str | None]:
+    """Split the input into the question and the instructions."""
+    if isinstance(body.input, str):
+        return body.input, body.instructions
+    questions = [message.text for message in body.input if message.role == "user"]
+    if len(questions) != 1:
+        raise InvalidRequestError(
+            f"The input has {len(questions)} user messages; exactly one, the question, is supported.", param="input"
+        )
+    extra = [message.text for message in body.input if message.role != "user"]
+    return questions[0], "\n".join([*([body.instructions] if body.instructions else []), *extra]) or None
+
+
+def _echo(body: ResponseCreate) -> dict[str, Any]:
+    """Keep what the response object must show again."""
+    return body.model_dump(mode="json", exclude={"stream", "store"}, exclude_none=True)
+
+
+async def _find(context: Context, tenant: str, response_id: str) -> Job:
+    job = await context.queue.fetch(response_id, tenant) if response_id.startswith(RESPONSE_PREFIX) else None
+    if job is None:
+        raise _not_found(response_id)
+    return job
+
+
+def _not_found(response_id: str) -> NotFoundError:
+    return NotFoundError(f"No response found with id '{response_id[:80]}'.", param="response_id")
+
+
+def timing_of(job: Job) -> dict[str, int | None]:
+    """How long each stage took, in ms; None where it has not happened."""
+    meta = job.meta
+    total = round((job.ended_at - job.created_at) * 1000) if job.ended_at else None
+    stages = ("queued_ms", "retrieve_ms", "answer_ms", "first_token_ms")
+    return {**{stage: meta.get(stage) for stage in stages}, "total_ms": total}
+
+
+def render_response(job: Job, *, results: bool) -> dict[str, Any]:
+    """Show a job as OpenAI's response object; `queue` and `timing` are ours.
+
+    Args:
+        results: Include what the search found.
+    """
+    request = job.request
+    answer = job.result["answer"] if job.result else None
+    truncated = bool(answer and answer["truncated"])
+    status = "incomplete" if truncated else STATUS_WORDS[job.status]
+    return {
+        "id": job.id,
+        "object": "response",
+        "created_at": int(job.created_at),
+        "completed_at": int(job.ended_at) if job.ended_at and status == "completed" else None,
+        "status": status,
+        "background": bool(request.get("background")),
+        "error": _render_error(job),
+        "incomplete_details": {"reason": "max_output_tokens"} if truncated else None,
+        "instructions": request.get("instructions"),
+        "max_output_tokens": request.get("max_output_tokens"),
+        "metadata": request.get("metadata", {}),
+        "model": request.get("model") or MODEL,
+        "output": _render_output(job, results=results) if job.result else [],
+        "parallel_tool_calls": request.get("parallel_tool_calls", False),
+        "previous_response_id": None,
+        "service_tier": request.get("service_tier") or "default",
+        "store": True,
+        "temperature": request.get("temperature"),
+        "text": request.get("text", {"format": {"type": "text"}}),
+        "tool_choice": request.get("tool_choice", "auto"),
+        "tools": request.get("tools", []),
+        "top_p": request.get("top_p"),
+        "truncation": request.get("truncation", "disabled"),
+        "usage": _render_usage(answer["usage"]) if answer else None,
+        "user": request.get("user"),
+        "queue": {"position": job.position},
+        "timing": timing_of(job),
+        "attempt": job.attempt,
+    }
+
+
+def _render_error(job: Job) -> dict[str, str] | None:
+    return {"code": job.error["code"], "message": job.error["message"]} if job.error else None
+
+
+def _render_usage(usage: dict[str, int]) -> dict[str, Any]:
+    return {
+        "input_tokens": usage["input_tokens"],
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": usage["output_tokens"],
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage["input_tokens"] + usage["output_tokens"],
+    }
+
+
+def _render_output(job: Job, *, results: bool) -> list[dict[str, Any]]:
+    assert job.result
+    answer, suffix = job.result["answer"], job.id.removeprefix(RESPONSE_PREFIX)
+    search = {
+        "type": "file_search_call",
+        "id": f"fs_{suffix}",
+        "status": "completed",
+        "queries": [job.result["query"]],
+        "results": [_render_result(result) for result in job.result["results"]] if results else None,
+    }
+    message = {
+        "type": "message",
+        "id": f"msg_{suffix}",
+        "role": "assistant",
+        "status": "incomplete" if answer["truncated"] else "completed",
+        "content": [
+            {
+                "type": "output_text",
+                "text": answer["text"],
+                "annotations": [{"type": "file_citation", **citation} for citation in answer["citations"]],
+                "logprobs": [],
+            }
+        ],
+        "kind": answer["kind"],
+    }
+    return [search, message]
+
+
+def _render_result(result: dict[str, Any]) -> dict[str, Any]:
+    shown = ("file_id", "filename", "score", "text", "attributes", "page", "heading", "start", "end", "similarity")
+    return {name: result[name] for name in shown}

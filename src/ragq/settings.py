@@ -1,0 +1,117 @@
+"""All settings, read once from `RAGQ_*` variables and `.env`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ragq.errors import ConfigurationError
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+LOCAL_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+
+
+class Settings(BaseSettings):
+    """Settings of every ragq process; each field is the variable `RAGQ_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGQ_", env_file=".env", extra="ignore", frozen=True)
+
+    # Where
+    host: str = Field("127.0.0.1", description="Address the API listens on. Beyond loopback it needs `RAGQ_API_KEY`.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
+    url: str = Field("http://127.0.0.1:8000", description="Where `ragq ask`, `ingest` and `status` find the API.")
+    data_dir: Path = Field(Path(".ragq"), description="Folder of the embedded services and of uploaded files.")
+    api_key: SecretStr | None = Field(None, description="When set, every route but the health ones asks for this key.")
+    valkey_url: SecretStr | None = Field(None, description="Valkey to use (`redis://`, `unix://`). Unset: embedded.")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL with pgvector to use. Unset: embedded.")
+    blob_url: str | None = Field(
+        None, description="Where uploaded bytes go (`file:///`, `s3://`, …). Unset: `files` in the data folder."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="Format of log lines on standard error.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+
+    # Queue
+    key_prefix: str = Field(
+        "ragq",
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Prefix of our keys in Valkey: stock RQ workers look under `rq` and see none of them.",
+    )
+    query_concurrency: Count = Field(200, le=5000, description="Questions one query worker holds in flight.")
+    document_concurrency: Count = Field(2, le=64, description="Documents one document worker holds in flight.")
+    lease_seconds: Seconds = Field(10, le=600, description="A job whose worker is silent this long starts again.")
+    heartbeat_seconds: Seconds = Field(3, le=200, description="How often a worker renews the leases of its jobs.")
+    shutdown_grace_seconds: float = Field(
+        30, ge=0, description="After SIGTERM jobs may finish this long; then they are handed back."
+    )
+    query_deadline_seconds: Seconds = Field(600, description="A question unanswered after this has failed.")
+    document_deadline_seconds: Seconds = Field(3600, description="A document not ingested after this has failed.")
+    job_tries: Count = Field(5, description="Runs of a job whose errors are transient, before it fails.")
+    quarantine_deaths: Count = Field(2, description="Process deaths while a job ran alone, before it is quarantined.")
+    result_ttl_seconds: int = Field(86_400, ge=60, description="How long finished jobs stay readable.")
+    allow_unsafe_valkey: bool = Field(
+        False, description="Start although Valkey could lose or evict jobs, or forbids looking (CONFIG)."
+    )
+
+    # Answers
+    llm_base_url: str | None = Field(
+        None, description="OpenAI-compatible endpoint (`https://…/v1`). Unset: extractive answers, no LLM."
+    )
+    llm_api_key: SecretStr | None = Field(None, description="Key for that endpoint.")
+    llm_model: str | None = Field(None, description="Model to ask for; needed with `RAGQ_LLM_BASE_URL`.")
+    llm_connect_timeout_seconds: Seconds = Field(5, description="Limit on connecting to the LLM.")
+    llm_first_token_timeout_seconds: Seconds = Field(30, description="Limit on waiting for the first token.")
+    llm_token_gap_timeout_seconds: Seconds = Field(15, description="Limit on the gap between two tokens.")
+    llm_answer_timeout_seconds: Seconds = Field(120, description="Limit on the whole answer.")
+    llm_tries: Count = Field(3, le=10, description="LLM calls for one question when the errors are transient.")
+    llm_backoff_seconds: Seconds = Field(0.5, description="First wait between those calls; doubles, with jitter.")
+    llm_backoff_max_seconds: Seconds = Field(8, description="Longest wait between those calls.")
+    prompt_tokens: int = Field(3000, ge=200, description="Budget for the sources in the prompt, in tokens.")
+    max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved for a question that names no number.")
+    max_question_characters: int = Field(10_000, ge=1, description="Longest question taken.")
+
+    # Documents
+    embedding_base_url: str | None = Field(
+        None, description="OpenAI-compatible endpoint for embeddings. Unset: MiniLM, here, no network."
+    )
+    embedding_api_key: SecretStr | None = Field(None, description="Key for that endpoint.")
+    embedding_model: str | None = Field(None, description="Model; needed with `RAGQ_EMBEDDING_BASE_URL`.")
+    embedding_dimensions: int = Field(384, ge=8, le=2000, description="Length of the model's vectors.")
+    embedding_window_tokens: int = Field(256, ge=64, description="Tokens the model reads at once.")
+    text_search_config: str = Field(
+        "english", pattern=r"^[a-z_]+$", description="PostgreSQL text search configuration for the full text."
+    )
+    max_file_bytes: int = Field(100_000_000, ge=1, description="Largest file taken.")
+    parse_timeout_seconds: Seconds = Field(60, description="Limit on reading one document, wall clock and CPU.")
+    parse_memory_bytes: int = Field(1 << 30, ge=1 << 27, description="Memory limit of the reading process.")
+
+    @property
+    def embedding_name(self) -> str:
+        """Name of the embedding model, which a database is bound to."""
+        return self.embedding_model if self.embedding_base_url and self.embedding_model else LOCAL_EMBEDDING_MODEL
+
+
+@cache
+def read_settings() -> Settings:
+    """Read the settings from the environment, once.
+
+    Raises:
+        ConfigurationError: A value is missing, malformed or out of range; the message names each variable.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        faults = "; ".join(f"RAGQ_{fault['loc'][0]!s}".upper() + f": {fault['msg']}" for fault in error.errors())
+        raise ConfigurationError(f"Wrong settings. {faults}") from error
+    if settings.llm_base_url and not settings.llm_model:
+        raise ConfigurationError("RAGQ_LLM_BASE_URL is set but RAGQ_LLM_MODEL is not: name the model to ask for.")
+    if settings.embedding_base_url and not settings.embedding_model:
+        raise ConfigurationError("RAGQ_EMBEDDING_BASE_URL is set but RAGQ_EMBEDDING_MODEL is not: name the model.")
+    if settings.heartbeat_seconds * 2 > settings.lease_seconds:
+        raise ConfigurationError("RAGQ_HEARTBEAT_SECONDS must be at most half of RAGQ_LEASE_SECONDS.")
+    return settings

@@ -1,0 +1,448 @@
+"""A fake OpenAI-compatible server that answers, and fails, on demand.
+
+Run it with `python -m tests.fake_llm --port 0 [--set latency=1 …] [--witness FILE]`; it prints a line of JSON with its
+`port` and `base_url` when it is ready. In a test: `async with running_fake_llm() as fake:`.
+
+How a call is answered is a `Behaviour`. It comes, each stage over the one before, from `--set`, from the model's name
+(`any-name?status=429&retry_after=1`) and from a marker anywhere in the messages (`[[fake status=500 times=2 job=a]]`,
+where a value with spaces is quoted and none holds a bracket).
+
+Routes: `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`, `GET /stats` and `POST /reset`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import math
+import re
+import resource
+import shlex
+import signal
+import struct
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+MARKER = re.compile(r"\[\[fake ([^\]]*)\]\]")
+WORD = re.compile(r"\w+")
+FINISHED_EARLY = (
+    "status",
+    "body",
+    "cut_after",
+    "error_after",
+    "stall_after",
+    "finish",
+    "done",
+    "latency_after_headers",
+)
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a call is answered.
+
+    Attributes:
+        status: HTTP status; not 200: an error with `code`, `type`, `message`, `retry_after` and `retry_after_ms`.
+        times: Misbehave at the first calls of a job only; 0: always.
+        latency: Seconds before the headers.
+        latency_after_headers: Seconds between the headers and the first token.
+        text: The answer; empty: a sentence of source [1] and its citation.
+        tokens: Length of the answer, repeated or cut; 0: as it is.
+        rate: Tokens a second; 0: all in one write.
+        cut_after: Close the connection after so many tokens; -1: never.
+        stall_after: Pause for `stall` seconds after so many tokens; -1: never.
+        error_after: Send an error event, with `code` and `message`, after so many tokens; -1: never.
+        finish: The finish_reason; empty: none.
+        done: Send [DONE].
+        usage: Send the usage when it is asked for.
+        body: `sse`, `json`, `html`, `cut_json`, `text`, `empty` or `reset` (close instead of an answer).
+        context_characters: Refuse messages that are longer; 0: none.
+        refuses: A request field that is answered with 400.
+        crlf: End lines with CRLF.
+        piece: Write the body in pieces of so many bytes; 0: as it comes.
+        echo: Error messages repeat the key and the prompt.
+        keepalive: Seconds between comments while the first token is awaited; 0: no comments.
+        linger: Seconds the body stays open after its last event.
+        dimensions: Length of embeddings.
+        job: What `/stats` counts the call under; empty: a hash of the question.
+    """
+
+    status: int = 200
+    code: str = ""
+    type: str = ""
+    message: str = "The fake was told to fail."
+    retry_after: str = ""
+    retry_after_ms: str = ""
+    times: int = 0
+    latency: float = 0.0
+    latency_after_headers: float = 0.0
+    text: str = ""
+    tokens: int = 0
+    rate: float = 0.0
+    cut_after: int = -1
+    stall_after: int = -1
+    stall: float = 3600.0
+    error_after: int = -1
+    finish: str = "stop"
+    done: bool = True
+    usage: bool = True
+    body: str = "sse"
+    context_characters: int = 0
+    refuses: str = ""
+    crlf: bool = False
+    piece: int = 0
+    echo: bool = False
+    keepalive: float = 0.0
+    linger: float = 0.0
+    dimensions: int = 384
+    job: str = ""
+
+    def changed(self, pairs: list[tuple[str, str]]) -> Behaviour:
+        """Set fields from words, each in its field's type."""
+        changes: dict[str, Any] = {}
+        for name, value in pairs:
+            kind = type(getattr(self, name))
+            changes[name] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
+        return replace(self, **changes)
+
+    def healed(self) -> Behaviour:
+        """Behave well, at the same pace."""
+        well = asdict(Behaviour())
+        return replace(self, **{name: well[name] for name in FINISHED_EARLY})
+
+
+@dataclass
+class Stats:
+    """What was asked so far."""
+
+    calls: int = 0
+    in_flight: int = 0
+    max_in_flight: int = 0
+    disconnected: int = 0
+    embedding_calls: int = 0
+    by_job: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request for a completion."""
+
+    request: dict[str, Any]
+    behaviour: Behaviour
+    question: str
+    answer: str
+
+
+class FakeLlm:
+    """The server's state and handlers.
+
+    Attributes:
+        requests: Bodies of the chat requests, oldest first, the last 1,000.
+        connections: Different client ports seen.
+    """
+
+    def __init__(self, behaviour: Behaviour | None = None, witness: Path | None = None) -> None:
+        self.behaviour = behaviour or Behaviour()
+        self.stats = Stats()
+        self.requests: list[dict[str, Any]] = []
+        self.authorizations: set[str] = set()
+        self.connections: set[object] = set()
+        self.port = 0
+        self._witness = witness
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def application(self) -> web.Application:
+        """Build the application that serves this state."""
+        application = web.Application(client_max_size=64 << 20)
+        application.router.add_post("/v1/chat/completions", self.complete)
+        application.router.add_post("/v1/embeddings", self.embed)
+        application.router.add_get("/v1/models", self.list_models)
+        application.router.add_get("/stats", self.show_stats)
+        application.router.add_post("/reset", self.reset)
+        return application
+
+    async def list_models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "fake", "object": "model", "owned_by": "tests"}]})
+
+    async def show_stats(self, _: web.Request) -> web.Response:
+        return web.json_response(vars(self.stats))
+
+    async def reset(self, _: web.Request) -> web.Response:
+        self.stats = Stats(in_flight=self.stats.in_flight)
+        return web.json_response({})
+
+    async def embed(self, request: web.Request) -> web.Response:
+        """Answer with vectors of hashed words, the same in every process."""
+        body = await request.json()
+        behaviour = self._behaviour(str(body.get("model", "")), "")
+        self.stats.embedding_calls += 1
+        await asyncio.sleep(behaviour.latency)
+        if behaviour.status != 200:
+            return error_response(behaviour, behaviour.message)
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        vectors = [hash_vector(text, int(body.get("dimensions") or behaviour.dimensions)) for text in texts]
+        is_base64 = body.get("encoding_format") == "base64"
+        data = [
+            {"object": "embedding", "index": index, "embedding": in_base64(vector) if is_base64 else vector}
+            for index, vector in enumerate(vectors)
+        ]
+        count = sum(len(text.split()) for text in texts)
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        return web.json_response({"object": "list", "model": body.get("model"), "data": data, "usage": usage})
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """Answer a chat request as its behaviour says."""
+        body = await request.json()
+        stats = self.stats
+        stats.calls += 1
+        stats.in_flight += 1
+        stats.max_in_flight = max(stats.max_in_flight, stats.in_flight)
+        self.authorizations.add(request.headers.get("Authorization", ""))
+        if request.transport:
+            self.connections.add(request.transport.get_extra_info("peername"))
+        try:
+            return await self._answer(request, self._call(body))
+        except (asyncio.CancelledError, ConnectionResetError):
+            stats.disconnected += 1
+            raise
+        finally:
+            stats.in_flight -= 1
+
+    def _call(self, body: dict[str, Any]) -> Call:
+        """Count a call and choose how to answer it."""
+        self.requests = [*self.requests[-999:], body]
+        messages = "\n\n".join(str(message["content"]) for message in body["messages"])
+        behaviour = self._behaviour(str(body.get("model", "")), messages)
+        question = question_of(str(body["messages"][-1]["content"]))
+        job = behaviour.job or hashlib.sha256(question.encode()).hexdigest()[:16]
+        self.stats.by_job[job] += 1
+        if 0 < behaviour.times < self.stats.by_job[job]:
+            behaviour = behaviour.healed()
+        if self._witness:
+            with self._witness.open("a") as witness:
+                witness.write(json.dumps({"time": time.time(), "job": job, "question": question}) + "\n")
+        answer = behaviour.text or cited_sentence(MARKER.sub("", messages))
+        if behaviour.tokens:
+            words = (answer.split() * (behaviour.tokens // max(1, len(answer.split())) + 1))[: behaviour.tokens]
+            answer = " ".join(words)
+        return Call(body, behaviour, question, answer)
+
+    def _behaviour(self, model: str, messages: str) -> Behaviour:
+        behaviour = self.behaviour.changed(parse_qsl(model.partition("?")[2]))
+        for marker in MARKER.finditer(messages):
+            behaviour = behaviour.changed([(n, v) for n, _, v in (w.partition("=") for w in shlex.split(marker[1]))])
+        return behaviour
+
+    async def _answer(self, request: web.Request, call: Call) -> web.StreamResponse:
+        behaviour = call.behaviour
+        await asyncio.sleep(behaviour.latency)
+        if refusal := refusal_of(request, call):
+            return refusal
+        if behaviour.body == "reset":
+            abort(request)
+        if behaviour.body in ("html", "cut_json", "text", "empty"):
+            text = {"html": "<!DOCTYPE html><html><body>Gateway</body></html>", "text": "upstream is busy"}
+            text["cut_json"] = json.dumps(whole_completion(call))[:-30]
+            kind = {"html": "text/html", "cut_json": "application/json"}.get(behaviour.body, "text/plain")
+            return web.Response(text=text.get(behaviour.body, ""), content_type=kind)
+        if behaviour.body == "json" or not call.request.get("stream"):
+            return web.json_response(whole_completion(call))
+        return await self._stream(request, call)
+
+    async def _stream(self, request: web.Request, call: Call) -> web.StreamResponse:
+        behaviour = call.behaviour
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        await response.prepare(request)
+        started = time.monotonic()
+        while (rest := started + behaviour.latency_after_headers - time.monotonic()) > 0:
+            await asyncio.sleep(min(rest, behaviour.keepalive or rest))
+            if behaviour.keepalive:
+                await response.write(b": still thinking\n\n")
+        await self._stream_answer(request, response, call)
+        await asyncio.sleep(behaviour.linger)
+        return response
+
+    async def _stream_answer(self, request: web.Request, response: web.StreamResponse, call: Call) -> None:
+        behaviour, started = call.behaviour, time.monotonic()
+        waiting = [event(call, {"role": "assistant", "content": ""})]
+        for index, token in enumerate(re.findall(r"\s*\S+", call.answer)):
+            delay = started + index / behaviour.rate - time.monotonic() if behaviour.rate else 0.0
+            if delay > 0 or index in (behaviour.cut_after, behaviour.stall_after, behaviour.error_after):
+                await write(response, behaviour, b"".join(waiting))
+                waiting.clear()
+                await asyncio.sleep(delay if index != behaviour.stall_after else behaviour.stall)
+            if index == behaviour.cut_after:
+                abort(request)
+            if index == behaviour.error_after:
+                error = {"message": behaviour.message, "code": behaviour.code or None, "type": behaviour.type}
+                await write(response, behaviour, sse({"error": error}))
+                return
+            waiting.append(event(call, {"content": token}))
+        await write(response, behaviour, b"".join([*waiting, *ending(call)]))
+
+
+def refusal_of(request: web.Request, call: Call) -> web.Response | None:
+    """Refuse the call if its behaviour says so."""
+    behaviour, messages = call.behaviour, call.request["messages"]
+    count = sum(len(str(message["content"])) for message in messages)
+    if behaviour.refuses and behaviour.refuses in call.request:
+        hint = "Use 'max_completion_tokens' instead." if behaviour.refuses == "max_tokens" else ""
+        message = f"Unsupported parameter: '{behaviour.refuses}' is not supported with this model. {hint}"
+        return error_response(replace(behaviour, status=400, type="invalid_request_error"), message)
+    if behaviour.context_characters and count > behaviour.context_characters:
+        message = f"This model's maximum context length is {behaviour.context_characters}, you sent {count}."
+        return error_response(replace(behaviour, status=400, code="context_length_exceeded"), message)
+    if behaviour.status == 200:
+        return None
+    message = behaviour.message
+    if behaviour.echo:
+        message += f" {request.headers.get('Authorization')} asked: {messages[-1]['content']}"
+    return error_response(behaviour, message)
+
+
+def error_response(behaviour: Behaviour, message: str) -> web.Response:
+    """Answer with an error in OpenAI's form."""
+    error = {"message": message, "type": behaviour.type or None, "param": None, "code": behaviour.code or None}
+    headers = {"Retry-After": behaviour.retry_after, "retry-after-ms": behaviour.retry_after_ms}
+    set_headers = {name: value for name, value in headers.items() if value}
+    return web.json_response({"error": error}, status=behaviour.status, headers=set_headers)
+
+
+def abort(request: web.Request) -> None:
+    """Reset the connection."""
+    if request.transport:
+        request.transport.abort()
+    raise ConnectionResetError
+
+
+async def write(response: web.StreamResponse, behaviour: Behaviour, body: bytes) -> None:
+    """Write a part of the body, in pieces if asked for."""
+    body = body.replace(b"\n", b"\r\n") if behaviour.crlf else body
+    for start in range(0, len(body), behaviour.piece or len(body) or 1):
+        await response.write(body[start : start + (behaviour.piece or len(body))])
+        if behaviour.piece:
+            await asyncio.sleep(0)
+
+
+def sse(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+
+
+def event(call: Call, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+    """Make one event of the stream."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return sse(envelope(call, "chat.completion.chunk") | {"choices": [choice]})
+
+
+def ending(call: Call) -> list[bytes]:
+    """Make the events after the last token."""
+    behaviour, options = call.behaviour, call.request.get("stream_options") or {}
+    events = [event(call, {}, behaviour.finish)] if behaviour.finish else []
+    if options.get("include_usage") and behaviour.usage:
+        events.append(sse(envelope(call, "chat.completion.chunk") | {"choices": [], "usage": usage_of(call)}))
+    return [*events, b"data: [DONE]\n\n"] if behaviour.done else events
+
+
+def envelope(call: Call, kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-fake", "object": kind, "created": int(time.time()), "model": call.request.get("model")}
+
+
+def usage_of(call: Call) -> dict[str, int]:
+    prompt = sum(len(str(message["content"]).split()) for message in call.request["messages"])
+    count = len(call.answer.split())
+    return {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
+
+
+def whole_completion(call: Call) -> dict[str, Any]:
+    message = {"role": "assistant", "content": call.answer}
+    choice = {"index": 0, "message": message, "finish_reason": call.behaviour.finish or None}
+    return envelope(call, "chat.completion") | {"choices": [choice], "usage": usage_of(call)}
+
+
+def question_of(message: str) -> str:
+    """Find the question in the last message: what follows the last `Question:`, else the whole message."""
+    return MARKER.sub("", message).rpartition("Question:")[2].strip()
+
+
+def cited_sentence(messages: str) -> str:
+    """Repeat a sentence of source [1] and cite it."""
+    source = re.search(r"\[1\](.*?)(?=\n\s*\[\d+\]|\n\s*Question:|\Z)", messages, re.DOTALL)
+    if not source:
+        return "The fake model has no source to quote."
+    lines = [line.strip() for line in source[1].strip().splitlines() if line.strip()]
+    body = " ".join(lines[1:] if len(lines) > 1 else lines)  # the first line names the file
+    sentence = re.split(r"(?<=[.!?])\s", body, maxsplit=1)[0]
+    return f"{sentence} [1]"
+
+
+def hash_vector(text: str, dimensions: int) -> list[float]:
+    """Make a unit vector in which each word of the text counts at places chosen by its hash."""
+    vector = [0.0] * dimensions
+    for word in WORD.findall(text.lower()) or [""]:
+        digest = hashlib.blake2b(word.encode(), digest_size=16).digest()
+        for place, sign in struct.iter_unpack("<Ib", digest[:15]):
+            vector[place % dimensions] += 1.0 if sign >= 0 else -1.0
+    norm = math.sqrt(sum(value * value for value in vector)) or 1.0
+    return [value / norm for value in vector]
+
+
+def in_base64(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+@contextlib.asynccontextmanager
+async def running_fake_llm(
+    behaviour: Behaviour | None = None, *, port: int = 0, witness: Path | None = None
+) -> AsyncIterator[FakeLlm]:
+    """Serve on loopback, for the time of a `with`."""
+    fake = FakeLlm(behaviour, witness)
+    runner = web.AppRunner(fake.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
+        fake.port = runner.addresses[0][1]
+        yield fake
+    finally:
+        await runner.cleanup()
+
+
+async def serve(behaviour: Behaviour, port: int, witness: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running_fake_llm(behaviour, port=port, witness=witness) as fake:
+        print(json.dumps({"port": fake.port, "base_url": fake.base_url}), flush=True)  # noqa: T201
+        await stop.wait()
+
+
+def main() -> None:
+    """Run the server from the command line."""
+    names = ", ".join(setting.name for setting in fields(Behaviour))
+    parser = argparse.ArgumentParser(description="A fake OpenAI-compatible server.")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--witness", type=Path, help="append a line of JSON for each call to this file")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"default behaviour: {names}")
+    arguments = parser.parse_args()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)) if hard > 0 else soft, hard))
+    pairs = [(name, value) for name, _, value in (word.partition("=") for word in arguments.set)]
+    asyncio.run(serve(Behaviour().changed(pairs), arguments.port, arguments.witness))
+
+
+if __name__ == "__main__":
+    main()

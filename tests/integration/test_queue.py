@@ -1,0 +1,320 @@
+"""The queue's scripts against a real Valkey: every state, and every wrong attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import pytest
+from rq import Queue
+from rq.job import Job as RqJob
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from ragq.client.job import ClaimedJob, Job, Outcome, lanes_of, list_name
+from ragq.client.rq_client import JobQueue
+from ragq.errors import ConfigurationError
+from ragq.models import JobFunction, JobStatus, Lane, QueueName
+from ragq.settings import Settings
+from tests.servers import Valkey
+
+QUERIES = lanes_of(QueueName.QUERIES)
+
+
+async def enqueue(queue: JobQueue, job_id: str, **options: Any) -> bool:
+    options = {"queue": QueueName.QUERIES, "deadline_seconds": 60, **options}
+    return (await queue.enqueue(JobFunction.PROCESS_QUERY, {"n": job_id}, job_id=job_id, **options)).created
+
+
+async def claim(queue: JobQueue, most: int = 10, *, worker: str = "w1", in_flight: int = 0) -> list[ClaimedJob]:
+    return (await queue.claim(worker, [(lane, most) for lane in QUERIES], in_flight=in_flight)).jobs
+
+
+async def claim_ids(queue: JobQueue, most: int = 10) -> list[str]:
+    return [job.id for job in await claim(queue, most)]
+
+
+async def state(queue: JobQueue, job_id: str) -> Job:
+    job = await queue.fetch(job_id, "default")
+    assert job
+    return job
+
+
+async def expire_leases(queue: JobQueue) -> list[str]:
+    """Let the leases run out while someone watches, as a living fleet does."""
+    put_back: list[str] = []
+    deadline = time.monotonic() + 5
+    while not put_back and time.monotonic() < deadline:
+        put_back = await queue.reap()
+        await asyncio.sleep(0.1)
+    return put_back
+
+
+async def test_an_id_is_accepted_once_and_the_first_payload_stays(queue: JobQueue) -> None:
+    assert await enqueue(queue, "a", fingerprint="first")
+    second = await queue.enqueue(
+        JobFunction.PROCESS_QUERY, {}, job_id="a", queue=QueueName.QUERIES, deadline_seconds=60, fingerprint="second"
+    )
+    assert (second.created, second.fingerprint) == (False, "first")
+    assert await claim_ids(queue) == ["a"]
+
+
+async def test_jobs_are_claimed_in_order_each_by_one_worker(queue: JobQueue) -> None:
+    for n in range(5):
+        await enqueue(queue, f"j{n}")
+    first, second = await asyncio.gather(claim(queue, 3, worker="w1"), claim(queue, 3, worker="w2"))
+    assert [job.id for job in first + second] == [f"j{n}" for n in range(5)]
+    assert (await state(queue, "j0")).status is JobStatus.STARTED
+
+
+async def test_the_priority_lane_goes_first_and_flex_last(queue: JobQueue) -> None:
+    await enqueue(queue, "flex", lane=Lane.FLEX)
+    await enqueue(queue, "default")
+    await enqueue(queue, "priority", lane=Lane.PRIORITY)
+    assert await claim_ids(queue) == ["priority", "default", "flex"]
+
+
+async def test_a_lane_without_room_gives_nothing(queue: JobQueue) -> None:
+    await enqueue(queue, "default")
+    await enqueue(queue, "priority", lane=Lane.PRIORITY)
+    rooms = [(QUERIES[0], 1), (QUERIES[1], 0), (QUERIES[2], 0)]
+    assert [job.id for job in (await queue.claim("w", rooms, in_flight=200)).jobs] == ["priority"]
+
+
+async def test_tenants_take_turns_however_long_one_list_is(queue: JobQueue) -> None:
+    for n in range(6):
+        await enqueue(queue, f"flood{n}", tenant_id="flood")
+    await enqueue(queue, "small", tenant_id="small")
+    assert "small" in await claim_ids(queue, 2)
+
+
+async def test_another_tenants_job_is_not_there(queue: JobQueue) -> None:
+    await enqueue(queue, "a", tenant_id="acme")
+    assert await queue.fetch("a", "default") is None
+    assert await queue.fetch("a", "acme") is not None
+
+
+async def test_a_commit_stores_result_and_meta_and_tells_who_waits(queue: JobQueue) -> None:
+    await enqueue(queue, "a", request={"x": 1})
+    (job,) = await claim(queue)
+    waiting = asyncio.create_task(queue.wait("a", "default", timeout_seconds=5))
+    assert await queue.commit("w1", [Outcome("a", job.attempt, {"text": "yes"}, meta={"run_ms": 3})]) == [True]
+    found = await waiting
+    assert found
+    assert (found.status, found.result, found.meta) == (JobStatus.FINISHED, {"text": "yes"}, {"run_ms": 3})
+    assert found.request == {"x": 1}
+
+
+async def test_a_failure_keeps_its_code_and_message(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    await queue.commit("w1", [Outcome("a", job.attempt, None, {"code": "bad", "message": "why"})])
+    found = await state(queue, "a")
+    assert (found.status, found.error, found.result) == (JobStatus.FAILED, {"code": "bad", "message": "why"}, None)
+
+
+async def test_a_commit_of_a_wrong_attempt_changes_nothing(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    for attempt in (job.attempt - 1, job.attempt + 1):
+        assert await queue.commit("w1", [Outcome("a", attempt, {"text": "late"})]) == [False]
+    assert (await state(queue, "a")).status is JobStatus.STARTED
+
+
+async def test_the_same_commit_sent_twice_is_accepted_twice_and_stored_once(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    outcome = Outcome("a", job.attempt, {"text": "yes"})
+    assert await queue.commit("w1", [outcome]) == [True]
+    assert await queue.commit("w1", [outcome]) == [True]
+    with valkey.connect() as connection:
+        assert connection.xlen("ragq:results:a") == 1
+
+
+async def test_a_silent_workers_job_starts_again_and_its_late_commit_is_refused(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    (first,) = await claim(queue)
+    assert await expire_leases(queue) == ["a"]
+    (second,) = await claim(queue, worker="w2")
+    assert second.attempt == first.attempt + 1
+    assert await queue.commit("w1", [Outcome("a", first.attempt, {"by": 1})]) == [False]
+    assert await queue.commit("w2", [Outcome("a", second.attempt, {"by": 2})]) == [True]
+    assert (await state(queue, "a")).result == {"by": 2}
+
+
+async def test_a_job_put_back_but_not_claimed_may_still_be_committed_and_runs_no_more(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    await expire_leases(queue)
+    assert await queue.commit("w1", [Outcome("a", job.attempt, {"by": 1})]) == [True]
+    assert await claim_ids(queue) == []
+
+
+async def test_a_heartbeat_keeps_the_lease_and_names_lost_jobs(queue: JobQueue) -> None:
+    await enqueue(queue, "kept")
+    await enqueue(queue, "lost")
+    kept, lost = await claim(queue)
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        await queue.heartbeat([(kept.id, kept.attempt, {"progress": 1})])
+        await queue.reap()
+        await asyncio.sleep(0.2)
+    assert (await state(queue, "kept")).meta == {"progress": 1}
+    assert await claim_ids(queue) == ["lost"]
+    assert await queue.heartbeat([(kept.id, kept.attempt, None), (lost.id, lost.attempt, None)]) == {"lost"}
+
+
+async def test_after_a_time_without_reaping_every_lease_gets_its_time_anew(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    await claim(queue)
+    await queue.reap()
+    await asyncio.sleep(3.2)  # longer than the lease, and nobody watched
+    assert await queue.reap() == []
+    assert (await state(queue, "a")).status is JobStatus.STARTED
+
+
+async def test_a_released_job_goes_to_the_front_and_is_charged_nothing(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    await enqueue(queue, "b")
+    (job,) = await claim(queue, 1)
+    assert await queue.release([("a", job.attempt)]) == [True]
+    assert await queue.release([("a", job.attempt)]) == [True]  # the reply was lost: the same again
+    again = (await claim(queue, 1))[0]
+    assert (again.id, again.tries, again.deaths_alone) == ("a", 0, 0)
+
+
+async def test_a_retry_waits_for_its_time_and_is_charged_a_try(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    assert await queue.retry_later("a", job.attempt, delay_seconds=0.5)
+    assert (await state(queue, "a")).status is JobStatus.SCHEDULED
+    assert await claim_ids(queue) == []
+    deadline = time.monotonic() + 5
+    again: list[ClaimedJob] = []
+    while not again and time.monotonic() < deadline:
+        await queue.reap()
+        again = await claim(queue)
+        await asyncio.sleep(0.1)
+    assert [(one.id, one.tries) for one in again] == [("a", 1)]
+
+
+@pytest.mark.parametrize("stage", ["queued", "scheduled", "started"])
+async def test_a_canceled_job_is_final_at_every_stage(queue: JobQueue, stage: str) -> None:
+    await enqueue(queue, "a")
+    attempt = 1
+    if stage != "queued":
+        attempt = (await claim(queue))[0].attempt
+    if stage == "scheduled":
+        await queue.retry_later("a", attempt, delay_seconds=0.1)
+    assert await queue.cancel("a")
+    assert (await state(queue, "a")).status is JobStatus.CANCELED
+    assert await queue.commit("w1", [Outcome("a", attempt, {"late": 1})]) == [False]
+    assert await queue.release([("a", attempt)]) == [False]
+    await asyncio.sleep(0.2)
+    await queue.reap()
+    assert await claim_ids(queue) == []
+
+
+async def test_canceling_a_finished_or_unknown_job_changes_nothing(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    await queue.commit("w1", [Outcome("a", job.attempt, {})])
+    assert await queue.cancel("a")
+    assert (await state(queue, "a")).status is JobStatus.FINISHED
+    assert not await queue.cancel("unknown")
+
+
+async def test_a_job_that_killed_two_workers_runs_alone_and_the_lanes_go_on(queue: JobQueue) -> None:
+    await enqueue(queue, "suspect")
+    for _ in range(2):
+        await claim(queue)
+        assert await expire_leases(queue) == ["suspect"]
+    await enqueue(queue, "innocent")
+    busy = await queue.claim("w1", [(lane, 10) for lane in QUERIES], in_flight=3)
+    assert (busy.jobs, busy.drain) == ([], True)
+    other = await queue.claim("w2", [(lane, 10) for lane in QUERIES], in_flight=3)
+    assert [job.id for job in other.jobs] == ["innocent"]
+    (alone,) = await claim(queue, in_flight=0)
+    assert (alone.id, alone.alone) == ("suspect", True)
+
+
+async def test_deaths_alone_are_counted_and_then_the_job_comes_back_to_be_ended(queue: JobQueue) -> None:
+    await enqueue(queue, "poison")
+    for _ in range(4):
+        await claim(queue)
+        assert await expire_leases(queue) == ["poison"]
+    (job,) = await claim(queue, in_flight=5)
+    assert (job.deaths_alone, job.alone) == (2, False)
+
+
+async def test_a_job_hash_that_is_no_hash_harms_nobody(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "broken")
+    await enqueue(queue, "good")
+    with valkey.connect() as connection:
+        connection.delete("ragq:job:broken")
+        connection.set("ragq:job:broken", "not a hash")
+    assert await claim_ids(queue) == ["good"]
+
+
+async def test_position_counts_down_while_a_job_waits(queue: JobQueue) -> None:
+    for n in range(3):
+        await enqueue(queue, f"j{n}")
+    assert (await state(queue, "j2")).position == 3
+    await claim(queue, 1)
+    assert (await state(queue, "j2")).position == 2
+
+
+async def test_rqs_own_classes_read_our_jobs_and_cannot_harm_them(queue: JobQueue, valkey: Valkey) -> None:
+    assert os.environ["RQ_KEY_PREFIX"] == "ragq"  # set for the tests, as `ragq env` does
+    await enqueue(queue, "a")
+    await enqueue(queue, "b")
+    (job,) = await claim(queue, 1)
+    with valkey.connect() as connection:
+        started = StartedJobRegistry("queries", connection=connection, serializer=JSONSerializer)
+        assert started.get_job_ids(cleanup=False) == ["a"]
+        started.cleanup(time.time() + 1e6)  # what a dashboard's look may do
+        assert Queue("queries", connection=connection).count == 1
+        await queue.commit("w1", [Outcome("a", job.attempt, {"text": "yes"})])
+        seen = RqJob.fetch("a", connection=connection, serializer=JSONSerializer)
+        assert (seen.get_status(), seen.return_value(), seen.func_name) == (
+            "finished",
+            {"text": "yes"},
+            "ragq.queues.worker.process_query",
+        )
+
+
+async def test_a_failed_job_that_rq_requeues_runs_again_with_its_whole_time(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    await queue.commit("w1", [Outcome("a", job.attempt, None, {"code": "x", "message": "y"})])
+    with valkey.connect() as connection:
+        RqJob.fetch("a", connection=connection, serializer=JSONSerializer).requeue()
+    deadline = time.monotonic() + 15
+    again: list[ClaimedJob] = []
+    while not again and time.monotonic() < deadline:
+        await queue.reap()
+        again = await claim(queue)
+        await asyncio.sleep(0.2)
+    assert again[0].deadline > time.monotonic() + 50
+
+
+async def test_an_unsafe_valkey_is_refused_with_what_to_change(queue: JobQueue, valkey: Valkey) -> None:
+    with valkey.connect() as connection:
+        connection.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            with pytest.raises(ConfigurationError, match="maxmemory-policy is allkeys-lru, not noeviction"):
+                await queue.check_server()
+            allowing = JobQueue(Settings(_env_file=None, allow_unsafe_valkey=True), valkey.url)
+            await allowing.check_server()
+            await allowing.close()
+        finally:
+            connection.config_set("maxmemory-policy", "noeviction")
+    await queue.check_server()
+
+
+def test_lists_are_named_by_queue_lane_and_tenant() -> None:
+    assert list_name(QueueName.QUERIES) == "queries"
+    assert list_name(QueueName.QUERIES, Lane.FLEX) == "queries.flex"
+    assert list_name(QueueName.DOCUMENTS, Lane.DEFAULT, "acme") == "documents@acme"

