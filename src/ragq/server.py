@@ -178,7 +178,7 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
 async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     fault: dict[str, Any] = error.errors()[0]
-    names = [str(part) for part in fault["loc"] if part not in ("body", "query", "path", "header")]
+    names = [str(part) for part in fault["loc"][1:]]  # the first says where: body, query, path, header
     param = ".".join(names) or None
     if fault["type"] == "json_invalid":
         return _body(InvalidRequestError("The body is not valid JSON.", code="invalid_json"))

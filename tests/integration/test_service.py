@@ -1,0 +1,321 @@
+"""A whole `ragq up`, used as people use it: the official SDK, the command line, RQ's tools, and wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.documents import write_long_pdf, write_pdf
+from tests.servers import Ragq, environment, wait_until
+
+KEY = "a key that only this test knows"
+
+
+@pytest.fixture(scope="module")
+def ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
+    """A service with its own servers, one worker of each kind, and an API key."""
+    service = Ragq(tmp_path_factory.mktemp("service") / "data", RAGQ_API_KEY=KEY, RAGQ_MAX_FILE_BYTES=3_000_000).start()
+    yield service
+    assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(ragq: Ragq) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key=KEY, max_retries=0) as sdk:
+        yield sdk
+
+
+@pytest.fixture(scope="module")
+def http(ragq: Ragq) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=ragq.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def store_id(client: openai.OpenAI) -> str:
+    """A store with one searchable document."""
+    text = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
+    file = client.files.create(file=("harbour.md", text), purpose="assistants")
+    store = client.vector_stores.create(name="harbour")
+    client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id)
+    return store.id
+
+
+def test_the_sdk_uploads_polls_searches_and_gets_a_background_answer(client: openai.OpenAI, store_id: str) -> None:
+    store = client.vector_stores.retrieve(store_id)
+    assert (store.status, store.file_counts.completed, store.file_counts.total) == ("completed", 1, 1)
+    (best, *_) = client.vector_stores.search(store_id, query="How tall is the lighthouse?").data
+    assert "61 metres" in best.content[0].text
+    assert best.filename == "harbour.md"
+    response = client.responses.create(
+        model="ragq",
+        input="How tall is the lighthouse of Quorra?",
+        background=True,
+        metadata={"ticket": "7"},
+        include=["file_search_call.results"],
+        tools=[{"type": "file_search", "vector_store_ids": [store_id]}],
+    )
+    assert response.status in ("queued", "in_progress", "completed")
+    deadline = time.monotonic() + 30
+    while response.status in ("queued", "in_progress") and time.monotonic() < deadline:
+        response = client.responses.retrieve(response.id, include=["file_search_call.results"])
+    assert response.status == "completed"
+    assert "61 metres" in response.output_text
+    assert response.metadata == {"ticket": "7"}
+    search, message = response.output
+    assert search.type == "file_search_call"
+    assert search.results
+    assert message.type == "message"
+    citation: Any = message.content[0].annotations[0]  # type: ignore[union-attr]
+    text = client.vector_stores.files.content(citation.file_id, vector_store_id=store_id).data[0].text
+    assert text
+    assert text[citation.start : citation.end] == citation.quote
+    assert "61 metres" in citation.quote
+
+
+def test_a_foreground_response_waits_for_its_answer(client: openai.OpenAI, store_id: str) -> None:
+    response = client.responses.create(
+        model="ragq", input="When does the ferry leave?", tools=[{"type": "file_search", "vector_store_ids": [store_id]}]
+    )
+    assert response.status == "completed"
+    assert "noon" in response.output_text
+
+
+def test_an_empty_store_gives_a_completed_answer_that_says_so(client: openai.OpenAI) -> None:
+    store = client.vector_stores.create(name="empty")
+    response = client.responses.create(
+        model="ragq", input="Anything?", tools=[{"type": "file_search", "vector_store_ids": [store.id]}]
+    )
+    assert response.status == "completed"
+    assert "document" in response.output_text.lower()
+    assert response.output[-1].content[0].annotations == []  # type: ignore[union-attr]
+
+
+def test_the_tutorials_two_routes_queue_and_answer(http: httpx2.Client) -> None:
+    for request in ({"params": {"query": "What is here?"}}, {"json": {"query": "What is here?"}}):
+        accepted = http.post("/chat", **request).json()  # type: ignore[arg-type]
+        assert accepted["status"] == "queued"
+
+        def done(job_id: str = accepted["job_id"]) -> Any:
+            status = http.get("/job-status", params={"job_id": job_id}).json()
+            return status if status["status"] == "finished" else None
+
+        result = wait_until(done)["result"]
+        assert result["answer"]
+        assert result["kind"] == "extractive"
+
+
+def test_the_same_bytes_twice_are_one_file_and_deleting_is_complete(client: openai.OpenAI) -> None:
+    first = client.files.create(file=("twice.txt", b"The same words."), purpose="assistants")
+    second = client.files.create(file=("twice.txt", b"The same words."), purpose="assistants")
+    assert first.id == second.id
+    store = client.vector_stores.create(file_ids=[first.id])
+    wait_until(lambda: client.vector_stores.retrieve(store.id).file_counts.completed == 1)
+    again = client.vector_stores.files.create_and_poll(first.id, vector_store_id=store.id)
+    assert again.status == "completed"
+    assert len(client.vector_stores.search(store.id, query="words").data) == 1
+    assert client.files.content(first.id).read() == b"The same words."
+    client.files.delete(first.id)
+    assert client.vector_stores.search(store.id, query="words").data == []
+    assert client.vector_stores.retrieve(store.id).file_counts.total == 0
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(first.id)
+
+
+def test_a_new_version_of_a_document_replaces_the_old(ragq: Ragq, client: openai.OpenAI, tmp_path: Path) -> None:
+    document = tmp_path / "opening.md"
+    for hour in ("nine", "ten"):
+        document.write_text(f"The kiosk of Varn opens at {hour} o'clock.\n")
+        done = ragq.run("ingest", str(document))
+        assert done.returncode == 0, done.stderr
+    found = client.vector_stores.search("default", query="When does the kiosk of Varn open?").data
+    texts = [result.content[0].text for result in found if result.filename == "opening.md"]
+    assert texts == ["The kiosk of Varn opens at ten o'clock."]
+
+
+def test_a_long_pdf_is_ingested_with_progress_and_cited_by_page(ragq: Ragq, tmp_path: Path) -> None:
+    facts = {217: "The brig Amaranth carried forty barrels of saffron.", 42: "The sloop Verity carried nothing but salt."}
+    write_long_pdf(tmp_path / "register.pdf", pages=300, facts=facts)
+    done = ragq.run("ingest", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 files are searchable" in done.stdout
+    answer = ragq.run("ask", "What did the brig Amaranth carry?")
+    assert "saffron" in answer.stdout
+    assert "register.pdf, page 217" in answer.stdout
+    asked = json.loads(ragq.run("ask", "--json", "What did the sloop Verity carry?").stdout)
+    pages = [note["page"] for note in asked["output"][-1]["content"][0]["annotations"]]
+    assert 42 in pages
+
+
+def test_progress_is_shown_while_a_document_is_ingested(http: httpx2.Client, tmp_path: Path) -> None:
+    path = write_long_pdf(tmp_path / "slow.pdf", pages=120, facts={})
+    file_id = http.post("/v1/files", files={"file": (path.name, path.read_bytes())}, data={"purpose": "assistants"}).json()["id"]
+    address = f"/v1/vector_stores/default/files/{file_id}"
+    http.post("/v1/vector_stores/default/files", json={"file_id": file_id})
+    seen: list[tuple[str, int]] = []
+
+    def completed() -> bool:
+        state = http.get(address).json()
+        if state.get("progress"):
+            seen.append((state["progress"]["stage"], state["progress"]["done"]))
+        return bool(state["status"] == "completed")
+
+    wait_until(completed, seconds=60)
+    assert len({done for stage, done in seen if stage == "embed"}) >= 2
+    assert seen == sorted(seen, key=lambda one: (one[0] == "embed", one[1]))
+    assert http.delete(address).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["corrupt", "encrypted", "no text"])
+def test_an_unreadable_document_fails_with_its_reason(http: httpx2.Client, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"{kind}.pdf"
+    write_pdf(path, [["words"]] if kind != "no text" else [[]], password="secret" if kind == "encrypted" else None)
+    if kind == "corrupt":
+        path.write_bytes(path.read_bytes()[:200])
+    file_id = http.post("/v1/files", files={"file": (path.name, path.read_bytes())}, data={"purpose": "assistants"}).json()["id"]
+    http.post("/v1/vector_stores/default/files", json={"file_id": file_id})
+    address = f"/v1/vector_stores/default/files/{file_id}"
+    state = wait_until(lambda: (s := http.get(address).json())["status"] == "failed" and s)
+    assert state["last_error"]["code"] == "invalid_file"
+    assert len(state["last_error"]["message"]) > 20
+    http.delete(f"/v1/files/{file_id}")
+
+
+BAD = [
+    ("POST", "/chat", {}, 400, "query"),
+    ("POST", "/chat", {"json": {"query": "  "}}, 400, "query"),
+    ("POST", "/chat", {"json": {"query": 7}}, 400, "query"),
+    ("POST", "/chat", {"params": {"query": "x" * 10_001}}, 400, "query"),
+    ("GET", "/job-status", {}, 400, "job_id"),
+    ("GET", "/job-status", {"params": {"job_id": "resp_unknown"}}, 404, "job_id"),
+    ("POST", "/v1/responses", {"json": {}}, 400, "input"),
+    ("POST", "/v1/responses", {"json": {"input": ""}}, 400, "input"),
+    ("POST", "/v1/responses", {"json": {"input": "x" * 10_001}}, 400, None),
+    ("POST", "/v1/responses", {"json": {"input": "hi", "stream": True}}, 400, "stream"),
+    ("POST", "/v1/responses", {"json": {"input": "hi", "frobnicate": 1}}, 400, "frobnicate"),
+    ("POST", "/v1/responses", {"json": {"input": "hi", "model": "gpt-9"}}, 404, "model"),
+    ("POST", "/v1/responses", {"json": {"input": "hi", "temperature": 9}}, 400, "temperature"),
+    ("POST", "/v1/responses", {"content": b"{not json", "headers": {"Content-Type": "application/json"}}, 400, None),
+    ("GET", "/v1/responses/resp_unknown", {}, 404, "response_id"),
+    ("POST", "/v1/responses/resp_unknown/cancel", {}, 404, "response_id"),
+    ("GET", "/v1/files/file-unknown", {}, 404, "file_id"),
+    ("GET", "/v1/files", {"params": {"limit": 0}}, 400, "limit"),
+    ("GET", "/v1/files", {"params": {"colour": "red"}}, 400, "colour"),
+    ("POST", "/v1/files", {"data": {"purpose": "assistants"}}, 400, "file"),
+    ("POST", "/v1/files", {"files": {"file": ("a.md", b"")}, "data": {"purpose": "assistants"}}, 400, "file"),
+    ("POST", "/v1/files", {"files": {"file": ("a.exe", b"MZ")}, "data": {"purpose": "assistants"}}, 400, None),
+    ("POST", "/v1/files", {"files": {"file": ("a.md", b"x" * 3_000_001)}, "data": {"purpose": "assistants"}}, 413, "file"),
+    ("POST", "/v1/files", {"files": {"file": ("a.md", b"x" * 5_000_000)}, "data": {"purpose": "assistants"}}, 413, "file"),
+    ("GET", "/v1/vector_stores/vs_unknown", {}, 404, "vector_store_id"),
+    ("POST", "/v1/vector_stores/vs_unknown/search", {"json": {"query": "hi"}}, 404, "vector_store_id"),
+    ("POST", "/v1/vector_stores/default/search", {"json": {"query": "hi", "filters": {}}}, 400, "filters"),
+    ("POST", "/v1/vector_stores/default/files", {"json": {"file_id": "file-unknown"}}, 404, "file_id"),
+    ("GET", "/nowhere", {}, 404, None),
+    ("DELETE", "/chat", {}, 405, None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "options", "status", "param"), BAD)
+def test_bad_input_gets_openais_error_body_with_the_field_named(
+    http: httpx2.Client, method: str, path: str, options: dict[str, Any], status: int, param: str | None
+) -> None:
+    answer = http.request(method, path, **options)
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert param is None or param in error["param"]
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert http.get("/readyz").status_code == 200
+
+
+def test_every_route_but_the_health_ones_asks_for_the_key(ragq: Ragq) -> None:
+    with httpx2.Client(base_url=ragq.url) as stranger:
+        schema = stranger.get("/openapi.json").json()["paths"]
+        routes = [(method, path) for path, methods in schema.items() for method in methods]
+        assert len(routes) > 20
+        for method, path in [*routes, ("get", "/")]:
+            status = stranger.request(method, path.replace("{", "").replace("}", "")).status_code
+            assert (status == 200) == (path in ("/healthz", "/readyz")), (method, path, status)
+        wrong = stranger.get("/status", headers={"Authorization": "Bearer wrong"})
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert stranger.get("/status", headers={"api-key": KEY}).status_code == 200
+
+
+def test_an_idempotency_key_makes_one_response_and_a_changed_body_a_conflict(http: httpx2.Client) -> None:
+    def create(question: str) -> httpx2.Response:
+        body = {"input": question, "background": True}
+        return http.post("/v1/responses", json=body, headers={"Idempotency-Key": "k1"})
+
+    first, second, changed = create("one?"), create("one?"), create("two?")
+    assert first.json()["id"] == second.json()["id"]
+    assert changed.status_code == 409
+    assert changed.headers["x-should-retry"] == "false"
+
+
+def test_lists_are_paged_to_their_end(client: openai.OpenAI) -> None:
+    made = {client.vector_stores.create(name=f"page {n}").id for n in range(5)}
+    listed = [store.id for store in client.vector_stores.list(limit=2)]
+    assert made <= set(listed)
+    assert len(listed) == len(set(listed))
+
+
+def test_rqs_tools_see_our_queues_workers_and_jobs(ragq: Ragq, http: httpx2.Client) -> None:
+    printed = ragq.run("env").stdout
+    assert all(line.startswith("export ") for line in printed.splitlines())
+    job_id = http.post("/chat", params={"query": "What is here?"}).json()["job_id"]
+    wait_until(lambda: http.get("/job-status", params={"job_id": job_id}).json()["status"] == "finished")
+    shell = f'{printed}\nexec "$0" -m rq.cli info'
+    info = subprocess.run(
+        ["bash", "-c", shell, sys.executable], env=environment(), capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "queries" in info
+    assert "documents" in info
+    assert "2 workers" in info
+    script = f"""
+from rq.job import Job; from rq.serializers import JSONSerializer; from redis import Redis; import os
+job = Job.fetch({job_id!r}, connection=Redis.from_url(os.environ["RQ_REDIS_URL"]), serializer=JSONSerializer)
+print(job.get_status().value, job.return_value()["answer"]["kind"])
+"""
+    shell = f'{printed}\nexec "$0" -c "$1"'
+    seen = subprocess.run(
+        ["bash", "-c", shell, sys.executable, script], env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert seen.stdout.split() == ["finished", "extractive"], seen.stderr
+
+
+def test_status_names_queues_and_workers(ragq: Ragq) -> None:
+    shown = json.loads(ragq.run("status", "--json").stdout)
+    assert {queue["name"] for queue in shown["queues"]} >= {"queries", "documents"}
+    assert sorted(queue for worker in shown["workers"] for queue in worker["queues"]) == ["documents", "queries"]
+    assert "worker" in ragq.run("status").stdout
+
+
+def test_a_second_up_on_the_same_folder_is_refused_with_the_first_ones_pid(ragq: Ragq) -> None:
+    second = ragq.run("up", "--port", "0")
+    assert second.returncode == 1
+    assert f"in use by process {ragq.pid}" in second.stderr
+
+
+def test_listening_beyond_this_machine_needs_a_key(tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "ragq.cli", "up", "--host", "0.0.0.0", "--port", "0"],
+        env=environment(RAGQ_DATA_DIR=tmp_path / "data"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "RAGQ_API_KEY" in refused.stderr
+    assert not os.path.exists(tmp_path / "data" / "postgresql")
