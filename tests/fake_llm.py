@@ -380,7 +380,7 @@ def question_of(message: str) -> str:
 
 def cited_sentence(messages: str) -> str:
     """Repeat a sentence of source [1] and cite it."""
-    source = re.search(r"\[1\](.*?)(?=\n\s*\[\d+\]|\n\s*Question:|\Z)", messages, re.DOTALL)
+    source = re.search(r"source \[1\](.*?)(?=\n<<|\n\s*Question:|\Z)", messages, re.DOTALL)
     if not source:
         return "The fake model has no source to quote."
     lines = [line.strip() for line in source[1].strip().splitlines() if line.strip()]

