@@ -28,8 +28,8 @@ A setting is an environment variable, or a line of `.env` in the working directo
 Options of a command win over both. Every process reads its settings once, when it starts. All processes of one
 service must have the same settings.
 """
-EXAMPLE_HEAD = """# Settings of ragq with their defaults. Written by `make reference`; docs/reference/settings.md explains them.
-# Copy this file to .env and take the "# " away from the lines that you change. Lines with nothing after "=" have no default.
+EXAMPLE_HEAD = """# Settings of ragq with their defaults, as in docs/reference/settings.md. Written by `make reference`.
+# Copy this file to .env and take the "# " away from the lines that you change. No value: no default.
 """
 
 

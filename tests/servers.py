@@ -53,7 +53,17 @@ class Valkey:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Valkey:
-        options = "--port 0 --appendonly yes --appendfsync always --maxmemory-policy noeviction --save".split()
+        options = [
+            "--port",
+            "0",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--maxmemory-policy",
+            "noeviction",
+            "--save",
+        ]
         where = ["--unixsocket", f"{self.folder}/valkey.sock", "--dir", str(self.folder)]
         with (self.folder / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen([valkey_binary(), *options, "", *where], stdout=log, stderr=log)

@@ -104,7 +104,7 @@ def format_response(response: dict[str, Any]) -> str:
     if response["error"]:
         return click.style(f"{response['status']}: {response['error']['message']}", fg="red")
     if not response["output"]:
-        return response["status"]
+        return str(response["status"])
     content = response["output"][-1]["content"][0]
     lines = [content["text"]]
     for number, citation in enumerate(content["annotations"], 1):

@@ -58,13 +58,16 @@ async def ask_together(ragq: Ragq, count: int) -> list[str]:
     """Post questions at the same time; returns the ids of the accepted jobs."""
     async with httpx2.AsyncClient(base_url=ragq.url, timeout=60) as client:
         answers = await asyncio.gather(
-            *(client.post("/chat", params={"query": f"How tall is the lighthouse of Quorra? ({n})"}) for n in range(count))
+            *(
+                client.post("/chat", params={"query": f"How tall is the lighthouse of Quorra? ({n})"})
+                for n in range(count)
+            )
         )
     return [answer.json()["job_id"] for answer in answers]
 
 
 def wait_for_answers(ragq: Ragq, job_ids: list[str], *, seconds: float) -> list[dict[str, Any]]:
-    with httpx2.Client(base_url=ragq.url) as client:
+    with httpx2.Client(base_url=ragq.url, timeout=30) as client:
         left, done = set(job_ids), list[dict[str, Any]]()
         deadline = time.monotonic() + seconds
         while left:
@@ -105,10 +108,10 @@ async def test_two_ragq_workers_and_a_bare_rq_worker_share_200_questions(ragq: R
         assert all(answer["result"]["sources"][0]["filename"] == "harbour.md" for answer in answers)
         pids = {worker.pid for worker in workers}
 
-        def shares() -> dict[int, int] | None:
+        def shares() -> dict[int, int]:
             found = httpx2.get(f"{ragq.url}/status").json()["workers"]
             shares = {one["pid"]: one["finished"] for one in found if one["pid"] in pids}
-            return shares if sum(shares.values()) == 200 else None
+            return shares if sum(shares.values()) == 200 else {}
 
         shared = wait_until(shares)
         assert set(shared) == pids  # the pid that was started did the work
@@ -172,7 +175,7 @@ async def test_a_canceled_question_stops_its_llm_call_and_stays_canceled(ragq: R
     worker = ragq.spawn("worker", "queries")
     try:
         wait_for_workers(ragq, 1)
-        with httpx2.Client(base_url=ragq.url) as client:
+        with httpx2.Client(base_url=ragq.url, timeout=30) as client:
             calls = llm.calls()
             created = client.post("/v1/responses", json={"input": "How tall is it?", "background": True}).json()
             wait_until(lambda: llm.calls() == calls + 1)
@@ -189,9 +192,9 @@ async def test_a_stock_rq_worker_takes_nothing_of_ours(ragq: Ragq) -> None:
     (job_id,) = await ask_together(ragq, 1)
     services = json.loads((ragq.folder / "services.json").read_text())["services"]
     stock = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", services["valkey_url"], "queries", "default"]
-    done = subprocess.run(stock, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(stock, env=environment(), capture_output=True, text=True, timeout=60, check=False)  # noqa: ASYNC221
     assert done.returncode == 0, done.stderr
-    with httpx2.Client(base_url=ragq.url) as client:
+    with httpx2.Client(base_url=ragq.url, timeout=30) as client:
         assert client.get("/job-status", params={"job_id": job_id}).json()["status"] == "queued"
         assert client.post(f"/v1/responses/{job_id}/cancel").status_code == 200
 
@@ -204,7 +207,7 @@ async def test_killed_servers_come_back_and_what_was_accepted_is_answered(ragq: 
         processes = json.loads((ragq.folder / "services.json").read_text())["processes"]
         for name in ("Valkey", "PostgreSQL"):
             os.kill(processes[name]["pid"], signal.SIGKILL)
-        with httpx2.Client(base_url=ragq.url) as client:
+        with httpx2.Client(base_url=ragq.url, timeout=30) as client:
             away = client.post("/chat", params={"query": "Anyone there?"})
             if away.status_code != 200:  # unless it was back already
                 assert away.status_code == 503

@@ -85,7 +85,9 @@ def test_the_sdk_uploads_polls_searches_and_gets_a_background_answer(client: ope
 
 def test_a_foreground_response_waits_for_its_answer(client: openai.OpenAI, store_id: str) -> None:
     response = client.responses.create(
-        model="ragq", input="When does the ferry leave?", tools=[{"type": "file_search", "vector_store_ids": [store_id]}]
+        model="ragq",
+        input="When does the ferry leave?",
+        tools=[{"type": "file_search", "vector_store_ids": [store_id]}],
     )
     assert response.status == "completed"
     assert "noon" in response.output_text
@@ -98,7 +100,7 @@ def test_an_empty_store_gives_a_completed_answer_that_says_so(client: openai.Ope
     )
     assert response.status == "completed"
     assert "document" in response.output_text.lower()
-    assert response.output[-1].content[0].annotations == []  # type: ignore[union-attr]
+    assert response.output[-1].content[0].annotations == []  # type: ignore[union-attr,index]
 
 
 def test_the_tutorials_two_routes_queue_and_answer(http: httpx2.Client) -> None:
@@ -144,7 +146,10 @@ def test_a_new_version_of_a_document_replaces_the_old(ragq: Ragq, client: openai
 
 
 def test_a_long_pdf_is_ingested_with_progress_and_cited_by_page(ragq: Ragq, tmp_path: Path) -> None:
-    facts = {217: "The brig Amaranth carried forty barrels of saffron.", 42: "The sloop Verity carried nothing but salt."}
+    facts = {
+        217: "The brig Amaranth carried forty barrels of saffron.",
+        42: "The sloop Verity carried nothing but salt.",
+    }
     write_long_pdf(tmp_path / "register.pdf", pages=300, facts=facts)
     done = ragq.run("ingest", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -159,7 +164,9 @@ def test_a_long_pdf_is_ingested_with_progress_and_cited_by_page(ragq: Ragq, tmp_
 
 def test_progress_is_shown_while_a_document_is_ingested(http: httpx2.Client, tmp_path: Path) -> None:
     path = write_long_pdf(tmp_path / "slow.pdf", pages=120, facts={})
-    file_id = http.post("/v1/files", files={"file": (path.name, path.read_bytes())}, data={"purpose": "assistants"}).json()["id"]
+    file_id = http.post(
+        "/v1/files", files={"file": (path.name, path.read_bytes())}, data={"purpose": "assistants"}
+    ).json()["id"]
     address = f"/v1/vector_stores/default/files/{file_id}"
     http.post("/v1/vector_stores/default/files", json={"file_id": file_id})
     seen: list[tuple[str, int]] = []
@@ -182,7 +189,9 @@ def test_an_unreadable_document_fails_with_its_reason(http: httpx2.Client, tmp_p
     write_pdf(path, [["words"]] if kind != "no text" else [[]], password="secret" if kind == "encrypted" else None)
     if kind == "corrupt":
         path.write_bytes(path.read_bytes()[:200])
-    file_id = http.post("/v1/files", files={"file": (path.name, path.read_bytes())}, data={"purpose": "assistants"}).json()["id"]
+    file_id = http.post(
+        "/v1/files", files={"file": (path.name, path.read_bytes())}, data={"purpose": "assistants"}
+    ).json()["id"]
     http.post("/v1/vector_stores/default/files", json={"file_id": file_id})
     address = f"/v1/vector_stores/default/files/{file_id}"
     state = wait_until(lambda: (s := http.get(address).json())["status"] == "failed" and s)
@@ -214,8 +223,20 @@ BAD = [
     ("POST", "/v1/files", {"data": {"purpose": "assistants"}}, 400, "file"),
     ("POST", "/v1/files", {"files": {"file": ("a.md", b"")}, "data": {"purpose": "assistants"}}, 400, "file"),
     ("POST", "/v1/files", {"files": {"file": ("a.exe", b"MZ")}, "data": {"purpose": "assistants"}}, 400, None),
-    ("POST", "/v1/files", {"files": {"file": ("a.md", b"x" * 3_000_001)}, "data": {"purpose": "assistants"}}, 413, "file"),
-    ("POST", "/v1/files", {"files": {"file": ("a.md", b"x" * 5_000_000)}, "data": {"purpose": "assistants"}}, 413, "file"),
+    (
+        "POST",
+        "/v1/files",
+        {"files": {"file": ("a.md", b"x" * 3_000_001)}, "data": {"purpose": "assistants"}},
+        413,
+        "file",
+    ),
+    (
+        "POST",
+        "/v1/files",
+        {"files": {"file": ("a.md", b"x" * 5_000_000)}, "data": {"purpose": "assistants"}},
+        413,
+        "file",
+    ),
     ("GET", "/v1/vector_stores/vs_unknown", {}, 404, "vector_store_id"),
     ("POST", "/v1/vector_stores/vs_unknown/search", {"json": {"query": "hi"}}, 404, "vector_store_id"),
     ("POST", "/v1/vector_stores/default/search", {"json": {"query": "hi", "filters": {}}}, 400, "filters"),
@@ -288,7 +309,7 @@ job = Job.fetch({job_id!r}, connection=Redis.from_url(os.environ["RQ_REDIS_URL"]
 print(job.get_status().value, job.return_value()["answer"]["kind"])
 """
     shell = f'{printed}\nexec "$0" -c "$1"'
-    seen = subprocess.run(
+    seen = subprocess.run(  # noqa: PLW1510
         ["bash", "-c", shell, sys.executable, script], env=environment(), capture_output=True, text=True, timeout=60
     )
     assert seen.stdout.split() == ["finished", "extractive"], seen.stderr
@@ -318,4 +339,4 @@ def test_listening_beyond_this_machine_needs_a_key(tmp_path: Path) -> None:
     )
     assert refused.returncode == 1
     assert "RAGQ_API_KEY" in refused.stderr
-    assert not os.path.exists(tmp_path / "data" / "postgresql")
+    assert not os.path.exists(tmp_path / "data" / "postgresql")  # noqa: PTH110

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import aiohttp
@@ -24,12 +23,12 @@ class ApiClient:
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
-    async def __aenter__(self) -> ApiClient:
+    async def __aenter__(self) -> ApiClient:  # noqa: PYI034
         timeout = aiohttp.ClientTimeout(total=600, connect=10)
         self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

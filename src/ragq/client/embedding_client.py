@@ -252,7 +252,7 @@ class HttpEmbeddingClient:
                 wait = max(self._backoff_seconds * 2 ** (attempt - 1), error.retry_after_seconds or 0)
                 if attempt == HTTP_TRIES or wait > _LONGEST_WAIT_SECONDS:
                     raise
-                await asyncio.sleep(wait * random.uniform(1.0, 1.5))  # noqa: S311  (jitter, no secret)
+                await asyncio.sleep(wait * random.uniform(1.0, 1.5))
         raise AssertionError("unreachable")
 
     async def _post(self, texts: list[str]) -> Any:
@@ -268,7 +268,9 @@ class HttpEmbeddingClient:
             what = str(error) or type(error).__name__
             raise UnavailableError(f"The embedding endpoint {self._url} does not answer: {what}") from error
         except ValueError as error:
-            raise PermanentError(f"The embedding endpoint {self._url} answered with something else than JSON.") from error
+            raise PermanentError(
+                f"The embedding endpoint {self._url} answered with something else than JSON."
+            ) from error
 
     def _explain(self, response: aiohttp.ClientResponse, body: str) -> PermanentError | TransientError:
         status = response.status
@@ -291,7 +293,8 @@ class HttpEmbeddingClient:
         except (KeyError, TypeError, ValueError) as error:
             raise PermanentError(f"The embedding endpoint {self._url} answered in an unknown form.") from error
         if vectors.shape == (count, self.dimensions) and np.isfinite(vectors).all():
-            return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            return unit
         if len(vectors) == count and vectors.ndim == 2 and vectors.shape[1] != self.dimensions:
             raise ConfigurationError(
                 f"{self.model} makes vectors of {vectors.shape[1]} numbers, not {self.dimensions}: "

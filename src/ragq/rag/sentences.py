@@ -51,7 +51,7 @@ def find_sentences(passage: str) -> list[Span]:
 
 def find_terms(text: str) -> set[str]:
     """Find the terms that carry meaning, cut to their stems; pairs of characters where words are not spaced."""
-    terms = set()
+    terms: set[str] = set()
     for match in _TERM.finditer(text.casefold()):
         word = match.group()
         if _CJK.search(word):
