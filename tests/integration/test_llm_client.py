@@ -500,7 +500,8 @@ async def test_the_fake_runs_alone_cites_counts_embeds_and_keeps_a_witness(tmp_p
         assert process.stdout
         base_url: str = json.loads(await process.stdout.readline())["base_url"]
         client = new_client(base_url)
-        prompt = "[1] bees.txt, page 3\nBees dance. They hum.\n\n[2] ants.txt\nAnts walk.\n\nQuestion: What do bees do?"
+        sources = "<<f>> source [1] bees.txt, page 3\nBees dance. They hum.\n<<f>> end\n\n<<f>> source [2] ants.txt\nAnts walk."
+        prompt = f"{sources}\n\nQuestion: What do bees do?"
         completion = await client.complete([{"role": "user", "content": prompt}])
         await client.close()
         assert completion.text == "Bees dance. [1]"
