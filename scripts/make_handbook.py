@@ -149,7 +149,7 @@ def render_table(lines: list[str], width: float) -> Table:
         for line in lines
         if not RULE_ROW.fullmatch(line)
     ]
-    longest = [min(60, max(len(row[column]) for row in rows)) ** 0.7 for column in range(len(rows[0]))]
+    longest = [min(60, 6 + max(len(row[column]) for row in rows)) ** 0.7 for column in range(len(rows[0]))]
     table = Table(
         [[Paragraph(render_inline(cell), CELL) for cell in row] for row in rows],
         colWidths=[width * share / sum(longest) for share in longest],
