@@ -67,7 +67,7 @@ class ApiClient:
             on_progress: Told the share done, 0…1, never less than before.
         """
         with path.open("rb") as file:
-            form = aiohttp.FormData()
+            form = aiohttp.FormData(quote_fields=False)
             form.add_field("purpose", "assistants")
             form.add_field("file", file, filename=name)
             uploaded = await self.call("POST", "/v1/files", data=form)

@@ -5,6 +5,7 @@ Every method takes the tenant and sees that tenant's rows alone.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ from typing import Any
 from ragq.client.database import Database, Record
 from ragq.errors import NotFoundError, TransientError
 from ragq.models import DEFAULT_STORE_NAME, Attributes, new_id
+
+BYTE_LOCKS = 4  # held at once by a process: each keeps a connection while its holder needs another from the pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._byte_locks = asyncio.Semaphore(BYTE_LOCKS)
 
     async def _page(self, record: type[Record], query: str, page: Page, table: str, **parameters: Any) -> list[Record]:
         """Read one row more than the page holds, so that the caller knows whether there are more."""
@@ -174,7 +178,7 @@ class Store:
     @contextlib.asynccontextmanager
     async def locked_bytes(self, sha256: str) -> AsyncIterator[None]:
         """Hold off whoever else would store or delete the bytes of this name."""
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._byte_locks, self._database.connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [sha256])
             yield
 
