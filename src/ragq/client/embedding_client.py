@@ -6,8 +6,7 @@ import asyncio
 import email.utils
 import random
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
+from ragq.client.query_batcher import BATCH_SIZE, QueryBatcher
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, TransientError, UnavailableError
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]  # (texts done, texts in all), called on the event loop
 
-CACHED_QUERIES = 4096
-BATCH_SIZE = 64
 HTTP_TRIES = 5
 HTTP_CONCURRENCY = 8
 _LONGEST_WAIT_SECONDS = 30.0
@@ -84,72 +82,6 @@ def load_tokenizer() -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-class QueryBatcher:
-    """Embed all questions that wait in one batch, equal ones once, and remember the recent ones."""
-
-    def __init__(self, embed: Callable[[list[str]], Awaitable[Vectors]], *, concurrency: int) -> None:
-        self._embed = embed
-        self._concurrency = concurrency
-        self._remembered: OrderedDict[str, Vectors] = OrderedDict()
-        self._futures: dict[str, asyncio.Future[Vectors]] = {}
-        self._pending: list[str] = []
-        self._runners: set[asyncio.Task[None]] = set()
-
-    async def get(self, text: str) -> Vectors:
-        """Return the vector of a question, computing it at most once."""
-        if text in self._remembered:
-            self._remembered.move_to_end(text)
-            return self._remembered[text]
-        future = self._futures.get(text)
-        if future is None:
-            future = self._futures[text] = asyncio.get_running_loop().create_future()
-            self._pending.append(text)
-            if len(self._runners) < self._concurrency:
-                runner = asyncio.create_task(self._run())
-                self._runners.add(runner)
-                runner.add_done_callback(self._runners.discard)
-        return await asyncio.shield(future)  # one asker's cancellation must not take the others' vector
-
-    async def _run(self) -> None:
-        while self._pending:
-            batch, self._pending = self._pending[:BATCH_SIZE], self._pending[BATCH_SIZE:]
-            try:
-                outcomes = await self._embed_each(batch)
-            except asyncio.CancelledError:
-                outcomes = [UnavailableError("The embedding client was closed: ask again.")] * len(batch)
-            for text, outcome in zip(batch, outcomes, strict=True):
-                self._deliver(text, outcome)
-
-    async def _embed_each(self, batch: list[str]) -> list[Vectors | Exception]:
-        try:
-            return list(await self._embed(batch))
-        except PermanentError as error:
-            if len(batch) == 1:
-                return [error]
-            return [outcome for text in batch for outcome in await self._embed_each([text])]  # the others are sound
-        except Exception as error:  # noqa: BLE001  (raised again by every asker)
-            return [error] * len(batch)
-
-    def _deliver(self, text: str, outcome: Vectors | Exception) -> None:
-        future = self._futures.pop(text)
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-            future.exception()  # seen, even when every asker is gone
-            return
-        vector = outcome.copy()  # not a view that keeps its whole batch alive
-        vector.flags.writeable = False  # shared by every asker
-        future.set_result(vector)
-        self._remembered[text] = vector
-        if len(self._remembered) > CACHED_QUERIES:
-            self._remembered.popitem(last=False)
-
-    async def close(self) -> None:
-        """Stop; questions still waiting fail as unavailable."""
-        for runner in self._runners:
-            runner.cancel()
-        await asyncio.gather(*self._runners, return_exceptions=True)
 
 
 class LocalEmbeddingClient:

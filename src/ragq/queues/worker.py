@@ -24,7 +24,7 @@ from ragq.rag.cite import cite
 from ragq.rag.parse import parse
 from ragq.rag.prompt import build_messages
 from ragq.rag.split import split
-from ragq.settings import Settings
+from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
 
 DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is room for its special tokens
 DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
@@ -92,9 +92,11 @@ async def process_query(job: RunningJob, clients: Clients, *, query: dict[str, A
     started = time.monotonic()
     results = await _retrieve(job, clients, question)
     job.note(retrieve_ms=_ms_since(started))
-    answer = (
-        await _generate(job, clients, question, results) if clients.llm else answer_extractively(question.text, results)
-    )
+    if clients.llm:
+        answer = await _generate(job, clients, question, results)
+    else:
+        calibrated = clients.settings.embedding_name == LOCAL_EMBEDDING_MODEL
+        answer = answer_extractively(question.text, results, trust_similarity=calibrated)
     job.note(answer_ms=_ms_since(started) - job.meta["retrieve_ms"])
     return {"query": question.text, "answer": asdict(answer), "results": [asdict(result) for result in results]}
 

@@ -19,7 +19,7 @@ NO_ANSWER = "The documents do not answer this question."
 CONTEXT_WEIGHT = 0.25  # terms that stand in the sentences around, or in the heading
 SCORE_WEIGHT = 1.0
 SIMILARITY_WEIGHT = 0.7
-SECOND_SHARE = 0.7  # a second sentence needs this share of the first one's score
+SECOND_SHARE = 0.8  # a second sentence needs this share of the first one's score
 
 # Logistic regression, same half: questions with their paragraph against the same without it. Refuse below zero: one
 # in ten of the answerable ones then falls too.

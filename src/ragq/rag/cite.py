@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 
 from ragq.models import Citation, SearchResult
-from ragq.rag.sentences import find_sentences, find_terms
+from ragq.rag.sentences import Span, find_sentences, find_terms
 
-_MARKER = re.compile(r"[ \t]*(?:\[\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*\]|【\s*\d{1,3}[^】]{0,20}】)")
-_NUMBER = re.compile(r"\d{1,3}")
+# Code is passed over: `rows[1]` is no citation. The second group is what some models write: 【1†source】.
+_CODE_OR_MARKER = re.compile(
+    r"(?P<code>```.*?(?:```|\Z)|`[^`\n]+`)"
+    r"|[ \t]*(?:\[(?P<numbers>\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*)\](?!\()|【\s*(?P<number>\d{1,3})\b[^】\n]{0,40}】)",
+    re.DOTALL,
+)
 STRONG_SUPPORT = 0.6  # share of a statement's terms that a sentence must hold to be cited unasked
+PAIR_GAIN = 0.3  # a second sentence is quoted when it adds more than this share of the terms
+MAX_STATEMENT_CHARACTERS = 1000
 
 
 def cite(text: str, sources: list[SearchResult]) -> tuple[str, list[Citation]]:
     """Find what each cited statement rests on.
 
-    Markers that name no source are taken out of the text. An answer without any marker gets the sentence that
-    supports each of its statements, where one clearly does.
+    Markers that name no source are taken out of the text. An answer without any marker gets the sentences that
+    support each of its statements, where some clearly do.
 
     Args:
         sources: In the order of their numbers, from 1.
@@ -26,59 +32,25 @@ def cite(text: str, sources: list[SearchResult]) -> tuple[str, list[Citation]]:
     """
     kept: list[str] = []
     citations: list[Citation] = []
-    length, last = 0, 0
-    for match in _MARKER.finditer(text):
-        numbers = [int(number) for number in _NUMBER.findall(match.group())]
-        known = [number for number in numbers if 1 <= number <= len(sources)]
+    length, last, statement = 0, 0, ""
+    for match in _CODE_OR_MARKER.finditer(text):
+        if match["code"]:
+            continue
+        known = [number for number in _read_numbers(match) if 1 <= number <= len(sources)]
         piece = text[last : match.start()]
+        if piece.strip(" \t.,;:") or not statement:
+            statement = _last_statement(text[max(0, match.start() - MAX_STATEMENT_CHARACTERS) : match.start()])
         marker = " " * (match.group()[0] in " \t") + "".join(f"[{number}]" for number in known) if known else ""
         kept += [piece, marker]
         length += len(piece) + len(marker)
-        statement = _last_statement("".join(kept[:-1]))
-        citations += [_quote(sources[number - 1], statement, length) for number in known]
+        citations += [_cite_source(sources[number - 1], statement, length) for number in known]
         last = match.end()
-    kept.append(text[last:])
-    text = "".join(kept)
-    return text, citations or _cite_unasked(text, sources)
-
-
-def _last_statement(text: str) -> str:
-    spans = find_sentences(text)
-    return text[slice(*spans[-1])] if spans else text
-
-
-def _support(sentence: str, terms: set[str]) -> float:
-    return len(find_terms(sentence) & terms) / max(1, len(terms))
-
-
-def _best_sentence(source: SearchResult, terms: set[str]) -> tuple[float, tuple[int, int]]:
-    """Score each sentence of a source; the shorter of two equals wins."""
-    spans = find_sentences(source.text) or [(0, len(source.text))]
-    return max(
-        ((_support(source.text[slice(*span)], terms), span) for span in spans),
-        key=lambda one: (one[0], one[1][0] - one[1][1]),
-    )
-
-
-def _quote(source: SearchResult, statement: str, index: int) -> Citation:
-    _, (start, end) = _best_sentence(source, find_terms(statement))
-    return make_citation(source, start, end, index)
-
-
-def _cite_unasked(text: str, sources: list[SearchResult]) -> list[Citation]:
-    citations = []
-    for start, end in find_sentences(text):
-        terms = find_terms(text[start:end])
-        best = max(
-            ((*_best_sentence(source, terms), source) for source in sources), key=lambda one: one[0], default=None
-        )
-        if best and len(terms) > 1 and best[0] >= STRONG_SUPPORT:
-            citations.append(make_citation(best[2], *best[1], index=end))
-    return citations
+    whole = "".join([*kept, text[last:]])
+    return whole, citations or _cite_unasked(whole, sources)
 
 
 def make_citation(source: SearchResult, start: int, end: int, index: int) -> Citation:
-    """Cite `source.text[start:end]` at `index` of an answer."""
+    """Cite `source.text[start:end]` at `index` of an answer; no chunk crosses a page, so its page is the quote's."""
     return Citation(
         index=index,
         file_id=source.file_id,
@@ -88,3 +60,46 @@ def make_citation(source: SearchResult, start: int, end: int, index: int) -> Cit
         start=source.start + start,
         end=source.start + end,
     )
+
+
+def _read_numbers(match: re.Match[str]) -> list[int]:
+    numbers = [int(number) for number in re.findall(r"\d+", match["numbers"] or match["number"])]
+    return list(dict.fromkeys(numbers))
+
+
+def _last_statement(text: str) -> str:
+    plain = _CODE_OR_MARKER.sub(lambda match: match["code"] or "", text).rstrip()
+    spans = find_sentences(plain)
+    return plain[slice(*spans[-1])] if spans else plain
+
+
+def _cite_source(source: SearchResult, statement: str, index: int) -> Citation:
+    """Quote the sentences of a source that support a statement best; the whole chunk when no word is shared."""
+    support, (start, end) = _find_support(source, find_terms(statement))
+    if not support:
+        start, end = 0, len(source.text)
+    return make_citation(source, start, end, index)
+
+
+def _find_support(source: SearchResult, terms: set[str]) -> tuple[float, Span]:
+    """Find the sentence, or two in a row, that hold the largest share of the terms; the shorter of equals."""
+    spans = find_sentences(source.text) or [(0, len(source.text))]
+    held = [find_terms(source.text[start:end]) & terms for start, end in spans]
+    total = max(1, len(terms))
+    singles = [(len(held[place]) / total, spans[place]) for place in range(len(spans))]
+    pairs = [
+        (len(held[place] | held[place + 1]) / total - PAIR_GAIN, (spans[place][0], spans[place + 1][1]))
+        for place in range(len(spans) - 1)
+    ]
+    return max(singles + pairs, key=lambda one: (one[0], one[1][0] - one[1][1]))
+
+
+def _cite_unasked(text: str, sources: list[SearchResult]) -> list[Citation]:
+    citations = []
+    for start, end in find_sentences(text):
+        terms = find_terms(text[start:end])
+        found = [(*_find_support(source, terms), source) for source in sources]
+        support, span, source = max(found, key=lambda one: one[0], default=(0.0, (0, 0), None))
+        if source and len(terms) > 2 and support >= STRONG_SUPPORT:
+            citations.append(make_citation(source, *span, index=end))
+    return citations

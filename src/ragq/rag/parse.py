@@ -107,6 +107,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill the child with all it started, and reap it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    # A pipe that still holds output stays open otherwise, and `wait` waits for it; asyncio has no public way.
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
     await process.wait()
 
 

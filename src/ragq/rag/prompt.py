@@ -43,5 +43,6 @@ def build_messages(
 
 
 def _show(number: int, source: SearchResult, fence: str) -> str:
+    name = " ".join(source.filename.split())  # a name must not start lines of its own
     page = f", page {source.page}" if source.page else ""
-    return f"{fence} source [{number}] {source.filename}{page}\n{source.text}\n{fence} end of source [{number}]"
+    return f"{fence} source [{number}] {name}{page}\n{source.text}\n{fence} end of source [{number}]"

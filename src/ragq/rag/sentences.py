@@ -10,7 +10,9 @@ Span = tuple[int, int]  # (start, end) in the passage
 MAX_SENTENCE_CHARACTERS = 600
 
 # Where a sentence may end: a full stop before white space, or a mark that needs none (danda, CJK).
-_STOP = re.compile(r"(?:[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s)|[।॥。！？]+[\"'”’」』）]*)\s*")
+_STOP = re.compile(
+    r"(?:(?<![.!?…])[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s)|(?<![।॥。！？])[।॥。！？]+[\"'”’」』）]*)\s*"
+)
 _WORD_BEFORE = re.compile(r"[^\s(\[\"“‘«]*$")
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st mt sr sra jr vs e.g i.e z.b d.h u.a p.ej fig figs no nos nr vol pp ed eds inc ltd co corp gen"
@@ -77,7 +79,7 @@ def _find_blocks(passage: str) -> Iterator[Span]:
                 yield block
             block = None
         elif block and not stands_alone and not (marker and marker.group().strip(" \t>")):
-            if _ends_title(passage[block[0] : block[1]], line, longest):
+            if _ends_title(passage, block, line, longest):
                 yield block
                 block = match.span()
             block = (block[0], match.end())
@@ -92,10 +94,12 @@ def _find_blocks(passage: str) -> Iterator[Span]:
         yield block
 
 
-def _ends_title(block: str, line: str, longest: int) -> bool:
+def _ends_title(passage: str, block: Span, line: str, longest: int) -> bool:
     """Tell whether the block's only line is a title: short, unpunctuated, and a sentence starts after it."""
-    title = block.strip()
-    return "\n" not in title and len(title) < longest * 0.6 and title[-1:].isalnum() and line.lstrip()[:1].isupper()
+    if passage.find("\n", block[0]) < block[1] - 1:
+        return False
+    title = passage[block[0] : block[1]].strip()
+    return len(title) < longest * 0.6 and title[-1:].isalnum() and line.lstrip()[:1].isupper()
 
 
 def _cut_block(passage: str, start: int, end: int) -> Iterator[Span]:

@@ -1,0 +1,134 @@
+"""The extractive answerer, and the sentences it chooses from."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ragq.models import SearchResult
+from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, answer_extractively
+from ragq.rag.sentences import MAX_SENTENCE_CHARACTERS, find_sentences, find_terms
+
+PLANTS = (
+    "The Amazon rainforest covers much of the basin. It was formed in the Eocene era. "
+    "Dr. Reis counted 390 billion trees of 16,000 species there in 2013. Tourists like it."
+)
+
+
+def make_result(text: str, *, start: int = 0, page: int | None = None, **fields: object) -> SearchResult:
+    values: dict[str, object] = {"file_id": "f1", "filename": "a.pdf", "heading": None, "score": 1.0, "similarity": 0.6}
+    return SearchResult(
+        text=text,
+        start=start,
+        end=start + len(text),
+        page=page,
+        token_count=len(text) // 4,
+        **(values | fields),  # type: ignore[arg-type]
+    )
+
+
+def sentences_of(text: str) -> list[str]:
+    return [text[start:end] for start, end in find_sentences(text)]
+
+
+def test_the_answer_is_the_sentence_that_fits_verbatim_with_its_place() -> None:
+    answer = answer_extractively("How many trees did Reis count?", [make_result(PLANTS, start=1000, page=217)])
+    assert "390 billion trees" in answer.text
+    assert answer.kind == "extractive"
+    citation = next(one for one in answer.citations if "390" in one.quote)
+    assert citation.page == 217
+    assert citation.quote == PLANTS[citation.start - 1000 : citation.end - 1000]
+    assert answer.text[: citation.index].endswith(citation.quote)
+
+
+def test_every_citation_stands_in_the_answer_just_before_its_index() -> None:
+    other = make_result("Trees in Siberia are few. Reis went there too.", file_id="f2", score=0.9, similarity=0.5)
+    answer = answer_extractively("How many trees did Reis count?", [make_result(PLANTS), other])
+    assert 1 <= len(answer.citations) <= 2
+    for citation in answer.citations:
+        assert answer.text[citation.index - len(citation.quote) : citation.index] == citation.quote
+
+
+def test_without_documents_it_says_so() -> None:
+    answer = answer_extractively("Anything?", [])
+    assert (answer.text, answer.citations) == (NO_DOCUMENTS, [])
+
+
+@pytest.mark.parametrize("question", ["Who painted the Mona Lisa in Florence?", "?", "", "the of and", "\x00" * 50])
+@pytest.mark.parametrize("similarity", [0.05, None])
+def test_a_question_that_the_documents_do_not_answer_is_refused(question: str, similarity: float | None) -> None:
+    answer = answer_extractively(question, [make_result(PLANTS, similarity=similarity)])
+    assert (answer.text, answer.citations) == (NO_ANSWER, [])
+
+
+def test_similarities_of_another_model_are_not_trusted() -> None:
+    result = make_result(PLANTS, similarity=0.9)
+    assert answer_extractively("Who sang at the wedding?", [result], trust_similarity=False).text == NO_ANSWER
+
+
+def test_a_question_in_the_document_is_no_answer_but_points_to_it() -> None:
+    text = "Can I pay by card?\nNo, in cash.\n\nHow do I reset my password?\nPress the blue key twice.\n\nBye."
+    answer = answer_extractively("How can I reset the password?", [make_result(text)])
+    assert "Press the blue key twice." in answer.text
+    assert "?" not in answer.text
+
+
+def test_a_heading_helps_the_sentence_under_it() -> None:
+    text = "Press the blue key twice and wait."
+    answer = answer_extractively("password reset", [make_result(text, heading="Password reset")])
+    assert answer.text == text
+
+
+def test_overlapping_chunks_give_a_sentence_once() -> None:
+    results = [make_result(PLANTS), make_result(PLANTS[48:], start=48, score=0.9)]
+    answer = answer_extractively("How many trees did Reis count?", results)
+    assert answer.text.count("390 billion") == 1
+
+
+def test_text_without_sentences_is_refused_not_crashed_on() -> None:
+    assert answer_extractively("trees?", [make_result("# Trees\n---\n"), make_result("")]).text == NO_ANSWER
+
+
+def test_hostile_text_takes_no_long_time() -> None:
+    hostile = ["a." * 20_000, "(" * 20_000, "[1]" * 10_000, "\n" * 20_000, "| " * 20_000, "…!?" * 10_000, ". " * 20_000]
+    started = time.process_time()
+    for text in hostile:
+        answer_extractively("What is a trees?", [make_result(text)])
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Dr. Smith paid 3.5 million in the U.S. in 1990.", "It was J. R. R. Tolkien's.", "Yes!"],
+        ['"Really?" he said.', "Costs rose, e.g. by 5 %.[12]", "Then they fell."],
+        ["Am 3. Oktober kam z. B. die Einheit.", "Dann nicht."],
+        ["यह एक वाक्य है।", "दूसरा वाक्य है।"],
+        ["A line that is\nbroken in the middle.", "Another one\nas well."],
+        ["more **bold text.**", "Then _this_."],
+    ],
+)
+def test_sentences_end_where_a_reader_would_say(sentences: list[str]) -> None:
+    assert sentences_of(" ".join(sentences)) == sentences
+
+
+def test_items_rows_and_code_lines_stand_alone_without_their_markers() -> None:
+    text = "# Title\n- one\n  goes on\n* [x] two\n3. three\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nx = 1\ny = 2\n```\nEnd"
+    assert sentences_of(text) == ["one\n  goes on", "two", "three", "| a | b |", "| 1 | 2 |", "x = 1", "y = 2", "End"]
+
+
+def test_japanese_sentences_need_no_spaces() -> None:
+    assert sentences_of("東京は首都。人口は多い！") == ["東京は首都。", "人口は多い！"]
+    assert find_terms("東京の人口") >= {"東京", "人口"}
+
+
+def test_a_sentence_without_end_is_cut() -> None:
+    parts = sentences_of("word " * 1000)
+    assert max(map(len, parts)) <= MAX_SENTENCE_CHARACTERS
+    assert " ".join(parts) == ("word " * 1000).strip()
+
+
+def test_terms_ignore_endings_case_and_words_without_meaning() -> None:
+    assert find_terms("The Organisations") == find_terms("organisation of an")
+    assert find_terms("भारत की राजधानी क्या है?") == find_terms("भारत राजधानी")

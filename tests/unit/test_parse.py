@@ -1,0 +1,185 @@
+"""Reading documents: what comes out, and what a person is told when nothing can."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from reportlab.lib.pdfencrypt import StandardEncryption
+from reportlab.pdfgen.canvas import Canvas
+
+from ragq.errors import DocumentError
+from ragq.models import ParsedDocument
+from ragq.rag import parse as parse_module
+from ragq.rag.extract import clean_pdf_text, find_headings
+from ragq.rag.parse import check_supported, parse
+
+MEMORY_BYTES = 1 << 28
+
+
+def make_pdf(pages: list[list[str]], *, password: str | None = None) -> bytes:
+    file = io.BytesIO()
+    encryption = StandardEncryption(password) if password else None
+    canvas = Canvas(file, encrypt=encryption)
+    for lines in pages:
+        for number, line in enumerate(lines):
+            canvas.drawString(72, 700 - 15 * number, line)
+        canvas.rect(10, 10, 50, 50)
+        canvas.showPage()
+    canvas.save()
+    return file.getvalue()
+
+
+async def read(
+    folder: Path,
+    filename: str,
+    data: bytes,
+    *,
+    timeout_seconds: float = 20,
+    memory_bytes: int = MEMORY_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> ParsedDocument:
+    path = folder / "upload"
+    path.write_bytes(data)
+    return await parse(path, filename, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, progress=progress)
+
+
+async def fail(folder: Path, filename: str, data: bytes, **limits: float) -> str:
+    with pytest.raises(DocumentError) as caught:
+        await read(folder, filename, data, **limits)  # type: ignore[arg-type]
+    return caught.value.message
+
+
+async def test_a_pdf_keeps_its_pages_and_joins_words_hyphenated_at_line_ends(tmp_path: Path) -> None:
+    document = await read(tmp_path, "a.PDF", make_pdf([["An exam-", "ple of well-known"], [], ["The third page"]]))
+    assert document.text.startswith("An example of well-known")
+    offset = document.text.index("The third page")
+    assert document.page_at(0) == 1
+    assert document.page_at(offset) == 3
+    assert document.page_starts[2] == offset
+
+
+async def test_progress_ends_with_all_pages(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    await read(tmp_path, "a.pdf", make_pdf([["text"]] * 30), progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (30, 30)
+
+
+@pytest.mark.parametrize(
+    ("filename", "data", "words"),
+    [
+        ("a.pdf", b"", "empty"),
+        ("a.txt", b" \n\t ", "No text"),
+        ("a.pdf", b"plain words", "not a PDF"),
+        ("a.pdf", b"%PDF-1.7\n" + b"\x00\xff" * 500, "damaged"),
+        ("a.pdf", make_pdf([[], []]), "scanned"),
+        ("a.pdf", make_pdf([["secret"]], password="open sesame"), "password"),
+        ("a.txt", make_pdf([["text"]]), "name it .pdf"),
+        ("a.txt", b"PK\x03\x04" + bytes(range(256)) * 4, "binary"),
+        ("a.md", b"words" + b"\x00" * 20, "binary"),
+        ("a.txt", "Gr\u00fc\u00dfe".encode("latin-1"), "not UTF-8"),
+    ],
+)
+async def test_what_cannot_be_read_is_explained(tmp_path: Path, filename: str, data: bytes, words: str) -> None:
+    assert words in await fail(tmp_path, filename, data)
+
+
+async def test_a_truncated_pdf_is_refused(tmp_path: Path) -> None:
+    whole = make_pdf([[f"page {number}"] for number in range(20)])
+    message = await fail(tmp_path, "a.pdf", whole[: len(whole) // 2])
+    assert "damaged" in message or "No text" in message
+
+
+@pytest.mark.parametrize("filename", ["a.exe", "a", ".pdf", "a.pdf.zip", "x" * 300])
+def test_files_of_other_kinds_are_unsupported(filename: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        check_supported(filename)
+    assert caught.value.code == "unsupported_file"
+    assert ".pdf, .md" in caught.value.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+async def test_text_is_decoded_by_its_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    document = await read(tmp_path, "a.txt", "Grüße, 東京 \U0001f600".encode(encoding))
+    assert document == ParsedDocument("Grüße, 東京 \U0001f600")
+
+
+async def test_markdown_is_kept_verbatim_with_its_headings(tmp_path: Path) -> None:
+    text = "# Guide\r\n\r\ntext **bold**\r\n\r\n## Set `up` #\r\nmore\r\n"
+    document = await read(tmp_path, "a.md", text.encode())
+    assert document.text == text
+    assert document.headings == ((0, "Guide"), (text.index("## Set"), "Guide › Set up"))
+
+
+def test_headings_are_found_but_not_in_code_rules_lists_or_front_matter() -> None:
+    text = (
+        "---\ntitle: x\n---\n\nTop\n===\n\n```sh\n# a comment\n~~~\n```\n\n- item\n---\n#hashtag\n    # indented\n\n"
+        "Sub [link](http://x)\n---\n\n~~~\n# no\n~~~\n# Next\n### Deep\n## Less\n#\n"
+    )
+    titles = [title for _, title in find_headings(text)]
+    assert titles == ["Top", "Top › Sub link", "Next", "Next › Deep", "Next › Less"]
+    assert all(text[offset - 1] == "\n" for offset, _ in find_headings(text))
+
+
+def test_pdf_text_loses_what_is_no_text() -> None:
+    raw = "one\x00 two \r\nexam\ufffe\r\nple Anglo\x02\r\nSaxon end\ufffe"
+    assert clean_pdf_text(raw) == "one two\nexample Anglo-Saxon end-"
+    assert clean_pdf_text("a\ud800b") == "ab"
+
+
+async def test_a_slow_parser_is_stopped(tmp_path: Path) -> None:
+    assert "longer than" in await fail(tmp_path, "a.txt", b"text", timeout_seconds=0.01)
+
+
+async def test_a_hungry_parser_is_stopped(tmp_path: Path) -> None:
+    assert "memory" in await fail(tmp_path, "a.txt", b"word " * 18_000_000, memory_bytes=1 << 27)
+
+
+async def test_more_text_than_is_allowed_is_refused(tmp_path: Path) -> None:
+    assert "split it" in await fail(tmp_path, "a.txt", b"word " * 4_000_001)
+
+
+async def test_a_cancelled_parse_leaves_no_process(tmp_path: Path) -> None:
+    task = asyncio.create_task(read(tmp_path, "a.txt", b"word " * 3_000_000))
+    while not list_children():  # noqa: ASYNC110  (nothing tells when a child starts)
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not list_children()
+
+
+def list_children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("kill -SEGV $$", "SIGSEGV"),
+        ("exit 3", "exit code 3"),
+        ("echo '{\"text\": 1}'", "nonsense"),
+        ('echo \'{"text": "a", "page_starts": [5], "headings": []}\'', "nonsense"),
+        ('echo \'{"text": "a", "page_starts": [0], "headings": [[1]]}\'', "nonsense"),
+        ("echo '[]'", "nonsense"),
+        ("yes", "split it"),
+        ("yes >&2", "longer than"),
+        ("sleep 60 & sleep 60", "longer than"),
+    ],
+)
+async def test_a_parser_taken_over_by_a_file_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(parse_module, "MAX_OUTPUT_BYTES", 1_000_000)
+    assert words in await fail(tmp_path, "a.txt", b"text", timeout_seconds=0.7)
+    assert not list_children()

@@ -1,0 +1,74 @@
+"""Splitting: exact offsets, sizes within the window, pages and headings."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from ragq.client.embedding_client import load_tokenizer
+from ragq.models import Chunk, ParsedDocument
+from ragq.rag.split import split
+
+SCRIPTS = {
+    "english": "The committee met in 1990 and agreed on the plan. ",
+    "german": "Die Größe der Straße übertraf alle Erwartungen für Köln. ",
+    "hindi": "भारत की राजधानी नई दिल्ली है और यह बड़ा शहर है। ",
+    "japanese": "東京は日本の首都であり、人口が多い。",
+    "emoji": "👩‍👩‍👧 family 🇩🇪 flag 😀 ",
+    "no spaces": "x" * 50,
+    "punctuation": "!?.,;:" * 9,
+}
+
+
+def cut(document: ParsedDocument, max_tokens: int = 200, overlap_tokens: int = 40) -> list[Chunk]:
+    chunks = split(document, load_tokenizer(), max_tokens=max_tokens, overlap_tokens=overlap_tokens)
+    assert all(document.text[chunk.start : chunk.end] == chunk.text for chunk in chunks)
+    assert all(chunk.text.strip() and chunk.token_count <= max_tokens for chunk in chunks)
+    return chunks
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("max_tokens", [10, 200])
+def test_every_script_is_split_at_exact_offsets_within_the_limit(script: str, max_tokens: int) -> None:
+    text = SCRIPTS[script] * 120
+    chunks = cut(ParsedDocument(text), max_tokens, max_tokens // 5)
+    covered = {position for chunk in chunks for position in range(chunk.start, chunk.end)}
+    assert all(position in covered or character.isspace() for position, character in enumerate(text))
+
+
+def test_token_counts_are_the_tokenizers() -> None:
+    for chunk in cut(ParsedDocument(SCRIPTS["german"] * 40)):
+        assert chunk.token_count == len(load_tokenizer().encode(chunk.text, add_special_tokens=False).ids)
+
+
+def test_chunks_of_prose_fill_the_window_and_overlap() -> None:
+    chunks = cut(ParsedDocument(SCRIPTS["english"] * 200))
+    assert sum(chunk.token_count for chunk in chunks) / len(chunks) > 130
+    assert all(after.start < before.end for before, after in pairwise(chunks))
+
+
+def test_no_chunk_crosses_a_page() -> None:
+    pages = [f"Page {number} says a little about itself. " * (number % 7) for number in range(40)]
+    starts = [sum(len(page) for page in pages[:number]) for number in range(40)]
+    document = ParsedDocument("".join(pages), tuple(starts))
+    for chunk in cut(document):
+        assert document.page_at(chunk.start) == document.page_at(chunk.end - 1) == chunk.page
+
+
+def test_markdown_is_split_at_headings_and_chunks_know_theirs() -> None:
+    text = "# A\n\n" + "alpha " * 120 + "\n\n## B\n\n" + "beta " * 120
+    second = text.index("## B")
+    chunks = cut(ParsedDocument(text, headings=((0, "A"), (second, "A › B"))))
+    assert {chunk.heading for chunk in chunks} == {"A", "A › B"}
+    assert not any(chunk.start < second < chunk.end for chunk in chunks)
+
+
+def test_a_word_without_end_is_cut_although_it_counts_as_one_token() -> None:
+    chunks = cut(ParsedDocument("x" * 100_000))
+    assert max(len(chunk.text) for chunk in chunks) <= 1200
+
+
+@pytest.mark.parametrize("text", ["", " \n\n\t ", "\n"])
+def test_nothing_makes_no_chunk(text: str) -> None:
+    assert cut(ParsedDocument(text)) == []
