@@ -129,13 +129,13 @@ def ingest(paths: tuple[Path, ...], url: str | None) -> None:
 
 
 def _find_files(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
-    """Pair each file with its name in the store: the path below the folder that was given."""
+    """Pair each file with its name in the store: its path, from the name of the folder that was given."""
     found: list[tuple[Path, str]] = []
-    for path in paths:
+    for path in (path.resolve() for path in paths):
         if path.is_file():
             found.append((path, path.name))
         found += [
-            (file, file.relative_to(path).as_posix())
+            (file, file.relative_to(path.parent).as_posix())
             for file in sorted(path.rglob("*"))
             if file.suffix.lower() in SUPPORTED_EXTENSIONS and file.is_file()
         ]

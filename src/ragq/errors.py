@@ -1,7 +1,7 @@
 """The errors of ragq; each says what was wrong and what to do next.
 
 RagqError
-├── TransientError          try again later: the queue does
+├── TransientError          try again later: the queue does (HTTP 503)
 │   ├── UnavailableError    a service is away (HTTP 503)
 │   └── OverloadedError     the service is up but too busy (HTTP 429)
 └── PermanentError          trying again changes nothing: the job fails now
@@ -48,6 +48,9 @@ class RagqError(Exception):
 
 class TransientError(RagqError):
     """The same call may succeed later."""
+
+    status = 503
+    code = "try_again"
 
 
 class UnavailableError(TransientError):

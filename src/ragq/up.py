@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 WATCH_SECONDS = 0.5
 RESTART_SECONDS = 1.0  # between two starts of a child that dies at once; doubles up to the next
 RESTART_MAX_SECONDS = 30.0
+SETTLED_SECONDS = 60.0  # a child that lived this long starts again after the shortest pause
 READY_SECONDS = 120.0
 STOP_MARGIN_SECONDS = 5.0  # given to a worker beyond its own grace
 
@@ -41,6 +42,7 @@ class Child:
         self._command = command
         self._pass_fds = pass_fds
         self._starts_at = 0.0
+        self._started_at = 0.0
         self._pause = RESTART_SECONDS
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -50,6 +52,8 @@ class Child:
             return self.process is None
         if self._starts_at == 0:
             log.warning("child_ended", child=self.name, exit_code=self.process.returncode)
+            if time.monotonic() - self._started_at > SETTLED_SECONDS:
+                self._pause = RESTART_SECONDS
             self._starts_at = time.monotonic() + self._pause
             self._pause = min(RESTART_MAX_SECONDS, self._pause * 2)
         return time.monotonic() >= self._starts_at
@@ -57,7 +61,7 @@ class Child:
     def start(self, environment: dict[str, str]) -> int:
         """Start it, out of reach of the terminal's Ctrl-C; returns its pid."""
         self.process = subprocess.Popen(self._command, env=environment, pass_fds=self._pass_fds, start_new_session=True)
-        self._starts_at = 0
+        self._starts_at, self._started_at = 0, time.monotonic()
         return self.process.pid
 
     def signal(self, number: signal.Signals) -> None:
@@ -103,6 +107,7 @@ class Fleet:
             for child in self._children:
                 child.signal(signal.SIGTERM)
         self._stopping.set()
+        self._services.cancel()
 
     def start(self) -> None:
         """Start the services, migrate, start the children and wait until the API is ready."""

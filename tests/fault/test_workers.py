@@ -74,7 +74,7 @@ def wait_for_answers(ragq: Ragq, job_ids: list[str], *, seconds: float) -> list[
             assert time.monotonic() < deadline, f"{len(left)} of {len(job_ids)} jobs are not done"
             for job_id in sorted(left):
                 status = client.get("/job-status", params={"job_id": job_id}).json()
-                if status["status"] not in ("queued", "started"):
+                if status["status"] not in ("queued", "in_progress"):
                     left.discard(job_id)
                     done.append(status)
     return done
@@ -103,7 +103,7 @@ async def test_two_ragq_workers_and_a_bare_rq_worker_share_200_questions(ragq: R
         wait_for_workers(ragq, 3)
         job_ids = await ask_together(ragq, 200)
         answers = wait_for_answers(ragq, job_ids, seconds=40)
-        assert [answer["status"] for answer in answers] == ["finished"] * 200
+        assert [answer["status"] for answer in answers] == ["completed"] * 200
         assert all("61 metres" in answer["result"]["answer"] for answer in answers)
         assert all(answer["result"]["sources"][0]["filename"] == "harbour.md" for answer in answers)
         pids = {worker.pid for worker in workers}
@@ -135,7 +135,7 @@ async def test_a_killed_workers_50_questions_each_get_one_result_within_lease_an
         killed_at = time.monotonic()
         answers = wait_for_answers(ragq, job_ids, seconds=LEASE_SECONDS + 5)
         recovery = time.monotonic() - killed_at
-        assert [answer["status"] for answer in answers] == ["finished"] * 50
+        assert [answer["status"] for answer in answers] == ["completed"] * 50
         assert visible_results(ragq, job_ids) == [1] * 50
         assert llm.calls() - calls <= 100
         print(f"recovered after {recovery:.1f} s with {llm.calls() - calls} LLM calls")  # noqa: T201
@@ -164,7 +164,7 @@ async def test_sigterm_hands_jobs_back_at_once_and_charges_nothing(ragq: Ragq, l
                 assert (status, tries, deaths) == (b"queued", b"0", None)
         second = ragq.spawn("worker", "queries")
         answers = wait_for_answers(ragq, job_ids, seconds=20)
-        assert [answer["status"] for answer in answers] == ["finished"] * 20
+        assert [answer["status"] for answer in answers] == ["completed"] * 20
     finally:
         stop(first)
         if second:
@@ -215,7 +215,7 @@ async def test_killed_servers_come_back_and_what_was_accepted_is_answered(ragq: 
                 assert away.json()["error"]["code"] in ("queue_unavailable", "database_unavailable")
             wait_until(lambda: client.get("/readyz").status_code == 200, seconds=20)
         answers = wait_for_answers(ragq, job_ids, seconds=40)
-        assert [answer["status"] for answer in answers] == ["finished"] * 10
+        assert [answer["status"] for answer in answers] == ["completed"] * 10
         assert visible_results(ragq, job_ids) == [1] * 10
         assert worker.poll() is None
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from typing import Any
@@ -298,6 +299,10 @@ async def test_a_failed_job_that_rq_requeues_runs_again_with_its_whole_time(queu
         again = await claim(queue)
         await asyncio.sleep(0.2)
     assert again[0].deadline > time.monotonic() + 50
+    assert json.loads(again[0].data)[0] == JobFunction.PROCESS_QUERY
+    await queue.commit("w1", [Outcome("a", again[0].attempt, {"text": "better"})])
+    found = await state(queue, "a")
+    assert (found.status, found.result, found.error) == (JobStatus.FINISHED, {"text": "better"}, None)
 
 
 async def test_an_unsafe_valkey_is_refused_with_what_to_change(queue: JobQueue, valkey: Valkey) -> None:

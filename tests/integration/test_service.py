@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_the_tutorials_two_routes_queue_and_answer(http: httpx2.Client) -> None:
 
         def done(job_id: str = accepted["job_id"]) -> Any:
             status = http.get("/job-status", params={"job_id": job_id}).json()
-            return status if status["status"] == "finished" else None
+            return status if status["status"] == "completed" else None
 
         result = wait_until(done)["result"]
         assert result["answer"]
@@ -273,6 +274,38 @@ def test_every_route_but_the_health_ones_asks_for_the_key(ragq: Ragq) -> None:
         assert stranger.get("/status", headers={"api-key": KEY}).status_code == 200
 
 
+def test_many_uploads_at_once_are_all_taken(http: httpx2.Client) -> None:
+    def upload(number: int) -> int:
+        file = (f"many-{number}.txt", f"Words of file {number}.".encode())
+        return http.post("/v1/files", files={"file": file}, data={"purpose": "assistants"}).status_code
+
+    with ThreadPoolExecutor(30) as pool:
+        assert list(pool.map(upload, range(30))) == [200] * 30
+
+
+def test_the_default_store_goes_by_its_alias_everywhere(http: httpx2.Client) -> None:
+    store_id = http.get("/v1/vector_stores/default").json()["id"]
+    assert http.post("/v1/vector_stores/default", json={"metadata": {"a": "b"}}).json()["id"] == store_id
+    tool = {"type": "file_search", "vector_store_ids": ["default"]}
+    body = {"input": "Anything?", "background": True, "tools": [tool]}
+    assert http.post("/v1/responses", json=body).status_code == 200
+    file = ("alias.txt", b"An alias is another name.")
+    file_id = http.post("/v1/files", files={"file": file}, data={"purpose": "assistants"}).json()["id"]
+    http.post("/v1/vector_stores/default/files", json={"file_id": file_id})
+    changed = http.post(f"/v1/vector_stores/default/files/{file_id}", json={"attributes": {"kind": "note"}})
+    assert changed.json()["attributes"] == {"kind": "note"}
+
+
+def test_files_of_one_name_in_two_folders_are_two(ragq: Ragq, http: httpx2.Client, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "readme.md").write_text(f"This is the readme of folder {folder}.")
+    done = ragq.run("ingest", str(tmp_path / "one"), str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    names = {file["filename"] for file in http.get("/v1/files", params={"limit": 100}).json()["data"]}
+    assert {"one/readme.md", "two/readme.md"} <= names
+
+
 def test_an_idempotency_key_makes_one_response_and_a_changed_body_a_conflict(http: httpx2.Client) -> None:
     def create(question: str) -> httpx2.Response:
         body = {"input": question, "background": True}
@@ -295,7 +328,7 @@ def test_rqs_tools_see_our_queues_workers_and_jobs(ragq: Ragq, http: httpx2.Clie
     printed = ragq.run("env").stdout
     assert all(line.startswith("export ") for line in printed.splitlines())
     job_id = http.post("/chat", params={"query": "What is here?"}).json()["job_id"]
-    wait_until(lambda: http.get("/job-status", params={"job_id": job_id}).json()["status"] == "finished")
+    wait_until(lambda: http.get("/job-status", params={"job_id": job_id}).json()["status"] == "completed")
     shell = f'{printed}\nexec "$0" -m rq.cli info'
     info = subprocess.run(
         ["bash", "-c", shell, sys.executable], env=environment(), capture_output=True, text=True, timeout=60, check=True

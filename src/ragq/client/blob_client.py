@@ -12,7 +12,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from ragq.errors import UnavailableError
+from ragq.errors import ConfigurationError, UnavailableError
 from ragq.settings import Settings
 
 
@@ -31,7 +31,11 @@ class BlobStore:
 
     def __init__(self, settings: Settings) -> None:
         if settings.blob_url:
-            self._store = from_url(settings.blob_url)
+            url = settings.blob_url
+            try:
+                self._store = from_url(url, mkdir=True) if url.startswith("file:") else from_url(url)
+            except (BaseError, ValueError) as error:
+                raise ConfigurationError(f"RAGQ_BLOB_URL names no store that can be used: {error}") from error
         else:
             self._store = LocalStore(settings.data_dir.resolve() / "files", mkdir=True)
 

@@ -111,8 +111,9 @@ class Chunks:
             if row[1]:
                 await connection.execute(
                     """DELETE FROM vector_store_files v USING files f
-                       WHERE f.id = v.file_id AND v.vector_store_id = %s AND v.file_id <> %s AND f.filename = %s""",
-                    [*key, record.filename],
+                       WHERE f.id = v.file_id AND v.vector_store_id = %s AND v.file_id <> %s AND f.filename = %s
+                         AND v.created_at < %s""",
+                    [*key, record.filename, record.created_at],
                 )
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +29,7 @@ class ClaimedJob:
     id: str
     attempt: int
     data: bytes
+    queue: QueueName
     tenant_id: str
     deadline: float
     tries: int
@@ -101,11 +103,12 @@ def lanes_of(queue: QueueName) -> list[str]:
 
 def read_claimed(row: list[Any], now: float) -> ClaimedJob:
     """Read a row of the claim script; `now` is the monotonic time of its reply."""
-    id_, attempt, data, _, tenant, left_ms, tries, deaths_alone, waited_ms, alone = row
+    id_, attempt, data, name, tenant, left_ms, tries, deaths_alone, waited_ms, alone = row
     return ClaimedJob(
         id=id_.decode(),
         attempt=attempt,
-        data=data,
+        data=_inflate(data),
+        queue=QueueName(re.split(r"[.@]", name.decode())[0]),
         tenant_id=tenant.decode(),
         deadline=now + left_ms / 1000,
         tries=tries,
@@ -113,6 +116,14 @@ def read_claimed(row: list[Any], now: float) -> ClaimedJob:
         waited_ms=waited_ms,
         alone=bool(alone),
     )
+
+
+def _inflate(data: bytes) -> bytes:
+    """Undo the compression that RQ applies when its tools write a job again, as `rq requeue` does."""
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        return data
 
 
 def write_outcome(outcome: Outcome) -> tuple[Any, ...]:

@@ -217,6 +217,19 @@ class Store:
             raise TransientError("The default store was deleted at the same moment: try again.")
         return str(row["id"])
 
+    async def resolve_store(self, tenant_id: str, store_id: str) -> str:
+        """Return the id of a store that exists; `default` names the tenant's default store.
+
+        Raises:
+            NotFoundError: This tenant has none of that id.
+        """
+        if store_id == DEFAULT_STORE_NAME:
+            return await self.default_store(tenant_id)
+        query = "SELECT id FROM vector_stores WHERE tenant_id = %(tenant)s AND id = %(id)s"
+        if await self._database.row(query, tenant=tenant_id, id=store_id) is None:
+            raise _not_found("vector store", store_id)
+        return store_id
+
     async def get_store(self, tenant_id: str, store_id: str) -> StoreRecord:
         """Find a store.
 
@@ -278,6 +291,7 @@ class Store:
                WHERE s.tenant_id = %(tenant)s AND s.id = %(store)s AND f.tenant_id = %(tenant)s AND f.id = %(file)s
                ON CONFLICT (vector_store_id, file_id) DO UPDATE
                SET status = 'in_progress', error_code = NULL, error_message = NULL, generation = v.generation + 1, attempt = 0,
+                   created_at = clock_timestamp(),
                    max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
                    attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
                WHERE v.status IN ('failed', 'cancelled')

@@ -13,6 +13,7 @@ import json
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -181,7 +182,7 @@ class _Runner:
 
     def _room(self, batch: int) -> list[tuple[str, int]]:
         """How many jobs each lane may give now."""
-        held = len(self._in_flight)
+        held = Counter(one.claimed.queue for one in self._in_flight.values())
         lanes: list[tuple[str, int]] = []
         for queue in self._served:
             limit = (
@@ -189,7 +190,7 @@ class _Runner:
             )
             for lane, name in zip(Lane, lanes_of(queue), strict=True):
                 reserve = RESERVED if lane is Lane.PRIORITY and queue is QueueName.QUERIES else 0
-                lanes.append((name, max(0, min(batch, limit + reserve - held))))
+                lanes.append((name, max(0, min(batch, limit + reserve - held[queue]))))
         return lanes
 
     # Run

@@ -11,11 +11,9 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Query as Question
 from ragq.models import new_id
 from ragq.routes.context import Body, ContextDependency, Tenant
-from ragq.routes.responses import RESPONSE_PREFIX, ask, check_question, timing_of
+from ragq.routes.responses import RESPONSE_PREFIX, STATUS_WORDS, ask, check_question, timing_of
 
 router = APIRouter()
-
-JOB_STATUS_WORDS = {"scheduled": "queued", "canceled": "cancelled", "stopped": "cancelled"}
 
 
 class ChatCreate(Body):
@@ -49,7 +47,7 @@ async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) ->
     job = await context.queue.fetch(job_id, tenant) if job_id.startswith(RESPONSE_PREFIX) else None
     if job is None:
         raise NotFoundError(f"No job found with id '{job_id[:80]}'.", param="job_id")
-    status: dict[str, Any] = {"status": JOB_STATUS_WORDS.get(job.status, str(job.status)), "result": None}
+    status: dict[str, Any] = {"status": STATUS_WORDS[job.status], "result": None}
     if job.result:
         answer = job.result["answer"]
         status["result"] = {

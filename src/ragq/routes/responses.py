@@ -223,9 +223,7 @@ async def _question(body: ResponseCreate, context: Context, tenant: str) -> Ques
     if body.tool_choice == "none":
         store_ids = []
     elif tool:
-        store_ids = tool.vector_store_ids
-        for store_id in store_ids:
-            await context.store.get_store(tenant, store_id)
+        store_ids = [await context.store.resolve_store(tenant, store_id) for store_id in tool.vector_store_ids]
     else:
         store_ids = [await context.store.default_store(tenant)]
     ranking = tool.ranking_options if tool else None

@@ -123,7 +123,9 @@ async def list_stores(page: PageDependency, context: ContextDependency, tenant: 
 @router.get("/{vector_store_id}")
 async def get_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
     """Show a store; `default` names the tenant's default store."""
-    return render_store(await context.store.get_store(tenant, await _resolve(context, tenant, vector_store_id)))
+    return render_store(
+        await context.store.get_store(tenant, await context.store.resolve_store(tenant, vector_store_id))
+    )
 
 
 @router.post("/{vector_store_id}")
@@ -132,15 +134,18 @@ async def update_store(
 ) -> dict[str, Any]:
     """Change a store's name or metadata."""
     return render_store(
-        await context.store.update_store(tenant, vector_store_id, name=body.name, metadata=body.metadata)
+        await context.store.update_store(
+            tenant, await context.store.resolve_store(tenant, vector_store_id), name=body.name, metadata=body.metadata
+        )
     )
 
 
 @router.delete("/{vector_store_id}")
 async def delete_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
     """Delete a store; its files stay."""
-    await context.store.delete_store(tenant, vector_store_id)
-    return {"id": vector_store_id, "object": "vector_store.deleted", "deleted": True}
+    store_id = await context.store.resolve_store(tenant, vector_store_id)
+    await context.store.delete_store(tenant, store_id)
+    return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
 
 @router.post("/{vector_store_id}/search")
@@ -151,8 +156,7 @@ async def search_store(
     queries = [body.query] if isinstance(body.query, str) else body.query
     for query in queries:
         check_question(context, query, param="query")
-    store_id = await _resolve(context, tenant, vector_store_id)
-    await context.store.get_store(tenant, store_id)
+    store_id = await context.store.resolve_store(tenant, vector_store_id)
     results = await _search(context, tenant, store_id, queries, body)
     return {
         "object": "vector_store.search_results.page",
@@ -198,8 +202,7 @@ async def create_store_file(
     vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: Tenant
 ) -> dict[str, Any]:
     """Put a file into a store and start to ingest it."""
-    store_id = await _resolve(context, tenant, vector_store_id)
-    await context.store.get_store(tenant, store_id)
+    store_id = await context.store.resolve_store(tenant, vector_store_id)
     check_supported((await context.store.get_file(tenant, body.file_id)).filename)
     response.headers["openai-poll-after-ms"] = POLL_AFTER_MS
     return render_store_file(await _attach(context, tenant, store_id, body))
@@ -214,8 +217,7 @@ async def list_store_files(
     status: Annotated[FileStatus | None, Query(alias="filter")] = None,
 ) -> dict[str, Any]:
     """List a store's files by age."""
-    store_id = await _resolve(context, tenant, vector_store_id)
-    await context.store.get_store(tenant, store_id)
+    store_id = await context.store.resolve_store(tenant, vector_store_id)
     records = await context.store.list_store_files(tenant, store_id, page, status)
     return listing([render_store_file(record) for record in records], page)
 
@@ -225,7 +227,7 @@ async def get_store_file(
     vector_store_id: str, file_id: str, response: Response, context: ContextDependency, tenant: Tenant
 ) -> dict[str, Any]:
     """Show a file in a store, with its progress while it is ingested."""
-    store_id = await _resolve(context, tenant, vector_store_id)
+    store_id = await context.store.resolve_store(tenant, vector_store_id)
     record = await context.store.get_store_file(tenant, store_id, file_id)
     rendered = render_store_file(record)
     if record.status == "in_progress":
@@ -240,7 +242,11 @@ async def update_store_file(
     vector_store_id: str, file_id: str, body: AttributesUpdate, context: ContextDependency, tenant: Tenant
 ) -> dict[str, Any]:
     """Replace a file's attributes."""
-    return render_store_file(await context.store.set_attributes(tenant, vector_store_id, file_id, body.attributes))
+    return render_store_file(
+        await context.store.set_attributes(
+            tenant, await context.store.resolve_store(tenant, vector_store_id), file_id, body.attributes
+        )
+    )
 
 
 @router.get("/{vector_store_id}/files/{file_id}/content")
@@ -248,7 +254,7 @@ async def get_store_file_content(
     vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant
 ) -> dict[str, Any]:
     """Show the text that was read from a file; offsets of citations count its characters."""
-    store_id = await _resolve(context, tenant, vector_store_id)
+    store_id = await context.store.resolve_store(tenant, vector_store_id)
     text = await context.store.get_text(tenant, store_id, file_id)
     return {
         "object": "vector_store.file_content.page",
@@ -263,13 +269,8 @@ async def delete_store_file(
     vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant
 ) -> dict[str, Any]:
     """Take a file out of a store, with its chunks; the file itself stays."""
-    await context.store.detach_file(tenant, await _resolve(context, tenant, vector_store_id), file_id)
+    await context.store.detach_file(tenant, await context.store.resolve_store(tenant, vector_store_id), file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
-
-
-async def _resolve(context: Context, tenant: str, store_id: str) -> str:
-    """Turn the alias `default` into the id of the tenant's default store."""
-    return await context.store.default_store(tenant) if store_id == "default" else store_id
 
 
 async def _attach(context: Context, tenant: str, store_id: str, body: StoreFileCreate) -> StoreFileRecord:

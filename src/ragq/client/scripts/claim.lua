@@ -13,7 +13,8 @@ local function start(id, name, alone)
     if job.err or job[1] ~= 'queued' then return end  -- canceled, deleted or not a job: the list entry is stale
     if job[10] then  -- put back by `rq requeue` after its end: it gets its whole time again
         job[5] = now + job[5] - job[8]
-        redis.call('HDEL', key, 'ended_ms', 'tries', 'deaths', 'deaths_alone')
+        redis.call('HDEL', key, 'ended_ms', 'tries', 'deaths', 'deaths_alone', 'error')
+        redis.call('PERSIST', key)
         redis.call('HSET', key, 'deadline_ms', job[5], 'created_ms', now)
         job[6], job[7], job[8] = 0, 0, now
     end
