@@ -188,6 +188,26 @@ async def test_a_canceled_question_stops_its_llm_call_and_stays_canceled(ragq: R
         stop(worker)
 
 
+async def test_a_dead_llm_costs_a_bounded_number_of_calls(ragq: Ragq, llm: FakeLlm) -> None:
+    tries = {"RAGQ_JOB_TRIES": "2", "RAGQ_LLM_TRIES": "2"}
+    waits = {"RAGQ_LLM_BACKOFF_SECONDS": "0.1", "RAGQ_LLM_BACKOFF_MAX_SECONDS": "0.2"}
+    ragq.environment.update(tries | waits)
+    worker = ragq.spawn("worker", "queries")
+    for name in tries | waits:
+        del ragq.environment[name]
+    try:
+        wait_for_workers(ragq, 1)
+        with httpx2.Client(base_url=ragq.url, timeout=30) as client:
+            calls = llm.calls()
+            question = "[[fake status=500]] How tall is the lighthouse of Quorra?"
+            job_id = client.post("/chat", json={"query": question}).json()["job_id"]
+            (answer,) = wait_for_answers(ragq, [job_id], seconds=30)
+        assert (answer["status"], answer["error"]["code"]) == ("failed", "llm_unavailable")
+        assert llm.calls() - calls == 4  # two runs of the job, two calls each
+    finally:
+        stop(worker)
+
+
 async def test_a_stock_rq_worker_takes_nothing_of_ours(ragq: Ragq) -> None:
     (job_id,) = await ask_together(ragq, 1)
     services = json.loads((ragq.folder / "services.json").read_text())["services"]

@@ -39,6 +39,7 @@ CLAIM_BATCH = 100  # most jobs taken by one claim; it starts with 1 and grows as
 RESERVED = 16  # slots beyond the limit that only the priority lane may use, so that slow jobs do not block it
 IDLE_SECONDS = 1.0  # between claims when nothing wakes the worker
 MAINTENANCE_SECONDS = 1.0
+OWN_SERVICES = ("queue_unavailable", "database_unavailable", "blobs_unavailable")  # waited for until the deadline
 RETRY_BACKOFF_SECONDS = 2.0
 RETRY_BACKOFF_MAX_SECONDS = 60.0
 
@@ -239,9 +240,8 @@ class _Runner:
         """Hand the job back for a later try; False when it has had them all or has no time left."""
         delay = min(RETRY_BACKOFF_MAX_SECONDS, RETRY_BACKOFF_SECONDS * 2**job.tries) * random.uniform(0.5, 1)
         delay = max(delay, error.retry_after_seconds or 0)
-        if isinstance(error, UnavailableError) and time.monotonic() + delay < job.deadline:
-            pass  # a service of ours is away: wait as long as the deadline allows
-        elif job.tries + 1 >= self._settings.job_tries or time.monotonic() + delay >= job.deadline:
+        tries_left = error.code in OWN_SERVICES or job.tries + 1 < self._settings.job_tries
+        if not tries_left or time.monotonic() + delay >= job.deadline:
             return False
         log.info("job_retries_later", job_id=job.id, delay_seconds=round(delay, 1), error=error.message)
         await self._insist(lambda: self._queue.retry_later(job.id, job.attempt, delay_seconds=delay))
