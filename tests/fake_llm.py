@@ -426,7 +426,7 @@ async def serve(behaviour: Behaviour, port: int, witness: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running_fake_llm(behaviour, port=port, witness=witness) as fake:
-        print(json.dumps({"port": fake.port, "base_url": fake.base_url}), flush=True)  # noqa: T201
+        print(json.dumps({"port": fake.port, "base_url": fake.base_url}), flush=True)  # noqa: T201  (who started it reads it)
         await stop.wait()
 
 

@@ -94,7 +94,7 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     variables = worker_variables(join_services(_settings(data_dir=data_dir)))
     options = ["--burst"] if burst else []
     # This very process becomes the bare `rq worker`: there is one road into the worker.
-    os.execve(sys.executable, [*RQ_WORKER, *options, *(queues or QueueName)], os.environ | variables)  # noqa: S606
+    os.execve(sys.executable, [*RQ_WORKER, *options, *(queues or QueueName)], os.environ | variables)  # noqa: S606  (no shell is meant)
 
 
 @main.command()

@@ -8,7 +8,7 @@ import sys
 import uvicorn
 from pydantic import SecretStr
 
-from ragq.embedded import read_services
+from ragq.embedded.services import read_services
 from ragq.errors import ConfigurationError, RagqError
 from ragq.logs import configure_logging
 from ragq.server import create_app

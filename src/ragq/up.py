@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from ragq.client.api_client import ApiClient
 from ragq.client.database import Database
-from ragq.embedded import EmbeddedServices
+from ragq.embedded.services import EmbeddedServices
 from ragq.errors import ConfigurationError, RagqError
 from ragq.main import RQ_WORKER, check_exposure, worker_variables
 from ragq.models import QueueName

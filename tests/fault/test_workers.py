@@ -138,7 +138,7 @@ async def test_a_killed_workers_50_questions_each_get_one_result_within_lease_an
         assert [answer["status"] for answer in answers] == ["completed"] * 50
         assert visible_results(ragq, job_ids) == [1] * 50
         assert llm.calls() - calls <= 100
-        print(f"recovered after {recovery:.1f} s with {llm.calls() - calls} LLM calls")  # noqa: T201
+        print(f"recovered after {recovery:.1f} s with {llm.calls() - calls} LLM calls")  # noqa: T201  (who started it reads it)
     finally:
         stop(victim)
         if survivor:
@@ -212,7 +212,7 @@ async def test_a_stock_rq_worker_takes_nothing_of_ours(ragq: Ragq) -> None:
     (job_id,) = await ask_together(ragq, 1)
     services = json.loads((ragq.folder / "services.json").read_text())["services"]
     stock = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", services["valkey_url"], "queries", "default"]
-    done = subprocess.run(stock, env=environment(), capture_output=True, text=True, timeout=60, check=False)  # noqa: ASYNC221
+    done = subprocess.run(stock, env=environment(), capture_output=True, text=True, timeout=60, check=False)  # noqa: ASYNC221  (nothing else runs)
     assert done.returncode == 0, done.stderr
     with httpx2.Client(base_url=ragq.url, timeout=30) as client:
         assert client.get("/job-status", params={"job_id": job_id}).json()["status"] == "queued"

@@ -20,8 +20,9 @@ import psycopg
 import pytest
 import redis
 
-from ragq import embedded
-from ragq.embedded import EmbeddedServices, Process, Services, State, read_services
+from ragq.embedded import binaries, servers
+from ragq.embedded.processes import Process
+from ragq.embedded.services import EmbeddedServices, Services, State, read_services
 from ragq.errors import ConfigurationError, UnavailableError
 from tests.servers import wait_until
 
@@ -36,9 +37,10 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQ
 
 OWNER = """
 import pathlib, signal, sys
-from ragq import embedded
-embedded.BINARIES_FOLDER = pathlib.Path(sys.argv[2])
-services = embedded.EmbeddedServices(pathlib.Path(sys.argv[1]), valkey=True, postgres=True)
+from ragq.embedded import binaries
+from ragq.embedded.services import EmbeddedServices
+binaries.BINARIES_FOLDER = pathlib.Path(sys.argv[2])
+services = EmbeddedServices(pathlib.Path(sys.argv[1]), valkey=True, postgres=True)
 services.start()
 for pid in sys.argv[3:]:
     services.record("worker " + pid, int(pid))
@@ -97,7 +99,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def owner_of(data_dir: Path, *arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run a process that owns the folder, as `ragq up` does, and kill it at the end."""
-    command = [sys.executable, "-c", OWNER, str(data_dir), *map(str, arguments or [embedded.BINARIES_FOLDER])]
+    command = [sys.executable, "-c", OWNER, str(data_dir), *map(str, arguments or [binaries.BINARIES_FOLDER])]
     with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -188,7 +190,7 @@ def test_a_second_owner_is_refused_and_told_the_pid_of_the_first(data_dir: Path)
 
 
 def test_the_next_start_stops_what_a_killed_owner_left(used_data_dir: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    with owner_of(used_data_dir, embedded.BINARIES_FOLDER, sleeper.pid) as owner:
+    with owner_of(used_data_dir, binaries.BINARIES_FOLDER, sleeper.pid) as owner:
         value = write_both(read_services_of(owner, used_data_dir))
     left = servers_in(used_data_dir)
     assert left
@@ -322,7 +324,7 @@ def test_recorded_children_are_stopped_too(data_dir: Path, sleeper: subprocess.P
 
 
 def test_stop_ends_a_start_that_waits(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.Valkey, "is_ready", lambda _: False)
+    monkeypatch.setattr(servers.Valkey, "is_ready", lambda _: False)
     services = EmbeddedServices(data_dir, valkey=True, postgres=False)
 
     def stop() -> None:
@@ -339,10 +341,10 @@ def test_stop_ends_a_start_that_waits(data_dir: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_server_that_fails_shows_its_log(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(embedded.VALKEY_OPTIONS, "appendfsync", "sometimes")
+    monkeypatch.setitem(servers.VALKEY_OPTIONS, "appendfsync", "sometimes")
     with pytest.raises(ConfigurationError, match=r"Valkey stopped while starting.*RAGQ_VALKEY_URL(.|\n)*appendfsync"):
         EmbeddedServices(data_dir, valkey=True, postgres=False).start()
-    monkeypatch.setitem(embedded.POSTGRES_SIZES, "work_mem", "enough")
+    monkeypatch.setitem(servers.POSTGRES_SIZES, "work_mem", "enough")
     with pytest.raises(ConfigurationError, match=r"PostgreSQL could not be set up.*RAGQ_DATABASE_URL(.|\n)*work_mem"):
         EmbeddedServices(data_dir, valkey=False, postgres=True).start()
 

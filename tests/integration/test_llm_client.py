@@ -18,7 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ragq.client.llm_client import Completion, ContextTooLongError, LlmClient
+from ragq.client.llm_client import LlmClient
+from ragq.client.llm_stream import Completion, ContextTooLongError
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, TransientError
 from ragq.models import Usage
 from ragq.settings import Settings
@@ -72,7 +73,7 @@ async def error_of(client: LlmClient, behaviour: str, **options: Any) -> RagqErr
 
 async def eventually(condition: Callable[[], bool], seconds: float = 3.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110  (nothing tells when)
             await asyncio.sleep(0.005)
 
 

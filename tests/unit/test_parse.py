@@ -147,7 +147,7 @@ async def test_more_text_than_is_allowed_is_refused(tmp_path: Path) -> None:
 
 async def test_a_cancelled_parse_leaves_no_process(tmp_path: Path) -> None:
     task = asyncio.create_task(read(tmp_path, "a.txt", b"word " * 3_000_000))
-    while not list_children():  # noqa: ASYNC110  (nothing tells when a child starts)
+    while not list_children():  # noqa: ASYNC110  (nothing tells when)
         await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

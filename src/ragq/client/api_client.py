@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -23,7 +23,7 @@ class ApiClient:
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
-    async def __aenter__(self) -> ApiClient:  # noqa: PYI034
+    async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=600, connect=10)
         self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
         return self

@@ -99,8 +99,16 @@ class Chunks:
                    WHERE vector_store_id = %s AND file_id = %s AND generation = %s AND attempt = %s
                      AND status = 'in_progress'
                    RETURNING tenant_id, replace_same_name""",
-                [document.text, list(document.page_starts), len(chunks), _usage_bytes(chunks, vectors)]  # noqa: RUF005
-                + [record.vector_store_id, record.file_id, record.generation, attempt],
+                [
+                    document.text,
+                    list(document.page_starts),
+                    len(chunks),
+                    _usage_bytes(chunks, vectors),
+                    record.vector_store_id,
+                    record.file_id,
+                    record.generation,
+                    attempt,
+                ],
             )
             row = await updated.fetchone()
             if row is None:

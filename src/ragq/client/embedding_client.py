@@ -76,7 +76,7 @@ def create_embedding_client(settings: Settings) -> EmbeddingClient:
 @cache
 def load_tokenizer() -> Tokenizer:
     """Load MiniLM's official tokenizer, with truncation and padding off: nothing of a text may be dropped unseen."""
-    from tokenizers import Tokenizer  # noqa: PLC0415  (only processes that split or embed here need it)
+    from tokenizers import Tokenizer  # noqa: PLC0415  (only the processes that need it pay for it)
 
     tokenizer = Tokenizer.from_file(str(_TOKENIZER_PATH))
     tokenizer.no_truncation()
@@ -120,7 +120,7 @@ class LocalEmbeddingClient:
     def _embed_in_thread(self, texts: list[str]) -> Vectors:
         if self._minilm is None:
             # Here only: processes that embed elsewhere, or not at all, need not load onnxruntime (40 MB).
-            from ragq.client.minilm import MiniLM  # noqa: PLC0415
+            from ragq.client.minilm import MiniLM  # noqa: PLC0415  (only the processes that need it pay for it)
 
             self._minilm = MiniLM(load_tokenizer())
         return np.stack([self._minilm.embed(text) for text in texts])

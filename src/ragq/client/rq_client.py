@@ -133,7 +133,7 @@ class JobQueue:
                 "file), or set RAGQ_ALLOW_UNSAFE_VALKEY=true to accept the loss."
             )
 
-    async def enqueue(  # noqa: PLR0913
+    async def enqueue(  # noqa: PLR0913  (all of them say what is queued, and where)
         self,
         function: JobFunction,
         arguments: dict[str, Any],

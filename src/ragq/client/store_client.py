@@ -114,7 +114,7 @@ class Store:
         if page.after is not None:
             scope = " AND vector_store_id = %(store)s" if table == "vector_store_files" else ""
             cursor = (
-                f"(SELECT created_at, {key} FROM {table} WHERE {key} = %(after)s AND tenant_id = %(tenant)s{scope})"  # noqa: S608
+                f"(SELECT created_at, {key} FROM {table} WHERE {key} = %(after)s AND tenant_id = %(tenant)s{scope})"  # noqa: S608  (names from the table above)
             )
             after = f" AND ({alias}.created_at, {alias}.{key}) {comparison} {cursor}"
         group = " GROUP BY s.id" if table == "vector_stores" else ""

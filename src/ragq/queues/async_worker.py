@@ -29,8 +29,8 @@ from ragq.client.job import ClaimedJob, Outcome, lanes_of
 from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, PermanentError, RagqError, TransientError, UnavailableError
 from ragq.logs import configure_logging
-from ragq.models import JobFunction, JobStatus, Lane, QueueName
-from ragq.queues.worker import FUNCTIONS, ON_FAILURE, Clients, RunningJob
+from ragq.models import JobStatus, Lane, QueueName
+from ragq.queues.worker import FUNCTIONS, ON_FAILURE, Clients, RunningJob, read_payload
 from ragq.settings import Settings, read_settings
 
 log = structlog.get_logger(__name__)
@@ -211,7 +211,7 @@ class _Runner:
         result: dict[str, Any] | None = None
         error: RagqError | None = None
         try:
-            function, arguments = _read_payload(job.data)
+            function, arguments = read_payload(job.data)
             if job.deaths_alone >= self._settings.quarantine_deaths:
                 message = f"{job.deaths_alone} workers died while they ran this job alone. It will not be run again."
                 raise PermanentError(message, code="quarantined")
@@ -250,7 +250,7 @@ class _Runner:
 
     async def _tell_failure(self, job: ClaimedJob, running: RunningJob, error: RagqError) -> None:
         with contextlib.suppress(PermanentError):
-            function, arguments = _read_payload(job.data)
+            function, arguments = read_payload(job.data)
             if function in ON_FAILURE:
                 await self._insist(lambda: ON_FAILURE[function](running, self._clients, error, **arguments))
 
@@ -366,7 +366,7 @@ class _Runner:
     async def _drain(self) -> None:
         log.info("worker_draining", worker=self._name, in_flight=len(self._in_flight))
         deadline = time.monotonic() + self._settings.shutdown_grace_seconds
-        while self._in_flight and not self._draining and time.monotonic() < deadline:  # noqa: ASYNC110
+        while self._in_flight and not self._draining and time.monotonic() < deadline:  # noqa: ASYNC110  (nothing tells when)
             await asyncio.sleep(0.05)
         unfinished = [one for one in self._in_flight.values() if not one.task.done()]
         for one in unfinished:
@@ -384,19 +384,3 @@ class _Runner:
         await self._clients.close()
         await self._queue.close()
         log.info("worker_stopped", worker=self._name, finished=self.finished, failed=self.failed)
-
-
-def _read_payload(data: bytes) -> tuple[JobFunction, dict[str, Any]]:
-    """Check a payload before anything is done on its behalf.
-
-    Raises:
-        PermanentError: It is not JSON of RQ's form, or names a function that is not a job function.
-    """
-    try:
-        name, _instance, _positional, arguments = json.loads(data)
-        return JobFunction(name), dict(arguments)
-    except (ValueError, TypeError) as error:
-        raise PermanentError(
-            "The job's payload is unreadable or names a function that is not allowed. It was not run.",
-            code="invalid_payload",
-        ) from error

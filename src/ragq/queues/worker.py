@@ -6,6 +6,7 @@ Each takes the job, the worker's clients and its JSON arguments, and returns a J
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
@@ -15,9 +16,10 @@ from ragq.client.blob_client import BlobStore
 from ragq.client.chunk_client import Chunks
 from ragq.client.database import Database
 from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
-from ragq.client.llm_client import Completion, ContextTooLongError, LlmClient
+from ragq.client.llm_client import LlmClient
+from ragq.client.llm_stream import Completion, ContextTooLongError
 from ragq.client.store_client import Store, StoreFileRecord
-from ragq.errors import DocumentError, RagqError
+from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import Answer, JobFunction, Query, SearchResult
 from ragq.rag.answer import answer_extractively
 from ragq.rag.cite import cite
@@ -223,3 +225,19 @@ FUNCTIONS: dict[JobFunction, JobCoroutine] = {
 
 ON_FAILURE: dict[JobFunction, Callable[..., Awaitable[None]]] = {JobFunction.PROCESS_DOCUMENT: document_failed}
 """Called, with the job's error and arguments, when a job has failed for good."""
+
+
+def read_payload(data: bytes) -> tuple[JobFunction, dict[str, Any]]:
+    """Check a payload before anything is done on its behalf.
+
+    Raises:
+        PermanentError: It is not JSON of RQ's form, or names a function that is not a job function.
+    """
+    try:
+        name, _instance, _positional, arguments = json.loads(data)
+        return JobFunction(name), dict(arguments)
+    except (ValueError, TypeError) as error:
+        raise PermanentError(
+            "The job's payload is unreadable or names a function that is not allowed. It was not run.",
+            code="invalid_payload",
+        ) from error

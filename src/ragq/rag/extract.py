@@ -42,7 +42,7 @@ class UnreadableError(Exception):
 
 def extract_pdf(path: Path, progress: Progress) -> dict[str, object]:
     """Read the text of each page; pages are set apart by a blank line."""
-    import pypdfium2  # noqa: PLC0415  (80 ms that text files need not pay)
+    import pypdfium2  # noqa: PLC0415  (only the processes that need it pay for it)
 
     with path.open("rb") as file:
         if b"%PDF-" not in file.read(1024):
@@ -143,7 +143,7 @@ def _walk_headings(text: str) -> Iterator[tuple[int, int, str]]:
     offset = _skip_front_matter(text)
     for line in text[offset:].split("\n"):
         start, offset = offset, offset + len(line) + 1
-        line = line.rstrip("\r")  # noqa: PLW2901
+        line = line.rstrip("\r")  # noqa: PLW2901  (the same line, trimmed)
         mark = _FENCE.match(line)
         if fence:
             if mark and mark["mark"].startswith(fence) and not mark["info"].strip():
@@ -191,7 +191,7 @@ def _make_progress() -> Progress:
         nonlocal told
         if done == total or time.monotonic() - told > 0.1:
             told = time.monotonic()
-            print(done, total, file=sys.stderr, flush=True)  # noqa: T201
+            print(done, total, file=sys.stderr, flush=True)  # noqa: T201  (who started it reads it)
 
     return progress
 

@@ -56,10 +56,10 @@ async def parse(
         DocumentError: The file is of no supported kind, or cannot be read; the message says what to do.
     """
     kind = check_supported(filename)
-    if not path.stat().st_size:  # noqa: ASYNC240
+    if not path.stat().st_size:  # noqa: ASYNC240  (a local temporary file)
         raise DocumentError("The file is empty.")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "ragq.rag.extract", kind, str(path.resolve())),  # noqa: ASYNC240
+        *(sys.executable, "-P", "-m", "ragq.rag.extract", kind, str(path.resolve())),  # noqa: ASYNC240  (a local temporary file)
         *(str(math.ceil(timeout_seconds)), str(memory_bytes)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -108,7 +108,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     # A pipe that still holds output stays open otherwise, and `wait` waits for it; asyncio has no public way.
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  (asyncio has no public way)
     await process.wait()
 
 

