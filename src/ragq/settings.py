@@ -53,7 +53,15 @@ class Settings(BaseSettings):
     document_deadline_seconds: Seconds = Field(3600, description="A document not ingested after this has failed.")
     job_tries: Count = Field(5, description="Runs of a job whose errors are transient, before it fails.")
     quarantine_deaths: Count = Field(2, description="Process deaths while a job ran alone, before it is quarantined.")
-    result_ttl_seconds: int = Field(86_400, ge=60, description="How long finished jobs stay readable.")
+    result_ttl_seconds: int = Field(
+        3600, ge=60, description="How long ended jobs stay in Valkey; responses are read from the archive afterwards."
+    )
+    max_queued: int = Field(
+        10_000, ge=0, description="Jobs that may wait ahead of a new one; more are refused with 429. 0: any number."
+    )
+    max_wait_seconds: float = Field(
+        300, ge=0, description="A question that would wait longer, by estimate, is refused with 429. 0: never."
+    )
     allow_unsafe_valkey: bool = Field(
         False, description="Start although Valkey could lose or evict jobs, or forbids looking (CONFIG)."
     )

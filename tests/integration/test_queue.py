@@ -48,7 +48,7 @@ async def expire_leases(queue: JobQueue) -> list[str]:
     put_back: list[str] = []
     deadline = time.monotonic() + 5
     while not put_back and time.monotonic() < deadline:
-        put_back = await queue.reap()
+        put_back = (await queue.reap()).put_back
         await asyncio.sleep(0.1)
     return put_back
 
@@ -172,7 +172,7 @@ async def test_after_a_time_without_reaping_every_lease_gets_its_time_anew(queue
     await claim(queue)
     await queue.reap()
     await asyncio.sleep(3.2)  # longer than the lease, and nobody watched
-    assert await queue.reap() == []
+    assert (await queue.reap()).put_back == []
     assert (await state(queue, "a")).status is JobStatus.STARTED
 
 

@@ -40,13 +40,18 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended: a result, or an error with its code and message."""
+    """How a job ended: a result, or an error with its code and message.
+
+    Attributes:
+        run_ms: How long this attempt ran, from which later jobs' waiting time is estimated.
+    """
 
     job_id: str
     attempt: int
     result: dict[str, Any] | None
     error: dict[str, str] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    run_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,9 @@ class Job:
 
     Attributes:
         request: What the caller asked, as the route stored it.
-        position: Place in its list, from 1, while it is queued; an estimate when jobs were canceled.
         meta: Timings and progress.
+        position: Place in its queue, from 1, while it is queued; an estimate when jobs were canceled.
+        eta_seconds: Estimated seconds until it has ended, from what jobs of its lane took lately; None when unknown.
     """
 
     id: str
@@ -70,7 +76,8 @@ class Job:
     result: dict[str, Any] | None
     error: dict[str, str] | None
     meta: dict[str, Any]
-    position: int | None
+    position: int | None = None
+    eta_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,15 @@ class Claim:
 
     jobs: list[ClaimedJob]
     drain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What a reaping did: ids put back after a death, the number of delayed jobs that were due, ids past their deadline."""
+
+    put_back: list[str]
+    delayed: int
+    late: list[str]
 
 
 def list_name(queue: QueueName, lane: Lane = Lane.DEFAULT, tenant_id: str = DEFAULT_TENANT) -> str:
@@ -128,19 +144,22 @@ def _inflate(data: bytes) -> bytes:
 
 def write_outcome(outcome: Outcome) -> tuple[Any, ...]:
     """Write an outcome as the commit script takes it."""
-    # The result as RQ's Result class reads it: base64 of JSON, or of a compressed error text.
     if outcome.error is None:
         status, name = JobStatus.FINISHED, "return_value"
-        value = base64.b64encode(json.dumps(outcome.result).encode())
+        value, error = base64.b64encode(json.dumps(outcome.result).encode()), ""
     else:
         status, name = JobStatus.FAILED, "exc_string"
-        value = base64.b64encode(zlib.compress(f"{outcome.error['code']}: {outcome.error['message']}".encode()))
-    error = "" if outcome.error is None else json.dumps(outcome.error)
-    return outcome.job_id, outcome.attempt, status, name, value, error, json.dumps(outcome.meta)
+        error, value = write_error(outcome.error)
+    return outcome.job_id, outcome.attempt, status, name, value, error, json.dumps(outcome.meta), outcome.run_ms
 
 
-def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes], served: int) -> Job:
-    """Read a job from its hash, its newest result, and the last ticket that was claimed from its list."""
+def write_error(error: dict[str, str]) -> tuple[str, bytes]:
+    """Write an error for the job's hash, and as RQ's Result class reads it."""
+    return json.dumps(error), base64.b64encode(zlib.compress(f"{error['code']}: {error['message']}".encode()))
+
+
+def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes], place: tuple[int, int] = (0, -1)) -> Job:
+    """Read a job from its hash, its newest result, and (place in its queue, ms to its end) while it has not ended."""
     status = JobStatus(fields["status"])
     started = fields.get("started_at")
     value = result.get(b"return_value") if status is JobStatus.FINISHED else None
@@ -156,7 +175,8 @@ def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes], se
         result=json.loads(base64.b64decode(value)) if value else None,
         error=json.loads(fields["error"]) if fields.get("error") else None,
         meta=json.loads(fields["meta"]) if fields.get("meta") else {},
-        position=max(1, int(fields["ticket"]) - served) if status is JobStatus.QUEUED else None,
+        position=place[0] or None,
+        eta_seconds=place[1] / 1000 if place[1] >= 0 else None,
     )
 
 

@@ -9,10 +9,9 @@ scripts compute the keys they touch.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +26,24 @@ from ragq.client.job import (
     Enqueued,
     Job,
     Outcome,
+    Reaped,
     list_name,
     read_claimed,
     read_job,
-    read_worker,
+    write_error,
     write_outcome,
 )
-from ragq.errors import ConfigurationError, UnavailableError
+from ragq.client.queue_monitor import UNAVAILABLE, QueueMonitor, translated
+from ragq.errors import ConfigurationError, OverloadedError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 SCRIPTS = Path(__file__).parent / "scripts"
-RETRY_AFTER_SECONDS = 2.0
+RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
+MISSED_DEADLINE = {"code": "deadline_exceeded", "message": "The job was not begun by its deadline: no worker was free."}
 REFETCH_SECONDS = 2.0
-UNAVAILABLE = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.BusyLoadingError,
-    exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
-    exceptions.MasterDownError,
-    OSError,
-)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except UNAVAILABLE as error:
-        raise UnavailableError(
-            f"Valkey does not take the command ({type(error).__name__}: {error}). Nothing was changed as far as "
-            "is known; the same call may be sent again.",
-            code="queue_unavailable",
-            retry_after_seconds=RETRY_AFTER_SECONDS,
-        ) from error
 
 
 class JobQueue:
@@ -85,6 +65,7 @@ class JobQueue:
             for path in SCRIPTS.glob("*.lua")
             if path.stem != "common"
         }
+        self.monitor = QueueMonitor(self._redis, self.prefix)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._done_task: asyncio.Task[None] | None = None
 
@@ -97,7 +78,7 @@ class JobQueue:
         await self._redis.aclose()
 
     async def _run(self, script: str, *arguments: Any) -> Any:
-        with _translated():
+        with translated():
             return await self._scripts[script](args=[self.prefix, *arguments])
 
     async def ping(self) -> None:
@@ -106,7 +87,7 @@ class JobQueue:
         Raises:
             UnavailableError: It does not.
         """
-        with _translated():
+        with translated():
             await self._redis.ping()
 
     async def check_server(self) -> None:
@@ -119,7 +100,7 @@ class JobQueue:
             return
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         try:
-            with _translated():
+            with translated():
                 found = {name: (await self._redis.config_get(name)).get(name) for name in wanted}
         except exceptions.ResponseError as error:
             raise ConfigurationError(
@@ -145,6 +126,8 @@ class JobQueue:
         lane: Lane = Lane.DEFAULT,
         request: dict[str, Any] | None = None,
         fingerprint: str = "",
+        archive: bool = False,
+        max_wait_seconds: float = 0,
     ) -> Enqueued:
         """Accept a job. Idempotent: an id that exists is left as it is, and found again.
 
@@ -153,6 +136,11 @@ class JobQueue:
             deadline_seconds: Seconds from now after which the job has failed, run or not.
             request: Kept beside the job for whoever reads it.
             fingerprint: Of the caller's payload, to tell a repeat from a conflict.
+            archive: Keep the job, when it has ended, until `mark_archived` lets it go.
+            max_wait_seconds: Refuse a job that would wait longer, by estimate; 0 takes any.
+
+        Raises:
+            OverloadedError: Too much is waiting; `retry_after_seconds` is when this job would have its turn.
         """
         fields = {
             "data": json.dumps([function, None, [], arguments]),
@@ -162,10 +150,18 @@ class JobQueue:
             "tenant": tenant_id,
             "request": json.dumps(request or {}),
             "fingerprint": fingerprint,
+            "archive": int(archive),
         }
         flat = [item for pair in fields.items() for item in pair]
-        name = list_name(queue, lane, tenant_id)
-        created, known = await self._run("enqueue", job_id, name, int(deadline_seconds * 1000), *flat)
+        name, limits = list_name(queue, lane, tenant_id), (self._settings.max_queued, int(max_wait_seconds * 1000))
+        created, known, retry_ms = await self._run(
+            "enqueue", job_id, name, int(deadline_seconds * 1000), *limits, *flat
+        )
+        if created < 0:
+            raise OverloadedError(
+                f"Too many jobs wait in '{name}': try again after the time that Retry-After names.",
+                retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
+            )
         return Enqueued(job_id, bool(created), known.decode())
 
     async def claim(self, worker_name: str, lanes: Iterable[tuple[str, int]], *, in_flight: int) -> Claim:
@@ -197,34 +193,68 @@ class JobQueue:
         flat = [item for id_, attempt in jobs for item in (id_, attempt, 0, 0)]
         return [bool(ok) for ok in await self._run("release", *flat)]
 
-    async def retry_later(self, job_id: str, attempt: int, *, delay_seconds: float) -> bool:
-        """Hand a job back to run again after a delay, charging a try."""
-        return bool((await self._run("release", job_id, attempt, max(1, int(delay_seconds * 1000)), 1))[0])
+    async def retry_later(self, job_id: str, attempt: int, *, delay_seconds: float, charge: bool = True) -> bool:
+        """Hand a job back to run again after a delay, charging a try or not."""
+        delay_ms = max(1, int(delay_seconds * 1000))
+        return bool((await self._run("release", job_id, attempt, delay_ms, int(charge)))[0])
 
     async def cancel(self, job_id: str, status: JobStatus = JobStatus.CANCELED) -> bool:
         """End a job for good and tell its worker; False for an unknown id, no change for an ended one."""
         return bool(await self._run("cancel", job_id, status, self._settings.result_ttl_seconds))
 
-    async def reap(self) -> list[str]:
-        """Put back jobs of silent workers and delayed jobs that are due; returns the former's ids."""
-        dead, _ = await self._run("reap", self._lease_ms, self._settings.quarantine_deaths)
-        return [id_.decode() for id_ in dead]
+    async def reap(self) -> Reaped:
+        """Put back jobs of silent workers and delayed jobs that are due; end queued ones past their deadline."""
+        limits = (self._settings.quarantine_deaths, self._settings.result_ttl_seconds)
+        dead, delayed, late = await self._run("reap", self._lease_ms, *limits, *write_error(MISSED_DEADLINE))
+        return Reaped([id_.decode() for id_ in dead], delayed, [id_.decode() for id_ in late])
+
+    async def take_turn(self, name: str, *, every_seconds: float) -> bool:
+        """Whether this process is the one to do, now, what is done once in so many seconds by all together."""
+        with translated():
+            key = f"{self.prefix}:turn:{name}"
+            return bool(await self._redis.set(key, 1, nx=True, px=int(every_seconds * 1000)))
+
+    async def unarchived(self, limit: int) -> list[Job]:
+        """Jobs that have ended and are not in the archive yet, oldest first."""
+        with translated():
+            oldest: list[Any] = await self._redis.zrange(f"{self.prefix}:unarchived", 0, limit - 1)
+            found = [id_.decode() for id_ in oldest]
+            pipeline = self._redis.pipeline(transaction=False)
+            for job_id in found:
+                pipeline.hgetall(f"{self.prefix}:job:{job_id}")
+                pipeline.xrevrange(f"{self.prefix}:results:{job_id}", count=1)
+            answers = await pipeline.execute(raise_on_error=False)
+        jobs, unreadable = [], []
+        for job_id, raw, results in zip(found, answers[::2], answers[1::2], strict=True):
+            try:
+                jobs.append(read_job(job_id, _fields(raw), results[0][1] if results else {}))
+            except (ValueError, LookupError, TypeError, AttributeError, exceptions.ResponseError):
+                unreadable.append(job_id)
+        if unreadable:
+            log.error("jobs_not_archived", jobs=unreadable, reason="their hashes in Valkey cannot be read")
+            with translated():
+                await self._redis.zrem(f"{self.prefix}:unarchived", *unreadable)
+        return jobs
+
+    async def mark_archived(self, jobs: list[Job]) -> None:
+        """Let archived jobs go from Valkey after `result_ttl_seconds`."""
+        flat = [item for job in jobs for item in (job.id, round((job.ended_at or 0) * 1000))]
+        await self._run("archived", self._settings.result_ttl_seconds, *flat)
 
     async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
         """Read a job; None when this tenant has no such job."""
-        with _translated():
+        with translated():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hgetall(f"{self.prefix}:job:{job_id}")
             pipeline.xrevrange(f"{self.prefix}:results:{job_id}", count=1)
             raw, results = await pipeline.execute()
-            # RQ's tools compress the payload and the error text, which nobody here reads.
-            fields = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
-            if fields.get("tenant") != tenant_id or "ticket" not in fields:
-                return None
-            served = 0
-            if fields["status"] == JobStatus.QUEUED:
-                served = int(await self._redis.hget(f"{self.prefix}:served", fields["origin"]) or 0)
-        return read_job(job_id, fields, results[0][1] if results else {}, served)
+        fields = _fields(raw)
+        if fields.get("tenant") != tenant_id or "ticket" not in fields:
+            return None
+        place = (0, -1)
+        if not JobStatus(fields["status"]).is_final:
+            place = await self._run("place", job_id)
+        return read_job(job_id, fields, results[0][1] if results else {}, place)
 
     async def wait(self, job_id: str, tenant_id: str, *, timeout_seconds: float) -> Job | None:
         """Wait until a job has ended; returns it as it stands then, or at the time-out."""
@@ -263,61 +293,11 @@ class JobQueue:
                 log.warning("valkey_connection_lost", error=str(error))
                 await asyncio.sleep(1)
 
-    async def register_worker(self, name: str, fields: dict[str, Any], queues: Iterable[str]) -> None:
-        """Show a worker to RQ's tools for a minute, with its lists."""
-        key = f"{self.prefix}:worker:{name}"
-        with _translated():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hset(key, mapping={field: value for field, value in fields.items() if value is not None})
-            pipeline.expire(key, 60)
-            pipeline.sadd(f"{self.prefix}:workers", key)
-            for queue in queues:
-                pipeline.sadd(f"{self.prefix}:workers:{queue}", key)
-                pipeline.sadd(f"{self.prefix}:queues", f"{self.prefix}:queue:{queue}")
-            await pipeline.execute()
-
-    async def unregister_worker(self, name: str, queues: Iterable[str]) -> None:
-        """Take a worker out of what RQ's tools show."""
-        key = f"{self.prefix}:worker:{name}"
-        with _translated():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.delete(key)
-            pipeline.srem(f"{self.prefix}:workers", key)
-            for queue in queues:
-                pipeline.srem(f"{self.prefix}:workers:{queue}", key)
-            await pipeline.execute()
-
-    async def describe(self) -> dict[str, Any]:
-        """Count the jobs of each list and name the live workers."""
-        with _translated():
-            keys = sorted(_text(key) for key in await self._redis.smembers(f"{self.prefix}:queues"))
-            names = [key.removeprefix(f"{self.prefix}:queue:") for key in keys]
-            pipeline = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipeline.llen(f"{self.prefix}:queue:{name}")
-                pipeline.zcard(f"{self.prefix}:wip:{name}")
-                pipeline.zcard(f"{self.prefix}:scheduled:{name}")
-                pipeline.zcount(f"{self.prefix}:finished:{name}", time.time(), "+inf")
-                pipeline.zcount(f"{self.prefix}:failed:{name}", time.time(), "+inf")
-            counts = await pipeline.execute()
-            workers = [await self._redis.hgetall(key) for key in await self._redis.smembers(f"{self.prefix}:workers")]
-        words = ("queued", "in_flight", "scheduled", "finished", "failed")
-        queues = [
-            {"name": name, **dict(zip(words, counts[5 * i : 5 * i + 5], strict=True))} for i, name in enumerate(names)
-        ]
-        return {
-            "queues": queues,
-            "workers": [
-                read_worker({_text(name): _text(value) for name, value in fields.items()})
-                for fields in workers
-                if fields
-            ],
-        }
-
     @property
     def _lease_ms(self) -> int:
         return int(self._settings.lease_seconds * 1000)
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _fields(raw: dict[bytes, bytes]) -> dict[str, str]:
+    # RQ's tools compress the payload and the error text, which nobody here reads.
+    return {name.decode(): value.decode(errors="replace") for name, value in raw.items()}

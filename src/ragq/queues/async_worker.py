@@ -1,8 +1,8 @@
 """The worker process: one RQ worker that holds hundreds of jobs in flight on one event loop.
 
-Four loops share it: claim takes jobs while there is room, commit stores what ended, maintain renews the
-leases and reaps, listen is woken by new jobs and told of canceled ones. Started by `rq worker` (after
-`ragq env`) or `ragq worker`, which is the same.
+Its loops share it: claim takes jobs while there is room, commit stores what ended, maintain renews the
+leases and reaps, listen is woken by new jobs and told of canceled ones, housekeeping is every process's.
+Started by `rq worker` (after `ragq env`) or `ragq worker`, which is the same.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
 import signal
 import time
 from collections import Counter
@@ -25,12 +24,15 @@ from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker
 
+from ragq import metrics
 from ragq.client.job import ClaimedJob, Outcome, lanes_of
 from ragq.client.rq_client import JobQueue
-from ragq.errors import ConfigurationError, PermanentError, RagqError, TransientError, UnavailableError
+from ragq.errors import ConfigurationError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.models import JobStatus, Lane, QueueName
-from ragq.queues.worker import FUNCTIONS, ON_FAILURE, Clients, RunningJob, read_payload
+from ragq.queues.housekeeping import guarded, reap
+from ragq.queues.perform import Retry, insist, perform
+from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
 
 log = structlog.get_logger(__name__)
@@ -39,9 +41,6 @@ CLAIM_BATCH = 100  # most jobs taken by one claim; it starts with 1 and grows as
 RESERVED = 16  # slots beyond the limit that only the priority lane may use, so that slow jobs do not block it
 IDLE_SECONDS = 1.0  # between claims when nothing wakes the worker
 MAINTENANCE_SECONDS = 1.0
-OWN_SERVICES = ("queue_unavailable", "database_unavailable", "blobs_unavailable")  # waited for until the deadline
-RETRY_BACKOFF_SECONDS = 2.0
-RETRY_BACKOFF_MAX_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -116,7 +115,7 @@ class _Runner:
         await self._until_available(self._register)
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [
-            asyncio.create_task(self._guarded(part), name=part.__name__)
+            asyncio.create_task(guarded(part), name=part.__name__)
             for part in (self._claim, self._commit, self._maintain, self._listen)
         ]
         try:
@@ -134,17 +133,6 @@ class _Runner:
         self._stopping.set()
         self._ended.set()
         self._wake.set()
-
-    async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
-        # The outermost loop of a part: whatever goes wrong is logged, and the part starts again.
-        while True:
-            try:
-                return await part()
-            except UnavailableError as error:
-                log.warning("waiting_for_service", part=part.__name__, error=error.message)
-            except Exception:
-                log.exception("worker_part_failed", part=part.__name__)
-            await asyncio.sleep(1)
 
     async def _until_available(self, call: Callable[[], Awaitable[None]]) -> None:
         while not self._stopping.is_set():
@@ -186,13 +174,15 @@ class _Runner:
         held = Counter(one.claimed.queue for one in self._in_flight.values())
         lanes: list[tuple[str, int]] = []
         for queue in self._served:
-            limit = (
-                self._settings.query_concurrency if queue is QueueName.QUERIES else self._settings.document_concurrency
-            )
+            limit = self._limit(queue)
             for lane, name in zip(Lane, lanes_of(queue), strict=True):
                 reserve = RESERVED if lane is Lane.PRIORITY and queue is QueueName.QUERIES else 0
                 lanes.append((name, max(0, min(batch, limit + reserve - held[queue]))))
         return lanes
+
+    def _limit(self, queue: QueueName) -> int:
+        is_queries = queue is QueueName.QUERIES
+        return self._settings.query_concurrency if is_queries else self._settings.document_concurrency
 
     # Run
 
@@ -200,6 +190,8 @@ class _Runner:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + job.deadline - time.monotonic()
         running = RunningJob(job.id, job.attempt, job.tenant_id, deadline, {"queued_ms": job.waited_ms})
+        metrics.ATTEMPTS.labels(job.queue).inc()
+        metrics.WAIT.labels(job.queue).observe(job.waited_ms / 1000)
         self._alone = job.alone
         if earlier := self._in_flight.get(job.id):
             earlier.task.cancel()  # this process was silent for a lease and has got its own job again
@@ -207,61 +199,15 @@ class _Runner:
         self._in_flight[job.id] = InFlight(job, running, task)
 
     async def _perform(self, job: ClaimedJob, running: RunningJob) -> None:
-        started = time.monotonic()
-        result: dict[str, Any] | None = None
-        error: RagqError | None = None
-        try:
-            function, arguments = read_payload(job.data)
-            if job.deaths_alone >= self._settings.quarantine_deaths:
-                message = f"{job.deaths_alone} workers died while they ran this job alone. It will not be run again."
-                raise PermanentError(message, code="quarantined")
-            async with asyncio.timeout_at(running.deadline):
-                result = await FUNCTIONS[function](running, self._clients, **arguments)
-        except TransientError as failure:
-            if await self._retry_later(job, failure):
-                return
-            error = failure
-        except RagqError as failure:
-            error = failure
-        except TimeoutError:
-            error = PermanentError("The job was not done by its deadline.", code="deadline_exceeded")
-        except Exception as failure:  # the outermost loop of a job: a bug must not end the worker
-            log.exception("job_crashed", job_id=job.id)
-            error = PermanentError(f"The job failed with {type(failure).__name__}. The worker's log says more.")
-        if error is not None:
-            log.warning("job_failed", job_id=job.id, code=error.code, error=error.message)
-            await self._tell_failure(job, running, error)
-        running.note(run_ms=round((time.monotonic() - started) * 1000), worker=self._name)
-        failed = None if error is None else {"code": error.code, "message": error.message}
-        self._outcomes.append(Outcome(job.id, job.attempt, result, failed, running.meta))
+        done = await perform(job, running, self._clients)
+        if isinstance(done, Retry):
+            again = partial(self._queue.retry_later, job.id, job.attempt, delay_seconds=done.delay_seconds)
+            await insist(partial(again, charge=done.charge))
+            self._forget(job.id, job.attempt)
+            return
+        running.note(worker=self._name)
+        self._outcomes.append(done)
         self._ended.set()
-
-    async def _retry_later(self, job: ClaimedJob, error: TransientError) -> bool:
-        """Hand the job back for a later try; False when it has had them all or has no time left."""
-        delay = min(RETRY_BACKOFF_MAX_SECONDS, RETRY_BACKOFF_SECONDS * 2**job.tries) * random.uniform(0.5, 1)
-        delay = max(delay, error.retry_after_seconds or 0)
-        tries_left = error.code in OWN_SERVICES or job.tries + 1 < self._settings.job_tries
-        if not tries_left or time.monotonic() + delay >= job.deadline:
-            return False
-        log.info("job_retries_later", job_id=job.id, delay_seconds=round(delay, 1), error=error.message)
-        await self._insist(lambda: self._queue.retry_later(job.id, job.attempt, delay_seconds=delay))
-        self._forget(job.id, job.attempt)
-        return True
-
-    async def _tell_failure(self, job: ClaimedJob, running: RunningJob, error: RagqError) -> None:
-        with contextlib.suppress(PermanentError):
-            function, arguments = read_payload(job.data)
-            if function in ON_FAILURE:
-                await self._insist(lambda: ON_FAILURE[function](running, self._clients, error, **arguments))
-
-    async def _insist(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Call until the service takes it: a worker does not lose what it knows in an outage."""
-        while True:
-            try:
-                return await call()
-            except TransientError as error:
-                log.warning("waiting_for_service", error=error.message)
-                await asyncio.sleep(1)
 
     def _forget(self, job_id: str, attempt: int) -> None:
         if job_id in self._in_flight and self._in_flight[job_id].claimed.attempt == attempt:
@@ -279,7 +225,7 @@ class _Runner:
             self._ended.clear()
             while self._outcomes:
                 batch = self._outcomes[:CLAIM_BATCH]
-                stored = await self._insist(partial(self._queue.commit, self._name, batch))
+                stored = await insist(partial(self._queue.commit, self._name, batch))
                 del self._outcomes[: len(batch)]
                 for outcome, ok in zip(batch, stored, strict=True):
                     self._count(outcome, stored=ok)
@@ -288,6 +234,7 @@ class _Runner:
 
     def _count(self, outcome: Outcome, *, stored: bool) -> None:
         if not stored:
+            metrics.COMMITS_REFUSED.inc()
             log.warning("commit_refused", job_id=outcome.job_id, attempt=outcome.attempt)
         elif outcome.error:
             self.failed += 1
@@ -299,8 +246,7 @@ class _Runner:
     async def _maintain(self) -> None:
         next_heartbeat = 0.0
         while True:
-            for job_id in await self._queue.reap():
-                log.warning("job_put_back", job_id=job_id, reason="its worker was silent for a whole lease")
+            await reap(self._queue)
             due = time.monotonic() >= next_heartbeat
             if due:
                 next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
@@ -325,19 +271,24 @@ class _Runner:
         one = self._in_flight.get(job_id)
         if one is None or one.task.done():
             return
+        metrics.LEASES_LOST.inc()
         log.warning("job_dropped", job_id=job_id, attempt=one.claimed.attempt, reason=reason)
         one.task.cancel()
         self._forget(job_id, one.claimed.attempt)
 
     async def _register(self) -> None:
+        held = Counter(one.claimed.queue for one in self._in_flight.values())
+        for queue in self._served:
+            metrics.IN_FLIGHT.labels(queue).set(held[queue])
         fields = self._identity | {
             "last_heartbeat": utcformat(now()),
             "state": "busy" if self._in_flight else "idle",
             "in_flight": len(self._in_flight),
             "successful_job_count": self.finished,
             "failed_job_count": self.failed,
+            "slots": " ".join(f"{queue}={self._limit(queue)}" for queue in self._served),
         }
-        await self._queue.register_worker(self._name, fields, self._lists())
+        await self._queue.monitor.register_worker(self._name, fields, self._lists())
 
     def _lists(self) -> list[str]:
         return [str(queue) for queue in self._served]
@@ -380,7 +331,7 @@ class _Runner:
         with contextlib.suppress(UnavailableError):
             if self._outcomes:
                 await self._queue.commit(self._name, self._outcomes)
-            await self._queue.unregister_worker(self._name, self._lists())
+            await self._queue.monitor.unregister_worker(self._name, self._lists())
         await self._clients.close()
         await self._queue.close()
         log.info("worker_stopped", worker=self._name, finished=self.finished, failed=self.failed)

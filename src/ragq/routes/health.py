@@ -52,5 +52,5 @@ async def show_status(context: ContextDependency, _tenant: Tenant) -> dict[str, 
         "answers": {"kind": "generated", "model": settings.llm_model}
         if settings.llm_base_url
         else {"kind": "extractive"},
-        **await context.queue.describe(),
+        **await context.queue.monitor.describe(),
     }

@@ -5,27 +5,40 @@
 local worker, lease_ms, in_flight = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local answer = {0}
 if redis.call('EXISTS', P .. ':suspended') == 1 then return answer end
+wake_due()
 
-local function start(id, name, alone)
+-- After its end a job is put back by `rq requeue` alone: it gets its whole time again.
+local function renew(id, key, deadline, created)
+    redis.call('HDEL', key, 'ended_ms', 'tries', 'deaths', 'deaths_alone', 'error')
+    redis.call('PERSIST', key)
+    redis.call('ZREM', P .. ':unarchived', id)
+    redis.call('HSET', key, 'deadline_ms', now + deadline - created, 'created_ms', now)
+    redis.call('ZADD', P .. ':deadlines', now + deadline - created, id)
+    return now + deadline - created, now
+end
+
+local function start(id, list, alone)
     local key = job_key(id)
     local job = redis.pcall('HMGET', key, 'status', 'data', 'origin', 'tenant', 'deadline_ms', 'tries', 'deaths_alone',
         'created_ms', 'ticket', 'ended_ms')
     if job.err or job[1] ~= 'queued' then return end  -- canceled, deleted or not a job: the list entry is stale
-    if job[10] then  -- put back by `rq requeue` after its end: it gets its whole time again
-        job[5] = now + job[5] - job[8]
-        redis.call('HDEL', key, 'ended_ms', 'tries', 'deaths', 'deaths_alone', 'error')
-        redis.call('PERSIST', key)
-        redis.call('HSET', key, 'deadline_ms', job[5], 'created_ms', now)
-        job[6], job[7], job[8] = 0, 0, now
+    local name, tries, deaths_alone = job[3] or list, number(job[6], 0), number(job[7], 0)
+    local deadline, created = number(job[5], now), number(job[8], now)
+    if job[10] then
+        deadline, created = renew(id, key, deadline, created)
+        tries, deaths_alone = 0, 0
     end
-    local attempt = redis.call('HINCRBY', key, 'attempt', 1)
-    redis.call('HSET', key, 'status', 'started', 'started_at', iso(now), 'last_heartbeat', iso(now),
-        'worker_name', worker, 'alone', alone)
+    local attempt = number(redis.call('HGET', key, 'attempt'), 0) + 1
+    redis.call('HSET', key, 'status', 'started', 'started_at', iso(now), 'started_ms', now, 'last_heartbeat', iso(now),
+        'worker_name', worker, 'alone', alone, 'attempt', attempt, 'origin', name)
     redis.call('ZADD', P .. ':leases', now + lease_ms, id)
-    redis.call('ZADD', P .. ':wip:' .. job[3], 'inf', id .. ':' .. attempt)
-    if job[9] then redis.call('HSET', P .. ':served', job[3], job[9]) end
-    answer[#answer + 1] = {id, attempt, job[2] or '', job[3], job[4] or '', (job[5] or now) - now, tonumber(job[6] or 0),
-        tonumber(job[7] or 0), now - (job[8] or now), alone}
+    redis.call('ZADD', P .. ':wip:' .. name, 'inf', id .. ':' .. attempt)
+    local ticket = number(job[9], 0)
+    if ticket > number(redis.call('HGET', P .. ':served', name), 0) then
+        redis.call('HSET', P .. ':served', name, ticket)
+    end
+    answer[#answer + 1] = {id, attempt, job[2] or '', name, job[4] or '', deadline - now, tries, deaths_alone,
+        now - created, alone}
     return true
 end
 
@@ -45,7 +58,7 @@ end
 -- A suspect (see reap.lua) runs alone. An idle worker takes it and nothing else; a busy one runs
 -- empty first, one worker at a time.
 for i = 5, #ARGV, 2 do
-    local solo = ARGV[i]:match('^[^.]*') .. '.solo'
+    local solo = queue_of(ARGV[i]) .. '.solo'
     if redis.call('EXISTS', P .. ':ring:' .. solo) == 1 then
         if in_flight == 0 then
             redis.call('DEL', P .. ':drain:' .. solo)

@@ -6,8 +6,11 @@
 --   P:wip:NAME *      started "ID:ATTEMPT"     P:ring:LANE      names with queued jobs, by turn
 --   P:finished|failed|canceled|scheduled:NAME *                 P:leases  id -> expiry, ms
 --   P:delayed         id -> due time, ms       P:served         name -> last ticket claimed
+--   P:deadlines       id -> deadline, ms       P:capacity       queue -> jobs its live workers hold at most
+--   P:unarchived      id -> end, ms            P:service:LANE   hash: mean_ms a job of this lane runs, jobs counted
+--   P:refused:LANE    hash: refused jobs that were told to come back (a leaking count), at what ms
 --
--- A NAME is "queue[.lane][@tenant]", a LANE its part before the "@".
+-- A NAME is "queue[.lane][@tenant]", a LANE its part before the "@", a QUEUE its part before the ".".
 local P = ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -15,6 +18,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function job_key(id) return P .. ':job:' .. id end
 local function list_key(name) return P .. ':queue:' .. name end
 local function lane_of(name) return name:match('^[^@]*') end
+local function queue_of(name) return name:match('^[^.@]*') end
+local LANES = {'.priority', '', '.flex'}  -- of a queue, in the order in which they are served
+
+-- A number of a job's hash, whatever somebody wrote there.
+local function number(text, default) return tonumber(text or nil) or default end
 
 -- Milliseconds since 1970 as the text RQ stores, e.g. 2026-01-31T23:59:59.123000Z.
 local function iso(ms)
@@ -66,10 +74,58 @@ local function owns(id, attempt)
     return job[2] == 'started', job[2], job[4]
 end
 
--- Write a final state; the job stays readable for ttl seconds.
+-- Write a final state. A job to be archived stays until that is done, any other for ttl seconds.
 local function finish(id, name, status, ttl)
-    redis.call('HSET', job_key(id), 'status', status, 'ended_at', iso(now), 'ended_ms', now)
-    redis.call('EXPIRE', job_key(id), ttl)
+    local key, results = job_key(id), P .. ':results:' .. id
+    redis.call('HSET', key, 'status', status, 'ended_at', iso(now), 'ended_ms', now)
+    redis.call('ZREM', P .. ':deadlines', id)
+    if redis.call('HGET', key, 'archive') == '1' then
+        redis.call('PERSIST', key)
+        redis.call('PERSIST', results)
+        redis.call('ZADD', P .. ':unarchived', now, id)
+    else
+        redis.call('EXPIRE', key, ttl)
+        redis.call('EXPIRE', results, ttl)
+    end
     redis.call('ZADD', P .. ':' .. (status == 'stopped' and 'canceled' or status) .. ':' .. name, math.floor(now / 1000) + ttl, id)
     redis.call('PUBLISH', P .. ':done', id)
+end
+
+-- Put delayed jobs that are due at the back of their lists; returns how many.
+local function wake_due()
+    local due = redis.call('ZRANGEBYSCORE', P .. ':delayed', '-inf', now, 'LIMIT', 0, 1000)
+    for _, id in ipairs(due) do
+        redis.call('ZREM', P .. ':delayed', id)
+        local job = redis.call('HMGET', job_key(id), 'status', 'origin')
+        if job[1] == 'scheduled' then
+            redis.call('ZREM', P .. ':scheduled:' .. job[2], id)
+            redis.call('HSET', job_key(id), 'ticket', redis.call('HINCRBY', P .. ':tickets', job[2], 1))
+            push('RPUSH', job[2], id)
+        end
+    end
+    return #due
+end
+
+-- What is claimed before the job at a place (from 1) of its list: all of the higher lanes, and of each other tenant of
+-- its own lane as many as have their turn before. Returns the number of jobs, and the ms until that place's turn: the
+-- mean run of a job in its lane, spread over all slots of the queue's workers; -1 where nothing is known of them.
+local function ahead_of(name, place)
+    local slots = number(redis.call('HGET', P .. ':capacity', queue_of(name)), 0)
+    local jobs, wait = 0, slots > 0 and 0 or -1
+    for _, suffix in ipairs(LANES) do
+        local lane = queue_of(name) .. suffix
+        local is_own = lane == lane_of(name)
+        local in_lane = is_own and place - 1 or 0
+        for _, other in ipairs(redis.call('ZRANGE', P .. ':ring:' .. lane, 0, -1)) do
+            if other ~= name then
+                local length = redis.call('LLEN', list_key(other))
+                in_lane = in_lane + (is_own and math.min(length, place) or length)
+            end
+        end
+        local mean = number(redis.call('HGET', P .. ':service:' .. lane, 'mean_ms'), -1)
+        jobs = jobs + in_lane
+        if in_lane > 0 and wait >= 0 then wait = mean < 0 and -1 or wait + in_lane * mean / slots end
+        if is_own then return jobs, wait, mean, slots end
+    end
+    return jobs, wait, -1, slots
 end

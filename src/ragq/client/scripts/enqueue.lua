@@ -1,13 +1,29 @@
 -- Accept a job once: an id that exists is left as it is.
--- ARGV: prefix, id, name, deadline ms from now, then field, value, …
--- Returns {1, fingerprint} when created, {0, fingerprint of the one there} otherwise.
-local id, name = ARGV[2], ARGV[3]
+-- ARGV: prefix, id, name, deadline ms from now, most jobs ahead, most ms of waiting (0: any), then field, value, …
+-- Returns {1 created | 0 was there | -1 refused, fingerprint of the one there, ms after which a refused one has its turn}.
+local id, name, most_jobs, most_ms = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local key = job_key(id)
 if redis.call('EXISTS', key) == 1 then
-    return {0, redis.call('HGET', key, 'fingerprint') or ''}
+    return {0, redis.call('HGET', key, 'fingerprint') or '', 0}
 end
+
+-- Those who were refused and told when to come back form a queue that nobody sees: it grows by one with each refusal
+-- and shrinks as jobs are done, so that they do not all come back at once.
+local jobs, wait, mean, slots = ahead_of(name, redis.call('LLEN', list_key(name)) + 1)
+local over_jobs = most_jobs > 0 and jobs + 1 - most_jobs or 0
+if over_jobs > 0 or (most_ms > 0 and wait > most_ms) then
+    local ms_a_job = mean > 0 and slots > 0 and mean / slots or 100
+    local refused = P .. ':refused:' .. lane_of(name)
+    local before = redis.call('HMGET', refused, 'count', 'at')
+    local count = math.max(0, number(before[1], 0) - (now - number(before[2], now)) / ms_a_job) + 1
+    redis.call('HSET', refused, 'count', count, 'at', now)
+    redis.call('EXPIRE', refused, 3600)
+    return {-1, '', math.floor(math.max(over_jobs * ms_a_job, most_ms > 0 and wait - most_ms or 0) + count * ms_a_job)}
+end
+
 redis.call('HSET', key, 'origin', name, 'created_at', iso(now), 'enqueued_at', iso(now), 'created_ms', now,
     'deadline_ms', now + ARGV[4], 'attempt', 0, 'ticket', redis.call('HINCRBY', P .. ':tickets', name, 1),
-    unpack(ARGV, 5))
+    unpack(ARGV, 7))
+redis.call('ZADD', P .. ':deadlines', now + ARGV[4], id)
 push('RPUSH', name, id)
-return {1, redis.call('HGET', key, 'fingerprint') or ''}
+return {1, redis.call('HGET', key, 'fingerprint') or '', 0}

@@ -1,10 +1,10 @@
--- Put jobs whose worker is silent back into their lists, and delayed jobs that are due.
--- Every worker calls this every second; it does the work once a second in all.
--- ARGV: prefix, lease ms, deaths alone before quarantine.
--- Returns {ids put back after a death, number of delayed jobs put back}.
-local lease_ms, quarantine_deaths = tonumber(ARGV[2]), tonumber(ARGV[3])
+-- Put jobs whose worker is silent back into their lists, wake delayed jobs, and end queued ones past their deadline.
+-- Every process calls this every second; it does the work once a second in all.
+-- ARGV: prefix, lease ms, deaths alone before quarantine, ttl seconds, error and result value of a missed deadline.
+-- Returns {ids put back after a death, number of delayed jobs put back, ids past their deadline}.
+local lease_ms, quarantine_deaths, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local last = tonumber(redis.call('GET', P .. ':reaped') or 0)
-if now - last < 900 and now >= last then return {{}, 0} end
+if now - last < 900 and now >= last then return {{}, 0, {}} end
 redis.call('SET', P .. ':reaped', now)
 
 -- Nobody could heartbeat while Valkey was away, or no one watched: give every lease its time anew.
@@ -27,7 +27,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', now, 'LI
         local alone = redis.call('HINCRBY', key, 'deaths_alone', job[4] == '1' and 1 or 0)
         local name = job[2]
         if deaths >= 2 and alone < quarantine_deaths then
-            name = name:match('^[^.@]*') .. '.solo' .. (name:match('@.*$') or '')
+            name = queue_of(name) .. '.solo' .. (name:match('@.*$') or '')
         end
         push('LPUSH', name, id)
         dead[#dead + 1] = id
@@ -36,20 +36,51 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', now, 'LI
     end
 end
 
-local due = redis.call('ZRANGEBYSCORE', P .. ':delayed', '-inf', now, 'LIMIT', 0, 1000)
-for _, id in ipairs(due) do
-    redis.call('ZREM', P .. ':delayed', id)
-    local job = redis.call('HMGET', job_key(id), 'status', 'origin')
-    if job[1] == 'scheduled' then
+local delayed = wake_due()
+
+-- A job in flight has its worker to end it, and comes back here when that one is dead.
+local late = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':deadlines', '-inf', now, 'LIMIT', 0, 1000)) do
+    local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'waiting_in')
+    if job[1] == 'queued' or job[1] == 'scheduled' then
+        if job[1] == 'queued' then redis.call('LREM', list_key(job[3]), 1, id) end
+        redis.call('ZREM', P .. ':delayed', id)
         redis.call('ZREM', P .. ':scheduled:' .. job[2], id)
-        push('RPUSH', job[2], id)
+        redis.call('HSET', job_key(id), 'error', ARGV[5])
+        redis.call('XADD', P .. ':results:' .. id, 'MAXLEN', 10, '*', 'type', 2, 'exc_string', ARGV[6])
+        finish(id, job[2], 'failed', ttl)
+        late[#late + 1] = id
+    elseif job[1] == 'started' then
+        redis.call('ZADD', P .. ':deadlines', now + lease_ms, id)
+    else
+        redis.call('ZREM', P .. ':deadlines', id)
     end
 end
+
+-- Add up what the live workers hold at most, and forget those that are gone.
+local capacity = {}
+for _, key in ipairs(redis.call('SMEMBERS', P .. ':workers')) do
+    local worker = redis.call('HMGET', key, 'slots', 'queues')
+    if worker[1] then
+        for queue, slots in worker[1]:gmatch('(%w+)=(%d+)') do capacity[queue] = (capacity[queue] or 0) + slots end
+    elseif redis.call('EXISTS', key) == 0 then
+        redis.call('SREM', P .. ':workers', key)
+    end
+end
+redis.call('DEL', P .. ':capacity')
+for queue, slots in pairs(capacity) do redis.call('HSET', P .. ':capacity', queue, slots) end
 
 -- A dashboard that requeues a job pushes it to its list only: see to it that the list has its turn.
 if math.floor(now / 10000) ~= math.floor(last / 10000) then
     for _, key in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
-        if redis.call('LLEN', key) > 0 then join_ring(key:sub(#list_key('') + 1)) end
+        local name = key:sub(#list_key('') + 1)
+        if redis.call('LLEN', key) > 0 then join_ring(name) end
+        for _, state in ipairs({'finished', 'failed', 'canceled'}) do
+            redis.call('ZREMRANGEBYSCORE', P .. ':' .. state .. ':' .. name, '-inf', math.floor(now / 1000))
+        end
+        for _, worker in ipairs(redis.call('SMEMBERS', P .. ':workers:' .. name)) do
+            if redis.call('EXISTS', worker) == 0 then redis.call('SREM', P .. ':workers:' .. name, worker) end
+        end
     end
 end
-return {dead, #due}
+return {dead, delayed, late}

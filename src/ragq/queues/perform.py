@@ -1,0 +1,122 @@
+"""Run one claimed job: its function within its deadline, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from ragq import metrics
+from ragq.client.job import ClaimedJob, Outcome
+from ragq.errors import PermanentError, RagqError, TransientError
+from ragq.models import JobFunction
+from ragq.queues.worker import FUNCTIONS, ON_FAILURE, Clients, RunningJob, read_payload
+from ragq.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+BACKOFF_SECONDS = 2.0
+BACKOFF_MAX_SECONDS = 60.0
+# Waited for until the deadline, and no try is charged: the job itself has done nothing yet that could have failed.
+AWAITED = ("queue_unavailable", "database_unavailable", "blobs_unavailable", "llm_breaker_open")
+STAGES = ("retrieve_ms", "answer_ms", "first_token_ms", "parse_ms", "embed_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Run the job again after a delay.
+
+    Attributes:
+        charge: Whether this run counts as one of the job's tries.
+    """
+
+    delay_seconds: float
+    charge: bool
+
+
+async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Outcome | Retry:
+    """Run a job to its outcome, or to the decision that it runs again later."""
+    started = time.monotonic()
+    function: JobFunction | str = "unknown"
+    result: dict[str, Any] | None = None
+    error: RagqError | None = None
+    try:
+        function, arguments = read_payload(job.data)
+        _refuse_quarantined(job, clients.settings)
+        async with asyncio.timeout_at(running.deadline):
+            result = await FUNCTIONS[function](running, clients, **arguments)
+    except TransientError as failure:
+        if retry := _plan_retry(job, failure, clients.settings):
+            metrics.RETRIES.labels(failure.code).inc()
+            log.info(
+                "job_retries_later", job_id=job.id, delay_seconds=round(retry.delay_seconds, 1), error=str(failure)
+            )
+            return retry
+        error = failure
+    except RagqError as failure:
+        error = failure
+    except TimeoutError:
+        error = PermanentError("The job was not done by its deadline.", code="deadline_exceeded")
+    except Exception as failure:  # the outermost place of a job: a bug must not end the worker
+        log.exception("job_crashed", job_id=job.id)
+        error = PermanentError(f"The job failed with {type(failure).__name__}. The worker's log says more.")
+    if error is not None:
+        log.warning("job_failed", job_id=job.id, code=error.code, error=error.message)
+        await _tell_failure(job, running, clients, error)
+    run_ms = round((time.monotonic() - started) * 1000)
+    running.note(run_ms=run_ms)
+    _measure(function, running, error)
+    failed = None if error is None else {"code": error.code, "message": error.message}
+    return Outcome(job.id, job.attempt, result, failed, running.meta, run_ms)
+
+
+def _refuse_quarantined(job: ClaimedJob, settings: Settings) -> None:
+    if job.deaths_alone >= settings.quarantine_deaths:
+        message = f"{job.deaths_alone} workers died while they ran this job alone. It will not be run again."
+        raise PermanentError(message, code="quarantined")
+
+
+def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> Retry | None:
+    """Choose when the job runs again; None when it has had all its tries or has no time left."""
+    tries, first, longest = settings.job_tries, BACKOFF_SECONDS, BACKOFF_MAX_SECONDS
+    if error.code.startswith("llm_"):
+        tries, first, longest = settings.llm_tries, settings.llm_backoff_seconds, settings.llm_backoff_max_seconds
+    is_awaited = error.code in AWAITED
+    backoff = min(longest, first * 2 ** min(job.tries, 20))
+    delay = (error.retry_after_seconds or 0) + random.uniform(0, backoff)
+    if (not is_awaited and job.tries + 1 >= tries) or time.monotonic() + delay >= job.deadline:
+        return None
+    return Retry(delay, charge=not is_awaited)
+
+
+async def _tell_failure(job: ClaimedJob, running: RunningJob, clients: Clients, error: RagqError) -> None:
+    try:
+        function, arguments = read_payload(job.data)
+    except PermanentError:
+        return
+    if function in ON_FAILURE:
+        await insist(lambda: ON_FAILURE[function](running, clients, error, **arguments))
+
+
+async def insist(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Call until the service takes it: a worker does not lose what it knows in an outage."""
+    while True:
+        try:
+            return await call()
+        except TransientError as error:
+            log.warning("waiting_for_service", error=error.message)
+            await asyncio.sleep(1)
+
+
+def _measure(function: JobFunction | str, running: RunningJob, error: RagqError | None) -> None:
+    name = function.rpartition(".")[2]
+    metrics.ENDED.labels(name, error.code if error else "finished").inc()
+    metrics.RUN.labels(name).observe(running.meta["run_ms"] / 1000)
+    for stage in STAGES:
+        if stage in running.meta:
+            metrics.STAGE.labels(stage.removesuffix("_ms")).observe(running.meta[stage] / 1000)
