@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     job_tries: Count = Field(5, description="Runs of a job whose errors are transient, before it fails.")
     quarantine_deaths: Count = Field(2, description="Process deaths while a job ran alone, before it is quarantined.")
     result_ttl_seconds: int = Field(86_400, ge=60, description="How long finished jobs stay readable.")
+    response_retention_seconds: int = Field(
+        30 * 86_400, ge=3600, description="How long the archive in PostgreSQL keeps a finished response."
+    )
     allow_unsafe_valkey: bool = Field(
         False, description="Start although Valkey could lose or evict jobs, or forbids looking (CONFIG)."
     )
