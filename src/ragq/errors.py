@@ -8,6 +8,7 @@ RagqError
     ├── InvalidRequestError the caller's input is wrong (HTTP 400)
     ├── AuthenticationError the key is missing or wrong (HTTP 401)
     ├── NotFoundError       no such thing for this tenant (HTTP 404)
+    ├── GoneError           the thing was this tenant's and has expired (HTTP 410)
     ├── ConflictError       the thing exists and differs (HTTP 409)
     ├── TooLargeError       the body is over a limit (HTTP 413)
     ├── DocumentError       the document cannot be read
@@ -94,6 +95,14 @@ class NotFoundError(PermanentError):
     status = 404
     type = "invalid_request_error"
     code = "not_found"
+
+
+class GoneError(PermanentError):
+    """The object was this tenant's, and has expired."""
+
+    status = 410
+    type = "invalid_request_error"
+    code = "expired"
 
 
 class ConflictError(PermanentError):

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     max_wait_seconds: float = Field(
         300, ge=0, description="A question that would wait longer, by estimate, is refused with 429. 0: never."
     )
+    response_retention_seconds: int = Field(
+        30 * 86_400, ge=3600, description="How long the archive in PostgreSQL keeps a finished response."
+    )
     allow_unsafe_valkey: bool = Field(
         False, description="Start although Valkey could lose or evict jobs, or forbids looking (CONFIG)."
     )

@@ -1,0 +1,99 @@
+"""The archive of finished responses in PostgreSQL, read when Valkey no longer has them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+
+from ragq.client.database import Database
+from ragq.client.job import Job
+from ragq.errors import GoneError
+from ragq.models import JobStatus
+
+EXPIRY_BATCH = 1000  # rows emptied or dropped by one statement
+TOMBSTONE_SECONDS = 365 * 86_400
+
+
+class Archive:
+    """Finished jobs by id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def store(self, jobs: list[Job]) -> None:
+        """Archive finished jobs in one statement. Idempotent: of two versions of a job the later end stays."""
+        latest = {job.id: job for job in sorted(jobs, key=_ended_at)}
+        if not latest:
+            return
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """INSERT INTO responses AS r (id, tenant_id, created_at, ended_at, job)
+                   SELECT id, tenant_id, to_timestamp(created_at), to_timestamp(ended_at), job
+                   FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[], %s::text[])
+                        AS j (id, tenant_id, created_at, ended_at, job)
+                   ORDER BY id
+                   ON CONFLICT (id) DO UPDATE
+                   SET job = excluded.job, created_at = excluded.created_at, ended_at = excluded.ended_at,
+                       archived_at = excluded.archived_at
+                   WHERE excluded.ended_at > r.ended_at AND excluded.tenant_id = r.tenant_id""",
+                [
+                    list(latest),
+                    [job.tenant_id for job in latest.values()],
+                    [job.created_at for job in latest.values()],
+                    [_ended_at(job) for job in latest.values()],
+                    [json.dumps(asdict(job)) for job in latest.values()],
+                ],
+            )
+
+    async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
+        """Read an archived job; None when this tenant has none of that id.
+
+        Raises:
+            GoneError: This tenant had it, and it has expired.
+        """
+        if "\0" in job_id:  # PostgreSQL has no such text
+            return None
+        row = await self._database.row(
+            "SELECT job FROM responses WHERE id = %(id)s AND tenant_id = %(tenant)s", id=job_id, tenant=tenant_id
+        )
+        if row is None:
+            return None
+        if row["job"] is None:
+            raise GoneError(f"The response '{job_id}' has expired and was deleted. Ask again for a new one.")
+        return _read_job(row["job"])
+
+    async def expire(self, older_than_seconds: float) -> int:
+        """Empty the jobs that ended longer ago, and forget those emptied a year ago; returns the number emptied."""
+        await self._in_batches(
+            """DELETE FROM responses WHERE id IN (
+                   SELECT id FROM responses WHERE job IS NULL AND ended_at < now() - make_interval(secs => %s)
+                   ORDER BY ended_at LIMIT %s FOR UPDATE SKIP LOCKED)""",
+            older_than_seconds + TOMBSTONE_SECONDS,
+        )
+        return await self._in_batches(
+            """UPDATE responses SET job = NULL WHERE id IN (
+                   SELECT id FROM responses WHERE job IS NOT NULL AND ended_at < now() - make_interval(secs => %s)
+                   ORDER BY ended_at LIMIT %s FOR UPDATE SKIP LOCKED)""",
+            older_than_seconds,
+        )
+
+    async def _in_batches(self, statement: str, seconds: float) -> int:
+        """Run a statement until it finds less than a batch; returns the number of rows."""
+        changed = 0
+        while True:
+            async with self._database.connection() as connection:
+                batch = (await connection.execute(statement, [seconds, EXPIRY_BATCH])).rowcount
+            changed += batch
+            if batch < EXPIRY_BATCH:
+                return changed
+
+
+def _ended_at(job: Job) -> float:
+    return job.ended_at or job.created_at  # RQ's own tools end a job without a time that we read
+
+
+def _read_job(text: str) -> Job:
+    """Read a job as it was written, perhaps by an older version with fewer or more fields."""
+    stored = json.loads(text)
+    known = {field.name: stored.get(field.name) for field in fields(Job)}
+    return Job(**known | {"status": JobStatus(stored["status"])})

@@ -1,0 +1,32 @@
+"""A real PostgreSQL, once per run of the tests; each test finds it empty."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from ragq.client.database import Database
+from ragq.embedded.services import EmbeddedServices, read_services
+from ragq.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a PostgreSQL of the tests' own answers."""
+    folder = tmp_path_factory.mktemp("p") / "data"
+    with EmbeddedServices(folder, valkey=False, postgres=True):
+        url = read_services(folder).database_url
+        assert url
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str, settings: Settings) -> AsyncIterator[Database]:
+    """A migrated database without a row of ours."""
+    database = await Database.open(settings, database_url, connections=4)
+    await database.migrate(embedding_model=settings.embedding_name)
+    async with database.connection() as connection:
+        await connection.execute("TRUNCATE files, vector_stores, responses CASCADE")
+    yield database
+    await database.close()
