@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq import __version__
+from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
 from ragq.client.rq_client import JobQueue
@@ -29,6 +31,7 @@ from ragq.errors import (
     UnavailableError,
 )
 from ragq.models import new_id
+from ragq.queues.housekeeping import keep_house
 from ragq.routes import chat, files, health, responses, vector_stores
 from ragq.routes.context import Context, refuse_unknown_parameters
 from ragq.settings import Settings
@@ -51,14 +54,16 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             database=database,
             store=Store(database),
             blobs=BlobStore(settings),
+            archive=Archive(database),
         )
         app.state.context = context
-        preparing = await _prepare(context)
+        tasks = [await _prepare(context), *keep_house(settings, context.queue, database)]
         try:
             yield
         finally:
-            preparing.cancel()
-            await asyncio.gather(preparing, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await context.database.close()
             await context.queue.close()
 
@@ -159,7 +164,8 @@ def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
 def _body(error: RagqError, status: int | None = None) -> JSONResponse:
     headers = {}
     if error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+        headers["retry-after-ms"] = str(round(error.retry_after_seconds * 1000))
     if isinstance(error, ConflictError):
         headers["x-should-retry"] = "false"
     if isinstance(error, TooLargeError):

@@ -21,6 +21,7 @@ DAY = 86_400
 def make_job(job_id: str, *, ended_days_ago: float = 0, text: str = "yes") -> Job:
     ended_at = time.time() - ended_days_ago * DAY
     return Job(
+        fingerprint="",
         id=job_id,
         tenant_id="default",
         status=JobStatus.FINISHED,

@@ -59,6 +59,7 @@ class Job:
     """A job as it stands now.
 
     Attributes:
+        fingerprint: Of the payload that made it, to tell a repeat from a conflict.
         request: What the caller asked, as the route stored it.
         meta: Timings and progress.
         position: Place in its queue, from 1, while it is queued; an estimate when jobs were canceled.
@@ -72,6 +73,7 @@ class Job:
     created_at: float
     started_at: float | None
     ended_at: float | None
+    fingerprint: str
     request: dict[str, Any]
     result: dict[str, Any] | None
     error: dict[str, str] | None
@@ -171,6 +173,7 @@ def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes], pl
         created_at=int(fields["created_ms"]) / 1000,
         started_at=_timestamp(started) if started else None,
         ended_at=int(fields["ended_ms"]) / 1000 if "ended_ms" in fields else None,
+        fingerprint=fields.get("fingerprint", ""),
         request=json.loads(fields.get("request", "{}")),
         result=json.loads(base64.b64decode(value)) if value else None,
         error=json.loads(fields["error"]) if fields.get("error") else None,

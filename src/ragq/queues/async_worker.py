@@ -30,7 +30,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.models import JobStatus, Lane, QueueName
-from ragq.queues.housekeeping import guarded, reap
+from ragq.queues.housekeeping import guarded, keep_house
 from ragq.queues.perform import Retry, insist, perform
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
@@ -115,9 +115,9 @@ class _Runner:
         await self._until_available(self._register)
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [
-            asyncio.create_task(guarded(part), name=part.__name__)
+            asyncio.create_task(guarded(part, part.__name__), name=part.__name__)
             for part in (self._claim, self._commit, self._maintain, self._listen)
-        ]
+        ] + keep_house(self._settings, self._queue, self._clients.database)
         try:
             await self._stopping.wait()
             await self._drain()
@@ -246,7 +246,6 @@ class _Runner:
     async def _maintain(self) -> None:
         next_heartbeat = 0.0
         while True:
-            await reap(self._queue)
             due = time.monotonic() >= next_heartbeat
             if due:
                 next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds

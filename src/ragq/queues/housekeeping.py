@@ -7,28 +7,52 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
 from ragq import metrics
+from ragq.client.archive_client import Archive
+from ragq.client.database import Database
 from ragq.client.rq_client import JobQueue
 from ragq.errors import UnavailableError
+from ragq.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 REAP_SECONDS = 1.0
+ARCHIVE_SECONDS = 1.0
+ARCHIVE_BATCH = 200
+EXPIRY_SECONDS = 600.0
 
 
-async def guarded(part: Callable[[], Awaitable[None]]) -> None:
+def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[asyncio.Task[None]]:
+    """Start the loops of a process; whoever started them cancels them."""
+    retention = settings.response_retention_seconds
+    parts = {
+        "reap": partial(reap_forever, queue),
+        "archive": partial(archive_forever, queue, Archive(database), retention_seconds=retention),
+    }
+    return [asyncio.create_task(guarded(part, name), name=name) for name, part in parts.items()]
+
+
+async def guarded(part: Callable[[], Awaitable[None]], name: str) -> None:
     """Run a part of a process: whatever goes wrong is logged, and the part starts again."""
     while True:
         try:
             return await part()
         except UnavailableError as error:
-            log.warning("waiting_for_service", part=part.__name__, error=error.message)
+            log.warning("waiting_for_service", part=name, error=error.message)
         except Exception:  # the outermost loop of a part
-            log.exception("worker_part_failed", part=part.__name__)
+            log.exception("part_failed", part=name)
         await asyncio.sleep(1)
+
+
+async def reap_forever(queue: JobQueue) -> None:
+    """Reap each second."""
+    while True:
+        await reap(queue)
+        await asyncio.sleep(REAP_SECONDS)
 
 
 async def reap(queue: JobQueue) -> None:
@@ -40,3 +64,21 @@ async def reap(queue: JobQueue) -> None:
         log.warning("job_late", job_id=job_id, reason="no worker began it by its deadline")
     metrics.PUT_BACK.inc(len(reaped.put_back))
     metrics.LATE.inc(len(reaped.late))
+
+
+async def archive_forever(queue: JobQueue, archive: Archive, *, retention_seconds: float) -> None:
+    """Move ended questions to PostgreSQL as they come, and empty those that are too old."""
+    while True:
+        if await queue.take_turn("archive", every_seconds=ARCHIVE_SECONDS):
+            await archive_ended(queue, archive)
+        if await queue.take_turn("expiry", every_seconds=EXPIRY_SECONDS):
+            await archive.expire(retention_seconds)
+        await asyncio.sleep(ARCHIVE_SECONDS)
+
+
+async def archive_ended(queue: JobQueue, archive: Archive) -> None:
+    """Archive what has ended; a job leaves Valkey only after PostgreSQL has it."""
+    while jobs := await queue.unarchived(ARCHIVE_BATCH):
+        await archive.store(jobs)
+        await queue.mark_archived(jobs)
+        metrics.ARCHIVED.inc(len(jobs))

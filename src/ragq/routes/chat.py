@@ -10,7 +10,7 @@ from pydantic import Field
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Query as Question
 from ragq.models import new_id
-from ragq.routes.context import Body, ContextDependency, Tenant
+from ragq.routes.context import Body, ContextDependency, Tenant, find_job
 from ragq.routes.responses import RESPONSE_PREFIX, STATUS_WORDS, ask, check_question, timing_of
 
 router = APIRouter()
@@ -44,7 +44,7 @@ async def chat(
 @router.get("/job-status")
 async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
     """Tell how far a question is, and its answer when there is one."""
-    job = await context.queue.fetch(job_id, tenant) if job_id.startswith(RESPONSE_PREFIX) else None
+    job = await find_job(context, tenant, job_id) if job_id.startswith(RESPONSE_PREFIX) else None
     if job is None:
         raise NotFoundError(f"No job found with id '{job_id[:80]}'.", param="job_id")
     status: dict[str, Any] = {"status": STATUS_WORDS[job.status], "result": None}
@@ -59,5 +59,5 @@ async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) ->
     if job.error:
         status["error"] = job.error
     if job.position:
-        status["position"] = job.position
+        status |= {"position": job.position, "eta_seconds": job.eta_seconds}
     return status

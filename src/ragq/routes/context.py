@@ -6,18 +6,22 @@ import secrets
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 
+from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
+from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Page, Store
 from ragq.errors import AuthenticationError, InvalidRequestError
 from ragq.models import DEFAULT_TENANT
 from ragq.settings import Settings
 
+POLL_SECONDS = 0.3  # when nothing is known of a job
+POLL_LIMITS_SECONDS = (0.1, 5.0)
 IGNORED_PARAMETERS = {"api-version"}  # sent by clients made for Azure
 
 
@@ -34,7 +38,24 @@ class Context:
     database: Database
     store: Store
     blobs: BlobStore
+    archive: Archive
     not_ready: str | None = "starting"
+
+
+async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
+    """Read a job, from the archive when it has left Valkey; None when this tenant has none of that id.
+
+    Raises:
+        GoneError: It has expired.
+    """
+    return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
+
+
+def pace_polling(response: Response, job: Job | None) -> None:
+    """Tell a poller to look again after half the time that the job is expected to take."""
+    seconds = POLL_SECONDS if job is None or job.eta_seconds is None else job.eta_seconds / 2
+    shortest, longest = POLL_LIMITS_SECONDS
+    response.headers["openai-poll-after-ms"] = str(round(1000 * min(max(seconds, shortest), longest)))
 
 
 class Body(BaseModel):

@@ -7,14 +7,14 @@ import json
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 
 from ragq.client.job import Enqueued, Job
 from ragq.errors import ConflictError, InvalidRequestError, NotFoundError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.models import Query as Question
-from ragq.routes.context import Body, Context, ContextDependency, Tenant
+from ragq.routes.context import Body, Context, ContextDependency, Tenant, find_job, pace_polling
 
 router = APIRouter(prefix="/v1/responses")
 
@@ -117,6 +117,7 @@ class ResponseCreate(Body):
 @router.post("")
 async def create_response(
     body: ResponseCreate,
+    response: Response,
     context: ContextDependency,
     tenant: Tenant,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
@@ -124,29 +125,31 @@ async def create_response(
     """Queue a question; answer at once with `background`, else when the job has ended."""
     question = await _question(body, context, tenant)
     fingerprint = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-    response_id = new_id(RESPONSE_PREFIX)
+    response_id, job = new_id(RESPONSE_PREFIX), None
     if idempotency_key:
         response_id = RESPONSE_PREFIX + hashlib.sha256(f"{tenant}\n{idempotency_key}".encode()).hexdigest()[:32]
-    lane = LANES.get(body.service_tier or "", Lane.DEFAULT)
-    enqueued = await ask(
-        context, tenant, response_id, question, request=_echo(body), lane=lane, fingerprint=fingerprint
-    )
-    if enqueued.fingerprint != fingerprint:
+        job = await context.archive.fetch(response_id, tenant)
+    if job is None:
+        lane = LANES.get(body.service_tier or "", Lane.DEFAULT)
+        await ask(context, tenant, response_id, question, request=_echo(body), lane=lane, fingerprint=fingerprint)
+        job = await find_job(context, tenant, response_id)
+    if job is None:
+        raise _not_found(response_id)
+    if job.fingerprint != fingerprint:
         raise ConflictError(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
-    if body.background:
-        job = await context.queue.fetch(response_id, tenant)
-    else:
-        job = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
-    if job is None:
-        raise _not_found(response_id)
+    if not body.background and not job.status.is_final:
+        job = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS) or job
+    if not job.status.is_final:
+        pace_polling(response, job)
     return render_response(job, results=bool(body.include))
 
 
 @router.get("/{response_id}")
 async def get_response(
     response_id: str,
+    response: Response,
     context: ContextDependency,
     tenant: Tenant,
     include: Annotated[list[Literal["file_search_call.results"]] | None, Query()] = None,
@@ -154,6 +157,8 @@ async def get_response(
 ) -> dict[str, Any]:
     """Show a response as it stands."""
     job = await _find(context, tenant, response_id)
+    if not job.status.is_final:
+        pace_polling(response, job)
     return render_response(
         job, results=bool(include or include_list) or SEARCH_RESULTS in (job.request.get("include") or [])
     )
@@ -207,6 +212,8 @@ async def ask(
         deadline_seconds=context.settings.query_deadline_seconds,
         request=request,
         fingerprint=fingerprint,
+        archive=True,
+        max_wait_seconds=context.settings.max_wait_seconds,
     )
 
 
@@ -258,7 +265,7 @@ def _echo(body: ResponseCreate) -> dict[str, Any]:
 
 
 async def _find(context: Context, tenant: str, response_id: str) -> Job:
-    job = await context.queue.fetch(response_id, tenant) if response_id.startswith(RESPONSE_PREFIX) else None
+    job = await find_job(context, tenant, response_id) if response_id.startswith(RESPONSE_PREFIX) else None
     if job is None:
         raise _not_found(response_id)
     return job
@@ -312,7 +319,7 @@ def render_response(job: Job, *, results: bool) -> dict[str, Any]:
         "truncation": request.get("truncation", "disabled"),
         "usage": _render_usage(answer["usage"]) if answer else None,
         "user": request.get("user"),
-        "queue": {"position": job.position},
+        "queue": {"position": job.position, "eta_seconds": job.eta_seconds},
         "timing": timing_of(job),
         "attempt": job.attempt,
     }

@@ -11,12 +11,11 @@ from ragq.client.store_client import StoreFileRecord, StoreRecord
 from ragq.errors import UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.rag.parse import check_supported
-from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.responses import Metadata, RankingOptions, check_question
 
 router = APIRouter(prefix="/v1/vector_stores")
 
-POLL_AFTER_MS = "300"  # how soon a poller should look again while a file is in progress
 SEARCH_SECONDS = 30.0
 
 AttributeValues = Annotated[
@@ -204,7 +203,7 @@ async def create_store_file(
     """Put a file into a store and start to ingest it."""
     store_id = await context.store.resolve_store(tenant, vector_store_id)
     check_supported((await context.store.get_file(tenant, body.file_id)).filename)
-    response.headers["openai-poll-after-ms"] = POLL_AFTER_MS
+    pace_polling(response, None)
     return render_store_file(await _attach(context, tenant, store_id, body))
 
 
@@ -231,8 +230,8 @@ async def get_store_file(
     record = await context.store.get_store_file(tenant, store_id, file_id)
     rendered = render_store_file(record)
     if record.status == "in_progress":
-        response.headers["openai-poll-after-ms"] = POLL_AFTER_MS
         job = await context.queue.fetch(_job_id(record), tenant)
+        pace_polling(response, job)
         rendered["progress"] = job.meta.get("progress") if job else None
     return rendered
 
