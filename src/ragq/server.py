@@ -30,9 +30,10 @@ from ragq.errors import (
     TooLargeError,
     UnavailableError,
 )
+from ragq.metrics import REQUESTS
 from ragq.models import new_id
 from ragq.queues.housekeeping import keep_house
-from ragq.routes import chat, files, health, responses, vector_stores
+from ragq.routes import chat, files, health, metrics, responses, vector_stores
 from ragq.routes.context import Context, refuse_unknown_parameters
 from ragq.settings import Settings
 
@@ -75,7 +76,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_parameters)],
     )
-    for part in (health, chat, files, vector_stores, responses):
+    for part in (health, metrics, chat, files, vector_stores, responses):
         app.include_router(part.router)
     app.add_exception_handler(RagqError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
@@ -130,6 +131,8 @@ class _Frame:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                route = getattr(scope.get("route"), "path", "unknown")
+                REQUESTS.labels(scope["method"], route, message["status"]).inc()
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 

@@ -34,6 +34,10 @@ class Settings(BaseSettings):
         None, description="Where uploaded bytes go (`file:///`, `s3://`, …). Unset: `files` in the data folder."
     )
     log_format: Literal["console", "json"] = Field("console", description="Format of log lines on standard error.")
+    metrics_host: str = Field("127.0.0.1", description="Address on which a worker shows its metrics to Prometheus.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port for that; 0 takes a free one, which `GET /metrics/targets` tells."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
 
     # Queue

@@ -195,6 +195,7 @@ def read_worker(fields: dict[str, str]) -> dict[str, Any]:
         "pid": int(fields.get("pid", 0)),
         "state": fields.get("state", ""),
         "queues": fields.get("queues", "").split(","),
+        "metrics": fields.get("metrics", ""),
         "in_flight": int(fields.get("in_flight", 0)),
         "finished": int(fields.get("successful_job_count", 0)),
         "failed": int(fields.get("failed_job_count", 0)),

@@ -21,6 +21,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from ragq import metrics
 from ragq.client.job import (
     Claim,
     Enqueued,
@@ -158,6 +159,7 @@ class JobQueue:
             "enqueue", job_id, name, int(deadline_seconds * 1000), *limits, *flat
         )
         if created < 0:
+            metrics.REFUSED.labels(queue).inc()
             raise OverloadedError(
                 f"Too many jobs wait in '{name}': try again after the time that Retry-After names.",
                 retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),

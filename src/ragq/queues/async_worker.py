@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+from prometheus_client import start_http_server
 from rq.defaults import RQ_KEY_PREFIX
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
@@ -73,6 +74,22 @@ class AsyncWorker(BaseWorker):
         return runner.finished + runner.failed > 0
 
 
+def serve_metrics(settings: Settings) -> str:
+    """Show this process' metrics to Prometheus from a thread; returns the address.
+
+    Raises:
+        ConfigurationError: The address cannot be had.
+    """
+    try:
+        server, _ = start_http_server(settings.metrics_port, addr=settings.metrics_host)
+    except OSError as error:
+        raise ConfigurationError(
+            f"RAGQ_METRICS_HOST {settings.metrics_host}, RAGQ_METRICS_PORT {settings.metrics_port}: {error.strerror}. "
+            "Workers of one machine need a port each; 0 takes a free one."
+        ) from error
+    return f"{settings.metrics_host}:{server.server_port}"
+
+
 class _Runner:
     """One run of a worker, on one event loop."""
 
@@ -111,6 +128,7 @@ class _Runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._request_stop)
         self._clients = await Clients.open(self._settings, self._database_url)
+        self._identity["metrics"] = serve_metrics(self._settings)
         await self._until_available(self._queue.check_server)
         await self._until_available(self._register)
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])

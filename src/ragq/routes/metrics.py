@@ -1,0 +1,40 @@
+"""Prometheus: this process' metrics with the queue's, and where those of the workers are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from ragq import metrics
+from ragq.models import QueueName
+from ragq.routes.context import ContextDependency, Tenant
+
+router = APIRouter(prefix="/metrics")
+
+
+@router.get("", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def show_metrics(context: ContextDependency, _tenant: Tenant) -> Response:
+    """Show the metrics of this process and the state of the queue."""
+    status = await context.queue.monitor.describe()
+    for gauge in (metrics.JOBS, metrics.OLDEST):
+        gauge.clear()
+    for queue in status["queues"]:
+        for state in ("queued", "in_flight", "scheduled"):
+            metrics.JOBS.labels(queue["name"], state).set(queue[state])
+        metrics.OLDEST.labels(queue["name"]).set(queue["oldest_seconds"] or 0)
+    for name in QueueName:
+        metrics.WORKERS.labels(name).set(sum(name in worker["queues"] for worker in status["workers"]))
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/targets")
+async def list_targets(context: ContextDependency, _tenant: Tenant) -> list[dict[str, Any]]:
+    """List the live workers' own metrics, as Prometheus' HTTP service discovery reads it."""
+    workers = (await context.queue.monitor.describe())["workers"]
+    return [
+        {"targets": [worker["metrics"]], "labels": {"worker": worker["name"], "queues": ",".join(worker["queues"])}}
+        for worker in workers
+        if worker["metrics"]
+    ]
