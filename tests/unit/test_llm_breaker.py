@@ -97,10 +97,11 @@ def test_less_than_half_of_many_calls_opens_nothing(breaker: LlmBreaker) -> None
 def test_a_call_counts_for_the_window_only(breaker: LlmBreaker, clock: Clock) -> None:
     call(breaker, DEAD, times=19)
     clock.now += 30
-    call(breaker, DEAD, times=19)
+    call(breaker, times=11)
+    call(breaker, DEAD, times=9)
     assert state_of(breaker) == "closed"
     clock.now += 29
-    call(breaker, DEAD)
+    call(breaker, DEAD, times=2)
     assert state_of(breaker) == "open"
 
 
@@ -156,8 +157,11 @@ def test_a_probe_that_is_answered_closes_it_and_empties_the_window(
     clock.now += 5
     call(breaker, outcome)
     assert state_of(breaker) == "closed"
-    call(breaker, DEAD, times=19)
+    call(breaker, times=11)
+    call(breaker, DEAD, times=9)
     assert state_of(breaker) == "closed"
+    call(breaker, DEAD, times=2)
+    assert state_of(breaker) == "open"
 
 
 @pytest.mark.parametrize("outcome", [asyncio.CancelledError(), TOO_LATE])
@@ -185,6 +189,8 @@ def test_a_probe_that_hangs_is_followed_by_another(breaker: LlmBreaker, clock: C
         assert state_of(breaker) == "closed"
     call(breaker, DEAD, times=19)
     assert state_of(breaker) == "closed"
+    call(breaker, DEAD)
+    assert state_of(breaker) == "open"
 
 
 def test_a_call_from_before_it_opened_neither_closes_it_nor_counts_later(breaker: LlmBreaker, clock: Clock) -> None:
