@@ -83,9 +83,15 @@ class Settings(BaseSettings):
     llm_first_token_timeout_seconds: Seconds = Field(30, description="Limit on waiting for the first token.")
     llm_token_gap_timeout_seconds: Seconds = Field(15, description="Limit on the gap between two tokens.")
     llm_answer_timeout_seconds: Seconds = Field(120, description="Limit on the whole answer.")
-    llm_tries: Count = Field(3, le=10, description="LLM calls for one question when the errors are transient.")
-    llm_backoff_seconds: Seconds = Field(0.5, description="First wait between those calls; doubles, with jitter.")
-    llm_backoff_max_seconds: Seconds = Field(8, description="Longest wait between those calls.")
+    llm_tries: Count = Field(3, le=10, description="Tries of a question whose LLM call failed, before it fails.")
+    llm_backoff_seconds: Seconds = Field(0.5, description="First wait of such a question; doubles, with jitter.")
+    llm_backoff_max_seconds: Seconds = Field(8, description="Longest such wait, unless the LLM asks for a longer one.")
+    llm_breaker_calls: Count = Field(
+        20,
+        description="The breaker opens when so many LLM calls, or more, ended in its window and half of them failed.",
+    )
+    llm_breaker_window_seconds: Seconds = Field(30, description="Length of the breaker's window.")
+    llm_breaker_probe_seconds: Seconds = Field(5, description="How often an open breaker lets one call through.")
     prompt_tokens: int = Field(3000, ge=200, description="Budget for the sources in the prompt, in tokens.")
     max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved for a question that names no number.")
     max_question_characters: int = Field(10_000, ge=1, description="Longest question taken.")

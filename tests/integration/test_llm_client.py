@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
 import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
 from email.utils import formatdate
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ import pytest
 
 from ragq.client.llm_client import LlmClient
 from ragq.client.llm_stream import Completion, ContextTooLongError
-from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, TransientError
+from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, TransientError, UnavailableError
 from ragq.models import Usage
 from ragq.settings import Settings
 from tests.fake_llm import Behaviour, FakeLlm, running_fake_llm
 
 KEY = "sk-canary-4711-0815"
-TRIES = 3
 PROMPT = "Question: how long does a polar night of the northern town of Tromsø last, canary prompt?"
 TEXT = "Äpfel (🍎 und 漢字) sind «gut», said the fake."
 
@@ -43,14 +41,7 @@ async def fake() -> AsyncIterator[FakeLlm]:
 
 
 def new_client(base_url: str, **changes: Any) -> LlmClient:
-    values: dict[str, Any] = {
-        "llm_base_url": base_url,
-        "llm_model": "fake",
-        "llm_api_key": KEY,
-        "llm_tries": TRIES,
-        "llm_backoff_seconds": 0.01,
-        "llm_backoff_max_seconds": 0.02,
-    }
+    values: dict[str, Any] = {"llm_base_url": base_url, "llm_model": "fake", "llm_api_key": KEY}
     return LlmClient(Settings(_env_file=None, **(values | changes)))
 
 
@@ -99,23 +90,24 @@ TRANSIENT = {
 
 
 @pytest.mark.parametrize(("behaviour", "code"), TRANSIENT.items())
-async def test_a_transient_fault_is_tried_llm_tries_times_and_then_left_to_the_queue(
+async def test_a_transient_fault_costs_one_call_and_is_left_to_the_queue(
     fake: FakeLlm, client: LlmClient, behaviour: str, code: str
 ) -> None:
     error = await error_of(client, behaviour)
     assert isinstance(error, TransientError), error
     assert error.code == code
-    assert error.retry_after_seconds is not None
-    assert fake.stats.calls == TRIES
+    assert error.retry_after_seconds == (0.01 if "retry_after" in behaviour else None)
+    assert fake.stats.calls == 1
 
 
 @pytest.mark.parametrize("behaviour", TRANSIENT)
-async def test_after_one_transient_fault_the_next_call_gives_the_whole_answer(
+async def test_after_a_transient_fault_the_next_call_gives_the_whole_answer(
     fake: FakeLlm, client: LlmClient, behaviour: str
 ) -> None:
+    await error_of(client, f"{behaviour} times=1")
     told: list[str] = []
-    completion = await client.complete(asking(f"{behaviour} times=1"), on_delta=told.append, on_restart=told.clear)
-    assert (completion.text, completion.finish_reason, completion.attempts) == (TEXT, "stop", 2)
+    completion = await client.complete(asking(f"{behaviour} times=1"), on_delta=told.append)
+    assert (completion.text, completion.finish_reason) == (TEXT, "stop")
     assert "".join(told) == TEXT
     assert fake.stats.calls == 2
 
@@ -162,40 +154,23 @@ async def test_a_prompt_over_the_context_is_told_apart(fake: FakeLlm, client: Ll
     assert fake.stats.calls == 1
 
 
-async def test_500_twice_then_200_is_an_answer(fake: FakeLlm, client: LlmClient) -> None:
-    completion = await client.complete(asking("status=500 times=2"))
-    assert (completion.text, completion.attempts, fake.stats.calls) == (TEXT, 3, 3)
-
-
-async def test_a_short_retry_after_is_waited_for(fake: FakeLlm, client: LlmClient) -> None:
-    started = time.monotonic()
-    completion = await client.complete(asking("status=429 retry_after_ms=300 times=1"))
-    assert time.monotonic() - started >= 0.3
-    assert completion.attempts == fake.stats.calls == 2
-
-
 @pytest.mark.parametrize("value", ["60", formatdate(time.time() + 61, usegmt=True)])
-async def test_a_long_retry_after_is_left_to_the_queue(fake: FakeLlm, client: LlmClient, value: str) -> None:
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_servers_retry_after_is_carried_and_not_waited_for(
+    fake: FakeLlm, client: LlmClient, status: int, value: str
+) -> None:
     started = time.monotonic()
-    error = await error_of(client, f"status=429 retry_after={value!r}")
-    assert isinstance(error, OverloadedError)
+    error = await error_of(client, f"status={status} retry_after={value!r}")
+    assert isinstance(error, OverloadedError if status == 429 else UnavailableError)
     assert error.retry_after_seconds == pytest.approx(60, abs=20)
     assert fake.stats.calls == 1
     assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize("value", ["soon", "-3", "nan", "Fri, 31 Dec 1999 23:59:59 GMT"])
-async def test_a_retry_after_without_sense_is_not_waited_for(fake: FakeLlm, client: LlmClient, value: str) -> None:
-    completion = await client.complete(asking(f"status=503 times=1 retry_after={value!r}"))
-    assert completion.attempts == fake.stats.calls == 2
-
-
-async def test_no_call_follows_that_could_not_start_before_the_deadline(fake: FakeLlm, client: LlmClient) -> None:
-    deadline = asyncio.get_running_loop().time() + 1
-    error = await error_of(client, "status=429 retry_after=3", deadline=deadline)
-    assert error.retry_after_seconds == 3
-    assert fake.stats.calls == 1
-    assert asyncio.get_running_loop().time() < deadline
+async def test_a_retry_after_without_sense_asks_for_no_wait(client: LlmClient, value: str) -> None:
+    error = await error_of(client, f"status=503 retry_after={value!r}")
+    assert not error.retry_after_seconds
 
 
 @pytest.mark.parametrize(
@@ -210,22 +185,20 @@ async def test_no_call_follows_that_could_not_start_before_the_deadline(fake: Fa
 )
 async def test_each_limit_ends_a_call(fake: FakeLlm, limit: str, behaviour: str) -> None:
     setting = f"llm_{limit}_timeout_seconds"
-    client = new_client(fake.base_url, llm_tries=2, **{setting: 0.2})
+    client = new_client(fake.base_url, **{setting: 0.2})
     started = time.monotonic()
     error = await error_of(client, behaviour)
-    assert 0.4 <= time.monotonic() - started < 2
+    assert 0.2 <= time.monotonic() - started < 2
     assert isinstance(error, TransientError)
     assert error.code == "llm_timeout"
     assert setting.upper() in error.message
-    assert fake.stats.calls == 2
+    assert fake.stats.calls == 1
     await eventually(lambda: fake.stats.in_flight == 0)
     await client.close()
 
 
 @pytest.mark.parametrize("behaviour", ["latency=30", "stall_after=2", "rate=20 tokens=1000"])
-async def test_the_deadline_ends_the_call_and_no_other_follows(
-    fake: FakeLlm, client: LlmClient, behaviour: str
-) -> None:
+async def test_the_deadline_ends_the_call(fake: FakeLlm, client: LlmClient, behaviour: str) -> None:
     started = time.monotonic()
     error = await error_of(client, behaviour, deadline=asyncio.get_running_loop().time() + 0.3)
     assert time.monotonic() - started < 1
@@ -246,13 +219,11 @@ async def test_a_connection_that_does_not_come_up_is_given_up_soon() -> None:
         for one in waiting:
             one.settimeout(0)
             one.connect_ex(server.getsockname())
-        client = new_client(
-            f"http://127.0.0.1:{server.getsockname()[1]}/v1", llm_connect_timeout_seconds=0.2, llm_tries=2
-        )
+        client = new_client(f"http://127.0.0.1:{server.getsockname()[1]}/v1", llm_connect_timeout_seconds=0.2)
         started = time.monotonic()
         error = await error_of(client, "")
         assert isinstance(error, TransientError)
-        assert 0.4 <= time.monotonic() - started < 2
+        assert 0.2 <= time.monotonic() - started < 2
         for one in waiting:
             one.close()
         await client.close()
@@ -271,7 +242,7 @@ async def test_an_endpoint_that_is_not_there_is_transient(address: str) -> None:
 async def test_an_answer_with_a_finish_reason_is_complete(fake: FakeLlm, client: LlmClient, behaviour: str) -> None:
     started = time.monotonic()
     completion = await client.complete(asking(behaviour))
-    assert (completion.text, completion.finish_reason, completion.attempts) == (TEXT, "stop", 1)
+    assert (completion.text, completion.finish_reason) == (TEXT, "stop")
     assert fake.stats.calls == 1
     assert time.monotonic() - started < 5
 
@@ -297,7 +268,7 @@ async def test_a_refused_field_is_left_out_from_then_on(fake: FakeLlm, client: L
     messages = asking(f"refuses={refused}")
     first = await client.complete(messages, max_output_tokens=5)
     second = await client.complete(messages, max_output_tokens=5)
-    assert (first.text, first.attempts, second.attempts) == (TEXT, 1, 1)
+    assert first.text == second.text == TEXT
     assert fake.stats.calls == 3
     last = fake.requests[-1]
     assert refused not in last
@@ -329,8 +300,8 @@ async def serve_raw(response: bytes) -> AsyncGenerator[str, None]:
 
 
 async def ask_raw(body: bytes, head: bytes = HEAD) -> Completion:
-    async with aclosing(serve_raw(head + body)) as servers:
-        client = new_client(await anext(servers), llm_tries=1)
+    async with contextlib.aclosing(serve_raw(head + body)) as servers:
+        client = new_client(await anext(servers))
         try:
             return await client.complete(asking())
         finally:
@@ -477,12 +448,74 @@ async def test_what_the_listener_raises_reaches_the_caller(fake: FakeLlm, client
     await eventually(lambda: fake.stats.in_flight == 0)
 
 
-async def test_a_restart_is_told_only_when_text_was_told(client: LlmClient) -> None:
-    for behaviour, expected in (("status=500", 0), ("stall_after=3 stall=0 cut_after=4", 1)):
-        told: list[str] = []
-        restart = partial(told.append, "restart")
-        await client.complete(asking(f"{behaviour} times=1 job={expected}"), on_delta=told.append, on_restart=restart)
-        assert told.count("restart") == expected
+async def test_a_dead_endpoint_costs_a_bounded_number_of_calls_until_a_probe_finds_it_healed(fake: FakeLlm) -> None:
+    client, codes = new_client(fake.base_url, llm_breaker_probe_seconds=0.5), list[str]()
+    for _ in range(20):
+        codes += [error.code for error in await asyncio.gather(*(error_of(client, "status=500") for _ in range(10)))]
+    assert 20 <= fake.stats.calls <= 30
+    assert codes.count("llm_unavailable") == fake.stats.calls
+    assert codes.count("llm_breaker_open") == 200 - fake.stats.calls
+    async with asyncio.timeout(0.5 + 0.3):
+        while client.breaker.state != "closed":
+            with contextlib.suppress(UnavailableError):
+                await client.complete(asking())
+            await asyncio.sleep(0.01)
+    assert fake.stats.calls <= 31
+    assert (await client.complete(asking())).text == TEXT
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        "status=500",
+        "body=reset",
+        "body=html",
+        "cut_after=3",
+        "error_after=3",
+        "finish=''",
+        "latency=30",
+        "stall_after=2",
+    ],
+)
+async def test_what_makes_an_endpoint_look_dead_opens_the_breaker(fake: FakeLlm, behaviour: str) -> None:
+    limits = {"llm_first_token_timeout_seconds": 0.1, "llm_token_gap_timeout_seconds": 0.1}
+    client = new_client(fake.base_url, llm_breaker_calls=3, **limits)
+    for _ in range(3):
+        assert client.breaker.state == "closed"
+        await error_of(client, behaviour)
+    assert client.breaker.state == "open"
+    error = await error_of(client, "")
+    assert isinstance(error, UnavailableError)
+    assert error.code == "llm_breaker_open"
+    assert error.retry_after_seconds == pytest.approx(5, abs=1)
+    assert fake.base_url in error.message
+    assert fake.stats.calls == 3
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    ["status=429", "status=401", "status=413", "finish=content_filter", "error_after=2 code=insufficient_quota"],
+)
+async def test_a_refusal_does_not_open_the_breaker(fake: FakeLlm, behaviour: str) -> None:
+    client = new_client(fake.base_url, llm_breaker_calls=1)
+    for _ in range(3):
+        await error_of(client, behaviour)
+    assert (client.breaker.state, fake.stats.calls) == ("closed", 3)
+    await client.close()
+
+
+async def test_neither_our_deadline_nor_a_cancellation_opens_the_breaker(fake: FakeLlm) -> None:
+    client = new_client(fake.base_url, llm_breaker_calls=1)
+    await error_of(client, "latency=30", deadline=asyncio.get_running_loop().time() + 0.1)
+    call = asyncio.create_task(client.complete(asking("latency=30")))
+    await eventually(lambda: fake.stats.in_flight == 1 and fake.stats.calls == 2)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert client.breaker.state == "closed"
+    await client.close()
 
 
 @pytest.mark.parametrize("url", [None, "", "localhost:8000/v1", "ftp://localhost/v1", "http://user:word@localhost/v1"])

@@ -1,15 +1,13 @@
-"""Ask an OpenAI-compatible LLM: the only place that retries LLM calls.
+"""Ask an OpenAI-compatible LLM, once: only the queue tries again, so that no retry holds a slot.
 
 What cannot be had is a `PermanentError` (`ContextTooLongError`: a shorter prompt would do) or a `TransientError`: the
-queue runs the job again after its `retry_after_seconds`.
+queue runs the job again, after `retry_after_seconds` if the server named any.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import random
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -18,22 +16,23 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from ragq.client.llm_breaker import LlmBreaker
 from ragq.client.llm_stream import AnswerStream, Completion, FaultError, connection_fault, read_refusal
-from ragq.errors import ConfigurationError, TransientError
+from ragq.errors import ConfigurationError, RagqError
 from ragq.settings import Settings
 
-MAX_WAIT_IN_CALL_SECONDS: Final = 5.0  # the queue waits out a longer Retry-After, without holding a slot
 MAX_QUOTED_CHARACTERS: Final = 300
 PROMPT_WINDOW: Final = 24  # so many characters of the prompt in a server's message keep that message out of ours
 SHORTEST_PROMPT: Final = 8  # a shorter one is part of many messages by chance
-
-logger = logging.getLogger(__name__)
 
 
 class LlmClient:
     """A client of one endpoint and model; one serves hundreds of calls in flight in one event loop.
 
     Proxies come from the environment (`HTTPS_PROXY`, `NO_PROXY`, …), read at the first call; `.netrc` is never read.
+
+    Attributes:
+        breaker: Refuses calls while the endpoint looks dead.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,6 +45,13 @@ class LlmClient:
         self._stream_options: dict[str, bool] | None = {"include_usage": True}
         self._output_limit = "max_tokens"
         self._session: aiohttp.ClientSession | None = None
+        self._name = f"LLM {self._model} at {self._url.with_query(None)}"
+        self.breaker = LlmBreaker(
+            self._name,
+            calls=settings.llm_breaker_calls,
+            window_seconds=settings.llm_breaker_window_seconds,
+            probe_seconds=settings.llm_breaker_probe_seconds,
+        )
 
     async def close(self) -> None:
         """Close all connections for good."""
@@ -61,9 +67,8 @@ class LlmClient:
         top_p: float | None = None,
         deadline: float | None = None,
         on_delta: Callable[[str], None] | None = None,
-        on_restart: Callable[[], None] | None = None,
     ) -> Completion:
-        """Ask until an answer is complete, with `llm_tries` calls at most.
+        """Ask for one answer, with one call.
 
         Args:
             messages: Chat messages, each with `role` and `content`.
@@ -72,25 +77,32 @@ class LlmClient:
             top_p: The same.
             deadline: When, on the event loop's clock, the answer is of no more use.
             on_delta: Told each piece of text as it arrives; what it raises ends the call and reaches the caller.
-            on_restart: Told, before another call, that the text told so far is void.
         """
-        attempt = 1
+        request = {"model": self._model, "messages": messages, "temperature": temperature, "top_p": top_p}
+        try:
+            with self.breaker.watch():
+                return await self._ask(request, max_output_tokens, deadline, on_delta)
+        except FaultError as fault:
+            raise self._error(fault, messages) from fault
+
+    async def _ask(
+        self,
+        request: dict[str, Any],
+        max_output_tokens: int | None,
+        deadline: float | None,
+        on_delta: Callable[[str], None] | None,
+    ) -> Completion:
+        """Ask, and again at once if the server refused a field that it can do without: no work was done by then."""
         while True:
-            request: dict[str, Any] = {"model": self._model, "messages": messages, "stream": True}
-            request |= {"stream_options": self._stream_options, self._output_limit: max_output_tokens}
-            request |= {"temperature": temperature, "top_p": top_p}
+            limits = {self._output_limit: max_output_tokens}
+            sent = request | limits | {"stream": True, "stream_options": self._stream_options}
             answer = AnswerStream(self._settings, deadline, on_delta)
             try:
-                await self._call({name: value for name, value in request.items() if value is not None}, answer)
-                return answer.completion(attempt, self._model)
+                await self._call({name: value for name, value in sent.items() if value is not None}, answer)
+                return answer.completion(self._model)
             except FaultError as fault:
-                if self._learns(fault, request):
-                    continue  # refused before any work was done: no try is charged
-                delay = self._delay(fault, attempt, deadline, messages)
-            if answer.is_told and on_restart:
-                on_restart()
-            await asyncio.sleep(delay)
-            attempt += 1
+                if not self._learns(fault, sent):
+                    raise
 
     async def _call(self, request: dict[str, Any], answer: AnswerStream) -> None:
         """Make one call; what goes wrong after the finish_reason does not matter."""
@@ -127,33 +139,22 @@ class LlmClient:
             proxy=None if proxy_bypass(self._url.authority) else getproxies().get(self._url.scheme),
         )
 
-    def _learns(self, fault: FaultError, request: dict[str, Any]) -> bool:
+    def _learns(self, fault: FaultError, sent: dict[str, Any]) -> bool:
         """Heed a server that does not know `stream_options`, or OpenAI's newer name of `max_tokens`."""
         if fault.code != "llm_bad_request":
             return False
-        if request["stream_options"] and "stream_options" in fault.quote:
+        if sent["stream_options"] and "stream_options" in fault.quote:
             self._stream_options = None
             return True
-        if request.get("max_tokens") and "max_completion_tokens" in fault.quote:
+        if sent.get("max_tokens") and "max_completion_tokens" in fault.quote:
             self._output_limit = "max_completion_tokens"
             return True
         return False
 
-    def _delay(self, fault: FaultError, attempt: int, deadline: float | None, messages: list[dict[str, str]]) -> float:
-        """Choose the seconds to wait before the next call; without one, raise the caller's error."""
-        settings, retry_after = self._settings, fault.retry_after or 0.0
-        where = f"LLM {self._model} at {self._url.with_query(None)}, call {attempt}"
-        error = fault.error(f"{where}: {fault.reason}{_quotable(fault.quote, self._key, messages)}.", code=fault.code)
-        if not isinstance(error, TransientError):
-            raise error from fault
-        backoff = min(settings.llm_backoff_max_seconds, settings.llm_backoff_seconds * 2 ** (attempt - 1))
-        delay = retry_after + random.uniform(0, backoff)
-        is_late = deadline is not None and asyncio.get_running_loop().time() + delay >= deadline
-        if is_late or attempt >= settings.llm_tries or retry_after > MAX_WAIT_IN_CALL_SECONDS:
-            error.retry_after_seconds = retry_after or settings.llm_backoff_max_seconds
-            raise error from fault
-        logger.info("%s Next call in %.2f s.", error, delay)
-        return delay
+    def _error(self, fault: FaultError, messages: list[dict[str, str]]) -> RagqError:
+        """Say what one call met, in an error that may be shown."""
+        message = f"{self._name}: {fault.reason}{_quotable(fault.quote, self._key, messages)}."
+        return fault.error(message, code=fault.code, retry_after_seconds=fault.retry_after)
 
 
 def _quotable(quote: str, key: str, messages: list[dict[str, str]]) -> str:

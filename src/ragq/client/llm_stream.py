@@ -55,8 +55,7 @@ class Completion:
 
     Attributes:
         finish_reason: `stop`, or `length` when the model met its output limit.
-        first_token_seconds: From the start of the successful call to its first text.
-        attempts: Calls made, the successful one included.
+        first_token_seconds: From the start of the call to its first text.
         model: The model's name as the server gives it.
     """
 
@@ -64,7 +63,6 @@ class Completion:
     finish_reason: str
     usage: Usage
     first_token_seconds: float
-    attempts: int
     model: str
 
 
@@ -92,10 +90,6 @@ class AnswerStream:
         self._usage, self._model, self._has_begun, self._has_moved = Usage(), "", False, False
         self.finish_reason = ""
 
-    @property
-    def is_told(self) -> bool:
-        return bool(self._text)
-
     def limit(self, seconds: float) -> float:
         """Start a time limit; return when the first of all limits is over."""
         now = self._time()
@@ -111,12 +105,12 @@ class AnswerStream:
         limit = "ANSWER" if now >= self._answer_end else "TOKEN_GAP" if self._has_begun else "FIRST_TOKEN"
         return FaultError(UnavailableError, "llm_timeout", f"over the limit RAGQ_LLM_{limit}_TIMEOUT_SECONDS")
 
-    def completion(self, attempts: int, model: str) -> Completion:
+    def completion(self, model: str) -> Completion:
         """Give the complete answer."""
         self._tell()
         seconds = (self._first_text_at or self._time()) - self._started
         text = "".join(self._text)
-        return Completion(text, self.finish_reason, self._usage, seconds, attempts, str(self._model or model))
+        return Completion(text, self.finish_reason, self._usage, seconds, str(self._model or model))
 
     async def read(self, content: aiohttp.StreamReader, timer: asyncio.Timeout) -> None:
         """Read the body to its end, which is not long awaited once the answer is complete."""

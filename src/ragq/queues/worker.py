@@ -119,7 +119,7 @@ async def _generate(job: RunningJob, clients: Clients, question: Query, results:
     except ContextTooLongError:
         completion, sources = await _ask_llm(job, clients, question, results, budget // 2)
     text, citations = cite(completion.text, sources)
-    job.note(first_token_ms=round(completion.first_token_seconds * 1000), llm_calls=completion.attempts)
+    job.note(first_token_ms=round(completion.first_token_seconds * 1000))
     truncated = completion.finish_reason == "length"
     return Answer(text, citations, "generated", completion.usage, truncated)
 
