@@ -79,16 +79,22 @@ class LlmBreaker:
             if turn == self._turns:
                 self._learn(failed)
 
-    def _admit(self) -> None:
-        if not self._is_open:
-            return
-        now = self._clock()
-        wait = self._next_probe_at - now
+    def check(self) -> None:
+        """Refuse, as `watch` would, without taking a probe's turn.
+
+        Raises:
+            FaultError: It is open, and no probe is due.
+        """
+        wait = self._next_probe_at - self._clock() if self._is_open else 0
         if wait > 0:
             reason = f"its circuit breaker is open, next probe in {wait:.1f} s"
             raise FaultError(UnavailableError, "llm_breaker_open", reason, retry_after=wait)
-        self._next_probe_at = now + self._probe_seconds  # by the clock, so that a lost probe blocks nothing
-        self._probes += 1
+
+    def _admit(self) -> None:
+        self.check()
+        if self._is_open:
+            self._next_probe_at = self._clock() + self._probe_seconds  # by the clock: a lost probe blocks nothing
+            self._probes += 1
 
     def _learn(self, failed: bool | None) -> None:
         if self._is_open:

@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from ragq import metrics
 from ragq.client.llm_breaker import LlmBreaker
 from ragq.client.llm_stream import AnswerStream, Completion, FaultError, connection_fault, read_refusal
 from ragq.errors import ConfigurationError, RagqError
@@ -52,6 +53,7 @@ class LlmClient:
             window_seconds=settings.llm_breaker_window_seconds,
             probe_seconds=settings.llm_breaker_probe_seconds,
         )
+        metrics.LLM_BREAKER.set_function(lambda: {"closed": 0, "half_open": 0.5, "open": 1}[self.breaker.state])
 
     async def close(self) -> None:
         """Close all connections for good."""
@@ -81,9 +83,23 @@ class LlmClient:
         request = {"model": self._model, "messages": messages, "temperature": temperature, "top_p": top_p}
         try:
             with self.breaker.watch():
-                return await self._ask(request, max_output_tokens, deadline, on_delta)
+                completion = await self._ask(request, max_output_tokens, deadline, on_delta)
         except FaultError as fault:
+            metrics.LLM_CALLS.labels(fault.code).inc()
             raise self._error(fault, messages) from fault
+        metrics.LLM_CALLS.labels("ok").inc()
+        return completion
+
+    def check(self) -> None:
+        """Find out, before any work, whether a call would be refused.
+
+        Raises:
+            UnavailableError: The circuit breaker is open; `retry_after_seconds` is the time to its next probe.
+        """
+        try:
+            self.breaker.check()
+        except FaultError as fault:
+            raise self._error(fault, []) from fault
 
     async def _ask(
         self,

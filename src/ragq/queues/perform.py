@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 BACKOFF_SECONDS = 2.0
 BACKOFF_MAX_SECONDS = 60.0
+AWAITED_BACKOFF_MAX_SECONDS = 8.0
 # Waited for until the deadline, and no try is charged: the job itself has done nothing yet that could have failed.
 AWAITED = ("queue_unavailable", "database_unavailable", "blobs_unavailable", "llm_breaker_open")
 STAGES = ("retrieve_ms", "answer_ms", "first_token_ms", "parse_ms", "embed_ms")
@@ -87,7 +88,9 @@ def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> R
     if error.code.startswith("llm_"):
         tries, first, longest = settings.llm_tries, settings.llm_backoff_seconds, settings.llm_backoff_max_seconds
     is_awaited = error.code in AWAITED
-    backoff = min(longest, first * 2 ** min(job.tries, 20))
+    if is_awaited:
+        longest = AWAITED_BACKOFF_MAX_SECONDS
+    backoff = min(longest, first * 2 ** min(job.attempt if is_awaited else job.tries, 20))
     delay = (error.retry_after_seconds or 0) + random.uniform(0, backoff)
     if (not is_awaited and job.tries + 1 >= tries) or time.monotonic() + delay >= job.deadline:
         return None

@@ -91,6 +91,8 @@ class RunningJob:
 async def process_query(job: RunningJob, clients: Clients, *, query: dict[str, Any]) -> dict[str, Any]:
     """Answer a question from the tenant's documents, with citations."""
     question = Query(**query)
+    if clients.llm:
+        clients.llm.check()
     started = time.monotonic()
     results = await _retrieve(job, clients, question)
     job.note(retrieve_ms=_ms_since(started))
