@@ -1,4 +1,4 @@
-"""The `ragq` command."""
+"""The `ragq` command. Each of its commands imports what it alone needs, so that none waits for the others' libraries."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import shlex
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ragq import __version__, demo
-from ragq.client.api_client import ApiClient
+from ragq import __version__
 from ragq.errors import ConfigurationError, DocumentError, RagqError
 from ragq.logs import configure_logging
-from ragq.main import RQ_WORKER, join_services, serve, worker_variables
 from ragq.models import QueueName
-from ragq.rag.parse import SUPPORTED_EXTENSIONS
 from ragq.settings import Settings, read_settings
-from ragq.up import Fleet, migrate
+
+if TYPE_CHECKING:
+    from ragq.client.api_client import ApiClient
 
 T = TypeVar("T")
 
@@ -68,6 +67,8 @@ port_option = click.option("--port", type=click.IntRange(0, 65535), help="Port t
 @click.option("--document-workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Document workers.")
 def up(host: str | None, port: int | None, data_dir: Path | None, query_workers: int, document_workers: int) -> None:
     """Start everything: Valkey and PostgreSQL where none is configured, the API and workers."""
+    from ragq.up import Fleet
+
     settings = _settings(host=host, port=port, data_dir=data_dir)
     with Fleet(settings, query_workers=query_workers, document_workers=document_workers) as fleet:
         fleet.start()
@@ -82,6 +83,9 @@ def up(host: str | None, port: int | None, data_dir: Path | None, query_workers:
 @click.option("--fd", type=int, hidden=True, help="A listening socket to inherit.")
 def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd: int | None) -> None:
     """Serve the API alone."""
+    from ragq.environment import join_services
+    from ragq.main import serve
+
     serve(join_services(_settings(host=host, port=port, data_dir=data_dir)), fd=fd)
 
 
@@ -91,16 +95,22 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 @click.option("--burst", is_flag=True, help="Stop when no job is left.")
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     """Work on QUEUES (all of them by default), as `rq worker` does after `ragq env`."""
-    variables = worker_variables(join_services(_settings(data_dir=data_dir)))
-    options = ["--burst"] if burst else []
-    # This very process becomes the bare `rq worker`: there is one road into the worker.
-    os.execve(sys.executable, [*RQ_WORKER, *options, *(queues or QueueName)], os.environ | variables)  # noqa: S606  (no shell is meant)
+    from ragq.environment import join_services, worker_variables
+
+    os.environ |= worker_variables(join_services(_settings(data_dir=data_dir)))
+    read_settings.cache_clear()
+    # RQ reads the environment when it is imported. There is one road into the worker: its own command.
+    from rq.cli.cli import main as rq
+
+    rq(["worker", *(["--burst"] if burst else []), *(queues or QueueName)], prog_name="rq")
 
 
 @main.command()
 @data_dir_option
 def env(data_dir: Path | None) -> None:
     """Print what a bare `rq worker` or `rq info` needs: eval "$(ragq env)"."""
+    from ragq.environment import join_services, worker_variables
+
     for name, value in worker_variables(join_services(_settings(data_dir=data_dir))).items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
@@ -109,6 +119,9 @@ def env(data_dir: Path | None) -> None:
 @data_dir_option
 def migrate_command(data_dir: Path | None) -> None:
     """Bring the database's schema up to date; `up` and `serve` do it too."""
+    from ragq.environment import join_services
+    from ragq.up import migrate
+
     asyncio.run(migrate(join_services(_settings(data_dir=data_dir))))
 
 
@@ -117,7 +130,9 @@ def migrate_command(data_dir: Path | None) -> None:
 @url_option
 def ingest(paths: tuple[Path, ...], url: str | None) -> None:
     """Ingest files and folders into the default store."""
-    files = _find_files(paths)
+    from ragq.rag.parse import SUPPORTED_EXTENSIONS
+
+    files = _find_files(paths, set(SUPPORTED_EXTENSIONS))
     if not files:
         raise ConfigurationError(f"No document found there. These are read: {', '.join(sorted(SUPPORTED_EXTENSIONS))}.")
     failures = _run(_ingest(_client(url), files))
@@ -128,7 +143,7 @@ def ingest(paths: tuple[Path, ...], url: str | None) -> None:
         sys.exit(1)
 
 
-def _find_files(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
+def _find_files(paths: tuple[Path, ...], extensions: set[str]) -> list[tuple[Path, str]]:
     """Pair each file with its name in the store: its path, from the name of the folder that was given."""
     found: list[tuple[Path, str]] = []
     for path in (path.resolve() for path in paths):
@@ -137,7 +152,7 @@ def _find_files(paths: tuple[Path, ...]) -> list[tuple[Path, str]]:
         found += [
             (file, file.relative_to(path.parent).as_posix())
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in SUPPORTED_EXTENSIONS and file.is_file()
+            if file.suffix.lower() in extensions and file.is_file()
         ]
     return found
 
@@ -178,6 +193,8 @@ def ask(question: str, url: str | None, as_json: bool) -> None:
         async with _client(url) as client:
             return await client.ask(question)
 
+    from ragq import demo
+
     response = _run(run())
     click.echo(json.dumps(response, indent=2, ensure_ascii=False) if as_json else demo.format_response(response))
     if response["status"] not in ("completed", "incomplete"):
@@ -194,6 +211,8 @@ def status(url: str | None, as_json: bool) -> None:
         async with _client(url) as client:
             return await client.call("GET", "/status")
 
+    from ragq import demo
+
     shown = _run(run())
     click.echo(json.dumps(shown, indent=2) if as_json else demo.format_status(shown))
 
@@ -204,10 +223,14 @@ def status(url: str | None, as_json: bool) -> None:
 @click.option("--exit", "exits", is_flag=True, help="Stop when the questions are answered.")
 def demo_command(port: int | None, data_dir: Path | None, exits: bool) -> None:
     """Ingest ragq's own handbook and ask it several questions at the same time."""
+    from ragq import demo
+
     demo.run(_settings(port=port, data_dir=data_dir), temporary=data_dir is None, exits=exits)
 
 
 def _client(url: str | None) -> ApiClient:
+    from ragq.client.api_client import ApiClient
+
     settings = _settings(url=url)
     return ApiClient(settings.url, settings.api_key.get_secret_value() if settings.api_key else None)
 

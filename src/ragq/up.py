@@ -19,8 +19,9 @@ from pydantic import SecretStr
 from ragq.client.api_client import ApiClient
 from ragq.client.database import Database
 from ragq.embedded.services import EmbeddedServices
+from ragq.environment import RQ_WORKER, worker_variables
 from ragq.errors import ConfigurationError, RagqError
-from ragq.main import RQ_WORKER, check_exposure, worker_variables
+from ragq.main import check_exposure
 from ragq.models import QueueName
 from ragq.settings import Settings
 

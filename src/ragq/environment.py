@@ -1,0 +1,46 @@
+"""What a process needs to know to join a ragq that runs: settings filled in, and the environment of a worker."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import SecretStr
+
+from ragq.embedded.services import read_services
+from ragq.errors import ConfigurationError
+from ragq.settings import Settings
+
+RQ_WORKER = [sys.executable, "-m", "rq.cli", "worker"]
+
+
+def join_services(settings: Settings) -> Settings:
+    """Fill in the addresses that are not configured with those of the `ragq up` that runs in the data folder.
+
+    Raises:
+        ConfigurationError: None runs there.
+    """
+    missing = [name for name in ("valkey_url", "database_url") if getattr(settings, name) is None]
+    if not missing:
+        return settings
+    services = read_services(settings.data_dir)
+    found = {name: getattr(services, name) for name in missing}
+    if None in found.values():
+        raise ConfigurationError("RAGQ_VALKEY_URL and RAGQ_DATABASE_URL: set those that `ragq up` was given, here too.")
+    return settings.model_copy(update={name: SecretStr(url) for name, url in found.items()})
+
+
+def worker_variables(settings: Settings) -> dict[str, str]:
+    """What the environment of a bare `rq worker` or `rq info` must hold to work on our queues."""
+    assert settings.valkey_url
+    assert settings.database_url
+    valkey_url = settings.valkey_url.get_secret_value()
+    return {
+        "RQ_REDIS_URL": valkey_url,
+        "RQ_KEY_PREFIX": settings.key_prefix,
+        "RQ_WORKER_CLASS": "ragq.queues.async_worker.AsyncWorker",
+        "RQ_CONFIG": "ragq.queues",
+        "RAGQ_KEY_PREFIX": settings.key_prefix,
+        "RAGQ_VALKEY_URL": valkey_url,
+        "RAGQ_DATABASE_URL": settings.database_url.get_secret_value(),
+        "RAGQ_DATA_DIR": str(settings.data_dir.resolve()),
+    }
