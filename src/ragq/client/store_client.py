@@ -94,6 +94,8 @@ _STORE_FILE = """
     FROM vector_store_files v JOIN files f ON f.id = v.file_id
     WHERE v.tenant_id = %(tenant)s
 """
+_POISON_REASON = """p.reason || ' These bytes are not tried again. To allow it: ragq doctor --forgive ' || p.sha256
+    || ', then put the file into the store again.'"""
 _FILE = "SELECT id, filename, purpose, bytes, sha256, created_at FROM files WHERE tenant_id = %(tenant)s"
 
 
@@ -181,6 +183,22 @@ class Store:
         async with self._byte_locks, self._database.connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [sha256])
             yield
+
+    async def find_poison(self, sha256: str) -> str | None:
+        """Say why these bytes must not be read again, and how to allow it; None when they may."""
+        query = f"SELECT {_POISON_REASON} AS reason FROM poison p WHERE sha256 = %(sha256)s"  # noqa: S608  (a constant)
+        row = await self._database.row(query, sha256=sha256)
+        return str(row["reason"]) if row else None
+
+    async def forgive_poison(self, sha256: str) -> None:
+        """Allow bytes to be read again.
+
+        Raises:
+            NotFoundError: They are not poison.
+        """
+        row = await self._database.row("DELETE FROM poison WHERE sha256 = %(sha256)s RETURNING sha256", sha256=sha256)
+        if row is None:
+            raise NotFoundError(f"No poisonous bytes of the SHA-256 '{sha256[:80]}' are known: nothing to forgive.")
 
     # Vector stores
 
@@ -282,22 +300,27 @@ class Store:
         chunk_overlap_tokens: int | None = None,
         replace_same_name: bool = False,
     ) -> StoreFileRecord:
-        """Put a file into a store, to be ingested; one that is there stays unless it failed or its chunking differs."""
+        """Put a file into a store, to be ingested; one that is there stays unless it failed or its chunking differs.
+
+        A file of poisonous bytes has failed at once.
+        """
         await self._database.row(
-            """INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
-                                                    chunk_overlap_tokens, replace_same_name)
-               SELECT s.id, f.id, %(tenant)s, %(attributes)s, %(size)s, %(overlap)s, %(replace)s
-               FROM vector_stores s, files f
+            f"""INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
+                                                    chunk_overlap_tokens, replace_same_name, status, error_code,
+                                                    error_message)
+               SELECT s.id, f.id, %(tenant)s, %(attributes)s, %(size)s, %(overlap)s, %(replace)s,
+                      CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {_POISON_REASON}
+               FROM vector_stores s, files f LEFT JOIN poison p USING (sha256)
                WHERE s.tenant_id = %(tenant)s AND s.id = %(store)s AND f.tenant_id = %(tenant)s AND f.id = %(file)s
                ON CONFLICT (vector_store_id, file_id) DO UPDATE
-               SET status = 'in_progress', error_code = NULL, error_message = NULL, generation = v.generation + 1, attempt = 0,
-                   created_at = clock_timestamp(),
+               SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
+                   generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
                    max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
                    attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
                WHERE v.status IN ('failed', 'cancelled')
                   OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
                      IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
-               RETURNING file_id""",
+               RETURNING file_id""",  # noqa: S608  (a constant)
             tenant=tenant_id,
             store=store_id,
             file=file_id,
