@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import time
+import asyncio
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ragq.client.store_client import StoreFileRecord
 from ragq.errors import DocumentError, NotFoundError, PermanentError, PoisonError, RagqError
-from ragq.queues.worker import Clients, RunningJob, document_failed, process_document
-
-TENANT = "default"
-
-
-async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store: str | None = None) -> StoreFileRecord:
-    """Upload words and put them into a store, as the routes do, but queue nothing."""
-    data = text.encode()
-    sha256 = hashlib.sha256(data).hexdigest()
-    await clients.blobs.put(sha256, io.BytesIO(data))
-    file = await clients.store.create_file(
-        TENANT, filename=filename, purpose="assistants", size=len(data), sha256=sha256
-    )
-    store = store or await clients.store.default_store(TENANT)
-    return await clients.store.attach_file(TENANT, store, file.id, attributes={})
-
-
-async def look(clients: Clients, record: StoreFileRecord) -> StoreFileRecord:
-    return await clients.store.get_store_file(TENANT, record.vector_store_id, record.file_id)
-
-
-def job_of(record: StoreFileRecord, attempt: int = 1) -> RunningJob:
-    return RunningJob(
-        f"{record.vector_store_id}-{record.file_id}-{record.generation}", attempt, TENANT, time.monotonic()
-    )
-
-
-def arguments_of(record: StoreFileRecord) -> dict[str, str | int]:
-    return {"vector_store_id": record.vector_store_id, "file_id": record.file_id, "generation": record.generation}
-
-
-async def ingest(clients: Clients, record: StoreFileRecord, attempt: int = 1) -> str:
-    done = await process_document(job_of(record, attempt), clients, **arguments_of(record))  # type: ignore[arg-type]
-    return str(done["status"])
-
-
-async def fail(clients: Clients, record: StoreFileRecord, error: RagqError, attempt: int = 1) -> None:
-    await document_failed(job_of(record, attempt), clients, error, **arguments_of(record))  # type: ignore[arg-type]
-
+from ragq.models import Chunk, ParsedDocument
+from ragq.queues.worker import Clients
+from ragq.rag.parse import parse
+from tests.ingests import TENANT, attach, count_chunks, fail, ingest, look
 
 QUARANTINED = PermanentError("2 workers died while they ran this job alone.", code="quarantined")
 CRASHED = PoisonError("The file crashed the parser (SIGSEGV).")
@@ -120,3 +85,79 @@ async def test_a_reason_with_characters_that_postgresql_refuses_is_recorded(clie
     record = await attach(clients, "words")
     await fail(clients, record, DocumentError("Page \0 of \ud800 is damaged."))
     assert (await look(clients, record)).error_message == "Page   of ? is damaged."
+
+
+async def complete(clients: Clients, record: StoreFileRecord, attempt: int, text: str) -> bool:
+    """Take the last step of an ingest alone."""
+    chunks = [Chunk(text, 0, len(text), None, None, 3)]
+    vectors = np.eye(1, clients.settings.embedding_dimensions, dtype=np.float32)
+    return await clients.chunks.complete_ingest(record, attempt, ParsedDocument(text), chunks, vectors)
+
+
+async def begin(clients: Clients, record: StoreFileRecord, attempt: int) -> bool:
+    return await clients.chunks.begin_ingest(TENANT, record.vector_store_id, record.file_id, record.generation, attempt)
+
+
+async def test_a_delete_wins_over_an_ingest_that_runs(clients: Clients) -> None:
+    record = await attach(clients, "words")
+    assert await begin(clients, record, 1)
+    await clients.store.detach_file(TENANT, record.vector_store_id, record.file_id)
+    assert not await complete(clients, record, 1, "words")
+    assert await count_chunks(clients) == 0
+    with pytest.raises(NotFoundError):
+        await look(clients, record)
+
+
+async def test_a_delete_of_the_file_in_the_middle_of_the_real_ingest_leaves_nothing(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await attach(clients, "Words of a file that is deleted while it is read.")
+
+    async def parse_and_delete(*args: Any, **kwargs: Any) -> ParsedDocument:
+        document = await parse(*args, **kwargs)
+        await clients.store.delete_file(TENANT, record.file_id)
+        return document
+
+    monkeypatch.setattr("ragq.queues.worker.parse", parse_and_delete)
+    assert await ingest(clients, record) == "superseded"
+    assert await count_chunks(clients) == 0
+
+
+async def test_an_older_attempt_can_neither_complete_nor_fail_nor_begin_again(clients: Clients) -> None:
+    record = await attach(clients, "words")
+    assert await begin(clients, record, 1)
+    assert await begin(clients, record, 2)
+    assert not await complete(clients, record, 1, "late")
+    await fail(clients, record, DocumentError("late"), attempt=1)
+    assert not await begin(clients, record, 1)
+    assert (await look(clients, record)).status == "in_progress"
+    assert await complete(clients, record, 2, "words")
+    assert await clients.store.get_text(TENANT, record.vector_store_id, record.file_id) == "words"
+
+
+async def test_an_older_generation_can_neither_complete_nor_fail(clients: Clients) -> None:
+    record = await attach(clients, "words")
+    assert await begin(clients, record, 1)
+    where = (TENANT, record.vector_store_id, record.file_id)
+    assert await clients.chunks.restart_ingest(*where, record.generation) == record.generation + 1
+    assert await clients.chunks.restart_ingest(*where, record.generation) is None
+    assert not await complete(clients, record, 1, "late")
+    await fail(clients, record, DocumentError("late"))
+    found = await look(clients, record)
+    assert (found.status, found.generation, found.attempt) == ("in_progress", record.generation + 1, 0)
+
+
+async def test_a_completed_ingest_is_not_restarted(clients: Clients) -> None:
+    record = await attach(clients, "words")
+    assert await ingest(clients, record) == "completed"
+    where = (TENANT, record.vector_store_id, record.file_id)
+    assert await clients.chunks.restart_ingest(*where, record.generation) is None
+
+
+async def test_the_same_file_twice_is_one_copy(clients: Clients) -> None:
+    text = "The lighthouse of Quorra is 61 metres tall."
+    first, second = await asyncio.gather(attach(clients, text), attach(clients, text))
+    assert (first.file_id, first.generation) == (second.file_id, second.generation)
+    outcomes = await asyncio.gather(ingest(clients, first, 1), ingest(clients, second, 2))
+    assert outcomes.count("completed") == 1
+    assert await count_chunks(clients) == 1

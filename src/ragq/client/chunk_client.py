@@ -85,6 +85,20 @@ class Chunks:
         )
         return row is not None
 
+    async def restart_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int) -> int | None:
+        """Begin an ingest that is in progress anew; returns its new generation, or None if it is no longer this one."""
+        row = await self._database.row(
+            """UPDATE vector_store_files SET generation = generation + 1, attempt = 0
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND generation = %(generation)s AND status = 'in_progress'
+               RETURNING generation""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            generation=generation,
+        )
+        return None if row is None else int(row["generation"])
+
     async def complete_ingest(
         self, record: StoreFileRecord, attempt: int, document: ParsedDocument, chunks: list[Chunk], vectors: Vector
     ) -> bool:

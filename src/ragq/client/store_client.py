@@ -1,6 +1,6 @@
 """The catalogue in PostgreSQL: files, vector stores, and which file is in which store.
 
-Every method takes the tenant and sees that tenant's rows alone.
+A method that takes the tenant sees that tenant's rows alone. The others are for the service itself, not for routes.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class StoreRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoreFileRecord:
-    """A file in a store; `generation` counts its ingests."""
+    """A file in a store; `generation` counts its ingests, `attempt` is the last attempt that began this one."""
 
+    tenant_id: str
     vector_store_id: str
     file_id: str
     filename: str
@@ -64,6 +65,7 @@ class StoreFileRecord:
     max_chunk_tokens: int | None
     chunk_overlap_tokens: int | None
     generation: int
+    attempt: int
     chunk_count: int
     usage_bytes: int
     created_at: datetime
@@ -88,12 +90,13 @@ _STORE = """
     FROM vector_stores s LEFT JOIN vector_store_files f ON f.vector_store_id = s.id
     WHERE s.tenant_id = %(tenant)s
 """
-_STORE_FILE = """
-    SELECT v.vector_store_id, v.file_id, f.filename, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
-           v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.chunk_count, v.usage_bytes, v.created_at
+_ANY_STORE_FILE = """
+    SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
+           v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.attempt, v.chunk_count, v.usage_bytes,
+           v.created_at
     FROM vector_store_files v JOIN files f ON f.id = v.file_id
-    WHERE v.tenant_id = %(tenant)s
 """
+_STORE_FILE = _ANY_STORE_FILE + "WHERE v.tenant_id = %(tenant)s"
 _POISON_REASON = """p.reason || ' These bytes are not tried again. To allow it: ragq doctor --forgive ' || p.sha256
     || ', then put the file into the store again.'"""
 _FILE = "SELECT id, filename, purpose, bytes, sha256, created_at FROM files WHERE tenant_id = %(tenant)s"
@@ -348,6 +351,31 @@ class Store:
         query = _STORE_FILE + " AND v.vector_store_id = %(store)s" + (" AND v.status = %(status)s" if status else "")
         return await self._page(
             StoreFileRecord, query, page, "vector_store_files", tenant=tenant_id, store=store_id, status=status
+        )
+
+    async def list_unfinished(
+        self, older_than_seconds: float, *, limit: int, after: StoreFileRecord | None = None
+    ) -> list[StoreFileRecord]:
+        """List files of all tenants that have been in progress for so long, oldest first.
+
+        Args:
+            after: The last file of the page before.
+        """
+        query = (
+            _ANY_STORE_FILE + "WHERE v.status = 'in_progress' AND v.created_at < now() - make_interval(secs => %(age)s)"
+        )
+        if after:
+            query += (
+                " AND (v.created_at, v.vector_store_id, v.file_id) > (%(after_time)s, %(after_store)s, %(after_file)s)"
+            )
+        return await self._database.records(
+            StoreFileRecord,
+            query + " ORDER BY v.created_at, v.vector_store_id, v.file_id LIMIT %(limit)s",
+            age=older_than_seconds,
+            limit=limit,
+            after_time=after and after.created_at,
+            after_store=after and after.vector_store_id,
+            after_file=after and after.file_id,
         )
 
     async def set_attributes(
