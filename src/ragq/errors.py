@@ -12,6 +12,7 @@ RagqError
     ├── ConflictError       the thing exists and differs (HTTP 409)
     ├── TooLargeError       the body is over a limit (HTTP 413)
     ├── DocumentError       the document cannot be read
+    │   └── PoisonError     reading it crashed, or broke a limit: these bytes are not tried again
     └── ConfigurationError  a setting is wrong: the process refuses to start
 """
 
@@ -127,6 +128,10 @@ class DocumentError(PermanentError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_file"
+
+
+class PoisonError(DocumentError):
+    """Reading a document crashed the parser or broke a limit on time, memory or output."""
 
 
 class ConfigurationError(PermanentError):

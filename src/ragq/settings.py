@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         "english", pattern=r"^[a-z_]+$", description="PostgreSQL text search configuration for the full text."
     )
     max_file_bytes: int = Field(100_000_000, ge=1, description="Largest file taken.")
-    parse_timeout_seconds: Seconds = Field(60, description="Limit on reading one document, wall clock and CPU.")
+    parse_timeout_seconds: Seconds = Field(30, description="Limit on reading one document, wall clock and CPU.")
     parse_memory_bytes: int = Field(1 << 30, ge=1 << 27, description="Memory limit of the reading process.")
 
     @property

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from ragq.client.database import Database
 from ragq.embedded.services import EmbeddedServices, read_services
+from ragq.queues.worker import Clients
 from ragq.settings import Settings
 
 
@@ -27,6 +29,15 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
     database = await Database.open(settings, database_url, connections=4)
     await database.migrate(embedding_model=settings.embedding_name)
     async with database.connection() as connection:
-        await connection.execute("TRUNCATE files, vector_stores, responses CASCADE")
+        await connection.execute("TRUNCATE files, vector_stores, responses, poison CASCADE")
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def clients(database: Database, database_url: str, settings: Settings, tmp_path: Path) -> AsyncIterator[Clients]:
+    """What a worker's job functions use, on an empty database and an empty folder of bytes."""
+    assert database
+    clients = await Clients.open(settings.model_copy(update={"data_dir": tmp_path}), database_url)
+    yield clients
+    await clients.close()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import signal
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
 
-from ragq.errors import DocumentError
+from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
 from ragq.rag import parse as parse_module
 from ragq.rag.extract import clean_pdf_text, find_headings
@@ -171,15 +174,103 @@ def list_children() -> list[str]:
         ("yes", "split it"),
         ("yes >&2", "longer than"),
         ("sleep 60 & sleep 60", "longer than"),
+        ("trap '' TERM XCPU; while :; do :; done", "longer than"),
     ],
 )
 async def test_a_parser_taken_over_by_a_file_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
 ) -> None:
-    program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", write_program(tmp_path / "python", f"#!/bin/sh\n{script}\n"))
     monkeypatch.setattr(parse_module, "MAX_OUTPUT_BYTES", 1_000_000)
     assert words in await fail(tmp_path, "a.txt", b"text", timeout_seconds=0.7)
     assert not list_children()
+
+
+def write_program(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def write_parser(folder: Path, body: str) -> str:
+    """Write a stand-in for the child's Python that runs our own program, but with `body` in place of reading text."""
+    lines = "\n    ".join(body.splitlines())
+    (folder / "bomb.py").write_text(
+        f"""import ctypes, signal, sys
+from pathlib import Path
+from ragq.rag import extract
+
+def extract_text(path, progress):
+    {lines}
+    return {{"text": "survived", "page_starts": [], "headings": []}}
+
+extract.extract_text = extract_text
+extract.main(*sys.argv[-4:])
+"""
+    )
+    return write_program(folder / "python", f'#!/bin/sh\nexec {sys.executable} -P {folder}/bomb.py "$@"\n')
+
+
+IGNORE = "for number in (signal.SIGTERM, signal.SIGXCPU): signal.signal(number, signal.SIG_IGN)"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("ctypes.string_at(0)", "SIGSEGV"),
+        ("parts = [bytearray(1 << 24) for _ in range(20)]", "memory"),
+        ("parts = []\nfor _ in range(4_000_000): parts.append([object()])", "memory"),
+        (f"{IGNORE}\nwhile True: pass", "longer than 1 s"),
+        ("signal.pause()", "longer than 1 s"),
+        ("sys.stdout.write('[' * 2_000_000)\nsignal.pause()", "split it"),
+    ],
+)
+async def test_a_file_that_crashes_the_parser_or_breaks_a_limit_is_poison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
+    monkeypatch.setattr(parse_module, "MAX_OUTPUT_BYTES", 1_000_000)
+    with pytest.raises(PoisonError, match=words) as caught:
+        await read(tmp_path, "a.txt", b"text", timeout_seconds=1 if "1 s" in words else 20)
+    assert caught.value.code == "invalid_file"
+    assert not list_children()
+
+
+@pytest.mark.parametrize(
+    "body", ["raise RuntimeError('a bug of ours')", "raise extract.UnreadableError('The file is encrypted.')"]
+)
+async def test_a_file_that_is_only_refused_is_no_poison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
+    with pytest.raises(DocumentError) as caught:
+        await read(tmp_path, "a.txt", b"text")
+    assert not isinstance(caught.value, PoisonError)
+
+
+async def test_the_parser_can_write_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = tmp_path / "written"
+    monkeypatch.setattr(sys, "executable", write_parser(tmp_path, f"Path({str(written)!r}).write_text('x' * 100)"))
+    await fail(tmp_path, "a.txt", b"text")
+    assert written.stat().st_size == 0
+
+
+def test_an_orphaned_parser_ends_when_its_cpu_time_is_used_up(tmp_path: Path) -> None:
+    program = write_parser(tmp_path, f"{IGNORE}\nwhile True: pass")
+    command = [program, "text", str(tmp_path / "bomb.py"), "1", str(MEMORY_BYTES)]
+    done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+    assert -done.returncode in (signal.SIGXCPU, signal.SIGKILL)
+
+
+async def test_a_worker_frozen_while_it_reads_tries_again_and_blames_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", write_parser(tmp_path, "progress(1, 1)\nsignal.pause()"))
+    reading = asyncio.Event()
+    task = asyncio.create_task(
+        read(tmp_path, "a.txt", b"text", timeout_seconds=2, progress=lambda _done, _total: reading.set())
+    )
+    await reading.wait()
+    time.sleep(3.2)  # noqa: ASYNC251  (as SIGSTOP does)
+    with pytest.raises(TransientError, match="frozen"):
+        await task

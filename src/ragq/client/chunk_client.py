@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 
 from ragq.client.database import Database
 from ragq.client.store_client import StoreFileRecord
+from ragq.errors import DocumentError, PoisonError, RagqError
 from ragq.models import Chunk, ParsedDocument, SearchResult
 from ragq.settings import Settings
 
@@ -84,6 +85,20 @@ class Chunks:
         )
         return row is not None
 
+    async def restart_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int) -> int | None:
+        """Begin an ingest that is in progress anew; returns its new generation, or None if it is no longer this one."""
+        row = await self._database.row(
+            """UPDATE vector_store_files SET generation = generation + 1, attempt = 0
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND generation = %(generation)s AND status = 'in_progress'
+               RETURNING generation""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            generation=generation,
+        )
+        return None if row is None else int(row["generation"])
+
     async def complete_ingest(
         self, record: StoreFileRecord, attempt: int, document: ParsedDocument, chunks: list[Chunk], vectors: Vector
     ) -> bool:
@@ -126,19 +141,31 @@ class Chunks:
         return True
 
     async def fail_ingest(
-        self, tenant_id: str, store_id: str, file_id: str, generation: int, *, code: str, message: str
+        self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int, error: RagqError
     ) -> None:
-        """Record why a file could not be ingested; its earlier version, if any, stays visible."""
+        """Record why a file could not be ingested; its earlier version, if any, stays visible.
+
+        When the error says that its bytes are poison, they are remembered as such in the same transaction.
+        """
         await self._database.row(
-            """UPDATE vector_store_files SET status = 'failed', error_code = %(code)s, error_message = %(message)s
-               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
-                 AND generation = %(generation)s AND status = 'in_progress' RETURNING file_id""",
+            """WITH failed AS (
+                   UPDATE vector_store_files SET status = 'failed', error_code = %(code)s, error_message = %(message)s
+                   WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                     AND generation = %(generation)s AND attempt <= %(attempt)s AND status = 'in_progress'
+                   RETURNING file_id
+               )
+               INSERT INTO poison (sha256, code, reason)
+               SELECT f.sha256, %(code)s, %(message)s FROM failed JOIN files f ON f.id = failed.file_id
+               WHERE %(poison)s
+               ON CONFLICT DO NOTHING RETURNING sha256""",
             tenant=tenant_id,
             store=store_id,
             file=file_id,
             generation=generation,
-            code=code,
-            message=message,
+            attempt=attempt,
+            code=error.code if isinstance(error, DocumentError) else "server_error",
+            message=_storable(error.message),
+            poison=isinstance(error, PoisonError) or error.code == "quarantined",
         )
 
     async def search(
@@ -169,6 +196,11 @@ class Chunks:
             constant=RANK_CONSTANT,
             limit=limit,
         )
+
+
+def _storable(text: str) -> str:
+    """Replace what PostgreSQL's text cannot hold: the words may come from a hostile file."""
+    return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
 def _vector_literal(vector: Vector) -> str:

@@ -258,6 +258,15 @@ class JobQueue:
             place = await self._run("place", job_id)
         return read_job(job_id, fields, results[0][1] if results else {}, place)
 
+    async def statuses(self, job_ids: list[str]) -> list[JobStatus | None]:
+        """Read the statuses of many jobs at once; None where there is no job."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipeline.hget(f"{self.prefix}:job:{job_id}", "status")
+            found = await pipeline.execute()
+        return [JobStatus(status.decode()) if status else None for status in found]
+
     async def wait(self, job_id: str, tenant_id: str, *, timeout_seconds: float) -> Job | None:
         """Wait until a job has ended; returns it as it stands then, or at the time-out."""
         self._done_task = self._done_task or asyncio.create_task(self._watch_done())

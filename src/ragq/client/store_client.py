@@ -1,6 +1,6 @@
 """The catalogue in PostgreSQL: files, vector stores, and which file is in which store.
 
-Every method takes the tenant and sees that tenant's rows alone.
+A method that takes the tenant sees that tenant's rows alone. The others are for the service itself, not for routes.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class StoreRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoreFileRecord:
-    """A file in a store; `generation` counts its ingests."""
+    """A file in a store; `generation` counts its ingests, `attempt` is the last attempt that began this one."""
 
+    tenant_id: str
     vector_store_id: str
     file_id: str
     filename: str
@@ -64,6 +65,7 @@ class StoreFileRecord:
     max_chunk_tokens: int | None
     chunk_overlap_tokens: int | None
     generation: int
+    attempt: int
     chunk_count: int
     usage_bytes: int
     created_at: datetime
@@ -88,12 +90,15 @@ _STORE = """
     FROM vector_stores s LEFT JOIN vector_store_files f ON f.vector_store_id = s.id
     WHERE s.tenant_id = %(tenant)s
 """
-_STORE_FILE = """
-    SELECT v.vector_store_id, v.file_id, f.filename, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
-           v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.chunk_count, v.usage_bytes, v.created_at
+_ANY_STORE_FILE = """
+    SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
+           v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.attempt, v.chunk_count, v.usage_bytes,
+           v.created_at
     FROM vector_store_files v JOIN files f ON f.id = v.file_id
-    WHERE v.tenant_id = %(tenant)s
 """
+_STORE_FILE = _ANY_STORE_FILE + "WHERE v.tenant_id = %(tenant)s"
+_POISON_REASON = """p.reason || ' These bytes are not tried again. To allow it: ragq doctor --forgive ' || p.sha256
+    || ', then put the file into the store again.'"""
 _FILE = "SELECT id, filename, purpose, bytes, sha256, created_at FROM files WHERE tenant_id = %(tenant)s"
 
 
@@ -181,6 +186,22 @@ class Store:
         async with self._byte_locks, self._database.connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [sha256])
             yield
+
+    async def find_poison(self, sha256: str) -> str | None:
+        """Say why these bytes must not be read again, and how to allow it; None when they may."""
+        query = f"SELECT {_POISON_REASON} AS reason FROM poison p WHERE sha256 = %(sha256)s"  # noqa: S608  (a constant)
+        row = await self._database.row(query, sha256=sha256)
+        return str(row["reason"]) if row else None
+
+    async def forgive_poison(self, sha256: str) -> None:
+        """Allow bytes to be read again.
+
+        Raises:
+            NotFoundError: They are not poison.
+        """
+        row = await self._database.row("DELETE FROM poison WHERE sha256 = %(sha256)s RETURNING sha256", sha256=sha256)
+        if row is None:
+            raise NotFoundError(f"No poisonous bytes of the SHA-256 '{sha256[:80]}' are known: nothing to forgive.")
 
     # Vector stores
 
@@ -282,22 +303,27 @@ class Store:
         chunk_overlap_tokens: int | None = None,
         replace_same_name: bool = False,
     ) -> StoreFileRecord:
-        """Put a file into a store, to be ingested; one that is there stays unless it failed or its chunking differs."""
+        """Put a file into a store, to be ingested; one that is there stays unless it failed or its chunking differs.
+
+        A file of poisonous bytes has failed at once.
+        """
         await self._database.row(
-            """INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
-                                                    chunk_overlap_tokens, replace_same_name)
-               SELECT s.id, f.id, %(tenant)s, %(attributes)s, %(size)s, %(overlap)s, %(replace)s
-               FROM vector_stores s, files f
+            f"""INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
+                                                    chunk_overlap_tokens, replace_same_name, status, error_code,
+                                                    error_message)
+               SELECT s.id, f.id, %(tenant)s, %(attributes)s, %(size)s, %(overlap)s, %(replace)s,
+                      CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {_POISON_REASON}
+               FROM vector_stores s, files f LEFT JOIN poison p USING (sha256)
                WHERE s.tenant_id = %(tenant)s AND s.id = %(store)s AND f.tenant_id = %(tenant)s AND f.id = %(file)s
                ON CONFLICT (vector_store_id, file_id) DO UPDATE
-               SET status = 'in_progress', error_code = NULL, error_message = NULL, generation = v.generation + 1, attempt = 0,
-                   created_at = clock_timestamp(),
+               SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
+                   generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
                    max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
                    attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
                WHERE v.status IN ('failed', 'cancelled')
                   OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
                      IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
-               RETURNING file_id""",
+               RETURNING file_id""",  # noqa: S608  (a constant)
             tenant=tenant_id,
             store=store_id,
             file=file_id,
@@ -325,6 +351,31 @@ class Store:
         query = _STORE_FILE + " AND v.vector_store_id = %(store)s" + (" AND v.status = %(status)s" if status else "")
         return await self._page(
             StoreFileRecord, query, page, "vector_store_files", tenant=tenant_id, store=store_id, status=status
+        )
+
+    async def list_unfinished(
+        self, older_than_seconds: float, *, limit: int, after: StoreFileRecord | None = None
+    ) -> list[StoreFileRecord]:
+        """List files of all tenants that have been in progress for so long, oldest first.
+
+        Args:
+            after: The last file of the page before.
+        """
+        query = (
+            _ANY_STORE_FILE + "WHERE v.status = 'in_progress' AND v.created_at < now() - make_interval(secs => %(age)s)"
+        )
+        if after:
+            query += (
+                " AND (v.created_at, v.vector_store_id, v.file_id) > (%(after_time)s, %(after_store)s, %(after_file)s)"
+            )
+        return await self._database.records(
+            StoreFileRecord,
+            query + " ORDER BY v.created_at, v.vector_store_id, v.file_id LIMIT %(limit)s",
+            age=older_than_seconds,
+            limit=limit,
+            after_time=after and after.created_at,
+            after_store=after and after.vector_store_id,
+            after_file=after and after.file_id,
         )
 
     async def set_attributes(

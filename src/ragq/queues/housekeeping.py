@@ -13,9 +13,12 @@ import structlog
 
 from ragq import metrics
 from ragq.client.archive_client import Archive
+from ragq.client.chunk_client import Chunks
 from ragq.client.database import Database
 from ragq.client.rq_client import JobQueue
-from ragq.errors import UnavailableError
+from ragq.client.store_client import Store
+from ragq.errors import TransientError
+from ragq.queues.sweeper import sweep
 from ragq.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -24,6 +27,7 @@ REAP_SECONDS = 1.0
 ARCHIVE_SECONDS = 1.0
 ARCHIVE_BATCH = 200
 EXPIRY_SECONDS = 600.0
+SWEEP_SECONDS = 10.0
 
 
 def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[asyncio.Task[None]]:
@@ -32,6 +36,7 @@ def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[
     parts = {
         "reap": partial(reap_forever, queue),
         "archive": partial(archive_forever, queue, Archive(database), retention_seconds=retention),
+        "sweep": partial(sweep_forever, settings, queue, database),
     }
     return [asyncio.create_task(guarded(part, name), name=name) for name, part in parts.items()]
 
@@ -41,7 +46,7 @@ async def guarded(part: Callable[[], Awaitable[None]], name: str) -> None:
     while True:
         try:
             return await part()
-        except UnavailableError as error:
+        except TransientError as error:
             log.warning("waiting_for_service", part=name, error=error.message)
         except Exception:  # the outermost loop of a part
             log.exception("part_failed", part=name)
@@ -82,3 +87,12 @@ async def archive_ended(queue: JobQueue, archive: Archive) -> None:
         await archive.store(jobs)
         await queue.mark_archived(jobs)
         metrics.ARCHIVED.inc(len(jobs))
+
+
+async def sweep_forever(settings: Settings, queue: JobQueue, database: Database) -> None:
+    """Look now and then for documents that no job works on."""
+    store, chunks = Store(database), Chunks(settings, database)
+    while True:
+        if await queue.take_turn("sweep", every_seconds=SWEEP_SECONDS):
+            metrics.SWEPT.inc(await sweep(settings, store, chunks, queue))
+        await asyncio.sleep(SWEEP_SECONDS / 2)

@@ -168,6 +168,8 @@ async def process_document(
     if not await clients.chunks.begin_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt):
         return {"status": "superseded"}
     record = await clients.store.get_store_file(job.tenant_id, vector_store_id, file_id)
+    if reason := await clients.store.find_poison(record.sha256):  # found since this job was queued
+        raise DocumentError(reason)
     chunk_count = await _ingest(job, clients, record)
     return {"status": "superseded" if chunk_count is None else "completed", "chunks": chunk_count}
 
@@ -206,10 +208,7 @@ async def document_failed(
     job: RunningJob, clients: Clients, error: RagqError, *, vector_store_id: str, file_id: str, generation: int
 ) -> None:
     """Show in the store why a document was not ingested."""
-    code = error.code if isinstance(error, DocumentError) else "server_error"
-    await clients.chunks.fail_ingest(
-        job.tenant_id, vector_store_id, file_id, generation, code=code, message=f"{error.message}"
-    )
+    await clients.chunks.fail_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt, error)
 
 
 def _ms_since(started: float) -> int:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+OUT_OF_MEMORY = 86  # exit code; as a rule the traceback of a MemoryError finds no memory either
 MAX_CHARACTERS = 20_000_000  # about five million tokens, OpenAI's own limit for a file
 
 Progress = Callable[[int, int], None]
@@ -206,7 +207,7 @@ def main(kind: str, path: str, cpu_seconds: str, memory_bytes: str) -> None:
     except UnreadableError as error:
         output = json.dumps({"error": str(error)}).encode()
     except MemoryError:
-        output = b'{"error": "Reading the file takes more memory than is allowed: split it."}'
+        sys.exit(OUT_OF_MEMORY)
     sys.stdout.buffer.write(output)
 
 

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ragq.errors import DocumentError
+from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
-from ragq.rag.extract import MAX_CHARACTERS
+from ragq.rag.extract import MAX_CHARACTERS, OUT_OF_MEMORY
 
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_OUTPUT_BYTES = 6 * MAX_CHARACTERS
+NONSENSE = "The file made the parser print nonsense: it is damaged."
+LATE_SECONDS = 1.0  # a time limit noticed this late says that we were frozen, not that the file is slow
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _PROGRESS_LINE = re.compile(rb"^(\d{1,9}) (\d{1,9})$", re.MULTILINE)
@@ -54,6 +56,8 @@ async def parse(
 
     Raises:
         DocumentError: The file is of no supported kind, or cannot be read; the message says what to do.
+        PoisonError: Reading it crashed, or took too much time, memory or output.
+        TransientError: This process was frozen meanwhile.
     """
     kind = check_supported(filename)
     if not path.stat().st_size:  # noqa: ASYNC240  (a local temporary file)
@@ -67,16 +71,20 @@ async def parse(
         start_new_session=True,
         env={"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1"},  # no keys of ours
     )
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_seconds
     try:
-        async with asyncio.timeout(timeout_seconds):
-            output, complaint = await asyncio.gather(_read_output(process), _read_progress(process, progress))
+        async with asyncio.timeout_at(deadline):
+            output, _ = await asyncio.gather(_read_output(process), _read_progress(process, progress))
             code = await process.wait()
     except TimeoutError as error:
-        raise DocumentError(f"Reading the file took longer than {timeout_seconds:g} s: split it.") from error
+        if loop.time() > deadline + LATE_SECONDS:
+            raise TransientError("The worker was frozen while it read the file.") from error
+        raise PoisonError(f"Reading the file took longer than {timeout_seconds:g} s: split it.") from error
     finally:
         await _end(process)
     if code:
-        raise DocumentError(_explain_crash(code, complaint, timeout_seconds))
+        raise _explain_crash(code, timeout_seconds)
     return await asyncio.to_thread(_read_outcome, output)
 
 
@@ -86,12 +94,12 @@ async def _read_output(process: asyncio.subprocess.Process) -> bytes:
     while part := await process.stdout.read(_READ_BYTES):
         output += part
         if len(output) > MAX_OUTPUT_BYTES:
-            raise DocumentError(f"The file has more than {MAX_CHARACTERS:,} characters of text: split it.")
+            raise PoisonError(f"The file has more than {MAX_CHARACTERS:,} characters of text: split it.")
     return bytes(output)
 
 
-async def _read_progress(process: asyncio.subprocess.Process, progress: Callable[[int, int], None] | None) -> bytes:
-    """Follow standard error; return its last bytes."""
+async def _read_progress(process: asyncio.subprocess.Process, progress: Callable[[int, int], None] | None) -> None:
+    """Follow standard error."""
     assert process.stderr
     tail = b""
     while part := await process.stderr.read(_READ_BYTES):
@@ -99,8 +107,7 @@ async def _read_progress(process: asyncio.subprocess.Process, progress: Callable
         found = _PROGRESS_LINE.findall(lines)
         if found and progress:
             progress(int(found[-1][0]), int(found[-1][1]))
-        tail = rest[-2000:] if found else (lines + b"\n" + rest)[-2000:]
-    return tail
+        tail = rest[-100:]
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -112,13 +119,19 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _explain_crash(code: int, complaint: bytes, timeout_seconds: float) -> str:
+def _explain_crash(code: int, timeout_seconds: float) -> DocumentError:
     if -code in (signal.SIGXCPU, signal.SIGKILL):
-        return f"Reading the file took more than {timeout_seconds:g} s of CPU or too much memory: split it."
-    if b"MemoryError" in complaint:
-        return "Reading the file takes more memory than is allowed: split it."
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"The file crashed the parser ({how}): it is damaged, or needs more memory than is allowed."
+        return PoisonError(
+            f"Reading the file took more than {timeout_seconds:g} s of CPU or too much memory: split it."
+        )
+    if code == OUT_OF_MEMORY:
+        return PoisonError("Reading the file takes more memory than is allowed: split it.")
+    if code < 0:
+        how = signal.Signals(-code).name
+        return PoisonError(f"The file crashed the parser ({how}): it is damaged, or needs more memory than is allowed.")
+    return DocumentError(
+        f"The parser failed with exit code {code}: the file is damaged, or ragq is not installed well."
+    )
 
 
 def _read_outcome(output: bytes) -> ParsedDocument:
@@ -131,11 +144,11 @@ def _read_outcome(output: bytes) -> ParsedDocument:
         page_starts = tuple(int(start) for start in outcome["page_starts"])
         headings = tuple((int(offset), str(title)) for offset, title in outcome["headings"])
     except (ValueError, TypeError, KeyError) as error:
-        raise DocumentError("The file made the parser print nonsense: it is damaged.") from error
+        raise PoisonError(NONSENSE) from error
     offsets = [offset for offset, _ in headings]
     if any(
         list(group) != sorted(group) or (group and not 0 <= group[0] <= group[-1] <= len(text))
         for group in (page_starts, offsets)
     ):
-        raise DocumentError("The file made the parser print nonsense: it is damaged.")
+        raise PoisonError(NONSENSE)
     return ParsedDocument(text, page_starts, headings)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ragq.client.store_client import StoreFileRecord, StoreRecord
 from ragq.errors import UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
+from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.responses import Metadata, RankingOptions, check_question
@@ -230,7 +231,7 @@ async def get_store_file(
     record = await context.store.get_store_file(tenant, store_id, file_id)
     rendered = render_store_file(record)
     if record.status == "in_progress":
-        job = await context.queue.fetch(_job_id(record), tenant)
+        job = await context.queue.fetch(document_job_id(record), tenant)
         pace_polling(response, job)
         rendered["progress"] = job.meta.get("progress") if job else None
     return rendered
@@ -283,20 +284,9 @@ async def _attach(context: Context, tenant: str, store_id: str, body: StoreFileC
         chunk_overlap_tokens=chunking.chunk_overlap_tokens if chunking else None,
         replace_same_name=body.replace_same_name,
     )
-    if record.status == "in_progress":  # a repeat finds the job it made before
-        await context.queue.enqueue(
-            JobFunction.PROCESS_DOCUMENT,
-            {"vector_store_id": store_id, "file_id": body.file_id, "generation": record.generation},
-            job_id=_job_id(record),
-            queue=QueueName.DOCUMENTS,
-            tenant_id=tenant,
-            deadline_seconds=context.settings.document_deadline_seconds,
-        )
+    if record.status == "in_progress":
+        await enqueue_document(context.queue, context.settings, record)
     return record
-
-
-def _job_id(record: StoreFileRecord) -> str:
-    return f"{record.vector_store_id}-{record.file_id}-{record.generation}"
 
 
 def render_store(store: StoreRecord) -> dict[str, Any]:

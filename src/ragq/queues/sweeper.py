@@ -1,0 +1,65 @@
+"""The sweeper: finds ingests that PostgreSQL waits for and no job works on, and mends them.
+
+They come from a process that died between its step in PostgreSQL and its step in Valkey, from a job that was canceled
+or stopped, and from a Valkey that was restored or emptied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from ragq.client.chunk_client import Chunks
+from ragq.client.job import Job
+from ragq.client.rq_client import JobQueue
+from ragq.client.store_client import Store, StoreFileRecord
+from ragq.errors import DocumentError, PermanentError, RagqError
+from ragq.models import JobStatus
+from ragq.queues.documents import document_job_id, enqueue_document
+from ragq.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+SWEEP_AFTER_SECONDS = 30.0  # a younger row's enqueue may be on its way
+SWEEP_BATCH = 500  # rows read at once
+
+
+async def sweep(settings: Settings, store: Store, chunks: Chunks, queue: JobQueue) -> int:
+    """Mend every ingest that no job works on; returns how many. Any number of processes may sweep at once."""
+    mended, after = 0, None
+    while records := await store.list_unfinished(SWEEP_AFTER_SECONDS, limit=SWEEP_BATCH, after=after):
+        statuses = await queue.statuses([document_job_id(record) for record in records])
+        for record, status in zip(records, statuses, strict=True):
+            if status is None or status.is_final:
+                mended += await _mend(settings, chunks, queue, record)
+        after = records[-1]
+    return mended
+
+
+async def _mend(settings: Settings, chunks: Chunks, queue: JobQueue, record: StoreFileRecord) -> bool:
+    job = await queue.fetch(document_job_id(record), record.tenant_id)
+    if job and not job.status.is_final:
+        return False
+    where = (record.tenant_id, record.vector_store_id, record.file_id, record.generation)
+    if job and job.status is not JobStatus.FINISHED:
+        await chunks.fail_ingest(*where, max(job.attempt, record.attempt), _error_of(job))
+        log.warning("ingest_failed_by_sweep", job_id=job.id, job_status=str(job.status))
+        return True
+    if job or record.attempt:  # a job that begins at attempt 1 may write only to a generation that none has begun
+        generation = await chunks.restart_ingest(*where)
+        if generation is None:
+            return False
+        record = replace(record, generation=generation)
+    enqueued = await enqueue_document(queue, settings, record)
+    log.warning("ingest_enqueued_by_sweep", job_id=enqueued.job_id)
+    return enqueued.created
+
+
+def _error_of(job: Job) -> RagqError:
+    """Say why a job that was not finished has ended, as its worker would have."""
+    if job.error is None:
+        return PermanentError(f"The ingest was {job.status}: put the file into the store again.")
+    message, code = job.error["message"], job.error["code"]
+    known = code in ("invalid_file", "unsupported_file")
+    return DocumentError(message, code=code) if known else PermanentError(message, code=code)

@@ -1,0 +1,61 @@
+"""Ingests by hand: each step of one, in the order and with the attempt that a test wants."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+
+from ragq.client.store_client import StoreFileRecord
+from ragq.errors import RagqError
+from ragq.queues.documents import document_job_id
+from ragq.queues.worker import Clients, RunningJob, document_failed, process_document
+
+TENANT = "default"
+
+
+async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store: str | None = None) -> StoreFileRecord:
+    """Upload words and put them into a store, as the routes do, but queue nothing."""
+    data = text.encode()
+    sha256 = hashlib.sha256(data).hexdigest()
+    await clients.blobs.put(sha256, io.BytesIO(data))
+    file = await clients.store.create_file(
+        TENANT, filename=filename, purpose="assistants", size=len(data), sha256=sha256
+    )
+    store = store or await clients.store.default_store(TENANT)
+    return await clients.store.attach_file(TENANT, store, file.id, attributes={})
+
+
+async def look(clients: Clients, record: StoreFileRecord) -> StoreFileRecord:
+    return await clients.store.get_store_file(TENANT, record.vector_store_id, record.file_id)
+
+
+def job_of(record: StoreFileRecord, attempt: int = 1) -> RunningJob:
+    return RunningJob(document_job_id(record), attempt, TENANT, time.monotonic())
+
+
+def arguments_of(record: StoreFileRecord) -> dict[str, str | int]:
+    return {"vector_store_id": record.vector_store_id, "file_id": record.file_id, "generation": record.generation}
+
+
+async def ingest(clients: Clients, record: StoreFileRecord, attempt: int = 1) -> str:
+    done = await process_document(job_of(record, attempt), clients, **arguments_of(record))  # type: ignore[arg-type]
+    return str(done["status"])
+
+
+async def fail(clients: Clients, record: StoreFileRecord, error: RagqError, attempt: int = 1) -> None:
+    await document_failed(job_of(record, attempt), clients, error, **arguments_of(record))  # type: ignore[arg-type]
+
+
+async def make_older(clients: Clients, seconds: float = 60) -> None:
+    """Let time pass for all files in stores."""
+    async with clients.database.connection() as connection:
+        await connection.execute(
+            "UPDATE vector_store_files SET created_at = created_at - make_interval(secs => %s)", [seconds]
+        )
+
+
+async def count_chunks(clients: Clients) -> int:
+    row = await clients.database.row("SELECT count(*) AS chunks FROM chunks")
+    assert row
+    return int(row["chunks"])
