@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 
 from ragq.client.job import ClaimedJob, Job, Outcome, lanes_of, list_name
 from ragq.client.rq_client import JobQueue
-from ragq.errors import ConfigurationError
+from ragq.errors import ConfigurationError, UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
 from tests.servers import Valkey
@@ -323,3 +323,17 @@ def test_lists_are_named_by_queue_lane_and_tenant() -> None:
     assert list_name(QueueName.QUERIES) == "queries"
     assert list_name(QueueName.QUERIES, Lane.FLEX) == "queries.flex"
     assert list_name(QueueName.DOCUMENTS, Lane.DEFAULT, "acme") == "documents@acme"
+
+
+async def test_a_full_valkey_refuses_a_claim_before_anything_is_taken(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    with valkey.connect() as connection:
+        connection.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(UnavailableError):
+                await claim(queue)
+            with pytest.raises(UnavailableError):
+                await enqueue(queue, "b")
+        finally:
+            connection.config_set("maxmemory", "0")
+    assert await claim_ids(queue) == ["a"]

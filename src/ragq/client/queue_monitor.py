@@ -24,12 +24,21 @@ UNAVAILABLE = (
     OSError,
 )
 
+REFUSALS = (
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY ",
+    "OOM",
+)  # the disk is full, replicas are missing, a script hangs, memory is full
+
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     try:
         yield
-    except UNAVAILABLE as error:
+    except (*UNAVAILABLE, exceptions.ResponseError) as error:
+        if not isinstance(error, UNAVAILABLE) and not str(error).startswith(REFUSALS):
+            raise
         raise UnavailableError(
             f"Valkey does not take the command ({type(error).__name__}: {error}). Nothing was changed as far as "
             "is known; the same call may be sent again.",

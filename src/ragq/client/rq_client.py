@@ -60,7 +60,8 @@ class JobQueue:
         self._listener = redis.asyncio.Redis.from_url(
             url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
         )
-        common = (SCRIPTS / "common.lua").read_text()
+        # The first line has Valkey refuse a script as a whole when memory is full; else it would stop half way.
+        common = "#!lua\n" + (SCRIPTS / "common.lua").read_text()
         self._scripts = {
             path.stem: self._redis.register_script(common + path.read_text())
             for path in SCRIPTS.glob("*.lua")
