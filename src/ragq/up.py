@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 WATCH_SECONDS = 0.5
 RESTART_SECONDS = 1.0  # between two starts of a child that dies at once; doubles up to the next
 RESTART_MAX_SECONDS = 30.0
-SETTLED_SECONDS = 60.0  # a child that lived this long starts again after the shortest pause
+SETTLED_SECONDS = 10.0  # a child that lived this long starts again after the shortest pause
 READY_SECONDS = 120.0
 STOP_MARGIN_SECONDS = 5.0  # given to a worker beyond its own grace
 
