@@ -47,11 +47,10 @@ class Write:
         return f"{self.name}#{self.turn}"
 
 
-def script_names(folder: Path = SCRIPTS) -> dict[bytes, str]:
-    """Map the SHA-1 of each script of the queue, as EVALSHA sends it, to the script's name."""
-    common = (folder / "common.lua").read_text()
-    scripts = [path for path in folder.glob("*.lua") if path.stem != "common"]
-    return {hashlib.sha1((common + path.read_text()).encode()).hexdigest().encode(): path.stem for path in scripts}
+def script_texts() -> dict[str, str]:
+    """The scripts of the queue as they are loaded, by name."""
+    common = (SCRIPTS / "common.lua").read_text()
+    return {path.stem: common + path.read_text() for path in SCRIPTS.glob("*.lua") if path.stem != "common"}
 
 
 class ValkeyProxy:
@@ -76,7 +75,7 @@ class ValkeyProxy:
         self.cuts: list[tuple[Write, Cut]] = []
         self._path, self._target = path, target
         self._choose, self._strike = choose, strike
-        self._names = script_names()
+        self._names = {hashlib.sha1(text.encode()).hexdigest().encode(): name for name, text in script_texts().items()}
         self._turns: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -89,20 +89,25 @@ class Stage:
         folder: An empty one with a short path, for sockets.
         database_url: A PostgreSQL to use; without it the stage starts one.
         latency: Seconds of an LLM call.
-        variables: Settings of the API and of the workers.
+        settings: Variables of the API and of the workers.
     """
 
     prefix = "ragq"
 
     def __init__(
-        self, folder: Path, *, database_url: str | None = None, latency: float = 0.5, **variables: object
+        self,
+        folder: Path,
+        *,
+        database_url: str | None = None,
+        latency: float = 0.5,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.folder = folder
         self.valkey = Valkey(folder)
         self.workers: list[Worker] = []  # that should be alive
         self.past: list[Worker] = []
         self.exits: list[str] = []
-        self._latency, self._database_url, self._variables = latency, database_url, variables
+        self._latency, self._database_url, self._settings = latency, database_url, settings or {}
         self._number = 0
         self._closing = contextlib.ExitStack()
 
@@ -134,7 +139,7 @@ class Stage:
             RAGQ_LLM_BASE_URL=self.llm.base_url,
             RAGQ_LLM_MODEL="api",
             RAGQ_LOG_FORMAT="json",
-            **self._variables,
+            **self._settings,
         )
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start is measured as it is when installed
         subprocess.run(command("migrate"), env=self.environment, cwd=self.folder, check=True, capture_output=True)
