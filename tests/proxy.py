@@ -19,6 +19,7 @@ READS = frozenset(
 )
 SUBSCRIBES = frozenset((b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"))
 CALLS = frozenset((b"EVALSHA", b"EVAL", b"FCALL"))
+LONGEST_LINE = 1 << 20
 AGGREGATES = {b"*": 1, b"~": 1, b">": 1, b"%": 2, b"|": 2}
 
 
@@ -80,7 +81,7 @@ class ValkeyProxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_unix_server(self._accept, str(self._path), limit=1 << 26)
+        self._server = await asyncio.start_unix_server(self._accept, str(self._path), limit=LONGEST_LINE)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -98,8 +99,9 @@ class ValkeyProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: asyncio.StreamWriter | None = None
         try:
-            replies, upstream = await asyncio.open_unix_connection(str(self._target), limit=1 << 26)
-            while await self._exchange(reader, writer, replies, upstream):
+            replies, upstream = await asyncio.open_unix_connection(str(self._target), limit=LONGEST_LINE)
+            connection = _Connection(reader, writer, replies, upstream)
+            while await self._exchange(connection):
                 pass
         except (OSError, EOFError):
             pass  # either side has gone, and the other learns of it
@@ -108,28 +110,22 @@ class ValkeyProxy:
             if upstream:
                 upstream.close()
 
-    async def _exchange(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        replies: asyncio.StreamReader,
-        upstream: asyncio.StreamWriter,
-    ) -> bool:
+    async def _exchange(self, connection: _Connection) -> bool:
         """Carry one request and its reply; False when the connection is over."""
-        raw, words = await _read_request(reader)
-        write = self._note(words)
+        raw, words = await _read_request(connection.requests)
+        write = self._note(words) if connection.writes(words) else None
         cut = self._choose(write) if write else None
         if write and cut is Cut.BEFORE:
             return self._hit(write, cut)
-        upstream.write(raw)
+        connection.upstream.write(raw)
         if words[0].upper() in SUBSCRIBES:
-            await asyncio.gather(_pipe(reader, upstream), _pipe(replies, writer))
+            await connection.pass_all()
             return False
-        reply = await _read_reply(replies)
+        reply = await _read_reply(connection.replies)
         if write and cut is Cut.AFTER:
             return self._hit(write, cut)
-        writer.write(reply)
-        await writer.drain()
+        connection.client.write(reply)
+        await connection.client.drain()
         return True
 
     def _hit(self, write: Write, cut: Cut) -> bool:
@@ -137,14 +133,36 @@ class ValkeyProxy:
         self._strike(write, cut)
         return False
 
-    def _note(self, words: list[bytes]) -> Write | None:
+    def _note(self, words: list[bytes]) -> Write:
         command = words[0].upper()
-        if command in READS or command in SUBSCRIBES:
-            return None
         name = self._names.get(words[1], "script") if command in CALLS else command.decode().lower()
         self._turns[name] += 1
         self.writes.append(Write(len(self.writes) + 1, name, self._turns[name]))
         return self.writes[-1]
+
+
+@dataclass
+class _Connection:
+    """A client's connection and ours to Valkey on its behalf."""
+
+    requests: asyncio.StreamReader
+    client: asyncio.StreamWriter
+    replies: asyncio.StreamReader
+    upstream: asyncio.StreamWriter
+    transaction_writes: bool = False
+
+    def writes(self, words: list[bytes]) -> bool:
+        """Is this a write? An EXEC is one when a write was queued for it."""
+        command = words[0].upper()
+        if command == b"EXEC":
+            return self.transaction_writes
+        is_write = command not in READS | SUBSCRIBES
+        self.transaction_writes = command != b"MULTI" and (is_write or self.transaction_writes)
+        return is_write
+
+    async def pass_all(self) -> None:
+        """Carry everything in both directions, as a subscription needs it."""
+        await asyncio.gather(_pipe(self.requests, self.upstream), _pipe(self.replies, self.client))
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

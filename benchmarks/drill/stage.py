@@ -176,6 +176,8 @@ class Stage:
         return worker
 
     def kill_worker(self, worker: Worker) -> None:
+        if worker not in self.workers:
+            return  # it is dead already
         worker.kill()
         self.workers.remove(worker)
         self.past.append(worker)
