@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable
@@ -106,9 +107,10 @@ class ValkeyProxy:
         except (OSError, EOFError):
             pass  # either side has gone, and the other learns of it
         finally:
-            writer.close()
-            if upstream:
-                upstream.close()
+            for one in filter(None, (writer, upstream)):
+                one.transport.abort()
+                with contextlib.suppress(OSError):
+                    await one.wait_closed()
 
     async def _exchange(self, connection: _Connection) -> bool:
         """Carry one request and its reply; False when the connection is over."""

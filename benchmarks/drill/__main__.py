@@ -43,6 +43,7 @@ SCENARIOS = {
     "quarantine": Scenario(kills.quarantine),
     "replies": Scenario(replies.replies),
     "frozen": Scenario(workers.frozen),
+    "blocked": Scenario(workers.blocked),
     "outage": Scenario(valkey.outage),
     "memory": Scenario(valkey.memory),
     "clock": Scenario(workers.clock),
@@ -141,7 +142,7 @@ def main() -> None:
     arguments = parser.parse_args()
     beside = RESULTS / "drill-stock.json"
     if arguments.stock:
-        reports = run([(f"stock RQ, queues: {count}", partial(perform_stock, count)) for count in (1, 2)])
+        reports = run([(f"stock, queues: {count}", partial(perform_stock, count)) for count in (1, 2)])
     else:
         chosen = mix(arguments.seconds) if arguments.seconds else SCENARIOS
         names = arguments.only or list(chosen)

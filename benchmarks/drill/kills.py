@@ -86,9 +86,7 @@ async def kill_under_load(report: Report, stage: Stage, client: Client, killer: 
     """Start workers, keep asking while the killer kills, wait until all has ended, and audit."""
     await stage.start_workers(WORKERS)
     async with background(show_progress(say, killer, client)):
-        load = asyncio.create_task(keep_asking(client, report.scenario, lambda: killer.goes_on))
-        await killer.run()
-        await load
+        await asyncio.gather(killer.run(), keep_asking(client, report.scenario, lambda: killer.goes_on))
         report.figures["settle_seconds"] = round(await client.settle(seconds=SETTLE_SECONDS), 1)
     runs = stage.runs()
     audit(report, client.account, stage.count_results(list(client.account.accepted.values())), runs)

@@ -107,7 +107,7 @@ async def stock(
     folder: Path, say: Callable[[str], None], *, queues: int, count: int = 90, valkey_kills: int = 3
 ) -> Report:
     """Kill stock workers, their work horses and Valkey as ours are killed, and wait as long."""
-    report = Report(f"stock RQ, {queues} queue{'s' * (queues > 1)}")
+    report = Report(f"stock-{queues}-queue{'s' * (queues > 1)}")
     with StockStage(folder, queues) as stage:
         async with StockClient(stage) as client:
             killer = Killer(stage, kills=count, valkey_kills=valkey_kills)
