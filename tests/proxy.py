@@ -79,6 +79,7 @@ class ValkeyProxy:
         self._choose, self._strike = choose, strike
         self._names = {hashlib.sha1(text.encode()).hexdigest().encode(): name for name, text in script_texts().items()}
         self._turns: Counter[str] = Counter()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -87,12 +88,15 @@ class ValkeyProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for client in self._clients:
+            client.transport.abort()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -107,6 +111,7 @@ class ValkeyProxy:
         except (OSError, EOFError):
             pass  # either side has gone, and the other learns of it
         finally:
+            self._clients.discard(writer)
             for one in filter(None, (writer, upstream)):
                 one.transport.abort()
                 with contextlib.suppress(OSError):

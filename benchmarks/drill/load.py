@@ -16,7 +16,7 @@ import aiohttp
 from benchmarks.drill.stage import FINAL, POLL_SECONDS
 
 CLIENTS = 12
-PATIENCE_SECONDS = 30.0  # for one job, before its client goes on with the next; the audit asks again
+PATIENCE_SECONDS = 10.0  # for one job, before its client goes on with the next; the audit asks again
 RETRY_SECONDS = 0.3
 RETRIED = (0, 409, 429, 500, 502, 503)  # 409 and 500 are faults; the account shows them
 UNREACHABLE = (aiohttp.ClientError, TimeoutError)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from benchmarks.drill.audit import Report, audit
 from benchmarks.drill.load import HttpClient, for_seconds, keep_asking
@@ -24,34 +26,40 @@ async def replies(
     def choose(_write: Write) -> Cut | None:
         return Cut.AFTER if random.random() * every < 1 else None
 
-    async with _cutting(stage, choose) as proxy:
-        url = await stage.start_api_beside(RAGQ_VALKEY_URL=proxy.url)
-        async with HttpClient(url) as client:
-            await stage.start_workers(WORKERS, RAGQ_VALKEY_URL=proxy.url)
-            await keep_asking(client, report.scenario, for_seconds(seconds))
-            await client.settle(seconds=SETTLE_SECONDS)
-            say(f"{len(proxy.cuts)} replies dropped, {len(client.account.accepted)} accepted")
-            judge(report, stage, client, proxy)
-            stage.stop_workers()
+    async with _cutting(stage, choose) as (proxy, client):
+        await stage.start_workers(WORKERS, RAGQ_VALKEY_URL=proxy.url)
+        await keep_asking(client, report.scenario, for_seconds(seconds))
+        await client.settle(seconds=SETTLE_SECONDS)
+        say(f"{len(proxy.cuts)} replies dropped, {len(client.account.accepted)} accepted")
+        judge(report, stage, client, proxy)
     return report
 
 
 async def named_reply(stage: Stage, name: str) -> Report:
     """Drop the first reply of one script, by name: of an enqueue, of the claim of a job, of its commit."""
     report = Report(f"reply of {name}")
-    async with _cutting(stage, lambda write: Cut.AFTER if str(write) == f"{name}#1" else None) as proxy:
-        url = await stage.start_api_beside(RAGQ_VALKEY_URL=proxy.url)
-        async with HttpClient(url) as client:
-            await client.ask(f"reply-{name}")  # before the worker: its first claim takes the job
-            await stage.start_workers(1, RAGQ_VALKEY_URL=proxy.url)
-            await client.settle(seconds=SETTLE_SECONDS)
-            judge(report, stage, client, proxy)
-            stage.stop_workers()
+    async with _cutting(stage, lambda write: Cut.AFTER if str(write) == f"{name}#1" else None) as (proxy, client):
+        await client.ask(f"reply-{name}")  # before the worker: its first claim takes the job
+        await stage.start_workers(1, RAGQ_VALKEY_URL=proxy.url)
+        await client.settle(seconds=SETTLE_SECONDS)
+        judge(report, stage, client, proxy)
     return report
 
 
-def _cutting(stage: Stage, choose: Callable[[Write], Cut | None]) -> ValkeyProxy:
-    return ValkeyProxy(stage.folder / "replies.sock", stage.valkey_socket, choose)
+@contextlib.asynccontextmanager
+async def _cutting(
+    stage: Stage, choose: Callable[[Write], Cut | None]
+) -> AsyncIterator[tuple[ValkeyProxy, HttpClient]]:
+    """Run a proxy, and an API that reaches Valkey through it; yields the proxy and the API's client."""
+    async with (
+        ValkeyProxy(stage.folder / "replies.sock", stage.valkey_socket, choose) as proxy,
+        stage.api_beside(RAGQ_VALKEY_URL=proxy.url) as url,
+        HttpClient(url) as client,
+    ):
+        try:
+            yield proxy, client
+        finally:
+            await asyncio.to_thread(stage.stop_workers)
 
 
 def judge(report: Report, stage: Stage, client: HttpClient, proxy: ValkeyProxy) -> None:

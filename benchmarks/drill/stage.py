@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -143,20 +143,29 @@ class Stage:
         )
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start is measured as it is when installed
         subprocess.run(command("migrate"), env=self.environment, cwd=self.folder, check=True, capture_output=True)
-        self.url = self.start_api()
+        api, self.url = self._start_api()
+        self._closing.callback(api.stop)
 
-    def start_api(self, **variables: object) -> str:
-        """Start an API process and wait until it is ready; returns its address."""
+    def _start_api(self, **variables: object) -> tuple[Worker, str]:
+        """Start an API process and wait until it is ready; returns it and its address."""
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         api = self.spawn(f"api-{port}", "serve", "--port", str(port), **variables)
-        self._closing.callback(api.stop)
-        wait_until(lambda: _is_ready(url), seconds=START_SECONDS, what="the API is ready")
-        return url
+        try:
+            wait_until(lambda: _is_ready(url), seconds=START_SECONDS, what="the API is ready")
+        except BaseException:
+            api.stop()
+            raise
+        return api, url
 
-    async def start_api_beside(self, **variables: object) -> str:
-        """Start another API without holding the event loop, on which its proxy may run."""
-        return await asyncio.to_thread(self.start_api, **variables)
+    @contextlib.asynccontextmanager
+    async def api_beside(self, **variables: object) -> AsyncIterator[str]:
+        """Run another API for a while, without holding the event loop, on which its proxy may run."""
+        api, url = await asyncio.to_thread(self._start_api, **variables)
+        try:
+            yield url
+        finally:
+            await asyncio.to_thread(api.stop)
 
     def spawn(self, name: str, *arguments: str, **variables: object) -> Worker:
         """Start a `ragq` command that logs to a file of its own."""

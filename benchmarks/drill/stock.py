@@ -100,7 +100,8 @@ class StockClient(Client):
             return "gone"
         except (redis.RedisError, OSError):
             return "waiting"
-        return FINAL.get(str(job.get_status(refresh=False)), "waiting")
+        status = job.get_status(refresh=False)
+        return FINAL.get(status.value, "waiting") if status else "waiting"
 
 
 async def stock(
