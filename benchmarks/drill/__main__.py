@@ -46,6 +46,7 @@ SCENARIOS = {
     "blocked": Scenario(workers.blocked),
     "outage": Scenario(valkey.outage),
     "memory": Scenario(valkey.memory),
+    "eviction": Scenario(valkey.eviction),
     "clock": Scenario(workers.clock),
     "flood": Scenario(flood.flood, flood.LATENCY_SECONDS, flood.SETTINGS),
     "poison": Scenario(workers.poison),
