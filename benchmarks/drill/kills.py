@@ -32,7 +32,7 @@ class Killer:
         self.done = 0
         self.valkey_done = 0
         self._stage, self._kills = stage, kills
-        self._started = time.monotonic()
+        self.gap_seconds = 0.0  # mean time between two kills
         every = kills / (valkey_kills + 1)
         self._valkey_at = {round(every * (number + 1)) for number in range(valkey_kills)}
         self._outage: asyncio.Task[None] | None = None
@@ -41,12 +41,8 @@ class Killer:
     def goes_on(self) -> bool:
         return self.done < self._kills
 
-    @property
-    def gap_seconds(self) -> float:
-        """Mean time between two kills so far."""
-        return round((time.monotonic() - self._started) / max(1, self.done), 2)
-
     async def run(self) -> None:
+        started = time.monotonic()
         while self.goes_on:
             await asyncio.sleep(random.uniform(*GAP_SECONDS))
             self._stage.replace_exited()
@@ -60,6 +56,7 @@ class Killer:
                 if self._outage:
                     await self._outage
                 self._outage = asyncio.create_task(self._kill_valkey())
+        self.gap_seconds = round((time.monotonic() - started) / self.done, 2)
         if self._outage:
             await self._outage
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +104,17 @@ class StockClient(Client):
         status = job.get_status(refresh=False)
         return FINAL.get(status.value, "waiting") if status else "waiting"
 
+    def places(self) -> dict[str, int]:
+        """Where the jobs are that have not ended: by status, and whether any list of queued jobs holds them."""
+        waiting = [tag for tag, state in self.account.states.items() if state == "waiting"]
+        queued = set(self._queue.get_job_ids())
+        places: Counter[str] = Counter()
+        for job in Job.fetch_many(waiting, self._connection):
+            status = job.get_status(refresh=False) if job else None
+            place = "in the queue" if job and job.id in queued else "not in the queue"
+            places[f"{status.value if status else 'gone'}, {place}"] += 1
+        return dict(places)
+
 
 async def stock(
     folder: Path, say: Callable[[str], None], *, queues: int, count: int = 90, valkey_kills: int = 3
@@ -114,6 +126,6 @@ async def stock(
             killer = Killer(stage, kills=count, valkey_kills=valkey_kills)
             await kill_under_load(report, stage, client, killer, say)
             finished = client.account.count("finished")
-            report.figures["not_recovered_in_the_wait"] = len(client.account.accepted) - finished
+            report.figures["not_ended_in_the_wait"] = client.places()
             report.checks["every accepted job finished"] = finished == len(client.account.accepted)
     return report
