@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--stock", action="store_true", help="drill stock `rq worker` instead")
     parser.add_argument("--out", type=Path, help="JSON to write; the chart is put beside it")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every stage is taken down
     beside = RESULTS / "drill-stock.json"
     if arguments.stock:
         reports = run([(f"stock, queues: {count}", partial(perform_stock, count)) for count in (1, 2)])
