@@ -5,7 +5,7 @@ PYTHON ?= python3
 EXIT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration fault evaluate lock handbook reference clean
+.PHONY: help setup demo test check unit integration fault evaluate drill drill-stock lock handbook reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ fault: setup ## Tests that kill, freeze and cut
 
 evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
 	$(BIN)/python benchmarks/evaluate.py $(DATA)
+
+drill: setup ## Kill everything under load and audit (SECONDS=60: a short mix; ONLY="kills frozen")
+	$(BIN)/python -m benchmarks.drill $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
+
+drill-stock: setup ## The same kills on stock RQ, to compare
+	$(BIN)/python -m benchmarks.drill --stock
 
 lock: ## Resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -234,7 +234,8 @@ class FakeLlm:
             behaviour = behaviour.healed()
         if self._witness:
             with self._witness.open("a") as witness:
-                witness.write(json.dumps({"time": time.time(), "job": job, "question": question}) + "\n")
+                line = {"time": time.time(), "job": job, "model": body.get("model"), "question": question}
+                witness.write(json.dumps(line) + "\n")
         answer = behaviour.text or cited_sentence(MARKER.sub("", messages))
         if behaviour.tokens:
             words = (answer.split() * (behaviour.tokens // max(1, len(answer.split())) + 1))[: behaviour.tokens]

@@ -1,0 +1,138 @@
+"""Random SIGKILLs of workers and of Valkey under load, for ragq and for stock RQ alike."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from benchmarks.drill.audit import Report, audit, recoveries, spread
+from benchmarks.drill.load import Client, background, keep_asking
+from benchmarks.drill.stage import Stage
+
+GAP_SECONDS = (0.35, 1.0)  # between two kills
+VALKEY_AWAY_SECONDS = (0.0, 5.0)
+WORKERS = 4
+RECOVERY_SECONDS = 13.0  # lease + 3
+READY_SECONDS = 1.5
+SETTLE_SECONDS = 120
+
+Say = Callable[[str], None]
+
+
+class Killer:
+    """Kills workers of a stage, and now and then Valkey; each is started again at once.
+
+    It waits until half of the workers would be left ready: a machine that starts workers more slowly than they are
+    killed would do no work at all.
+    """
+
+    def __init__(self, stage: Stage, *, kills: int, valkey_kills: int) -> None:
+        self.done = 0
+        self.valkey_done = 0
+        self._stage, self._kills = stage, kills
+        self.gap_seconds = 0.0  # mean time between two kills
+        every = kills / (valkey_kills + 1)
+        self._valkey_at = {round(every * (number + 1)) for number in range(valkey_kills)}
+        self._outage: asyncio.Task[None] | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.done < self._kills
+
+    async def run(self) -> None:
+        started = time.monotonic()
+        while self.goes_on:
+            await asyncio.sleep(random.uniform(*GAP_SECONDS))
+            self._stage.replace_exited()
+            ready = [worker for worker in self._stage.workers if worker.is_ready()]
+            if len(ready) <= WORKERS // 2:
+                continue
+            await asyncio.to_thread(self._stage.kill_worker, random.choice(ready))
+            self._stage.start_worker()
+            self.done += 1
+            if self.done in self._valkey_at:
+                if self._outage:
+                    await self._outage
+                self._outage = asyncio.create_task(self._kill_valkey())
+        self.gap_seconds = round((time.monotonic() - started) / self.done, 2)
+        if self._outage:
+            await self._outage
+
+    async def _kill_valkey(self) -> None:
+        await asyncio.to_thread(self._stage.valkey.kill)
+        await asyncio.sleep(random.uniform(*VALKEY_AWAY_SECONDS))
+        await asyncio.to_thread(self._stage.valkey.start)
+        self.valkey_done += 1
+
+
+async def show_progress(say: Say, killer: Killer, client: Client) -> None:
+    """Say every few seconds how far it is."""
+    started = time.monotonic()
+    while True:
+        await asyncio.sleep(5)
+        account = client.account
+        say(
+            f"{time.monotonic() - started:4.0f} s: {killer.done} worker kills, {killer.valkey_done} Valkey kills, "
+            f"{len(account.accepted)} accepted, {account.count('finished')} finished"
+        )
+
+
+async def kill_under_load(report: Report, stage: Stage, client: Client, killer: Killer, say: Say) -> None:
+    """Start workers, keep asking while the killer kills, wait until all has ended, and audit."""
+    await stage.start_workers(WORKERS)
+    async with background(show_progress(say, killer, client)):
+        await asyncio.gather(killer.run(), keep_asking(client, report.scenario, lambda: killer.goes_on))
+        report.figures["settle_seconds"] = round(await client.settle(seconds=SETTLE_SECONDS), 1)
+    runs = stage.runs()
+    audit(report, client.account, stage.count_results(list(client.account.accepted.values())), runs)
+    by_death = recoveries(runs, stage.past)
+    report.recoveries = [time for times in by_death for time in times]
+    report.figures |= {
+        "worker_kills": killer.done,
+        "valkey_kills": killer.valkey_done,
+        "gap_seconds_mean": killer.gap_seconds,
+        "worker_exits": stage.exits,
+        "recovery_seconds": spread(report.recoveries),
+        "recovery_seconds_by_death": {str(number): spread(times) for number, times in enumerate(by_death, 1)},
+    }
+
+
+async def kills(stage: Stage, client: Client, say: Say, *, count: int = 1000, valkey_kills: int = 25) -> Report:
+    """Kill workers and Valkey at random: nothing accepted is lost, and all of it ends."""
+    report = Report("kills")
+    await kill_under_load(report, stage, client, Killer(stage, kills=count, valkey_kills=valkey_kills), say)
+    ready = stage.ready_times()
+    p95 = report.figures["recovery_seconds"]["p95"]
+    report.figures |= {
+        "worker_ready_seconds": spread(ready),
+        "workers_ready_in_time": f"{sum(one <= READY_SECONDS for one in ready)} of {len(ready)}",
+    }
+    report.checks |= {
+        "every accepted job finished": client.account.count("finished") == len(client.account.accepted),
+        "no worker ended by itself": not stage.exits,
+        f"recovery p95 is at most {RECOVERY_SECONDS} s": p95 is not None and p95 <= RECOVERY_SECONDS,
+    }
+    return report
+
+
+async def quarantine(stage: Stage, client: Client, say: Say, *, count: int = 200) -> Report:
+    """Kill at random with the default quarantine: how many innocents does chance condemn?
+
+    The model: a run is killed with probability p. A job is quarantined when it dies twice among others
+    and then twice alone, so with probability p⁴.
+    """
+    report = Report("quarantine")
+    await kill_under_load(report, stage, client, Killer(stage, kills=count, valkey_kills=0), say)
+    account = client.account
+    probability = len(report.recoveries) / max(1, report.figures["runs"])
+    quarantined = account.count("failed: quarantined")
+    report.figures |= {
+        "innocents_quarantined": quarantined,
+        "killed_share_of_runs": round(probability, 3),
+        "expected_by_chance": round(len(account.accepted) * probability**4, 2),
+    }
+    ended = account.count("finished") + quarantined
+    report.checks["every job finished or was quarantined"] = ended == len(account.accepted)
+    return report

@@ -1,0 +1,262 @@
+"""The whole service as processes of a drill: Valkey, PostgreSQL, the fake LLM, the API and workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+
+from ragq.embedded.services import EmbeddedServices
+from tests.servers import FakeLlm, Valkey, command, environment, free_port, wait_until
+
+FINAL = {"completed": "finished", "incomplete": "finished", "failed": "failed", "cancelled": "cancelled"}
+READY = b"worker_started"
+LIFTED = 1_000_000  # deaths before quarantine, where a drill must not quarantine
+START_SECONDS = 60
+POLL_SECONDS = 0.15
+
+
+@dataclass
+class Worker:
+    """A worker process; its name is the model it asks the LLM for, so the witness tells who ran what."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    started_at: float = field(default_factory=time.time)
+    killed_at: float | None = None
+
+    def kill(self) -> None:
+        """SIGKILL; a work horse of stock RQ dies with its worker, as on a lost machine."""
+        for horse in _children(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(horse, 9)
+        self.killed_at = time.time()
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        """The lines of its log with one of these events."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [line for line in found if line.get("event") in names]
+
+    def is_ready(self) -> bool:
+        return READY in self.log.read_bytes()
+
+    def ready_seconds(self) -> float | None:
+        """From its start to its `worker_started`; None when it was not ready."""
+        for line in self.events(READY.decode()):
+            return datetime.fromisoformat(line["timestamp"]).timestamp() - self.started_at
+        return None
+
+
+def _is_ready(url: str) -> bool:
+    with contextlib.suppress(httpx2.TransportError):
+        return httpx2.get(f"{url}/readyz").status_code == 200
+    return False
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+class Stage:
+    """Everything of one drill; `with` starts it, but for the workers, and stops it.
+
+    Args:
+        folder: An empty one with a short path, for sockets.
+        database_url: A PostgreSQL to use; without it the stage starts one.
+        latency: Seconds of an LLM call.
+        settings: Variables of the API and of the workers.
+    """
+
+    prefix = "ragq"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        database_url: str | None = None,
+        latency: float = 0.5,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.valkey = Valkey(folder)
+        self.workers: list[Worker] = []  # that should be alive
+        self.past: list[Worker] = []
+        self.exits: list[str] = []
+        self._latency, self._database_url, self._settings = latency, database_url, settings or {}
+        self._number = 0
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._closing.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def _open(self) -> None:
+        self.valkey.start()
+        self._closing.callback(self.valkey.stop)
+        if self._database_url is None:
+            services = EmbeddedServices(self.folder / "data", valkey=False, postgres=True)
+            self._closing.callback(services.stop)
+            self._database_url = services.start().database_url
+        self.llm = FakeLlm(self.folder, latency=self._latency)
+        self._closing.callback(self.llm.stop)
+        self._closing.callback(self.stop_workers)
+        self.environment = environment(
+            RAGQ_DATA_DIR=self.folder / "data",
+            RAGQ_VALKEY_URL=self.valkey.url,
+            RAGQ_DATABASE_URL=self._database_url,
+            RAGQ_LLM_BASE_URL=self.llm.base_url,
+            RAGQ_LLM_MODEL="api",
+            RAGQ_LOG_FORMAT="json",
+            **self._settings,
+        )
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start is measured as it is when installed
+        subprocess.run(command("migrate"), env=self.environment, cwd=self.folder, check=True, capture_output=True)
+        api, self.url = self._start_api()
+        self._closing.callback(api.stop)
+
+    def _start_api(self, **variables: object) -> tuple[Worker, str]:
+        """Start an API process and wait until it is ready; returns it and its address."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        api = self.spawn(f"api-{port}", "serve", "--port", str(port), **variables)
+        try:
+            wait_until(lambda: _is_ready(url), seconds=START_SECONDS, what="the API is ready")
+        except BaseException:
+            api.stop()
+            raise
+        return api, url
+
+    @contextlib.asynccontextmanager
+    async def api_beside(self, **variables: object) -> AsyncIterator[str]:
+        """Run another API for a while, without holding the event loop, on which its proxy may run."""
+        api, url = await asyncio.to_thread(self._start_api, **variables)
+        try:
+            yield url
+        finally:
+            await asyncio.to_thread(api.stop)
+
+    def spawn(self, name: str, *arguments: str, **variables: object) -> Worker:
+        """Start a `ragq` command that logs to a file of its own."""
+        log = self.folder / f"{name}.log"
+        settings = self.environment | {key: str(value) for key, value in variables.items()}
+        started_at = time.time()
+        with log.open("ab") as output:
+            process = subprocess.Popen(command(*arguments), env=settings, cwd=self.folder, stdout=output, stderr=output)
+        return Worker(name, process, log, started_at)
+
+    def start_worker(self, **variables: object) -> Worker:
+        """Start a worker of the queries; it is not ready yet."""
+        self._number += 1
+        name = f"worker-{self._number}"
+        worker = self.spawn(name, "worker", "queries", **({"RAGQ_LLM_MODEL": name} | variables))
+        self.workers.append(worker)
+        return worker
+
+    def kill_worker(self, worker: Worker) -> None:
+        if worker not in self.workers:
+            return  # it is dead already
+        worker.kill()
+        self.workers.remove(worker)
+        self.past.append(worker)
+
+    def replace_exited(self) -> None:
+        """Start a worker anew for each that ended by itself, and note it."""
+        for worker in [one for one in self.workers if one.process.poll() is not None]:
+            self.exits.append(f"{worker.name} ended with code {worker.process.returncode}")
+            self.workers.remove(worker)
+            self.past.append(worker)
+            self.start_worker()
+
+    def stop_workers(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.terminate()
+        for worker in self.workers:
+            worker.stop()
+        self.past += self.workers
+        self.workers = []
+
+    def exited(self) -> list[str]:
+        """Names of the workers that ended by themselves and were not replaced."""
+        return [worker.name for worker in self.workers if worker.process.poll() is not None]
+
+    @property
+    def lease_seconds(self) -> float:
+        return float(self.environment.get("RAGQ_LEASE_SECONDS", 10))
+
+    @property
+    def valkey_socket(self) -> Path:
+        return self.folder / "valkey.sock"
+
+    async def start_workers(self, count: int, **variables: object) -> list[Worker]:
+        """Start workers and wait until they are ready."""
+        workers = [self.start_worker(**variables) for _ in range(count)]
+        deadline = time.monotonic() + START_SECONDS
+        while not all(worker.is_ready() for worker in workers):
+            assert time.monotonic() < deadline, "a worker did not start: " + workers[0].log.read_text()[-2000:]
+            await asyncio.sleep(0.05)
+        return workers
+
+    def count_results(self, ids: list[str]) -> dict[str, int]:
+        """How many visible results each job has in Valkey."""
+        with self.valkey.connect() as connection:
+            pipeline = connection.pipeline(transaction=False)
+            for id_ in ids:
+                pipeline.xlen(f"{self.prefix}:results:{id_}")
+            return dict(zip(ids, pipeline.execute(), strict=True))
+
+    def runs(self) -> list[Run]:
+        """Every call of the LLM, oldest first: the outside witness."""
+        return list(read_witness(self.llm.witness))
+
+    def ready_times(self) -> list[float]:
+        times = [worker.ready_seconds() for worker in [*self.past, *self.workers]]
+        return sorted(one for one in times if one is not None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A call of the LLM on behalf of a job."""
+
+    tag: str
+    worker: str
+    began_at: float
+
+
+def read_witness(path: Path) -> Iterator[Run]:
+    """Read the lines that the fake LLM wrote so far."""
+    for line in path.read_text().splitlines() if path.exists() else []:
+        seen = json.loads(line)
+        yield Run(seen["job"], seen["model"], seen["time"])

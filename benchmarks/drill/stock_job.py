@@ -1,0 +1,23 @@
+"""What a stock RQ worker runs: a blocking call of the fake LLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+
+
+def ask(tag: str) -> str:
+    """Ask under this tag; the witness names the worker by the model."""
+    body = {
+        "model": os.environ["RAGQ_LLM_MODEL"],
+        "messages": [{"role": "user", "content": f"How tall is the lighthouse? [[fake job={tag}]]"}],
+    }
+    request = urllib.request.Request(
+        os.environ["RAGQ_LLM_BASE_URL"] + "/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text: str = json.load(answer)["choices"][0]["message"]["content"]
+    return text
