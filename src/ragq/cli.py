@@ -8,17 +8,18 @@ import os
 import shlex
 import sys
 from collections.abc import Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ragq import __version__, demo
+from ragq import __version__, demo, doctor
 from ragq.client.api_client import ApiClient
 from ragq.errors import ConfigurationError, DocumentError, RagqError
 from ragq.logs import configure_logging
-from ragq.main import RQ_WORKER, join_services, serve, worker_variables
-from ragq.models import QueueName
+from ragq.main import RQ_WORKER, check_exposure, join_services, serve, worker_variables
+from ragq.models import Orphan, QueueName
 from ragq.rag.parse import SUPPORTED_EXTENSIONS
 from ragq.settings import Settings, read_settings
 from ragq.up import Fleet, migrate
@@ -196,6 +197,57 @@ def status(url: str | None, as_json: bool) -> None:
 
     shown = _run(run())
     click.echo(json.dumps(shown, indent=2) if as_json else demo.format_status(shown))
+
+
+@main.command(name="doctor")
+@data_dir_option
+@click.option(
+    "--audit", is_flag=True, help="Look for jobs, files and chunks that are out of order, too; it only reads."
+)
+@click.option("--forgive", metavar="SHA256", help="Allow the bytes of this SHA-256 to be read again, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor_command(data_dir: Path | None, audit: bool, forgive: str | None, as_json: bool) -> None:
+    """Check everything that ragq needs; the exit code is 1 if something is wrong."""
+    if forgive:
+        asyncio.run(doctor.forgive(join_services(_settings(data_dir=data_dir)), forgive))
+        click.echo("Forgiven. Put the file into its store again.")
+        return
+    findings, orphans = _examine(data_dir, audit=audit)
+    if as_json:
+        shown = {"checks": [asdict(finding) for finding in findings], "orphans": [asdict(orphan) for orphan in orphans]}
+        click.echo(json.dumps(shown, indent=2))
+    else:
+        _show_health(findings, orphans)
+    if not all(finding.ok for finding in findings) or not all(orphan.harmless for orphan in orphans):
+        sys.exit(1)
+
+
+def _examine(data_dir: Path | None, *, audit: bool) -> tuple[list[doctor.Finding], list[Orphan]]:
+    try:
+        settings = join_services(_settings(data_dir=data_dir))
+        check_exposure(settings)
+    except RagqError as error:
+        return [doctor.Finding("settings", ok=False, message=error.message)], []
+    findings = [
+        doctor.Finding("settings", ok=True, message="They can be read."),
+        *asyncio.run(doctor.examine(settings)),
+    ]
+    if not audit:
+        return findings, []
+    try:
+        orphans = asyncio.run(doctor.audit(settings))
+    except RagqError as error:
+        return [*findings, doctor.Finding("audit", ok=False, message=f"Not done. {error.message}")], []
+    return [*findings, doctor.Finding("audit", ok=True, message=f"Done. Things out of order: {len(orphans)}.")], orphans
+
+
+def _show_health(findings: list[doctor.Finding], orphans: list[Orphan]) -> None:
+    for finding in findings:
+        word = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
+        click.echo(f"{word}  {finding.check}: {finding.message}")
+    for orphan in orphans:
+        word = "note" if orphan.harmless else click.style("FAIL", fg="red")
+        click.echo(f"{word}  {orphan.kind} {orphan.id}: {orphan.meaning}")
 
 
 @main.command(name="demo")

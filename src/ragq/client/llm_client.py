@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from ragq.client.llm_stream import AnswerStream, Completion, FaultError, connection_fault, read_refusal
-from ragq.errors import ConfigurationError, TransientError
+from ragq.errors import ConfigurationError, TransientError, UnavailableError
 from ragq.settings import Settings
 
 MAX_WAIT_IN_CALL_SECONDS: Final = 5.0  # the queue waits out a longer Retry-After, without holding a slot
@@ -42,6 +42,7 @@ class LlmClient:
             raise ConfigurationError("Set RAGQ_LLM_BASE_URL (http or https, no user in it) and RAGQ_LLM_MODEL.")
         self._settings, self._model = settings, settings.llm_model
         self._key = settings.llm_api_key.get_secret_value().strip() if settings.llm_api_key else ""
+        self._models_url = (url / "models").with_query(url.query)
         self._url = (url / "chat/completions").with_query(url.query)
         self._stream_options: dict[str, bool] | None = {"include_usage": True}
         self._output_limit = "max_tokens"
@@ -51,6 +52,26 @@ class LlmClient:
         """Close all connections for good."""
         if self._session:
             await self._session.close()
+
+    async def check(self, *, timeout_seconds: float) -> None:
+        """See that the endpoint lists its models.
+
+        Raises:
+            RagqError: It does not; the message says how.
+        """
+        session = self._session = self._session or self._open_session()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                async with session.get(self._models_url, allow_redirects=False) as response:
+                    if response.status == HTTPStatus.OK:
+                        return
+                    fault = await read_refusal(response)
+        except TimeoutError as error:
+            raise UnavailableError(f"The LLM gave no answer within {timeout_seconds:g} s.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            fault = connection_fault(error)
+        quote = _quotable(fault.quote, self._key, [])
+        raise fault.error(f"GET {self._models_url.with_query(None)}: {fault.reason}{quote}.", code=fault.code)
 
     async def complete(
         self,

@@ -6,6 +6,8 @@ or stopped, and from a Valkey that was restored or emptied.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import structlog
@@ -15,7 +17,7 @@ from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Store, StoreFileRecord
 from ragq.errors import DocumentError, PermanentError, RagqError
-from ragq.models import JobStatus
+from ragq.models import JobStatus, Orphan
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.settings import Settings
 
@@ -23,21 +25,52 @@ log = structlog.get_logger(__name__)
 
 SWEEP_AFTER_SECONDS = 30.0  # a younger row's enqueue may be on its way
 SWEEP_BATCH = 500  # rows read at once
+RECHECK_SECONDS = 1.0
+ABANDONED = "The file is in progress but no job works on it: the next sweep mends it. Is a document worker running?"
 
 
 async def sweep(settings: Settings, store: Store, chunks: Chunks, queue: JobQueue) -> int:
     """Mend every ingest that no job works on; returns how many. Any number of processes may sweep at once."""
-    mended, after = 0, None
+    mended = 0
+    async for record in _unfinished(store):
+        mended += await _mend(settings, chunks, queue, record)
+    return mended
+
+
+async def find_abandoned(store: Store, queue: JobQueue) -> list[Orphan]:
+    """Find the ingests that the next sweep would mend; it only reads. Each was found twice, a second apart."""
+
+    async def look() -> dict[tuple[str, str, int], Orphan]:
+        return {
+            (record.vector_store_id, record.file_id, record.generation): Orphan(
+                "ingest_without_job", f"{record.vector_store_id}/{record.file_id}", ABANDONED
+            )
+            async for record in _unfinished(store)
+            if not _is_live(await queue.fetch(document_job_id(record), record.tenant_id))
+        }
+
+    if not (first := await look()):
+        return []
+    await asyncio.sleep(RECHECK_SECONDS)
+    second = await look()
+    return [orphan for key, orphan in first.items() if key in second]
+
+
+async def _unfinished(store: Store) -> AsyncIterator[StoreFileRecord]:
+    after = None
     while records := await store.list_unfinished(SWEEP_AFTER_SECONDS, limit=SWEEP_BATCH, after=after):
         for record in records:
-            mended += await _mend(settings, chunks, queue, record)
+            yield record
         after = records[-1]
-    return mended
+
+
+def _is_live(job: Job | None) -> bool:
+    return job is not None and not job.status.is_final
 
 
 async def _mend(settings: Settings, chunks: Chunks, queue: JobQueue, record: StoreFileRecord) -> bool:
     job = await queue.fetch(document_job_id(record), record.tenant_id)
-    if job and not job.status.is_final:
+    if _is_live(job):
         return False
     where = (record.tenant_id, record.vector_store_id, record.file_id, record.generation)
     if job and job.status is not JobStatus.FINISHED:
