@@ -7,21 +7,23 @@ import io
 import time
 
 from ragq.client.store_client import StoreFileRecord
-from ragq.errors import RagqError
+from ragq.errors import PoisonError, RagqError
 from ragq.queues.documents import document_job_id
 from ragq.queues.worker import Clients, RunningJob, document_failed, process_document
 
 TENANT = "default"
+CRASHED = PoisonError("The file crashed the parser (SIGSEGV).")
 
 
 async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store: str | None = None) -> StoreFileRecord:
     """Upload words and put them into a store, as the routes do, but queue nothing."""
     data = text.encode()
     sha256 = hashlib.sha256(data).hexdigest()
-    await clients.blobs.put(sha256, io.BytesIO(data))
-    file = await clients.store.create_file(
-        TENANT, filename=filename, purpose="assistants", size=len(data), sha256=sha256
-    )
+    async with clients.store.locked_bytes(sha256):
+        await clients.blobs.put(sha256, io.BytesIO(data))
+        file = await clients.store.create_file(
+            TENANT, filename=filename, purpose="assistants", size=len(data), sha256=sha256
+        )
     store = store or await clients.store.default_store(TENANT)
     return await clients.store.attach_file(TENANT, store, file.id, attributes={})
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -215,6 +216,28 @@ def status(url: str | None, as_json: bool) -> None:
 
     shown = _run(run())
     click.echo(json.dumps(shown, indent=2) if as_json else demo.format_status(shown))
+
+
+@main.command(name="doctor")
+@data_dir_option
+@click.option(
+    "--audit", is_flag=True, help="Look for jobs, files and chunks that are out of order, too; it only reads."
+)
+@click.option("--forgive", metavar="SHA256", help="Allow the bytes of this SHA-256 to be read again, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor_command(data_dir: Path | None, audit: bool, forgive: str | None, as_json: bool) -> None:
+    """Check everything that ragq needs; the exit code is 1 if something is wrong."""
+    from ragq import doctor
+    from ragq.environment import join_services
+
+    if forgive:
+        asyncio.run(doctor.forgive(join_services(_settings(data_dir=data_dir)), forgive))
+        click.echo("Forgiven. Put the file into its store again.")
+        return
+    diagnosis = asyncio.run(doctor.diagnose(lambda: join_services(_settings(data_dir=data_dir)), audit=audit))
+    click.echo(json.dumps(asdict(diagnosis), indent=2) if as_json else doctor.format_diagnosis(diagnosis))
+    if not diagnosis.is_healthy:
+        sys.exit(1)
 
 
 @main.command(name="demo")

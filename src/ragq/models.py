@@ -59,6 +59,23 @@ def new_id(prefix: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Orphan:
+    """Something that an audit found out of order.
+
+    Attributes:
+        kind: A stable word for programs.
+        id: Of the job, list, file or bytes.
+        meaning: What is wrong and what to do, for a person.
+        harmless: It goes away by itself or changes nothing.
+    """
+
+    kind: str
+    id: str
+    meaning: str
+    harmless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ParsedDocument:
     """The text of a document.
 

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from ragq.client.store_client import StoreFileRecord
-from ragq.errors import DocumentError, NotFoundError, PermanentError, PoisonError, RagqError
+from ragq.errors import DocumentError, NotFoundError, PermanentError, RagqError
 from ragq.models import Chunk, ParsedDocument
 from ragq.queues.worker import Clients
 from ragq.rag.parse import parse
-from tests.ingests import TENANT, attach, count_chunks, fail, ingest, look
+from tests.ingests import CRASHED, TENANT, attach, count_chunks, fail, ingest, look
 
 QUARANTINED = PermanentError("2 workers died while they ran this job alone.", code="quarantined")
-CRASHED = PoisonError("The file crashed the parser (SIGSEGV).")
 
 
 async def test_a_quarantined_document_shows_its_reason(clients: Clients) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +21,7 @@ from ragq.settings import Settings
 def _translated() -> Iterator[None]:
     try:
         yield
-    except NotFoundError as error:
+    except (NotFoundError, FileNotFoundError) as error:  # obstore raises the one or the other
         raise UnavailableError("The file's bytes are not in the blob store.", code="blob_missing") from error
     except (BaseError, OSError) as error:
         raise UnavailableError(f"The blob store does not answer: {error}", code="blobs_unavailable") from error
@@ -30,14 +31,15 @@ class BlobStore:
     """Bytes by name."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.blob_url:
-            url = settings.blob_url
-            try:
+        url = settings.blob_url
+        try:
+            if url:
                 self._store = from_url(url, mkdir=True) if url.startswith("file:") else from_url(url)
-            except (BaseError, ValueError) as error:
-                raise ConfigurationError(f"RAGQ_BLOB_URL names no store that can be used: {error}") from error
-        else:
-            self._store = LocalStore(settings.data_dir.resolve() / "files", mkdir=True)
+            else:
+                self._store = LocalStore(settings.data_dir.resolve() / "files", mkdir=True)
+        except (BaseError, ValueError, OSError) as error:
+            what = "RAGQ_BLOB_URL" if url else "RAGQ_DATA_DIR (for want of RAGQ_BLOB_URL)"
+            raise ConfigurationError(f"{what} names no place where files can be stored: {error}") from error
 
     async def put(self, name: str, file: BinaryIO) -> None:
         """Store an open file's bytes; a name that exists is written again with the same bytes."""
@@ -46,8 +48,26 @@ class BlobStore:
 
     async def delete(self, name: str) -> None:
         """Delete bytes; unknown names are no error."""
-        with _translated(), contextlib.suppress(NotFoundError):
+        with _translated(), contextlib.suppress(NotFoundError, FileNotFoundError):
             await obstore.delete_async(self._store, name)
+
+    async def exists(self, name: str) -> bool:
+        """Whether there are bytes of this name."""
+        with _translated():
+            try:
+                await obstore.head_async(self._store, name)
+            except (NotFoundError, FileNotFoundError):
+                return False
+        return True
+
+    async def list_names(self) -> list[str]:
+        """List the names of all bytes."""
+
+        def read() -> list[str]:  # in a thread: obstore's own asynchronous listing aborts the process at its exit
+            return [entry["path"] for page in obstore.list(self._store) for entry in page]
+
+        with _translated():
+            return await asyncio.to_thread(read)
 
     async def stream(self, name: str) -> AsyncIterator[bytes]:
         """Yield the bytes in pieces of about 1 MB."""

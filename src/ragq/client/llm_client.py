@@ -19,7 +19,7 @@ from yarl import URL
 from ragq import metrics
 from ragq.client.llm_breaker import LlmBreaker
 from ragq.client.llm_stream import AnswerStream, Completion, FaultError, connection_fault, read_refusal
-from ragq.errors import ConfigurationError, RagqError
+from ragq.errors import ConfigurationError, RagqError, UnavailableError
 from ragq.settings import Settings
 
 MAX_QUOTED_CHARACTERS: Final = 300
@@ -42,6 +42,7 @@ class LlmClient:
             raise ConfigurationError("Set RAGQ_LLM_BASE_URL (http or https, no user in it) and RAGQ_LLM_MODEL.")
         self._settings, self._model = settings, settings.llm_model
         self._key = settings.llm_api_key.get_secret_value().strip() if settings.llm_api_key else ""
+        self._models_url = (url / "models").with_query(url.query)
         self._url = (url / "chat/completions").with_query(url.query)
         self._stream_options: dict[str, bool] | None = {"include_usage": True}
         self._output_limit = "max_tokens"
@@ -59,6 +60,26 @@ class LlmClient:
         """Close all connections for good."""
         if self._session:
             await self._session.close()
+
+    async def check(self, *, timeout_seconds: float) -> None:
+        """See that the endpoint lists its models.
+
+        Raises:
+            RagqError: It does not; the message says how.
+        """
+        session = self._session = self._session or self._open_session()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                async with session.get(self._models_url, allow_redirects=False) as response:
+                    if response.status == HTTPStatus.OK:
+                        return
+                    fault = await read_refusal(response)
+        except TimeoutError as error:
+            raise UnavailableError(f"The LLM gave no answer within {timeout_seconds:g} s.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            fault = connection_fault(error)
+        quote = _quotable(fault.quote, self._key, [])
+        raise fault.error(f"GET {self._models_url.with_query(None)}: {fault.reason}{quote}.", code=fault.code)
 
     async def complete(
         self,
@@ -90,7 +111,7 @@ class LlmClient:
         metrics.LLM_CALLS.labels("ok").inc()
         return completion
 
-    def check(self) -> None:
+    def check_breaker(self) -> None:
         """Find out, before any work, whether a call would be refused.
 
         Raises:

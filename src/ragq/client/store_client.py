@@ -187,6 +187,30 @@ class Store:
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [sha256])
             yield
 
+    async def list_bytes(self) -> set[str]:
+        """List the SHA-256 of all files' bytes, of all tenants."""
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute("SELECT DISTINCT sha256 FROM files")).fetchall()
+        return {str(row[0]) for row in rows}
+
+    async def list_files_of(self, sha256: str) -> list[str]:
+        """List the ids of the files of all tenants that share these bytes."""
+        async with self._database.connection() as connection:
+            query = "SELECT id FROM files WHERE sha256 = %s ORDER BY id"
+            rows = await (await connection.execute(query, [sha256])).fetchall()
+        return [str(row[0]) for row in rows]
+
+    async def list_wrong_chunk_counts(self) -> list[tuple[str, str]]:
+        """List (store, file) of all tenants whose row and chunks differ in number."""
+        async with self._database.connection() as connection:
+            found = await connection.execute(
+                """SELECT v.vector_store_id, v.file_id
+                   FROM vector_store_files v LEFT JOIN chunks c USING (vector_store_id, file_id)
+                   GROUP BY v.vector_store_id, v.file_id HAVING v.chunk_count <> count(c.ordinal)
+                   ORDER BY v.vector_store_id, v.file_id"""
+            )
+            return [(str(row[0]), str(row[1])) for row in await found.fetchall()]
+
     async def find_poison(self, sha256: str) -> str | None:
         """Say why these bytes must not be read again, and how to allow it; None when they may."""
         query = f"SELECT {_POISON_REASON} AS reason FROM poison p WHERE sha256 = %(sha256)s"  # noqa: S608  (a constant)

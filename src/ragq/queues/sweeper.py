@@ -6,6 +6,8 @@ or stopped, and from a Valkey that was restored or emptied.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import structlog
@@ -15,7 +17,7 @@ from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Store, StoreFileRecord
 from ragq.errors import DocumentError, PermanentError, RagqError
-from ragq.models import JobStatus
+from ragq.models import JobStatus, Orphan
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.settings import Settings
 
@@ -23,18 +25,40 @@ log = structlog.get_logger(__name__)
 
 SWEEP_AFTER_SECONDS = 30.0  # a younger row's enqueue may be on its way
 SWEEP_BATCH = 500  # rows read at once
+RECHECK_SECONDS = 1.0
+ABANDONED = "The file is in progress but no job works on it: the next sweep mends it. Is a document worker running?"
 
 
 async def sweep(settings: Settings, store: Store, chunks: Chunks, queue: JobQueue) -> int:
     """Mend every ingest that no job works on; returns how many. Any number of processes may sweep at once."""
-    mended, after = 0, None
+    mended = 0
+    async for record in _abandoned(store, queue):
+        mended += await _mend(settings, chunks, queue, record)
+    return mended
+
+
+async def find_abandoned(store: Store, queue: JobQueue) -> list[Orphan]:
+    """Find the ingests that the next sweep would mend; it only reads. Each was found twice, a second apart."""
+
+    async def look() -> set[tuple[str, str, int]]:
+        return {
+            (record.vector_store_id, record.file_id, record.generation) async for record in _abandoned(store, queue)
+        }
+
+    if not (first := await look()):
+        return []
+    await asyncio.sleep(RECHECK_SECONDS)
+    return [Orphan("ingest_without_job", f"{key[0]}/{key[1]}", ABANDONED) for key in sorted(first & await look())]
+
+
+async def _abandoned(store: Store, queue: JobQueue) -> AsyncIterator[StoreFileRecord]:
+    after = None
     while records := await store.list_unfinished(SWEEP_AFTER_SECONDS, limit=SWEEP_BATCH, after=after):
         statuses = await queue.statuses([document_job_id(record) for record in records])
         for record, status in zip(records, statuses, strict=True):
             if status is None or status.is_final:
-                mended += await _mend(settings, chunks, queue, record)
+                yield record
         after = records[-1]
-    return mended
 
 
 async def _mend(settings: Settings, chunks: Chunks, queue: JobQueue, record: StoreFileRecord) -> bool:

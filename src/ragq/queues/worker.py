@@ -92,7 +92,7 @@ async def process_query(job: RunningJob, clients: Clients, *, query: dict[str, A
     """Answer a question from the tenant's documents, with citations."""
     question = Query(**query)
     if clients.llm:
-        clients.llm.check()
+        clients.llm.check_breaker()
     started = time.monotonic()
     results = await _retrieve(job, clients, question)
     job.note(retrieve_ms=_ms_since(started))

@@ -1,0 +1,187 @@
+"""Look for jobs, list entries and leases in Valkey that contradict each other. It only reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from redis import exceptions
+
+from ragq.client.queue_monitor import UNAVAILABLE
+from ragq.errors import UnavailableError
+from ragq.models import JobStatus, Orphan
+from ragq.settings import Settings
+
+RECHECK_SECONDS = 1.0  # between the two looks
+BATCH = 500  # commands of a pipeline
+PAGE = 10_000  # entries of a list read at once
+SUCCESS = "1"  # the type of a result that is an answer, in RQ's numbers
+
+_END = "End it (POST /v1/responses/ID/cancel, or take the file out of its store) and ask again."
+KINDS = {
+    "queued_in_no_list": f"The job is queued but in no list: nobody will run it. {_END}",
+    "started_without_lease": f"The job is started but has no lease: nobody will notice that its worker died. {_END}",
+    "scheduled_not_delayed": f"The job waits for a next try that has no time. {_END}",
+    "finished_without_one_result": "The job is finished but has not exactly one answer. Ask again.",
+    "unreadable_job": "The job's key holds no job: nobody can run it. Look at it with valkey-cli, then delete it.",
+    "list_without_turn": "The list has jobs but no turn: a worker gives it one within 10 s. Is one running?",
+    "stale_list_entry": "Harmless: the entry's job is gone or not queued. The next claim drops the entry.",
+    "stale_lease": "Harmless: the lease's job is gone or not started. The lease is dropped when it runs out.",
+    "stale_in_flight_entry": "Harmless: the job does not run in this attempt. Only the count of jobs in flight is wrong.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _JobState:
+    status: str
+    attempt: str
+    answers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What Valkey held, read step by step while it moved; None is a job's key that holds no job."""
+
+    lists: dict[str, list[str]]
+    in_flight: list[str]
+    leases: set[str]
+    delayed: set[str]
+    turns: set[str]
+    jobs: dict[str, _JobState | None]
+
+
+async def audit_queue(settings: Settings, url: str) -> list[Orphan]:
+    """Find what is out of order.
+
+    A system that moves is never seen at one moment, so what looks wrong is looked at again a second later, and
+    reported only if it is wrong in the same way.
+
+    Raises:
+        UnavailableError: Valkey does not answer.
+    """
+    connection = redis.asyncio.Redis.from_url(
+        url, decode_responses=True, encoding_errors="replace", socket_timeout=30, socket_connect_timeout=3
+    )
+    reader = _Reader(connection, settings.key_prefix)
+    try:
+        first = list(_find_orphans(await reader.read(None)))
+        if not first:
+            return []
+        await asyncio.sleep(RECHECK_SECONDS)
+        second = set(_find_orphans(await reader.read({orphan.id.partition(":")[0] for orphan in first})))
+        return [orphan for orphan in first if orphan in second]
+    except UNAVAILABLE as error:
+        raise UnavailableError(f"Valkey does not answer: {error}", code="queue_unavailable") from error
+    finally:
+        await connection.aclose()
+
+
+class _Reader:
+    """Reads snapshots, in pieces that keep nobody waiting."""
+
+    def __init__(self, connection: redis.asyncio.Redis, prefix: str) -> None:
+        self._redis = connection
+        self._prefix = prefix
+
+    async def read(self, job_ids: set[str] | None) -> _Snapshot:
+        """Read the lists and sets, then the given jobs, or all."""
+        lists = {name: await self._read_list(f"{self._prefix}:queue:{name}") for name in await self._scan("queue")}
+        return _Snapshot(
+            lists=lists,
+            in_flight=[entry for name in await self._scan("wip") for entry in await self._read_set(f"wip:{name}")],
+            leases=set(await self._read_set("leases")),
+            delayed=set(await self._read_set("delayed")),
+            turns={name for lane in await self._scan("ring") for name in await self._read_set(f"ring:{lane}")},
+            jobs=await self._read_jobs(await self._scan("job") if job_ids is None else sorted(job_ids)),
+        )
+
+    async def _scan(self, kind: str) -> list[str]:
+        """List the names X of the keys P:kind:X."""
+        start = f"{self._prefix}:{kind}:"
+        names = [str(key).removeprefix(start) async for key in self._redis.scan_iter(f"{start}*", count=1000)]
+        return sorted({name for name in names if ":" not in name})
+
+    async def _read_list(self, key: str) -> list[str]:
+        entries: list[str] = []
+        while page := await self._redis.lrange(key, len(entries), len(entries) + PAGE - 1):
+            entries += map(str, page)
+        return entries
+
+    async def _read_set(self, name: str) -> list[str]:
+        return list(map(str, await self._redis.zrange(f"{self._prefix}:{name}", 0, -1)))
+
+    async def _read_jobs(self, ids: list[str]) -> dict[str, _JobState | None]:
+        answers = await self._pipe(ids, lambda pipe, id_: pipe.hmget(f"{self._prefix}:job:{id_}", "status", "attempt"))
+        jobs: dict[str, _JobState | None] = {}
+        for id_, answer in zip(ids, answers, strict=True):
+            if isinstance(answer, exceptions.ResponseError):
+                jobs[id_] = None
+            elif answer[0] is not None:  # it may have expired since its key was listed
+                jobs[id_] = _JobState(answer[0], answer[1] or "")
+        finished = [id_ for id_, job in jobs.items() if job and job.status == JobStatus.FINISHED]
+        answers_of = await self._count_answers(finished)
+        return jobs | {id_: _JobState(JobStatus.FINISHED, "", count) for id_, count in answers_of.items()}
+
+    async def _count_answers(self, ids: list[str]) -> dict[str, int]:
+        """Count the answers of finished jobs; a job that was requeued has its earlier failures there too."""
+        lengths = await self._pipe(ids, lambda pipe, id_: pipe.xlen(f"{self._prefix}:results:{id_}"))
+        counts = dict(zip(ids, lengths, strict=True))
+        others = [id_ for id_, length in counts.items() if length != 1]
+        streams = await self._pipe(others, lambda pipe, id_: pipe.xrange(f"{self._prefix}:results:{id_}"))
+        for id_, stream in zip(others, streams, strict=True):
+            readable = not isinstance(stream, exceptions.ResponseError)
+            counts[id_] = sum(fields.get("type") == SUCCESS for _, fields in stream) if readable else 0
+        return counts
+
+    async def _pipe(self, ids: list[str], command: Callable[[Any, str], Any]) -> list[Any]:
+        answers: list[Any] = []
+        for start in range(0, len(ids), BATCH):
+            pipeline = self._redis.pipeline(transaction=False)
+            for id_ in ids[start : start + BATCH]:
+                command(pipeline, id_)
+            answers += await pipeline.execute(raise_on_error=False)
+        return answers
+
+
+def _find_orphans(snapshot: _Snapshot) -> Iterator[Orphan]:
+    yield from (
+        _orphan("list_without_turn", name) for name, ids in snapshot.lists.items() if ids and name not in snapshot.turns
+    )
+    listed = {id_ for ids in snapshot.lists.values() for id_ in ids}
+    yield from _find_bad_jobs(snapshot, listed)
+    yield from _find_stale("stale_list_entry", snapshot, listed, JobStatus.QUEUED)
+    yield from _find_stale("stale_lease", snapshot, snapshot.leases, JobStatus.STARTED)
+    for entry in snapshot.in_flight:
+        id_, _, attempt = entry.partition(":")
+        job = snapshot.jobs.get(id_)
+        if job is None or (job.status, job.attempt) != (JobStatus.STARTED, attempt):
+            yield _orphan("stale_in_flight_entry", entry)
+
+
+def _find_bad_jobs(snapshot: _Snapshot, listed: set[str]) -> Iterator[Orphan]:
+    for id_, job in snapshot.jobs.items():
+        if job is None:
+            yield _orphan("unreadable_job", id_)
+        elif job.status == JobStatus.QUEUED and id_ not in listed:
+            yield _orphan("queued_in_no_list", id_)
+        elif job.status == JobStatus.STARTED and id_ not in snapshot.leases:
+            yield _orphan("started_without_lease", id_)
+        elif job.status == JobStatus.SCHEDULED and id_ not in snapshot.delayed:
+            yield _orphan("scheduled_not_delayed", id_)
+        elif job.status == JobStatus.FINISHED and job.answers != 1:
+            yield _orphan("finished_without_one_result", id_)
+
+
+def _find_stale(kind: str, snapshot: _Snapshot, ids: Iterable[str], status: JobStatus) -> Iterator[Orphan]:
+    for id_ in ids:
+        job = snapshot.jobs.get(id_)
+        if job is None or job.status != status:
+            yield _orphan(kind, id_)
+
+
+def _orphan(kind: str, id_: str) -> Orphan:
+    meaning = KINDS[kind]
+    return Orphan(kind, id_, meaning, harmless=meaning.startswith("Harmless"))

@@ -1,0 +1,40 @@
+"""Look for files, bytes and chunks that contradict each other. It only reads."""
+
+from __future__ import annotations
+
+import re
+
+from ragq.client.blob_client import BlobStore
+from ragq.client.store_client import Store
+from ragq.models import Orphan
+
+KINDS = {
+    "bytes_missing": "The file's bytes are not in the blob store: restore them, or delete the file and upload it again.",
+    "bytes_without_file": "No file names these bytes of the blob store: delete them to save the space.",
+    "wrong_chunk_count": "The file has not the chunks that it should have: take it out of its store and put it in again.",
+}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+async def audit_store(store: Store, blobs: BlobStore) -> list[Orphan]:
+    """Find what is out of order; what looks wrong is looked at again while nobody may store or delete its bytes.
+
+    Raises:
+        UnavailableError: PostgreSQL or the blob store does not answer.
+    """
+    stored = {name for name in await blobs.list_names() if _SHA256.fullmatch(name)}
+    named = await store.list_bytes()
+    orphans: list[Orphan] = []
+    for sha256 in sorted(stored ^ named):
+        async with store.locked_bytes(sha256):
+            file_ids, exists = await store.list_files_of(sha256), await blobs.exists(sha256)
+        if exists and not file_ids:
+            orphans.append(_orphan("bytes_without_file", sha256))
+        if not exists:
+            orphans += [_orphan("bytes_missing", file_id) for file_id in file_ids]
+    wrong = await store.list_wrong_chunk_counts()
+    return orphans + [_orphan("wrong_chunk_count", f"{store_id}/{file_id}") for store_id, file_id in wrong]
+
+
+def _orphan(kind: str, id_: str) -> Orphan:
+    return Orphan(kind, id_, KINDS[kind])

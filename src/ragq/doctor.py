@@ -1,0 +1,205 @@
+"""`ragq doctor`: is everything there that ragq needs, and is anything out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from ragq.client.blob_client import BlobStore
+from ragq.client.database import Database
+from ragq.client.llm_client import LlmClient
+from ragq.client.queue_audit import audit_queue
+from ragq.client.rq_client import JobQueue
+from ragq.client.store_audit import audit_store
+from ragq.client.store_client import Store
+from ragq.errors import RagqError, UnavailableError
+from ragq.main import check_exposure
+from ragq.models import Orphan, QueueName, new_id
+from ragq.queues.sweeper import find_abandoned
+from ragq.settings import Settings
+
+CHECK_SECONDS = 15.0
+LLM_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check saw; `message` says what to do when it is not `ok`."""
+
+    check: str
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All that the doctor found."""
+
+    checks: list[Finding]
+    orphans: list[Orphan]
+
+    @property
+    def is_healthy(self) -> bool:
+        return all(finding.ok for finding in self.checks) and all(orphan.harmless for orphan in self.orphans)
+
+
+async def diagnose(read: Callable[[], Settings], *, audit: bool) -> Diagnosis:
+    """Check everything, and audit if wanted; what is wrong is told, never raised.
+
+    Args:
+        read: Gives the settings, or raises the error that is the first finding.
+    """
+    try:
+        settings = read()
+        check_exposure(settings)
+    except RagqError as error:
+        return Diagnosis([Finding("settings", ok=False, message=error.message)], [])
+    checks = [Finding("settings", ok=True, message="They can be read."), *await examine(settings)]
+    if not audit:
+        return Diagnosis(checks, [])
+    try:
+        orphans = await find_orphans(settings)
+    except RagqError as error:
+        return Diagnosis([*checks, Finding("audit", ok=False, message=f"Not done. {error.message}")], [])
+    done = Finding("audit", ok=True, message=f"Done. Things out of order: {len(orphans)}.")
+    return Diagnosis([*checks, done], orphans)
+
+
+def format_diagnosis(diagnosis: Diagnosis) -> str:
+    """Write a line for each finding and each orphan."""
+    bad = click.style("FAIL", fg="red")
+    lines = [
+        f"{click.style('ok  ', fg='green') if one.ok else bad}  {one.check}: {one.message}" for one in diagnosis.checks
+    ]
+    lines += [f"{'note' if one.harmless else bad}  {one.kind} {one.id}: {one.meaning}" for one in diagnosis.orphans]
+    return "\n".join(lines)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Check each thing that ragq needs, all at the same time; nothing that fails ends the others."""
+    async with _connected(settings) as (queue, database):
+        return await asyncio.gather(
+            _check("valkey", _check_valkey(settings, queue)),
+            _check("postgresql", _check_postgresql(database)),
+            _check("blob store", _check_blobs(settings)),
+            *(_check(f"{name} workers", _check_workers(queue, name)) for name in QueueName),
+            _check("llm", _check_llm(settings)),
+        )
+
+
+async def find_orphans(settings: Settings) -> list[Orphan]:
+    """Look for what is out of order in Valkey, PostgreSQL and the blob store, without changing anything.
+
+    Raises:
+        UnavailableError: One of them does not answer.
+    """
+    assert settings.valkey_url
+    async with _connected(settings) as (queue, database):
+        store = Store(database)
+        found = await asyncio.gather(
+            audit_queue(settings, settings.valkey_url.get_secret_value()),
+            audit_store(store, BlobStore(settings)),
+            find_abandoned(store, queue),
+        )
+    return [orphan for part in found for orphan in part]
+
+
+async def forgive(settings: Settings, sha256: str) -> None:
+    """Allow poisonous bytes to be read again.
+
+    Raises:
+        NotFoundError: They are not poison.
+    """
+    async with _connected(settings) as (_, database):
+        await Store(database).forgive_poison(sha256)
+
+
+@contextlib.asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[tuple[JobQueue, Database]]:
+    assert settings.valkey_url
+    assert settings.database_url
+    queue = JobQueue(settings, settings.valkey_url.get_secret_value())
+    database = await Database.open(settings, settings.database_url.get_secret_value(), connections=4)
+    try:
+        yield queue, database
+    finally:
+        await database.close()
+        await queue.close()
+
+
+async def _check(name: str, check: Coroutine[Any, Any, str]) -> Finding:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return Finding(name, ok=True, message=await check)
+    except RagqError as error:
+        return Finding(name, ok=False, message=error.message)
+    except TimeoutError:
+        return Finding(name, ok=False, message=f"No answer within {CHECK_SECONDS:g} s: is it overloaded?")
+
+
+async def _check_valkey(settings: Settings, queue: JobQueue) -> str:
+    try:
+        await queue.ping()
+    except UnavailableError as error:
+        raise _advised(error, "Start Valkey, or correct RAGQ_VALKEY_URL.") from error
+    await queue.check_server()
+    if settings.allow_unsafe_valkey:
+        return "It answers. Whether it could lose jobs was not looked at: RAGQ_ALLOW_UNSAFE_VALKEY is set."
+    return "It answers, writes every change to disk at once and evicts nothing."
+
+
+async def _check_postgresql(database: Database) -> str:
+    try:
+        await database.check_ready()
+    except UnavailableError as error:
+        away = error.code == "database_unavailable"
+        advice = "Start PostgreSQL, or correct RAGQ_DATABASE_URL." if away else "Run `ragq migrate`."
+        raise _advised(error, advice) from error
+    return "It answers, and all migrations have run."
+
+
+async def _check_blobs(settings: Settings) -> str:
+    name, content = new_id("ragq-doctor-"), b"a probe of ragq doctor"
+    try:
+        blobs = BlobStore(settings)
+        await blobs.put(name, io.BytesIO(content))
+        try:
+            found = b"".join([piece async for piece in blobs.stream(name)])
+        finally:
+            await blobs.delete(name)
+    except UnavailableError as error:
+        raise _advised(error, "See RAGQ_BLOB_URL or RAGQ_DATA_DIR, and who may write there.") from error
+    if found != content:
+        raise UnavailableError("The blob store gave other bytes than were written. Do not use it.")
+    return "A probe was written, read and deleted."
+
+
+async def _check_workers(queue: JobQueue, name: QueueName) -> str:
+    workers = [worker for worker in (await queue.monitor.describe())["workers"] if name in worker["queues"]]
+    if not workers:
+        raise UnavailableError(f"No worker serves {name}: start one with `ragq worker {name}`.")
+    in_flight = sum(worker["in_flight"] for worker in workers)
+    return f"{len(workers)} alive, {in_flight} jobs in flight."
+
+
+async def _check_llm(settings: Settings) -> str:
+    if settings.llm_base_url is None:
+        return "None is configured: answers are extractive."
+    client = LlmClient(settings)
+    try:
+        await client.check(timeout_seconds=LLM_SECONDS)
+    except RagqError as error:
+        raise _advised(error, "See RAGQ_LLM_BASE_URL, which often ends in /v1, and RAGQ_LLM_API_KEY.") from error
+    finally:
+        await client.close()
+    return "The endpoint lists its models."
+
+
+def _advised(error: RagqError, advice: str) -> RagqError:
+    return UnavailableError(f"{error.message} {advice}")
