@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from typing import Any
 
 import pytest
 from rq import Queue
@@ -14,43 +13,13 @@ from rq.job import Job as RqJob
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from ragq.client.job import ClaimedJob, Job, Outcome, lanes_of, list_name
+from ragq.client.job import ClaimedJob, Outcome, list_name
 from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
+from tests.queue_steps import QUERIES, claim, claim_ids, enqueue, expire_leases, state
 from tests.servers import Valkey
-
-QUERIES = lanes_of(QueueName.QUERIES)
-
-
-async def enqueue(queue: JobQueue, job_id: str, **options: Any) -> bool:
-    options = {"queue": QueueName.QUERIES, "deadline_seconds": 60, **options}
-    return (await queue.enqueue(JobFunction.PROCESS_QUERY, {"n": job_id}, job_id=job_id, **options)).created
-
-
-async def claim(queue: JobQueue, most: int = 10, *, worker: str = "w1", in_flight: int = 0) -> list[ClaimedJob]:
-    return (await queue.claim(worker, [(lane, most) for lane in QUERIES], in_flight=in_flight)).jobs
-
-
-async def claim_ids(queue: JobQueue, most: int = 10) -> list[str]:
-    return [job.id for job in await claim(queue, most)]
-
-
-async def state(queue: JobQueue, job_id: str) -> Job:
-    job = await queue.fetch(job_id, "default")
-    assert job
-    return job
-
-
-async def expire_leases(queue: JobQueue) -> list[str]:
-    """Let the leases run out while someone watches, as a living fleet does."""
-    put_back: list[str] = []
-    deadline = time.monotonic() + 5
-    while not put_back and time.monotonic() < deadline:
-        put_back = (await queue.reap()).put_back
-        await asyncio.sleep(0.1)
-    return put_back
 
 
 async def test_an_id_is_accepted_once_and_the_first_payload_stays(queue: JobQueue) -> None:
