@@ -127,7 +127,7 @@ def read_claimed(row: list[Any], now: float) -> ClaimedJob:
         attempt=attempt,
         data=_inflate(data),
         queue=QueueName(re.split(r"[.@]", name.decode())[0]),
-        tenant_id=tenant.decode(),
+        tenant_id=tenant.decode(errors="replace"),
         deadline=now + left_ms / 1000,
         tries=tries,
         deaths_alone=deaths_alone,
