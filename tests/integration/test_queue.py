@@ -18,7 +18,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
-from tests.queue_steps import QUERIES, claim, claim_ids, enqueue, expire_leases, state
+from tests.queue_steps import QUERIES, claim, claim_ids, enqueue, expire_leases, let_pass, state
 from tests.servers import Valkey
 
 
@@ -292,3 +292,48 @@ def test_lists_are_named_by_queue_lane_and_tenant() -> None:
     assert list_name(QueueName.QUERIES) == "queries"
     assert list_name(QueueName.QUERIES, Lane.FLEX) == "queries.flex"
     assert list_name(QueueName.DOCUMENTS, Lane.DEFAULT, "acme") == "documents@acme"
+
+
+async def test_a_delayed_job_that_is_due_is_claimed_though_nobody_reaps(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    await queue.retry_later("a", job.attempt, delay_seconds=60)
+    assert await claim_ids(queue) == []
+    let_pass(valkey, "delayed")
+    assert [(again.id, again.attempt) for again in await claim(queue)] == [("a", job.attempt + 1)]
+
+
+async def test_a_silent_worker_is_forgotten_and_a_living_one_kept(queue: JobQueue, valkey: Valkey) -> None:
+    for name in ("silent", "living"):
+        await queue.monitor.register_worker(name, {"name": name, "slots": "queries=5"}, ["queries"])
+    with valkey.connect() as connection:
+        assert 0 < int(connection.ttl("ragq:worker:silent")) <= 15
+        connection.delete("ragq:worker:silent")  # as when that time is over
+        await queue.reap()
+        for key in ("ragq:workers", "ragq:workers:queries"):
+            assert connection.smembers(key) == {b"ragq:worker:living"}
+        assert connection.hgetall("ragq:capacity") == {b"queries": b"5"}
+    assert [worker["name"] for worker in (await queue.monitor.describe())["workers"]] == ["living"]
+
+
+async def test_a_list_tells_how_long_its_first_job_waits(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    await enqueue(queue, "b")
+    with valkey.connect() as connection:
+        connection.hset("ragq:job:a", "created_ms", int((time.time() - 100) * 1000))
+    (queries,) = (await queue.monitor.describe())["queues"]
+    assert queries["oldest_seconds"] == pytest.approx(100, abs=2)
+    await claim(queue)
+    (queries,) = (await queue.monitor.describe())["queues"]
+    assert (queries["queued"], queries["oldest_seconds"]) == (0, None)
+
+
+async def test_a_second_reaping_within_a_second_does_nothing(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    await claim(queue)
+    let_pass(valkey, "leases")
+    with valkey.connect() as connection:
+        connection.set("ragq:reaped", int(time.time() * 1000))
+    assert (await queue.reap()).put_back == []
+    let_pass(valkey, "leases")
+    assert (await queue.reap()).put_back == ["a"]
