@@ -41,6 +41,7 @@ async def test_a_job_that_nobody_began_by_its_deadline_has_failed(queue: JobQueu
     assert found.error["code"] == "deadline_exceeded"
     with valkey.connect() as connection:
         assert [connection.zcard(f"ragq:{key}") for key in ("delayed", "scheduled:queries")] == [0, 0]
+        assert connection.lrange("ragq:queue:queries", 0, -1) == [b"in time"]
     assert await claim_ids(queue) == ["in time"]
 
 

@@ -22,6 +22,12 @@ from tests.queue_steps import QUERIES, claim, claim_ids, enqueue, expire_leases,
 from tests.servers import Valkey
 
 
+async def counts(queue: JobQueue) -> tuple[int, int, int]:
+    """How many questions are queued, in flight and scheduled."""
+    (queries,) = (await queue.monitor.describe())["queues"]
+    return queries["queued"], queries["in_flight"], queries["scheduled"]
+
+
 async def test_an_id_is_accepted_once_and_the_first_payload_stays(queue: JobQueue) -> None:
     assert await enqueue(queue, "a", fingerprint="first")
     second = await queue.enqueue(
@@ -122,15 +128,32 @@ async def test_a_job_put_back_but_not_claimed_may_still_be_committed_and_runs_no
     assert await claim_ids(queue) == []
 
 
+async def test_a_job_put_back_is_queued_alone_and_its_heartbeat_takes_it_out_again(
+    queue: JobQueue, valkey: Valkey
+) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    let_pass(valkey, "leases")
+    assert (await queue.reap()).put_back == ["a"]
+    assert await counts(queue) == (1, 0, 0)
+    assert await queue.heartbeat([("a", job.attempt, None)]) == set()
+    assert await counts(queue) == (0, 1, 0)
+    assert await claim_ids(queue) == []
+    assert await queue.release([("a", job.attempt)]) == [True]
+    assert await counts(queue) == (1, 0, 0)
+
+
 async def test_a_heartbeat_keeps_the_lease_and_names_lost_jobs(queue: JobQueue) -> None:
     await enqueue(queue, "kept")
     await enqueue(queue, "lost")
     kept, lost = await claim(queue)
+    put_back: list[str] = []
     until = time.monotonic() + 2.5
     while time.monotonic() < until:
         await queue.heartbeat([(kept.id, kept.attempt, {"progress": 1})])
-        await queue.reap()
+        put_back += (await queue.reap()).put_back
         await asyncio.sleep(0.2)
+    assert put_back == ["lost"]
     assert (await state(queue, "kept")).meta == {"progress": 1}
     assert await claim_ids(queue) == ["lost"]
     assert await queue.heartbeat([(kept.id, kept.attempt, None), (lost.id, lost.attempt, None)]) == {"lost"}
@@ -180,6 +203,7 @@ async def test_a_canceled_job_is_final_at_every_stage(queue: JobQueue, stage: st
         await queue.retry_later("a", attempt, delay_seconds=0.1)
     assert await queue.cancel("a")
     assert (await state(queue, "a")).status is JobStatus.CANCELED
+    assert await counts(queue) == (0, 0, 0)
     assert await queue.commit("w1", [Outcome("a", attempt, {"late": 1})]) == [False]
     assert await queue.release([("a", attempt)]) == [False]
     await asyncio.sleep(0.2)
