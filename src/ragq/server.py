@@ -32,7 +32,7 @@ from ragq.errors import (
 )
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
-from ragq.queues.housekeeping import keep_house
+from ragq.queues.housekeeping import end_tasks, keep_house
 from ragq.routes import chat, files, health, metrics, responses, vector_stores
 from ragq.routes.context import Context, refuse_unknown_parameters
 from ragq.settings import Settings
@@ -62,9 +62,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
             await context.database.close()
             await context.queue.close()
 

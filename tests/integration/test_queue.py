@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from typing import Any
 
 import pytest
 from rq import Queue
@@ -14,43 +13,19 @@ from rq.job import Job as RqJob
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from ragq.client.job import ClaimedJob, Job, Outcome, lanes_of, list_name
+from ragq.client.job import ClaimedJob, Outcome, list_name
 from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
+from tests.queue_steps import QUERIES, claim, claim_ids, enqueue, expire_leases, let_pass, state
 from tests.servers import Valkey
 
-QUERIES = lanes_of(QueueName.QUERIES)
 
-
-async def enqueue(queue: JobQueue, job_id: str, **options: Any) -> bool:
-    options = {"queue": QueueName.QUERIES, "deadline_seconds": 60, **options}
-    return (await queue.enqueue(JobFunction.PROCESS_QUERY, {"n": job_id}, job_id=job_id, **options)).created
-
-
-async def claim(queue: JobQueue, most: int = 10, *, worker: str = "w1", in_flight: int = 0) -> list[ClaimedJob]:
-    return (await queue.claim(worker, [(lane, most) for lane in QUERIES], in_flight=in_flight)).jobs
-
-
-async def claim_ids(queue: JobQueue, most: int = 10) -> list[str]:
-    return [job.id for job in await claim(queue, most)]
-
-
-async def state(queue: JobQueue, job_id: str) -> Job:
-    job = await queue.fetch(job_id, "default")
-    assert job
-    return job
-
-
-async def expire_leases(queue: JobQueue) -> list[str]:
-    """Let the leases run out while someone watches, as a living fleet does."""
-    put_back: list[str] = []
-    deadline = time.monotonic() + 5
-    while not put_back and time.monotonic() < deadline:
-        put_back = (await queue.reap()).put_back
-        await asyncio.sleep(0.1)
-    return put_back
+async def counts(queue: JobQueue) -> tuple[int, int, int]:
+    """How many questions are queued, in flight and scheduled."""
+    (queries,) = (await queue.monitor.describe())["queues"]
+    return queries["queued"], queries["in_flight"], queries["scheduled"]
 
 
 async def test_an_id_is_accepted_once_and_the_first_payload_stays(queue: JobQueue) -> None:
@@ -153,15 +128,32 @@ async def test_a_job_put_back_but_not_claimed_may_still_be_committed_and_runs_no
     assert await claim_ids(queue) == []
 
 
+async def test_a_job_put_back_is_queued_alone_and_its_heartbeat_takes_it_out_again(
+    queue: JobQueue, valkey: Valkey
+) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    let_pass(valkey, "leases")
+    assert (await queue.reap()).put_back == ["a"]
+    assert await counts(queue) == (1, 0, 0)
+    assert await queue.heartbeat([("a", job.attempt, None)]) == set()
+    assert await counts(queue) == (0, 1, 0)
+    assert await claim_ids(queue) == []
+    assert await queue.release([("a", job.attempt)]) == [True]
+    assert await counts(queue) == (1, 0, 0)
+
+
 async def test_a_heartbeat_keeps_the_lease_and_names_lost_jobs(queue: JobQueue) -> None:
     await enqueue(queue, "kept")
     await enqueue(queue, "lost")
     kept, lost = await claim(queue)
+    put_back: list[str] = []
     until = time.monotonic() + 2.5
     while time.monotonic() < until:
         await queue.heartbeat([(kept.id, kept.attempt, {"progress": 1})])
-        await queue.reap()
+        put_back += (await queue.reap()).put_back
         await asyncio.sleep(0.2)
+    assert put_back == ["lost"]
     assert (await state(queue, "kept")).meta == {"progress": 1}
     assert await claim_ids(queue) == ["lost"]
     assert await queue.heartbeat([(kept.id, kept.attempt, None), (lost.id, lost.attempt, None)]) == {"lost"}
@@ -211,6 +203,7 @@ async def test_a_canceled_job_is_final_at_every_stage(queue: JobQueue, stage: st
         await queue.retry_later("a", attempt, delay_seconds=0.1)
     assert await queue.cancel("a")
     assert (await state(queue, "a")).status is JobStatus.CANCELED
+    assert await counts(queue) == (0, 0, 0)
     assert await queue.commit("w1", [Outcome("a", attempt, {"late": 1})]) == [False]
     assert await queue.release([("a", attempt)]) == [False]
     await asyncio.sleep(0.2)
@@ -323,6 +316,51 @@ def test_lists_are_named_by_queue_lane_and_tenant() -> None:
     assert list_name(QueueName.QUERIES) == "queries"
     assert list_name(QueueName.QUERIES, Lane.FLEX) == "queries.flex"
     assert list_name(QueueName.DOCUMENTS, Lane.DEFAULT, "acme") == "documents@acme"
+
+
+async def test_a_delayed_job_that_is_due_is_claimed_though_nobody_reaps(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    await queue.retry_later("a", job.attempt, delay_seconds=60)
+    assert await claim_ids(queue) == []
+    let_pass(valkey, "delayed")
+    assert [(again.id, again.attempt) for again in await claim(queue)] == [("a", job.attempt + 1)]
+
+
+async def test_a_silent_worker_is_forgotten_and_a_living_one_kept(queue: JobQueue, valkey: Valkey) -> None:
+    for name in ("silent", "living"):
+        await queue.monitor.register_worker(name, {"name": name, "slots": "queries=5"}, ["queries"])
+    with valkey.connect() as connection:
+        assert 0 < int(connection.ttl("ragq:worker:silent")) <= 15
+        connection.delete("ragq:worker:silent")  # as when that time is over
+        await queue.reap()
+        for key in ("ragq:workers", "ragq:workers:queries"):
+            assert connection.smembers(key) == {b"ragq:worker:living"}
+        assert connection.hgetall("ragq:capacity") == {b"queries": b"5"}
+    assert [worker["name"] for worker in (await queue.monitor.describe())["workers"]] == ["living"]
+
+
+async def test_a_list_tells_how_long_its_first_job_waits(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    await enqueue(queue, "b")
+    with valkey.connect() as connection:
+        connection.hset("ragq:job:a", "created_ms", int((time.time() - 100) * 1000))
+    (queries,) = (await queue.monitor.describe())["queues"]
+    assert queries["oldest_seconds"] == pytest.approx(100, abs=2)
+    await claim(queue)
+    (queries,) = (await queue.monitor.describe())["queues"]
+    assert (queries["queued"], queries["oldest_seconds"]) == (0, None)
+
+
+async def test_a_second_reaping_within_a_second_does_nothing(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    await claim(queue)
+    let_pass(valkey, "leases")
+    with valkey.connect() as connection:
+        connection.set("ragq:reaped", int(time.time() * 1000))
+    assert (await queue.reap()).put_back == []
+    let_pass(valkey, "leases")
+    assert (await queue.reap()).put_back == ["a"]
 
 
 async def test_a_full_valkey_refuses_a_claim_before_anything_is_taken(queue: JobQueue, valkey: Valkey) -> None:

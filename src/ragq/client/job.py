@@ -127,7 +127,7 @@ def read_claimed(row: list[Any], now: float) -> ClaimedJob:
         attempt=attempt,
         data=_inflate(data),
         queue=QueueName(re.split(r"[.@]", name.decode())[0]),
-        tenant_id=tenant.decode(),
+        tenant_id=tenant.decode(errors="replace"),
         deadline=now + left_ms / 1000,
         tries=tries,
         deaths_alone=deaths_alone,
@@ -160,8 +160,8 @@ def write_error(error: dict[str, str]) -> tuple[str, bytes]:
     return json.dumps(error), base64.b64encode(zlib.compress(f"{error['code']}: {error['message']}".encode()))
 
 
-def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes], place: tuple[int, int] = (0, -1)) -> Job:
-    """Read a job from its hash, its newest result, and (place in its queue, ms to its end) while it has not ended."""
+def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) -> Job:
+    """Read a job from its hash and its newest result."""
     status = JobStatus(fields["status"])
     started = fields.get("started_at")
     value = result.get(b"return_value") if status is JobStatus.FINISHED else None
@@ -178,8 +178,6 @@ def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes], pl
         result=json.loads(base64.b64decode(value)) if value else None,
         error=json.loads(fields["error"]) if fields.get("error") else None,
         meta=json.loads(fields["meta"]) if fields.get("meta") else {},
-        position=place[0] or None,
-        eta_seconds=place[1] / 1000 if place[1] >= 0 else None,
     )
 
 

@@ -108,7 +108,8 @@ class QueueMonitor:
         *counts, first = await pipeline.execute()
         since = await self._redis.hget(f"{self._prefix}:job:{_text(first)}", "created_ms") if first else None
         words = ("queued", "in_flight", "scheduled", "finished", "failed")
-        oldest = max(0.0, round(now - int(since) / 1000, 1)) if since else None
+        created_ms = _text(since) if since else ""
+        oldest = max(0.0, round(now - int(created_ms) / 1000, 1)) if created_ms.isdigit() else None
         return {"name": name, **dict(zip(words, counts, strict=True)), "oldest_seconds": oldest}
 
 

@@ -12,6 +12,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
 MISSED_DEADLINE = {"code": "deadline_exceeded", "message": "The job was not begun by its deadline: no worker was free."}
 REFETCH_SECONDS = 2.0
+
+
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # of a hash that somebody else wrote
 
 
 class JobQueue:
@@ -231,7 +235,7 @@ class JobQueue:
         for job_id, raw, results in zip(found, answers[::2], answers[1::2], strict=True):
             try:
                 jobs.append(read_job(job_id, _fields(raw), results[0][1] if results else {}))
-            except (ValueError, LookupError, TypeError, AttributeError, exceptions.ResponseError):
+            except (*UNREADABLE, exceptions.ResponseError):
                 unreadable.append(job_id)
         if unreadable:
             log.error("jobs_not_archived", jobs=unreadable, reason="their hashes in Valkey cannot be read")
@@ -254,10 +258,15 @@ class JobQueue:
         fields = _fields(raw)
         if fields.get("tenant") != tenant_id or "ticket" not in fields:
             return None
-        place = (0, -1)
-        if not JobStatus(fields["status"]).is_final:
-            place = await self._run("place", job_id)
-        return read_job(job_id, fields, results[0][1] if results else {}, place)
+        try:
+            job = read_job(job_id, fields, results[0][1] if results else {})
+        except UNREADABLE as error:
+            log.error("job_unreadable", job_id=job_id, error=str(error))
+            return None
+        if job.status.is_final:
+            return job
+        position, eta_ms = await self._run("place", job_id)
+        return replace(job, position=position or None, eta_seconds=eta_ms / 1000 if eta_ms >= 0 else None)
 
     async def statuses(self, job_ids: list[str]) -> list[JobStatus | None]:
         """Read the statuses of many jobs at once; None where there is no job."""

@@ -31,7 +31,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.models import JobStatus, Lane, QueueName
-from ragq.queues.housekeeping import guarded, keep_house
+from ragq.queues.housekeeping import end_tasks, guarded, keep_house
 from ragq.queues.perform import Retry, insist, perform
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
@@ -140,9 +140,7 @@ class _Runner:
             await self._stopping.wait()
             await self._drain()
         finally:
-            for task in loops:
-                task.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await end_tasks(loops)
             await self._leave()
 
     def _request_stop(self) -> None:
@@ -349,6 +347,7 @@ class _Runner:
             if self._outcomes:
                 await self._queue.commit(self._name, self._outcomes)
             await self._queue.monitor.unregister_worker(self._name, self._lists())
+        await end_tasks(one.task for one in self._in_flight.values())
         await self._clients.close()
         await self._queue.close()
         log.info("worker_stopped", worker=self._name, finished=self.finished, failed=self.failed)

@@ -2,17 +2,17 @@
 -- ARGV: prefix, id, status to write (canceled, or stopped for RQ's stop command), ttl seconds.
 -- Returns the status before, or false for an unknown id.
 local id = ARGV[2]
-local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'waiting_in', 'attempt', 'worker_name')
-local status, name = job[1], job[2]
+local job = read(id, 'status', 'origin', 'waiting_in', 'attempt', 'worker_name')
+local status, name = job[1], job[2] or job[3] or ''
 if not status then return false end
 if status == 'queued' then
-    redis.call('LREM', list_key(job[3]), 1, id)
+    redis.call('LREM', list_key(job[3] or name), 1, id)
 elseif status == 'scheduled' then
     redis.call('ZREM', P .. ':delayed', id)
     redis.call('ZREM', P .. ':scheduled:' .. name, id)
 elseif status == 'started' then
-    unlease(id, name, job[4])
-    redis.call('PUBLISH', P .. ':pubsub:' .. job[5], cjson.encode({command = 'stop-job', job_id = id}))
+    unlease(id, name, job[4] or '')
+    redis.call('PUBLISH', P .. ':pubsub:' .. (job[5] or ''), cjson.encode({command = 'stop-job', job_id = id}))
 else
     return status
 end

@@ -19,21 +19,21 @@ end
 
 local function start(id, list, alone)
     local key = job_key(id)
-    local job = redis.pcall('HMGET', key, 'status', 'data', 'origin', 'tenant', 'deadline_ms', 'tries', 'deaths_alone',
-        'created_ms', 'ticket', 'ended_ms')
-    if job.err or job[1] ~= 'queued' then return end  -- canceled, deleted or not a job: the list entry is stale
-    local name, tries, deaths_alone = job[3] or list, number(job[6], 0), number(job[7], 0)
-    local deadline, created = number(job[5], now), number(job[8], now)
+    local job = read(id, 'status', 'data', 'origin', 'tenant', 'deadline_ms', 'tries', 'deaths_alone', 'created_ms',
+        'ticket', 'ended_ms', 'attempt')
+    if job[1] ~= 'queued' then return end  -- canceled, deleted or not a job: the list entry is stale
+    local name = queue_of(job[3] or '') == queue_of(list) and job[3] or list
+    local tries, deaths_alone, attempt = whole(job[6], 0), whole(job[7], 0), whole(job[11], 0) + 1
+    local deadline, created = whole(job[5], now), whole(job[8], now)
     if job[10] then
         deadline, created = renew(id, key, deadline, created)
         tries, deaths_alone = 0, 0
     end
-    local attempt = number(redis.call('HGET', key, 'attempt'), 0) + 1
     redis.call('HSET', key, 'status', 'started', 'started_at', iso(now), 'started_ms', now, 'last_heartbeat', iso(now),
         'worker_name', worker, 'alone', alone, 'attempt', attempt, 'origin', name)
     redis.call('ZADD', P .. ':leases', now + lease_ms, id)
     redis.call('ZADD', P .. ':wip:' .. name, 'inf', id .. ':' .. attempt)
-    local ticket = number(job[9], 0)
+    local ticket = whole(job[9], 0)
     if ticket > number(redis.call('HGET', P .. ':served', name), 0) then
         redis.call('HSET', P .. ':served', name, ticket)
     end

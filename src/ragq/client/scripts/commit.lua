@@ -25,7 +25,7 @@ for i = 4, #ARGV, 8 do
         finish(id, name, status, ttl)
         answer[#answer + 1] = 1
     else
-        local same = redis.call('HGET', job_key(id), 'attempt') == attempt
+        local same = read(id, 'attempt')[1] == attempt
         answer[#answer + 1] = same and state == status and 1 or 0
     end
 end

@@ -21,8 +21,19 @@ local function lane_of(name) return name:match('^[^@]*') end
 local function queue_of(name) return name:match('^[^.@]*') end
 local LANES = {'.priority', '', '.flex'}  -- of a queue, in the order in which they are served
 
--- A number of a job's hash, whatever somebody wrote there.
+-- Fields of a job; none where its key holds no hash.
+local function read(id, ...)
+    local job = redis.pcall('HMGET', job_key(id), ...)
+    return job.err and {} or job
+end
+
 local function number(text, default) return tonumber(text or nil) or default end
+
+-- A count or time of a job's hash, whatever somebody wrote there.
+local function whole(text, default)
+    local digits = (text or ''):match('^%d+$')
+    return digits and #digits < 16 and tonumber(digits) or default
+end
 
 -- Milliseconds since 1970 as the text RQ stores, e.g. 2026-01-31T23:59:59.123000Z.
 local function iso(ms)
@@ -63,10 +74,10 @@ end
 -- Does this attempt still own the job? A job that was put back but that nobody claimed since is
 -- taken out of its list again: the attempt goes on as if nothing had happened.
 local function owns(id, attempt)
-    local job = redis.call('HMGET', job_key(id), 'attempt', 'status', 'waiting_in', 'origin')
-    if job[1] ~= attempt then return false, job[2], job[4] end
+    local job = read(id, 'attempt', 'status', 'waiting_in', 'origin')
+    if job[1] ~= attempt or not job[4] then return false, job[2], job[4] end
     if job[2] == 'queued' then
-        redis.call('LREM', list_key(job[3]), 1, id)
+        redis.call('LREM', list_key(job[3] or job[4]), 1, id)
         redis.call('HSET', job_key(id), 'status', 'started')
         redis.call('ZADD', P .. ':wip:' .. job[4], 'inf', id .. ':' .. attempt)
         return true, 'started', job[4]
@@ -96,8 +107,8 @@ local function wake_due()
     local due = redis.call('ZRANGEBYSCORE', P .. ':delayed', '-inf', now, 'LIMIT', 0, 1000)
     for _, id in ipairs(due) do
         redis.call('ZREM', P .. ':delayed', id)
-        local job = redis.call('HMGET', job_key(id), 'status', 'origin')
-        if job[1] == 'scheduled' then
+        local job = read(id, 'status', 'origin')
+        if job[1] == 'scheduled' and job[2] then
             redis.call('ZREM', P .. ':scheduled:' .. job[2], id)
             redis.call('HSET', job_key(id), 'ticket', redis.call('HINCRBY', P .. ':tickets', job[2], 1))
             push('RPUSH', job[2], id)

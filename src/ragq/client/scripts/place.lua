@@ -6,9 +6,9 @@ local status, name = job[1], job[2]
 if status == 'started' then
     local mean = number(redis.call('HGET', P .. ':service:' .. lane_of(name), 'mean_ms'), -1)
     if mean < 0 then return {0, -1} end
-    return {0, math.floor(math.max(mean - (now - number(job[5], now)), mean / 10))}
+    return {0, math.floor(math.max(mean - (now - whole(job[5], now)), mean / 10))}
 elseif status == 'queued' then
-    local place = job[4] == name and number(job[3], 1) - number(redis.call('HGET', P .. ':served', name), 0) or 1
+    local place = job[4] == name and whole(job[3], 1) - number(redis.call('HGET', P .. ':served', name), 0) or 1
     local jobs, wait, mean = ahead_of(name, math.max(1, place))
     return {jobs + 1, wait >= 0 and mean >= 0 and math.floor(wait + mean) or -1}
 end

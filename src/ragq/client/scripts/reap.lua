@@ -19,13 +19,12 @@ end
 -- own list, where the next claim ends it.
 local dead = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', now, 'LIMIT', 0, 1000)) do
-    local key = job_key(id)
-    local job = redis.call('HMGET', key, 'status', 'origin', 'attempt', 'alone')
-    if job[1] == 'started' then
-        unlease(id, job[2], job[3])
-        local deaths = redis.call('HINCRBY', key, 'deaths', 1)
-        local alone = redis.call('HINCRBY', key, 'deaths_alone', job[4] == '1' and 1 or 0)
-        local name = job[2]
+    local job = read(id, 'status', 'origin', 'attempt', 'alone', 'deaths', 'deaths_alone')
+    local name = job[2]
+    if job[1] == 'started' and name then
+        unlease(id, name, job[3])
+        local deaths, alone = whole(job[5], 0) + 1, whole(job[6], 0) + (job[4] == '1' and 1 or 0)
+        redis.call('HSET', job_key(id), 'deaths', deaths, 'deaths_alone', alone)
         if deaths >= 2 and alone < quarantine_deaths then
             name = queue_of(name) .. '.solo' .. (name:match('@.*$') or '')
         end
@@ -41,14 +40,15 @@ local delayed = wake_due()
 -- A job in flight has its worker to end it, and comes back here when that one is dead.
 local late = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':deadlines', '-inf', now, 'LIMIT', 0, 1000)) do
-    local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'waiting_in')
+    local job = read(id, 'status', 'origin', 'waiting_in')
+    local name = job[2] or job[3] or ''
     if job[1] == 'queued' or job[1] == 'scheduled' then
-        if job[1] == 'queued' then redis.call('LREM', list_key(job[3]), 1, id) end
+        if job[1] == 'queued' then redis.call('LREM', list_key(job[3] or name), 1, id) end
         redis.call('ZREM', P .. ':delayed', id)
-        redis.call('ZREM', P .. ':scheduled:' .. job[2], id)
+        redis.call('ZREM', P .. ':scheduled:' .. name, id)
         redis.call('HSET', job_key(id), 'error', ARGV[5])
         redis.call('XADD', P .. ':results:' .. id, 'MAXLEN', 10, '*', 'type', 2, 'exc_string', ARGV[6])
-        finish(id, job[2], 'failed', ttl)
+        finish(id, name, 'failed', ttl)
         late[#late + 1] = id
     elseif job[1] == 'started' then
         redis.call('ZADD', P .. ':deadlines', now + lease_ms, id)

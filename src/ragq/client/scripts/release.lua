@@ -8,7 +8,7 @@ for i = 2, #ARGV, 4 do
     answer[#answer + 1] = owned and 1 or 0
     if owned then
         unlease(id, name, attempt)
-        redis.call('HINCRBY', job_key(id), 'tries', ARGV[i + 3])
+        redis.call('HSET', job_key(id), 'tries', whole(read(id, 'tries')[1], 0) + ARGV[i + 3])
         if delay > 0 then
             redis.call('HSET', job_key(id), 'status', 'scheduled')
             redis.call('ZADD', P .. ':delayed', now + delay, id)

@@ -1,0 +1,55 @@
+"""Steps of a job as tests take them, with little to say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from ragq.client.job import ClaimedJob, Job, Outcome, lanes_of
+from ragq.client.rq_client import JobQueue
+from ragq.models import JobFunction, QueueName
+from tests.servers import Valkey
+
+QUERIES = lanes_of(QueueName.QUERIES)
+
+
+async def enqueue(queue: JobQueue, job_id: str, **options: Any) -> bool:
+    options = {"queue": QueueName.QUERIES, "deadline_seconds": 60, **options}
+    return (await queue.enqueue(JobFunction.PROCESS_QUERY, {"n": job_id}, job_id=job_id, **options)).created
+
+
+async def claim(queue: JobQueue, most: int = 10, *, worker: str = "w1", in_flight: int = 0) -> list[ClaimedJob]:
+    return (await queue.claim(worker, [(lane, most) for lane in QUERIES], in_flight=in_flight)).jobs
+
+
+async def claim_ids(queue: JobQueue, most: int = 10) -> list[str]:
+    return [job.id for job in await claim(queue, most)]
+
+
+async def state(queue: JobQueue, job_id: str) -> Job:
+    job = await queue.fetch(job_id, "default")
+    assert job
+    return job
+
+
+async def expire_leases(queue: JobQueue) -> list[str]:
+    """Let the leases run out while someone watches, as a living fleet does."""
+    put_back: list[str] = []
+    deadline = time.monotonic() + 5
+    while not put_back and time.monotonic() < deadline:
+        put_back = (await queue.reap()).put_back
+        await asyncio.sleep(0.1)
+    return put_back
+
+
+async def finish(queue: JobQueue, job: ClaimedJob, *, run_ms: int = 0) -> bool:
+    return (await queue.commit("w1", [Outcome(job.id, job.attempt, {"text": "yes"}, run_ms=run_ms)]))[0]
+
+
+def let_pass(valkey: Valkey, what: str) -> None:
+    """Let the time of all `leases`, `delayed` or `deadlines` pass, and that until the next reaping."""
+    with valkey.connect() as connection:
+        for id_ in connection.zrange(f"ragq:{what}", 0, -1):
+            connection.zadd(f"ragq:{what}", {id_: 1})
+        connection.set("ragq:reaped", int(time.time() * 1000) - 1500)
