@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ragq.client.job import lanes_of
+from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import StoreFileRecord
 from ragq.errors import DocumentError, NotFoundError, PermanentError, RagqError
-from ragq.models import Chunk, ParsedDocument
+from ragq.models import Chunk, ParsedDocument, QueueName
+from ragq.queues.documents import enqueue_document
 from ragq.queues.worker import Clients
 from ragq.rag.parse import parse
 from tests.ingests import CRASHED, TENANT, attach, count_chunks, fail, ingest, look
+from tests.servers import Valkey, command, environment
 
 QUARANTINED = PermanentError("2 workers died while they ran this job alone.", code="quarantined")
 
@@ -23,6 +27,35 @@ async def test_a_quarantined_document_shows_its_reason(clients: Clients) -> None
     await fail(clients, record, QUARANTINED, attempt=5)
     found = await look(clients, record)
     assert (found.status, found.error_code, found.error_message) == ("failed", "server_error", QUARANTINED.message)
+
+
+async def test_a_worker_quarantines_the_document_that_killed_others_and_its_bytes_are_poison(
+    clients: Clients, queue: JobQueue, valkey: Valkey, database_url: str
+) -> None:
+    record = await attach(clients, "The words that kill.")
+    await enqueue_document(queue, clients.settings, record)
+    lanes = [(lane, 1) for lane in lanes_of(QueueName.DOCUMENTS)]
+    for _ in range(4):  # two deaths among others, two alone
+        assert len((await queue.claim("killed", lanes, in_flight=0)).jobs) == 1
+        async with asyncio.timeout(10):
+            while not await queue.reap():  # noqa: ASYNC110  (nothing tells when a lease is over)
+                await asyncio.sleep(0.1)
+    variables = environment(
+        RAGQ_VALKEY_URL=valkey.url, RAGQ_DATABASE_URL=database_url, RAGQ_DATA_DIR=clients.settings.data_dir
+    )
+    worker = await asyncio.create_subprocess_exec(*command("worker", "documents"), env=variables)
+    try:
+        async with asyncio.timeout(30):
+            while (await look(clients, record)).status == "in_progress":  # noqa: ASYNC110  (nothing tells when)
+                await asyncio.sleep(0.1)
+    finally:
+        worker.kill()
+        await worker.wait()
+    found = await look(clients, record)
+    assert (found.status, found.error_code) == ("failed", "server_error")
+    assert found.error_message
+    assert "2 workers died while they ran this job alone" in found.error_message
+    assert await clients.store.find_poison(record.sha256)
 
 
 @pytest.mark.parametrize(("error", "code"), [(QUARANTINED, "server_error"), (CRASHED, "invalid_file")])
