@@ -94,6 +94,7 @@ async def kill_under_load(report: Report, stage: Stage, client: Client, killer: 
         "valkey_kills": killer.valkey_done,
         "gap_seconds_mean": killer.gap_seconds,
         "worker_exits": stage.exits,
+        "failed_starts": stage.failed_starts,
         "recovery_seconds": spread(report.recoveries),
         "recovery_seconds_by_death": {str(number): spread(times) for number, times in enumerate(by_death, 1)},
     }
@@ -111,7 +112,7 @@ async def kills(stage: Stage, client: Client, say: Say, *, count: int = 1000, va
     }
     report.checks |= {
         "every accepted job finished": client.account.count("finished") == len(client.account.accepted),
-        "no worker ended by itself": not stage.exits,
+        "no worker that was ready ended by itself": not stage.exits,
         f"recovery p95 is at most {RECOVERY_SECONDS} s": p95 is not None and p95 <= RECOVERY_SECONDS,
     }
     return report
@@ -126,8 +127,8 @@ async def quarantine(stage: Stage, client: Client, say: Say, *, count: int = 200
     report = Report("quarantine")
     await kill_under_load(report, stage, client, Killer(stage, kills=count, valkey_kills=0), say)
     account = client.account
-    probability = len(report.recoveries) / max(1, report.figures["runs"])
     quarantined = account.count("failed: quarantined")
+    probability = (len(report.recoveries) + quarantined) / max(1, report.figures["runs"])
     report.figures |= {
         "innocents_quarantined": quarantined,
         "killed_share_of_runs": round(probability, 3),

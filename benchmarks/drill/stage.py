@@ -106,7 +106,8 @@ class Stage:
         self.valkey = Valkey(folder)
         self.workers: list[Worker] = []  # that should be alive
         self.past: list[Worker] = []
-        self.exits: list[str] = []
+        self.exits: list[str] = []  # of workers that were ready
+        self.failed_starts: list[str] = []
         self._latency, self._database_url, self._settings = latency, database_url, settings or {}
         self._number = 0
         self._closing = contextlib.ExitStack()
@@ -192,9 +193,10 @@ class Stage:
         self.past.append(worker)
 
     def replace_exited(self) -> None:
-        """Start a worker anew for each that ended by itself, and note it."""
+        """Start a worker anew for each that ended by itself, and note whether it had been ready."""
         for worker in [one for one in self.workers if one.process.poll() is not None]:
-            self.exits.append(f"{worker.name} ended with code {worker.process.returncode}")
+            exits = self.exits if worker.is_ready() else self.failed_starts
+            exits.append(f"{worker.name}: code {worker.process.returncode}")
             self.workers.remove(worker)
             self.past.append(worker)
             self.start_worker()
