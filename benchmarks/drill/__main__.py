@@ -59,7 +59,7 @@ def mix(seconds: float) -> dict[str, Scenario]:
     """The drills that together take about so long: kills, dropped replies and a frozen worker."""
     lease = {"RAGQ_LEASE_SECONDS": 3, "RAGQ_HEARTBEAT_SECONDS": 1}
     killing = SCENARIOS["kills"]
-    count = max(5, round(seconds * 0.4 / SECONDS_PER_KILL))
+    count = max(5, round(seconds * 0.25 / SECONDS_PER_KILL))
     return {
         "kills": Scenario(partial(killing.run, count=count, valkey_kills=1 + count // 40), settings=killing.settings),
         "replies": Scenario(partial(replies.replies, seconds=seconds * 0.15)),

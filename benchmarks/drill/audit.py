@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from benchmarks.drill.load import Account
@@ -49,26 +49,35 @@ def spread(values: list[float]) -> dict[str, Any]:
     }
 
 
-def recoveries(runs: list[Run], killed: list[Worker]) -> list[list[float]]:
-    """Time from a kill to the next run of each job whose newest run was with the killed worker.
+@dataclass(frozen=True)
+class Recovery:
+    """A job that ran again after its worker was killed; `death` counts the job's deaths, from 1."""
 
-    Returns:
-        One list for the first death of a job, one for the second, and so on.
-    """
+    died_at: float
+    ran_at: float
+    death: int
+
+    @property
+    def seconds(self) -> float:
+        return self.ran_at - self.died_at
+
+    def overlaps(self, spans: list[tuple[float, float]]) -> bool:
+        return any(start < self.ran_at and self.died_at < end for start, end in spans)
+
+
+def recoveries(runs: list[Run], killed: list[Worker]) -> list[Recovery]:
+    """Find for each job whose newest run was with a killed worker when it ran next."""
     by_tag: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_tag[run.tag].append(run)
     died_at = {worker.name: worker.killed_at for worker in killed if worker.killed_at}
-    found: list[list[float]] = []
+    found: list[Recovery] = []
     for all_runs in by_tag.values():
-        deaths = 0
-        for run, following in pairwise(all_runs):
+        deaths = itertools.count(1)
+        for run, following in itertools.pairwise(all_runs):
             death = died_at.get(run.worker)
-            if death is None or not run.began_at <= death <= following.began_at:
-                continue
-            deaths += 1
-            found += [[] for _ in range(deaths - len(found))]
-            found[deaths - 1].append(following.began_at - death)
+            if death is not None and run.began_at <= death <= following.began_at:
+                found.append(Recovery(death, following.began_at, next(deaths)))
     return found
 
 

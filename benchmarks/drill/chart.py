@@ -18,7 +18,7 @@ SUFFIXES = (".svg", ".png")
 def draw(reports: list[Report], path: Path) -> list[Path]:
     """Draw the reports; returns the files, named as `path` but for their suffixes."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    _draw_recoveries(left, [report for report in reports if report.recoveries])
+    _draw_recoveries(left, [report for report in reports if _killed(report)])
     _draw_counts(right, [report for report in reports if "accepted" in report.figures])
     files = [path.with_suffix(suffix) for suffix in SUFFIXES]
     for file in files:
@@ -27,17 +27,26 @@ def draw(reports: list[Report], path: Path) -> list[Path]:
     return files
 
 
+def _killed(report: Report) -> int:
+    """Jobs that had to run again: those that did, and those that had not when the wait was over."""
+    return len(report.recoveries) + report.figures["lost"] if "settle_seconds" in report.figures else 0
+
+
 def _draw_recoveries(axes: Axes, reports: list[Report]) -> None:
     for report in reports:
         times = sorted(report.recoveries)
-        shares = [100 * (number + 1) / len(times) for number in range(len(times))]
-        axes.step(times, shares, where="post", label=f"{report.scenario} ({len(times)})")
-    axes.set_title("From a SIGKILL to the job's next run (only jobs that ran again)")
-    axes.set_xlabel("seconds")
-    axes.set_ylabel("% of these jobs")
+        count = _killed(report)
+        shares = [100 * number / count for number in range(len(times) + 1)]
+        until = max([1.0, report.figures["settle_seconds"], *times])
+        label = f"{report.scenario}: {len(times)} of {count}"
+        axes.step([0, *times, until], [*shares, shares[-1]], where="post", label=label)
+    axes.set_title("Jobs of killed workers that ran again")
+    axes.set_xlabel("seconds since the SIGKILL")
+    axes.set_ylabel("%")
+    axes.set_ylim(-3, 103)
     axes.grid(alpha=0.3)
     if reports:
-        axes.legend()
+        axes.legend(loc="center right")
 
 
 def _draw_counts(axes: Axes, reports: list[Report]) -> None:

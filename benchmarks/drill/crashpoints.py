@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import asdict, dataclass
 
@@ -141,7 +142,7 @@ def at_first(name: str, cut: Cut) -> Choice:
 
 async def crashpoints(stage: Stage, _client: Client, say: Say) -> Report:
     """Crash before and after every write that a worker makes from its start to its idleness."""
-    report = Report("crashpoints")
+    report, started = Report("crashpoints"), time.monotonic()
     load_scripts(stage)
     whole, writes = await crash(stage, "whole", lambda _: None)
     say(f"{len(writes)} writes: {' '.join(map(str, writes))}")
@@ -154,6 +155,7 @@ async def crashpoints(stage: Stage, _client: Client, say: Say) -> Report:
         "points_reached": sum(point.cut != "idle" for point in points),
         "jobs": len(points) * len(Lane),
         "jobs_run_twice": sum(count > 1 for point in points for count in point.runs),
+        "seconds_per_point": round((time.monotonic() - started) / len(points), 1),
         "broken": broken,
     }
     report.checks["every job of every point has one visible result and at most two runs"] = not broken

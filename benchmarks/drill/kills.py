@@ -30,7 +30,7 @@ class Killer:
 
     def __init__(self, stage: Stage, *, kills: int, valkey_kills: int) -> None:
         self.done = 0
-        self.valkey_done = 0
+        self.outages: list[tuple[float, float]] = []
         self._stage, self._kills = stage, kills
         self.gap_seconds = 0.0  # mean time between two kills
         every = kills / (valkey_kills + 1)
@@ -61,10 +61,11 @@ class Killer:
             await self._outage
 
     async def _kill_valkey(self) -> None:
+        started = time.time()
         await asyncio.to_thread(self._stage.valkey.kill)
         await asyncio.sleep(random.uniform(*VALKEY_AWAY_SECONDS))
         await asyncio.to_thread(self._stage.valkey.start)
-        self.valkey_done += 1
+        self.outages.append((started, time.time()))
 
 
 async def show_progress(say: Say, killer: Killer, client: Client) -> None:
@@ -74,7 +75,7 @@ async def show_progress(say: Say, killer: Killer, client: Client) -> None:
         await asyncio.sleep(5)
         account = client.account
         say(
-            f"{time.monotonic() - started:4.0f} s: {killer.done} worker kills, {killer.valkey_done} Valkey kills, "
+            f"{time.monotonic() - started:4.0f} s: {killer.done} worker kills, {len(killer.outages)} Valkey kills, "
             f"{len(account.accepted)} accepted, {account.count('finished')} finished"
         )
 
@@ -87,15 +88,17 @@ async def kill_under_load(report: Report, stage: Stage, client: Client, killer: 
         report.figures["settle_seconds"] = round(await client.settle(seconds=SETTLE_SECONDS), 1)
     runs = stage.runs()
     audit(report, client.account, stage.count_results(list(client.account.accepted.values())), runs)
-    by_death = recoveries(runs, stage.past)
-    report.recoveries = [time for times in by_death for time in times]
+    found = recoveries(runs, stage.past)
+    report.recoveries = [one.seconds for one in found]
     report.figures |= {
         "worker_kills": killer.done,
-        "valkey_kills": killer.valkey_done,
+        "valkey_kills": len(killer.outages),
         "gap_seconds_mean": killer.gap_seconds,
         "worker_exits": stage.exits,
+        "failed_starts": stage.failed_starts,
         "recovery_seconds": spread(report.recoveries),
-        "recovery_seconds_by_death": {str(number): spread(times) for number, times in enumerate(by_death, 1)},
+        "recovery_seconds_without_outage": spread([one.seconds for one in found if not one.overlaps(killer.outages)]),
+        "recovery_seconds_of_suspects": spread([one.seconds for one in found if one.death > 1]),
     }
 
 
@@ -111,7 +114,7 @@ async def kills(stage: Stage, client: Client, say: Say, *, count: int = 1000, va
     }
     report.checks |= {
         "every accepted job finished": client.account.count("finished") == len(client.account.accepted),
-        "no worker ended by itself": not stage.exits,
+        "no worker that was ready ended by itself": not stage.exits,
         f"recovery p95 is at most {RECOVERY_SECONDS} s": p95 is not None and p95 <= RECOVERY_SECONDS,
     }
     return report
@@ -126,8 +129,8 @@ async def quarantine(stage: Stage, client: Client, say: Say, *, count: int = 200
     report = Report("quarantine")
     await kill_under_load(report, stage, client, Killer(stage, kills=count, valkey_kills=0), say)
     account = client.account
-    probability = len(report.recoveries) / max(1, report.figures["runs"])
     quarantined = account.count("failed: quarantined")
+    probability = (len(report.recoveries) + quarantined) / max(1, report.figures["runs"])
     report.figures |= {
         "innocents_quarantined": quarantined,
         "killed_share_of_runs": round(probability, 3),

@@ -87,27 +87,20 @@ class Stage:
 
     Args:
         folder: An empty one with a short path, for sockets.
-        database_url: A PostgreSQL to use; without it the stage starts one.
         latency: Seconds of an LLM call.
         settings: Variables of the API and of the workers.
     """
 
     prefix = "ragq"
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        database_url: str | None = None,
-        latency: float = 0.5,
-        settings: Mapping[str, object] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, *, latency: float = 0.5, settings: Mapping[str, object] | None = None) -> None:
         self.folder = folder
         self.valkey = Valkey(folder)
         self.workers: list[Worker] = []  # that should be alive
         self.past: list[Worker] = []
-        self.exits: list[str] = []
-        self._latency, self._database_url, self._settings = latency, database_url, settings or {}
+        self.exits: list[str] = []  # of workers that were ready
+        self.failed_starts: list[str] = []
+        self._latency, self._settings = latency, settings or {}
         self._number = 0
         self._closing = contextlib.ExitStack()
 
@@ -125,17 +118,16 @@ class Stage:
     def _open(self) -> None:
         self.valkey.start()
         self._closing.callback(self.valkey.stop)
-        if self._database_url is None:
-            services = EmbeddedServices(self.folder / "data", valkey=False, postgres=True)
-            self._closing.callback(services.stop)
-            self._database_url = services.start().database_url
+        services = EmbeddedServices(self.folder / "data", valkey=False, postgres=True)
+        self._closing.callback(services.stop)
+        database_url = services.start().database_url
         self.llm = FakeLlm(self.folder, latency=self._latency)
         self._closing.callback(self.llm.stop)
         self._closing.callback(self.stop_workers)
         self.environment = environment(
             RAGQ_DATA_DIR=self.folder / "data",
             RAGQ_VALKEY_URL=self.valkey.url,
-            RAGQ_DATABASE_URL=self._database_url,
+            RAGQ_DATABASE_URL=database_url,
             RAGQ_LLM_BASE_URL=self.llm.base_url,
             RAGQ_LLM_MODEL="api",
             RAGQ_LOG_FORMAT="json",
@@ -192,9 +184,10 @@ class Stage:
         self.past.append(worker)
 
     def replace_exited(self) -> None:
-        """Start a worker anew for each that ended by itself, and note it."""
+        """Start a worker anew for each that ended by itself, and note whether it had been ready."""
         for worker in [one for one in self.workers if one.process.poll() is not None]:
-            self.exits.append(f"{worker.name} ended with code {worker.process.returncode}")
+            exits = self.exits if worker.is_ready() else self.failed_starts
+            exits.append(f"{worker.name}: code {worker.process.returncode}")
             self.workers.remove(worker)
             self.past.append(worker)
             self.start_worker()
@@ -257,6 +250,7 @@ class Run:
 
 def read_witness(path: Path) -> Iterator[Run]:
     """Read the lines that the fake LLM wrote so far."""
-    for line in path.read_text().splitlines() if path.exists() else []:
+    lines = path.read_text().splitlines() if path.exists() else []
+    for line in lines if not lines or lines[-1].endswith("}") else lines[:-1]:  # the last may be half written
         seen = json.loads(line)
         yield Run(seen["job"], seen["model"], seen["time"])
