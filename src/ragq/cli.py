@@ -96,9 +96,11 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 @click.option("--burst", is_flag=True, help="Stop when no job is left.")
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     """Work on QUEUES (all of them by default), as `rq worker` does after `ragq env`."""
-    from ragq.environment import join_services, worker_variables
+    from ragq.environment import join_services, wait_for_valkey, worker_variables
 
-    os.environ |= worker_variables(join_services(_settings(data_dir=data_dir)))
+    settings = join_services(_settings(data_dir=data_dir))
+    asyncio.run(wait_for_valkey(settings))
+    os.environ |= worker_variables(settings)
     read_settings.cache_clear()
     # RQ reads the environment when it is imported. There is one road into the worker: its own command.
     from rq.cli.cli import main as rq

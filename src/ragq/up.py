@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from ragq.client.api_client import ApiClient
 from ragq.client.database import Database
 from ragq.embedded.services import EmbeddedServices
-from ragq.environment import RQ_WORKER, worker_variables
+from ragq.environment import worker_variables
 from ragq.errors import ConfigurationError, RagqError
 from ragq.main import check_exposure
 from ragq.models import QueueName
@@ -86,7 +86,7 @@ class Fleet:
         serve = Child("api", [sys.executable, "-m", "ragq.cli", "serve", "--fd", str(fd)], (fd,))
         counts = {QueueName.QUERIES: query_workers, QueueName.DOCUMENTS: document_workers}
         workers = [
-            Child(f"{queue} worker {number + 1}", [*RQ_WORKER, queue])
+            Child(f"{queue} worker {number + 1}", [sys.executable, "-m", "ragq.cli", "worker", queue])
             for queue, count in counts.items()
             for number in range(count)
         ]

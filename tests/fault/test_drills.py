@@ -79,7 +79,6 @@ async def test_full_memory_is_a_503_and_ends_no_worker(stage: Stage, client: Htt
     assert_passed(await memory(stage, client, say, seconds=4))
 
 
-@pytest.mark.xfail(reason="a worker that refuses while its pool connects to PostgreSQL hangs instead of ending")
 async def test_a_valkey_that_evicts_is_refused_by_workers_and_api(stage: Stage, client: HttpClient) -> None:
     assert_passed(await eviction(stage, client, say))
 

@@ -38,7 +38,7 @@ async def test_a_worker_quarantines_the_document_that_killed_others_and_its_byte
     for _ in range(4):  # two deaths among others, two alone
         assert len((await queue.claim("killed", lanes, in_flight=0)).jobs) == 1
         async with asyncio.timeout(10):
-            while not await queue.reap():  # noqa: ASYNC110  (nothing tells when a lease is over)
+            while not (await queue.reap()).put_back:  # noqa: ASYNC110  (nothing tells when a lease is over)
                 await asyncio.sleep(0.1)
     variables = environment(
         RAGQ_VALKEY_URL=valkey.url, RAGQ_DATABASE_URL=database_url, RAGQ_DATA_DIR=clients.settings.data_dir

@@ -154,12 +154,13 @@ async def test_a_prompt_over_the_context_is_told_apart(fake: FakeLlm, client: Ll
     assert fake.stats.calls == 1
 
 
-@pytest.mark.parametrize("value", ["60", formatdate(time.time() + 61, usegmt=True)])
+@pytest.mark.parametrize("form", ["seconds", "date"])
 @pytest.mark.parametrize("status", [429, 503])
 async def test_the_servers_retry_after_is_carried_and_not_waited_for(
-    fake: FakeLlm, client: LlmClient, status: int, value: str
+    fake: FakeLlm, client: LlmClient, status: int, form: str
 ) -> None:
     started = time.monotonic()
+    value = "60" if form == "seconds" else formatdate(time.time() + 61, usegmt=True)
     error = await error_of(client, f"status={status} retry_after={value!r}")
     assert isinstance(error, OverloadedError if status == 429 else UnavailableError)
     assert error.retry_after_seconds == pytest.approx(60, abs=20)

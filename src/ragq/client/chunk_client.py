@@ -5,10 +5,8 @@ Every method takes the tenant and sees that tenant's rows alone.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 from psycopg import AsyncConnection
 
 from ragq.client.database import Database
@@ -17,7 +15,11 @@ from ragq.errors import DocumentError, PoisonError, RagqError
 from ragq.models import Chunk, ParsedDocument, SearchResult
 from ragq.settings import Settings
 
-Vector = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float32]
 
 EXACT_SEARCH_CHUNKS = 20_000  # up to here a scan of the store is as fast as the index, and exact
 CANDIDATES = 50  # taken from each of the two rankings before they are fused

@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
-import numpy as np
-from numpy.typing import NDArray
 
 from ragq.client.query_batcher import BATCH_SIZE, QueryBatcher
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, TransientError, UnavailableError
 
 if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from ragq.client.minilm import MiniLM
     from ragq.settings import Settings
 
-Vectors = NDArray[np.float32]
+    Vectors = NDArray[float32]
+
 Progress = Callable[[int, int], None]  # (texts done, texts in all), called on the event loop
 
 HTTP_TRIES = 5
@@ -107,6 +108,8 @@ class LocalEmbeddingClient:
         return await self._queries.get(text)
 
     async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+        import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
+
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         for position, text in enumerate(texts):
             vectors[position] = (await self._embed([text]))[0]  # one a turn: waiting questions go in between
@@ -123,6 +126,8 @@ class LocalEmbeddingClient:
             from ragq.client.minilm import MiniLM  # noqa: PLC0415  (only the processes that need it pay for it)
 
             self._minilm = MiniLM(load_tokenizer())
+        import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
+
         return np.stack([self._minilm.embed(text) for text in texts])
 
     async def close(self) -> None:
@@ -167,6 +172,8 @@ class HttpEmbeddingClient:
         return await self._queries.get(text)
 
     async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+        import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
+
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         for start in range(0, len(texts), BATCH_SIZE):
             batch = list(texts[start : start + BATCH_SIZE])
@@ -219,6 +226,8 @@ class HttpEmbeddingClient:
         return PermanentError(message)
 
     def _read_vectors(self, answer: Any, count: int) -> Vectors:
+        import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
+
         try:
             rows = sorted(answer["data"], key=lambda row: row["index"])
             vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -70,7 +71,10 @@ class AsyncWorker(BaseWorker):
         if settings.valkey_url is None or settings.database_url is None:
             raise ConfigurationError('RAGQ_VALKEY_URL or RAGQ_DATABASE_URL is not set: run eval "$(ragq env)" first.')
         runner = _Runner(self, settings, burst=burst)
-        asyncio.run(runner.run())
+        try:
+            asyncio.run(runner.run())
+        except ConfigurationError as error:
+            sys.exit(f"ragq: {error.message}")
         return runner.finished + runner.failed > 0
 
 
@@ -127,9 +131,9 @@ class _Runner:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._request_stop)
+        await self._until_available(self._queue.check_server)
         self._clients = await Clients.open(self._settings, self._database_url)
         self._identity["metrics"] = serve_metrics(self._settings)
-        await self._until_available(self._queue.check_server)
         await self._until_available(self._register)
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [

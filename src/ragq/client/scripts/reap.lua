@@ -7,10 +7,14 @@ local last = tonumber(redis.call('GET', P .. ':reaped') or 0)
 if now - last < 900 and now >= last then return {{}, 0, {}} end
 redis.call('SET', P .. ':reaped', now)
 
--- Nobody could heartbeat while Valkey was away, or no one watched: give every lease its time anew.
-if now - last > math.max(lease_ms / 2, 3000) or now < last then
-    for _, id in ipairs(redis.call('ZRANGE', P .. ':leases', 0, -1)) do
-        redis.call('ZADD', P .. ':leases', now + lease_ms, id)
+-- Nobody could heartbeat while Valkey was away, or no one watched: that time does not count. Every lease keeps what
+-- it had left, and enough for its worker to come back; where that is not known, it gets its whole time.
+local gap = now - last
+if gap > math.max(lease_ms / 2, 3000) or gap < 0 then
+    local leases = redis.call('ZRANGE', P .. ':leases', 0, -1, 'WITHSCORES')
+    for i = 1, #leases, 2 do
+        local left = last > 0 and gap > 0 and leases[i + 1] - last or lease_ms
+        redis.call('ZADD', P .. ':leases', now + math.min(math.max(left, lease_ms * 0.3), lease_ms), leases[i])
     end
 end
 
