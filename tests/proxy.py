@@ -51,7 +51,7 @@ class Write:
 
 def script_texts() -> dict[str, str]:
     """The scripts of the queue as they are loaded, by name."""
-    common = (SCRIPTS / "common.lua").read_text()
+    common = "#!lua\n" + (SCRIPTS / "common.lua").read_text()
     return {path.stem: common + path.read_text() for path in SCRIPTS.glob("*.lua") if path.stem != "common"}
 
 
