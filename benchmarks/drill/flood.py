@@ -77,6 +77,7 @@ def _judge(report: Report, stage: Stage, client: HttpClient, refusals: Refusals)
     report.checks |= {
         "every accepted job finished": account.count("finished") == len(account.accepted),
         "the flood was refused with 429 and Retry-After": refusals.refused > 0,
+        "Retry-After is within a factor of two of the truth (median)": 0.5 <= (percentile(ratios, 50) or 0) <= 2,
         "no 5xx but 503": not [status for status in account.answers if status >= 500 and status != 503],
         "no worker ended by itself": not stage.exited(),
     }

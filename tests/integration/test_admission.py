@@ -92,8 +92,8 @@ async def test_a_job_that_would_wait_too_long_by_what_others_took_is_refused(que
     await learn(queue, valkey, run_ms=4000, slots=2)
     await flood(queue, 4)  # 4 jobs of 4 s on 2 slots: 8 s
     assert await enqueue(queue, "patient", max_wait_seconds=8)
-    # now 10 s: 2 s too long, and the time of one more job for who is refused
-    assert await refusal(queue, "hasty", max_wait_seconds=8) == pytest.approx(2 + 2, abs=0.1)
+    # now 10 s: 2 s too long, and the time of two more jobs, since every other place is for who comes new
+    assert await refusal(queue, "hasty", max_wait_seconds=8) == pytest.approx(2 + 2 * 2, abs=0.1)
 
 
 async def test_each_refusal_tells_a_later_time_and_the_time_shrinks_as_jobs_are_done(

@@ -8,17 +8,19 @@ if redis.call('EXISTS', key) == 1 then
 end
 
 -- Those who were refused and told when to come back form a queue that nobody sees: it grows by one with each refusal
--- and shrinks as jobs are done, so that they do not all come back at once.
+-- and shrinks by one for every two jobs done, so that they do not all come back at once. New callers take the other
+-- places; were all of them promised, half of those who come back would be refused again.
 local jobs, wait, mean, slots = ahead_of(name, redis.call('LLEN', list_key(name)) + 1)
 local over_jobs = most_jobs > 0 and jobs + 1 - most_jobs or 0
 if over_jobs > 0 or (most_ms > 0 and wait > most_ms) then
     local ms_a_job = mean > 0 and slots > 0 and mean / slots or 100
     local refused = P .. ':refused:' .. lane_of(name)
     local before = redis.call('HMGET', refused, 'count', 'at')
-    local count = math.max(0, number(before[1], 0) - (now - number(before[2], now)) / ms_a_job) + 1
+    local count = math.max(0, number(before[1], 0) - (now - number(before[2], now)) / (2 * ms_a_job)) + 1
     redis.call('HSET', refused, 'count', count, 'at', now)
     redis.call('EXPIRE', refused, 3600)
-    return {-1, '', math.floor(math.max(over_jobs * ms_a_job, most_ms > 0 and wait - most_ms or 0) + count * ms_a_job)}
+    local room = math.max(over_jobs * ms_a_job, most_ms > 0 and wait - most_ms or 0)
+    return {-1, '', math.floor(room + count * 2 * ms_a_job)}
 end
 
 redis.call('HSET', key, 'origin', name, 'created_at', iso(now), 'enqueued_at', iso(now), 'created_ms', now,
