@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from benchmarks.drill.audit import Report, audit, recoveries, spread
-from benchmarks.drill.load import Client, background, keep_asking
+from benchmarks.drill.load import Client, HttpClient, background, keep_asking
+from benchmarks.drill.scrape import scrape_api
 from benchmarks.drill.stage import Stage
 
 GAP_SECONDS = (0.35, 1.0)  # between two kills
@@ -17,6 +18,7 @@ WORKERS = 4
 RECOVERY_SECONDS = 13.0  # lease + 3
 READY_SECONDS = 1.5
 SETTLE_SECONDS = 120
+SHOWN_METRICS = ("ragq_jobs_put_back_total", "ragq_jobs_archived_total", "ragq_queue_jobs", "ragq_refused_total")
 
 Say = Callable[[str], None]
 
@@ -102,13 +104,14 @@ async def kill_under_load(report: Report, stage: Stage, client: Client, killer: 
     }
 
 
-async def kills(stage: Stage, client: Client, say: Say, *, count: int = 1000, valkey_kills: int = 25) -> Report:
+async def kills(stage: Stage, client: HttpClient, say: Say, *, count: int = 1000, valkey_kills: int = 25) -> Report:
     """Kill workers and Valkey at random: nothing accepted is lost, and all of it ends."""
     report = Report("kills")
     await kill_under_load(report, stage, client, Killer(stage, kills=count, valkey_kills=valkey_kills), say)
-    ready = stage.ready_times()
+    ready, counted = stage.ready_times(), await scrape_api(client)
     p95 = report.figures["recovery_seconds"]["p95"]
     report.figures |= {
+        "metrics_of_the_api": {name: counted[name] for name in sorted(counted) if name in SHOWN_METRICS},
         "worker_ready_seconds": spread(ready),
         "workers_ready_in_time": f"{sum(one <= READY_SECONDS for one in ready)} of {len(ready)}",
     }

@@ -27,7 +27,7 @@ class Answer:
     """Of the API: status 0 when it was not reached; `retry_after` 0 when it named none."""
 
     status: int
-    body: dict[str, Any]
+    body: Any
     retry_after: float
 
 
@@ -114,6 +114,12 @@ class HttpClient(Client):
             answer = Answer(0, {}, 0.0)
         self.account.answers[answer.status] += 1
         return answer
+
+    async def text(self, path: str) -> str:
+        """Read a page as text; one of another process by its whole address."""
+        url = path if path.startswith("http") else self._url + path
+        async with self._session.get(url, raise_for_status=True) as reply:
+            return await reply.text()
 
     async def post(self, tag: str, *, tier: str = "default", fake: str = "") -> Answer:
         """Ask once, under a key that makes a repeat harmless.

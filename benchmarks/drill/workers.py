@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.drill.audit import Report, audit
 from benchmarks.drill.load import HttpClient, background, for_seconds, keep_asking, until
+from benchmarks.drill.scrape import scrape_worker
 from benchmarks.drill.stage import Stage, Worker
 
 FREEZE_LEASES = 3
@@ -83,7 +84,10 @@ async def _silence(
     await client.settle(seconds=SETTLE_SECONDS)
     await until(lambda: _refused(victim) >= lost, what="the late worker is told that it lost its jobs")
     _judge(report, stage, client)
+    counted = await scrape_worker(client, victim)
+    refused = counted["ragq_leases_lost_total"] + counted["ragq_commits_refused_total"]
     report.figures["jobs_held_and_refused"] = len(lost)
+    report.checks["its metrics count what it lost"] = refused >= len(lost)
     report.checks["the silent worker held jobs, and all of them ran elsewhere"] = (
         0 < len(lost) == report.figures["jobs_run_more_than_once"]
     )
