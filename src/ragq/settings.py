@@ -48,8 +48,8 @@ class Settings(BaseSettings):
     )
     query_concurrency: Count = Field(200, le=5000, description="Questions one query worker holds in flight.")
     document_concurrency: Count = Field(2, le=64, description="Documents one document worker holds in flight.")
-    lease_seconds: Seconds = Field(10, le=600, description="A job whose worker is silent this long starts again.")
-    heartbeat_seconds: Seconds = Field(3, le=200, description="How often a worker renews the leases of its jobs.")
+    lease_seconds: Seconds = Field(8, le=600, description="A job whose worker is silent this long starts again.")
+    heartbeat_seconds: Seconds = Field(2, le=200, description="How often a worker renews the leases of its jobs.")
     shutdown_grace_seconds: float = Field(
         30, ge=0, description="After SIGTERM jobs may finish this long; then they are handed back."
     )

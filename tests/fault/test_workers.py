@@ -20,7 +20,7 @@ import redis
 
 from tests.servers import FakeLlm, Ragq, environment, stop, wait_until
 
-LEASE_SECONDS = 10
+LEASE_SECONDS = 8
 DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
 
 

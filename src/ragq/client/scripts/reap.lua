@@ -7,14 +7,16 @@ local last = tonumber(redis.call('GET', P .. ':reaped') or 0)
 if now - last < 900 and now >= last then return {{}, 0, {}} end
 redis.call('SET', P .. ':reaped', now)
 
--- Nobody could heartbeat while Valkey was away, or no one watched: that time does not count. Every lease keeps what
--- it had left, and enough for its worker to come back; where that is not known, it gets its whole time.
+-- Nobody could heartbeat while Valkey was away, or no one watched. A living worker needs a moment to come back: a lease
+-- that ran out meanwhile gets that, but never more than it had left, which was much where its worker lived.
 local gap = now - last
-if gap > math.max(lease_ms / 2, 3000) or gap < 0 then
+if gap > math.max(lease_ms / 4, 2000) or gap < 0 then
     local leases = redis.call('ZRANGE', P .. ':leases', 0, -1, 'WITHSCORES')
     for i = 1, #leases, 2 do
-        local left = last > 0 and gap > 0 and leases[i + 1] - last or lease_ms
-        redis.call('ZADD', P .. ':leases', now + math.min(math.max(left, lease_ms * 0.3), lease_ms), leases[i])
+        local known = last > 0 and gap > 0
+        local had = known and leases[i + 1] - last or lease_ms
+        local left = known and leases[i + 1] - now or lease_ms
+        redis.call('ZADD', P .. ':leases', now + math.max(left, math.min(had, lease_ms * 0.4)), leases[i])
     end
 end
 
