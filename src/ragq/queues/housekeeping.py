@@ -6,6 +6,7 @@ Each process runs these loops. Valkey sees to it that the work is done once in a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
@@ -24,6 +25,9 @@ from ragq.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+RETRY_SECONDS = 0.3  # soon: after an outage, leases wait for their workers no longer than reap.lua says
+FAILURES_A_LINE = 30
+SETTLED_SECONDS = 5.0
 REAP_SECONDS = 1.0
 ARCHIVE_SECONDS = 1.0
 ARCHIVE_BATCH = 200
@@ -53,14 +57,19 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 async def guarded(part: Callable[[], Awaitable[None]], name: str) -> None:
     """Run a part of a process: whatever goes wrong is logged, and the part starts again."""
+    failures = 0
     while True:
+        started = time.monotonic()
         try:
             return await part()
         except TransientError as error:
-            log.warning("waiting_for_service", part=name, error=error.message)
+            failures = 0 if time.monotonic() - started > SETTLED_SECONDS else failures + 1
+            if failures % FAILURES_A_LINE <= 1:
+                log.warning("waiting_for_service", part=name, error=error.message)
+            await asyncio.sleep(RETRY_SECONDS)
         except Exception:  # the outermost loop of a part
             log.exception("part_failed", part=name)
-        await asyncio.sleep(1)
+            await asyncio.sleep(1)
 
 
 async def reap_forever(queue: JobQueue) -> None:

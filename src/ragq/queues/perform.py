@@ -20,6 +20,7 @@ from ragq.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+RETRY_SECONDS = 0.5
 BACKOFF_SECONDS = 2.0
 BACKOFF_MAX_SECONDS = 60.0
 AWAITED_BACKOFF_MAX_SECONDS = 8.0
@@ -113,7 +114,7 @@ async def insist(call: Callable[[], Awaitable[Any]]) -> Any:
             return await call()
         except TransientError as error:
             log.warning("waiting_for_service", error=error.message)
-            await asyncio.sleep(1)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def _measure(function: JobFunction | str, running: RunningJob, error: RagqError | None) -> None:

@@ -16,7 +16,7 @@ if gap > math.max(lease_ms / 4, 2000) or gap < 0 then
         local known = last > 0 and gap > 0
         local had = known and leases[i + 1] - last or lease_ms
         local left = known and leases[i + 1] - now or lease_ms
-        redis.call('ZADD', P .. ':leases', now + math.max(left, math.min(had, lease_ms * 0.4)), leases[i])
+        redis.call('ZADD', P .. ':leases', now + math.max(left, math.min(had, lease_ms / 4)), leases[i])
     end
 end
 
