@@ -509,14 +509,18 @@ async def test_a_refusal_does_not_open_the_breaker(fake: FakeLlm, behaviour: str
 
 async def test_neither_our_deadline_nor_a_cancellation_opens_the_breaker(fake: FakeLlm) -> None:
     client = new_client(fake.base_url, llm_breaker_calls=1)
-    await error_of(client, "latency=30", deadline=asyncio.get_running_loop().time() + 0.1)
-    call = asyncio.create_task(client.complete(asking("latency=30")))
-    await eventually(lambda: fake.stats.in_flight == 1 and fake.stats.calls == 2)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert client.breaker.state == "closed"
-    await client.close()
+    try:
+        await error_of(client, "latency=30", deadline=asyncio.get_running_loop().time() + 0.1)
+        await eventually(lambda: fake.stats.in_flight == 0)
+        before = fake.stats.calls  # the first call may have ended before the server saw it
+        call = asyncio.create_task(client.complete(asking("latency=30")))
+        await eventually(lambda: fake.stats.in_flight > 0 and fake.stats.calls > before)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert client.breaker.state == "closed"
+    finally:
+        await client.close()
 
 
 @pytest.mark.parametrize("url", [None, "", "localhost:8000/v1", "ftp://localhost/v1", "http://user:word@localhost/v1"])
