@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 
 from benchmarks.drill.stage import FINAL, POLL_SECONDS
+from ragq.tasks import end_tasks
 
 CLIENTS = 12
 PATIENCE_SECONDS = 10.0  # for one job, before its client goes on with the next; the audit asks again
@@ -185,6 +186,6 @@ async def background(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end_tasks([task])
+        if not task.cancelled():
+            task.result()

@@ -32,10 +32,11 @@ from ragq.errors import (
 )
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
-from ragq.queues.housekeeping import end_tasks, keep_house
+from ragq.queues.housekeeping import keep_house
 from ragq.routes import chat, files, health, metrics, responses, vector_stores
 from ragq.routes.context import Context, refuse_unknown_parameters
 from ragq.settings import Settings
+from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -58,13 +59,12 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             archive=Archive(database),
         )
         app.state.context = context
-        tasks = [await _prepare(context), *keep_house(settings, context.queue, database)]
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(database.close)
+            stack.push_async_callback(context.queue.close)
+            tasks = [await _prepare(context), *keep_house(settings, context.queue, database)]
+            stack.push_async_callback(end_tasks, tasks)
             yield
-        finally:
-            await end_tasks(tasks)
-            await context.database.close()
-            await context.queue.close()
 
     app = FastAPI(
         title="ragq",

@@ -24,6 +24,7 @@ from ragq.models import JobFunction, Orphan, QueueName
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.queues.worker import Clients
 from ragq.settings import Settings
+from ragq.tasks import end_tasks
 from tests.fake_llm import Behaviour, running_fake_llm
 from tests.ingests import CRASHED, TENANT, attach, fail, ingest, make_older
 from tests.servers import Ragq, Valkey, command, environment
@@ -243,8 +244,8 @@ async def test_a_queue_that_moves_all_the_time_audits_clean(
     found: list[Orphan] = []
     for _ in range(3):
         found += await audit_queue(settings, valkey.url)
-    moving.cancel()
-    await asyncio.gather(moving, return_exceptions=True)
+    assert not moving.done(), moving
+    await end_tasks([moving])
     assert found == []
     assert moved > 100
 
@@ -323,8 +324,8 @@ async def test_uploads_and_deletes_that_go_on_are_no_orphans(
 
     moving = asyncio.create_task(come_and_go())
     found = [await doctor.find_orphans(configured) for _ in range(10)]
-    moving.cancel()
-    await asyncio.gather(moving, return_exceptions=True)
+    assert not moving.done(), moving
+    await end_tasks([moving])
     assert found == [[]] * 10
 
 

@@ -13,6 +13,7 @@ from rq.job import Job as RqJob
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
+from ragq.client import queue_monitor
 from ragq.client.job import ClaimedJob, Outcome, list_name
 from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, UnavailableError
@@ -375,3 +376,26 @@ async def test_a_full_valkey_refuses_a_claim_before_anything_is_taken(queue: Job
         finally:
             connection.config_set("maxmemory", "0")
     assert await claim_ids(queue) == ["a"]
+
+
+async def test_one_cancellation_ends_a_task_that_talks_to_valkey_all_the_time(queue: JobQueue) -> None:
+    async def talk() -> None:
+        while True:
+            await queue.ping()
+
+    for _ in range(50):
+        talking = asyncio.create_task(talk())
+        await asyncio.sleep(0.002)
+        talking.cancel()
+        await asyncio.wait([talking], timeout=1)
+        assert talking.cancelled()
+
+
+async def test_a_frozen_valkey_is_unavailable_after_its_time(
+    queue: JobQueue, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_monitor, "ANSWER_SECONDS", 0.3)
+    with valkey.connect() as connection:
+        connection.client_pause(1500)
+    with pytest.raises(UnavailableError, match="TimeoutError"):
+        await queue.ping()

@@ -57,7 +57,7 @@ async def audit_queue(settings: Settings, url: str) -> list[Orphan]:
     """Find what is out of order.
 
     A system that moves is never seen at one moment, so what looks wrong is looked at again a second later, and
-    reported only if it is wrong in the same way.
+    reported only if it is wrong in the same way and nobody moved the job in between.
 
     Raises:
         UnavailableError: Valkey does not answer.
@@ -67,12 +67,14 @@ async def audit_queue(settings: Settings, url: str) -> list[Orphan]:
     )
     reader = _Reader(connection, settings.key_prefix)
     try:
-        first = list(_find_orphans(await reader.read(None)))
-        if not first:
+        before = await reader.read(None)
+        suspects = list(_find_orphans(before))
+        if not suspects:
             return []
         await asyncio.sleep(RECHECK_SECONDS)
-        second = set(_find_orphans(await reader.read({orphan.id.partition(":")[0] for orphan in first})))
-        return [orphan for orphan in first if orphan in second]
+        after = await reader.read({_job_id(orphan) for orphan in suspects})
+        still = {orphan for orphan in _find_orphans(after) if _unmoved(orphan, before, after)}
+        return [orphan for orphan in suspects if orphan in still]
     except UNAVAILABLE as error:
         raise UnavailableError(f"Valkey does not answer: {error}", code="queue_unavailable") from error
     finally:
@@ -144,6 +146,15 @@ class _Reader:
                 command(pipeline, id_)
             answers += await pipeline.execute(raise_on_error=False)
         return answers
+
+
+def _job_id(orphan: Orphan) -> str:
+    return orphan.id.partition(":")[0]
+
+
+def _unmoved(orphan: Orphan, before: _Snapshot, after: _Snapshot) -> bool:
+    """Is the job in the same state and attempt? One that is taken and handed back all the time is no orphan."""
+    return before.jobs.get(_job_id(orphan)) == after.jobs.get(_job_id(orphan))
 
 
 def _find_orphans(snapshot: _Snapshot) -> Iterator[Orphan]:

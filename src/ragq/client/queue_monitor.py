@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import redis.asyncio
@@ -13,6 +14,7 @@ from redis import exceptions
 from ragq.client.job import read_worker
 from ragq.errors import UnavailableError
 
+ANSWER_SECONDS = 5.0
 WORKER_SECONDS = 15  # a worker that has not registered for so long is gone
 UNAVAILABLE = (
     exceptions.ConnectionError,
@@ -32,10 +34,15 @@ REFUSALS = (
 )  # the disk is full, replicas are missing, a script hangs, memory is full
 
 
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Give Valkey its time to answer, and say in our words that it did not.
+
+    The connections have no `socket_timeout`: in Python 3.11 the one of redis-py swallows cancellations.
+    """
     try:
-        yield
+        async with asyncio.timeout(ANSWER_SECONDS):
+            yield
     except (*UNAVAILABLE, exceptions.ResponseError) as error:
         if not isinstance(error, UNAVAILABLE) and not str(error).startswith(REFUSALS):
             raise
@@ -57,7 +64,7 @@ class QueueMonitor:
     async def register_worker(self, name: str, fields: dict[str, Any], queues: Iterable[str]) -> None:
         """Show a worker to RQ's tools and to the estimates, with its lists, until it is silent for a while."""
         key = f"{self._prefix}:worker:{name}"
-        with translated():
+        async with translated():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hset(key, mapping={field: value for field, value in fields.items() if value is not None})
             pipeline.expire(key, WORKER_SECONDS)
@@ -70,7 +77,7 @@ class QueueMonitor:
     async def unregister_worker(self, name: str, queues: Iterable[str]) -> None:
         """Take a worker out of what RQ's tools show."""
         key = f"{self._prefix}:worker:{name}"
-        with translated():
+        async with translated():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.delete(key)
             pipeline.srem(f"{self._prefix}:workers", key)
@@ -80,7 +87,7 @@ class QueueMonitor:
 
     async def describe(self) -> dict[str, Any]:
         """Count the jobs of each list, tell how long the first in it waits, and name the live workers."""
-        with translated():
+        async with translated():
             names = [
                 _text(key).removeprefix(f"{self._prefix}:queue:")
                 for key in sorted(await self._redis.smembers(f"{self._prefix}:queues"))

@@ -39,6 +39,7 @@ from ragq.client.queue_monitor import UNAVAILABLE, QueueMonitor, translated
 from ragq.errors import ConfigurationError, OverloadedError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
+from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -58,9 +59,9 @@ class JobQueue:
         self.prefix = settings.key_prefix
         self._settings = settings
         self._redis = redis.asyncio.Redis.from_url(
-            url, socket_timeout=5, socket_connect_timeout=3, max_connections=512, retry=Retry(NoBackoff(), 0)
+            url, socket_timeout=None, socket_connect_timeout=3, max_connections=512, retry=Retry(NoBackoff(), 0)
         )
-        # Blocks between messages, so no read limit; a dead server is noticed by the health check.
+        # Blocks between messages; a dead server is noticed by the health check.
         self._listener = redis.asyncio.Redis.from_url(
             url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
         )
@@ -78,13 +79,12 @@ class JobQueue:
     async def close(self) -> None:
         """Close the connections and end the task that listens."""
         if self._done_task:
-            self._done_task.cancel()
-            await asyncio.gather(self._done_task, return_exceptions=True)
+            await end_tasks([self._done_task])
         await self._listener.aclose()
         await self._redis.aclose()
 
     async def _run(self, script: str, *arguments: Any) -> Any:
-        with translated():
+        async with translated():
             return await self._scripts[script](args=[self.prefix, *arguments])
 
     async def ping(self) -> None:
@@ -93,7 +93,7 @@ class JobQueue:
         Raises:
             UnavailableError: It does not.
         """
-        with translated():
+        async with translated():
             await self._redis.ping()
 
     async def check_server(self) -> None:
@@ -106,7 +106,7 @@ class JobQueue:
             return
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         try:
-            with translated():
+            async with translated():
                 found = {name: (await self._redis.config_get(name)).get(name) for name in wanted}
         except exceptions.ResponseError as error:
             raise ConfigurationError(
@@ -217,13 +217,13 @@ class JobQueue:
 
     async def take_turn(self, name: str, *, every_seconds: float) -> bool:
         """Whether this process is the one to do, now, what is done once in so many seconds by all together."""
-        with translated():
+        async with translated():
             key = f"{self.prefix}:turn:{name}"
             return bool(await self._redis.set(key, 1, nx=True, px=int(every_seconds * 1000)))
 
     async def unarchived(self, limit: int) -> list[Job]:
         """Jobs that have ended and are not in the archive yet, oldest first."""
-        with translated():
+        async with translated():
             oldest: list[Any] = await self._redis.zrange(f"{self.prefix}:unarchived", 0, limit - 1)
             found = [id_.decode() for id_ in oldest]
             pipeline = self._redis.pipeline(transaction=False)
@@ -239,7 +239,7 @@ class JobQueue:
                 unreadable.append(job_id)
         if unreadable:
             log.error("jobs_not_archived", jobs=unreadable, reason="their hashes in Valkey cannot be read")
-            with translated():
+            async with translated():
                 await self._redis.zrem(f"{self.prefix}:unarchived", *unreadable)
         return jobs
 
@@ -250,7 +250,7 @@ class JobQueue:
 
     async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
         """Read a job; None when this tenant has no such job."""
-        with translated():
+        async with translated():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hgetall(f"{self.prefix}:job:{job_id}")
             pipeline.xrevrange(f"{self.prefix}:results:{job_id}", count=1)
@@ -270,7 +270,7 @@ class JobQueue:
 
     async def statuses(self, job_ids: list[str]) -> list[JobStatus | None]:
         """Read the statuses of many jobs at once; None where there is no job."""
-        with translated():
+        async with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
                 pipeline.hget(f"{self.prefix}:job:{job_id}", "status")

@@ -32,10 +32,11 @@ from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.models import JobStatus, Lane, QueueName
-from ragq.queues.housekeeping import end_tasks, guarded, keep_house
+from ragq.queues.housekeeping import guarded, keep_house
 from ragq.queues.perform import Retry, insist, perform
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
+from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 

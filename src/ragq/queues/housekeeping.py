@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -44,15 +43,6 @@ def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[
         "sweep": partial(sweep_forever, settings, queue, database),
     }
     return [asyncio.create_task(guarded(part, name), name=name) for name, part in parts.items()]
-
-
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended: a library may swallow a cancellation that comes with its own time limit."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1)
 
 
 async def guarded(part: Callable[[], Awaitable[None]], name: str) -> None:
