@@ -22,6 +22,7 @@ from benchmarks.drill import chart, crashpoints, flood, kills, replies, stock, v
 from benchmarks.drill.audit import Report
 from benchmarks.drill.load import HttpClient
 from benchmarks.drill.stage import LIFTED, Stage
+from ragq.models import Lane
 
 RESULTS = Path(__file__).parents[1] / "results"
 SECONDS_PER_KILL = 1.0  # what a mix of so many seconds reckons with
@@ -52,6 +53,7 @@ SCENARIOS = {
     "flood": Scenario(flood.flood, flood.LATENCY_SECONDS, flood.SETTINGS),
     "poison": Scenario(workers.poison),
     "crashpoints": Scenario(crashpoints.crashpoints, latency=0.1),
+    "crashpoints-one-list": Scenario(partial(crashpoints.crashpoints, lanes=[Lane.DEFAULT]), latency=0.1),
 }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.drill.audit import Report
@@ -41,17 +41,18 @@ class Point:
 
 
 class Jobs:
-    """A job in each lane, under a key prefix that no one else uses."""
+    """A job in each of the lanes, under a key prefix that no one else uses."""
 
-    def __init__(self, stage: Stage, prefix: str) -> None:
+    def __init__(self, stage: Stage, prefix: str, lanes: Sequence[Lane]) -> None:
         self.prefix = prefix
         self._stage = stage
         settings = Settings(_env_file=None, key_prefix=prefix)
         self.queue = JobQueue(settings, stage.valkey.url)
-        self.ids = [f"resp_{prefix}.{lane}" for lane in Lane]
+        self._lanes = lanes
+        self.ids = [f"resp_{prefix}.{lane}" for lane in lanes]
 
     async def enqueue(self) -> None:
-        for id_, lane in zip(self.ids, Lane, strict=True):
+        for id_, lane in zip(self.ids, self._lanes, strict=True):
             question = asdict(Query(f"How tall is it? [[fake job={id_}]]", []))
             await self.queue.enqueue(
                 JobFunction.PROCESS_QUERY,
@@ -84,8 +85,8 @@ class Jobs:
 
 
 @contextlib.asynccontextmanager
-async def _jobs(stage: Stage, prefix: str) -> AsyncIterator[Jobs]:
-    jobs = Jobs(stage, prefix)
+async def _jobs(stage: Stage, prefix: str, lanes: Sequence[Lane]) -> AsyncIterator[Jobs]:
+    jobs = Jobs(stage, prefix, lanes)
     try:
         await jobs.enqueue()
         yield jobs
@@ -93,7 +94,7 @@ async def _jobs(stage: Stage, prefix: str) -> AsyncIterator[Jobs]:
         await jobs.queue.close()
 
 
-async def crash(stage: Stage, prefix: str, choose: Choice) -> tuple[Point, list[Write]]:
+async def crash(stage: Stage, prefix: str, choose: Choice, lanes: Sequence[Lane]) -> tuple[Point, list[Write]]:
     """Run a worker until it is killed at the chosen write or is idle; then let a healthy one finish.
 
     Returns:
@@ -106,7 +107,7 @@ async def crash(stage: Stage, prefix: str, choose: Choice) -> tuple[Point, list[
         stage.kill_worker(victim)
 
     path = stage.folder / f"{prefix}.sock"
-    async with _jobs(stage, prefix) as jobs, ValkeyProxy(path, stage.valkey_socket, choose, strike) as proxy:
+    async with _jobs(stage, prefix, lanes) as jobs, ValkeyProxy(path, stage.valkey_socket, choose, strike) as proxy:
         victim = stage.start_worker(RAGQ_VALKEY_URL=proxy.url, RAGQ_KEY_PREFIX=prefix, **SETTINGS)
         await jobs.end(lambda: bool(proxy.cuts), linger=IDLE_SECONDS)
         if not proxy.cuts:
@@ -118,14 +119,16 @@ async def crash(stage: Stage, prefix: str, choose: Choice) -> tuple[Point, list[
         return jobs.outcome(cut), list(proxy.writes)
 
 
-async def sweep(stage: Stage, choices: Iterable[tuple[str, Choice]], say: Say) -> list[Point]:
+async def sweep(
+    stage: Stage, choices: Iterable[tuple[str, Choice]], say: Say, *, lanes: Sequence[Lane] = tuple(Lane)
+) -> list[Point]:
     """Crash at each of the choices, a few at a time, each under its own prefix."""
     slots = asyncio.Semaphore(AT_ONCE)
     done = itertools.count(1)
 
     async def one(prefix: str, choose: Choice) -> Point:
         async with slots:
-            point, _ = await crash(stage, prefix, choose)
+            point, _ = await crash(stage, prefix, choose, lanes)
         say(f"{next(done):3} {point.cut}: results {point.results}, runs {point.runs}")
         return point
 
@@ -140,20 +143,20 @@ def at_first(name: str, cut: Cut) -> Choice:
     return lambda write: cut if str(write) == f"{name}#1" else None
 
 
-async def crashpoints(stage: Stage, _client: Client, say: Say) -> Report:
+async def crashpoints(stage: Stage, _client: Client, say: Say, *, lanes: Sequence[Lane] = tuple(Lane)) -> Report:
     """Crash before and after every write that a worker makes from its start to its idleness."""
-    report, started = Report("crashpoints"), time.monotonic()
+    report, started = Report(f"crashpoints, lists: {len(lanes)}"), time.monotonic()
     load_scripts(stage)
-    whole, writes = await crash(stage, "whole", lambda _: None)
+    whole, writes = await crash(stage, "whole", lambda _: None, lanes)
     say(f"{len(writes)} writes: {' '.join(map(str, writes))}")
     choices = [(f"{cut.value}{write.number}", at_number(write.number, cut)) for write in writes for cut in Cut]
-    points = await sweep(stage, choices, say)
+    points = await sweep(stage, choices, say, lanes=lanes)
     broken = [asdict(point) for point in [whole, *points] if not point.holds]
     report.figures |= {
         "writes": len(writes),
         "points": len(points),
         "points_reached": sum(point.cut != "idle" for point in points),
-        "jobs": len(points) * len(Lane),
+        "jobs": len(points) * len(lanes),
         "jobs_run_twice": sum(count > 1 for point in points for count in point.runs),
         "seconds_per_point": round((time.monotonic() - started) / len(points), 1),
         "broken": broken,
