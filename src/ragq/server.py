@@ -35,6 +35,7 @@ from ragq.models import new_id
 from ragq.queues.housekeeping import keep_house
 from ragq.routes import chat, files, health, metrics, responses, vector_stores
 from ragq.routes.context import Context, refuse_unknown_parameters
+from ragq.routes.streams import Streams
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
 
@@ -50,13 +51,15 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await Database.open(settings, database_url)
+        queue = JobQueue(settings, valkey_url)
         context = Context(
             settings=settings,
-            queue=JobQueue(settings, valkey_url),
+            queue=queue,
             database=database,
             store=Store(database),
             blobs=BlobStore(settings),
             archive=Archive(database),
+            streams=Streams(queue),
         )
         app.state.context = context
         async with contextlib.AsyncExitStack() as stack:

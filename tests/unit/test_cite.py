@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ragq.models import SearchResult
-from ragq.rag.cite import cite
+from ragq.rag.cite import CitedStream, cite
 from tests.unit.test_answer import make_result
 
 SOURCES = [
@@ -93,3 +95,35 @@ def test_no_quote_is_ever_invented() -> None:
             source = next(one for one in SOURCES if one.file_id == citation.file_id)
             assert source.text[citation.start - source.start : citation.end - source.start] == citation.quote
             assert citation.quote
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is 61 metres tall [1]. The ferry leaves at noon [2][9].",
+        "Tall [1, 2] and far 【1†source】, says `rows[1]` and [a link](x) and [3](y).",
+        "```\nrows[1] = 2\n```\nNo marker there, one here [1]",
+        "An open ` tick and a [1] marker\non another line [2].  ",
+        "Ends in half a marker [1",
+    ],
+)
+def test_a_stream_shows_what_the_whole_answer_will_and_takes_nothing_back(text: str) -> None:
+    whole, _ = cite(text, SOURCES)
+    for size in (1, 2, 3, 7, len(text)):
+        stream = CitedStream(2)
+        shown = "".join(stream.add(text[start : start + size]) for start in range(0, len(text), size))
+        assert whole.startswith(shown)
+        assert len(whole) - len(shown) <= 40  # what may still become a marker is held back, no more
+
+
+@given(
+    st.lists(
+        st.sampled_from(["word ", "[1]", "[12]", "[", "]", "(", "`", "```", "\n", " ", ",", "1", "【2】", "."])
+    ).map("".join),
+    st.integers(1, 5),
+)
+def test_a_stream_of_ordinary_lines_never_takes_anything_back(text: str, size: int) -> None:
+    text = text.replace("`", "")  # a backtick that is never closed, or over lines, may
+    whole, _ = cite(text, SOURCES)
+    stream = CitedStream(2)
+    assert whole.startswith("".join(stream.add(text[start : start + size]) for start in range(0, len(text), size)))

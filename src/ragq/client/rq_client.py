@@ -23,6 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ragq import metrics
+from ragq.client.event_client import EventReader, write_events
 from ragq.client.job import (
     Claim,
     Enqueued,
@@ -73,6 +74,7 @@ class JobQueue:
             if path.stem != "common"
         }
         self.monitor = QueueMonitor(self._redis, self.prefix)
+        self.events = EventReader(self._redis, self.prefix)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._done_task: asyncio.Task[None] | None = None
 
@@ -80,6 +82,7 @@ class JobQueue:
         """Close the connections and end the task that listens."""
         if self._done_task:
             await end_tasks([self._done_task])
+        await self.events.close()
         await self._listener.aclose()
         await self._redis.aclose()
 
@@ -189,6 +192,11 @@ class JobQueue:
             item for id_, attempt, meta in jobs for item in (id_, attempt, "" if meta is None else json.dumps(meta))
         ]
         return {id_.decode() for id_ in await self._run("heartbeat", self._lease_ms, *flat)}
+
+    async def append(self, said: Iterable[tuple[str, int, list[tuple[str, Any]]]]) -> set[str]:
+        """Add (id, attempt, events) to the jobs' event logs; returns the ids that were lost."""
+        flat = [item for id_, attempt, events in said for item in (id_, attempt, write_events(events))]
+        return {id_.decode() for id_ in await self._run("append", self._lease_ms, *flat)}
 
     async def commit(self, worker_name: str, outcomes: list[Outcome]) -> list[bool]:
         """Store final results; False where the attempt had lost its job, and nothing was stored."""

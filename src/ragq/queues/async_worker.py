@@ -1,7 +1,8 @@
 """The worker process: one RQ worker that holds hundreds of jobs in flight on one event loop.
 
 Its loops share it: claim takes jobs while there is room, commit stores what ended, maintain renews the
-leases and reaps, listen is woken by new jobs and told of canceled ones, housekeeping is every process's.
+leases, publish writes what jobs say while they run, listen is woken by new jobs and told of canceled
+ones, housekeeping is every process's.
 Started by `rq worker` (after `ragq env`) or `ragq worker`, which is the same.
 """
 
@@ -42,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 CLAIM_BATCH = 100  # most jobs taken by one claim; it starts with 1 and grows as claims come back full
 RESERVED = 16  # slots beyond the limit that only the priority lane may use, so that slow jobs do not block it
+PUBLISH_SECONDS = 0.1  # between two writes to the event logs; what is said between them is one entry of each
 IDLE_SECONDS = 1.0  # between claims when nothing wakes the worker
 MAINTENANCE_SECONDS = 1.0
 
@@ -139,7 +141,7 @@ class _Runner:
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [
             asyncio.create_task(guarded(part, part.__name__), name=part.__name__)
-            for part in (self._claim, self._commit, self._maintain, self._listen)
+            for part in (self._claim, self._commit, self._publish, self._maintain, self._listen)
         ] + keep_house(self._settings, self._queue, self._clients.database)
         try:
             await self._stopping.wait()
@@ -261,6 +263,21 @@ class _Runner:
             self.failed += 1
         else:
             self.finished += 1
+
+    # Publish
+
+    async def _publish(self) -> None:
+        """Write what the jobs said to their event logs: one call for all of them, ten times a second at most."""
+        while True:
+            await asyncio.sleep(PUBLISH_SECONDS)
+            said = []
+            for one in self._in_flight.values():
+                if one.running.said:
+                    said.append((one.claimed.id, one.claimed.attempt, one.running.said))
+                    one.running.said = []
+            if said:
+                for job_id in await insist(partial(self._queue.append, said)):
+                    self._drop(job_id, reason="another attempt owns it, or it was canceled")
 
     # Maintain
 

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ragq.client.blob_client import BlobStore
 from ragq.client.chunk_client import Chunks
@@ -22,11 +22,13 @@ from ragq.client.store_client import Store, StoreFileRecord
 from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import Answer, JobFunction, Query, SearchResult
 from ragq.rag.answer import answer_extractively
-from ragq.rag.cite import cite
+from ragq.rag.cite import CitedStream, cite
 from ragq.rag.parse import parse
 from ragq.rag.prompt import build_messages
 from ragq.rag.split import split
 from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
+
+Stream = Literal["nothing", "text", "results"]
 
 DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is room for its special tokens
 DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
@@ -73,6 +75,7 @@ class RunningJob:
     Attributes:
         deadline: `loop.time()` at which the job has failed.
         meta: Timings in ms, and progress; stored with the next heartbeat and with the result.
+        said: Events for who reads along, not yet in the job's event log.
     """
 
     id: str
@@ -81,6 +84,7 @@ class RunningJob:
     deadline: float
     meta: dict[str, Any] = field(default_factory=dict)
     meta_changed: bool = False
+    said: list[tuple[str, Any]] = field(default_factory=list)
 
     def note(self, **meta: Any) -> None:
         """Add to the job's meta data."""
@@ -88,16 +92,26 @@ class RunningJob:
         self.meta_changed = True
 
 
-async def process_query(job: RunningJob, clients: Clients, *, query: dict[str, Any]) -> dict[str, Any]:
-    """Answer a question from the tenant's documents, with citations."""
+async def process_query(
+    job: RunningJob, clients: Clients, *, query: dict[str, Any], stream: Stream = "nothing"
+) -> dict[str, Any]:
+    """Answer a question from the tenant's documents, with citations.
+
+    Args:
+        stream: What to say while it runs: `nothing`, `text`, or `results` for what the search found as well.
+    """
     question = Query(**query)
     if clients.llm:
         clients.llm.check_breaker()
     started = time.monotonic()
+    if stream != "nothing":
+        job.said.append(("start", [question.text] if question.vector_store_ids else []))
     results = await _retrieve(job, clients, question)
     job.note(retrieve_ms=_ms_since(started))
+    if stream != "nothing":
+        job.said.append(("found", [asdict(result) for result in results] if stream == "results" else None))
     if clients.llm:
-        answer = await _generate(job, clients, question, results)
+        answer = await _generate(job, clients, question, results, aloud=stream != "nothing")
     else:
         calibrated = clients.settings.embedding_name == LOCAL_EMBEDDING_MODEL
         answer = answer_extractively(question.text, results, trust_similarity=calibrated)
@@ -114,12 +128,14 @@ async def _retrieve(job: RunningJob, clients: Clients, question: Query) -> list[
     return [result for result in results if result.score >= question.score_threshold]
 
 
-async def _generate(job: RunningJob, clients: Clients, question: Query, results: list[SearchResult]) -> Answer:
+async def _generate(
+    job: RunningJob, clients: Clients, question: Query, results: list[SearchResult], *, aloud: bool
+) -> Answer:
     budget = clients.settings.prompt_tokens
     try:
-        completion, sources = await _ask_llm(job, clients, question, results, budget)
+        completion, sources = await _ask_llm(job, clients, question, results, budget, aloud=aloud)
     except ContextTooLongError:
-        completion, sources = await _ask_llm(job, clients, question, results, budget // 2)
+        completion, sources = await _ask_llm(job, clients, question, results, budget // 2, aloud=aloud)
     text, citations = cite(completion.text, sources)
     job.note(first_token_ms=round(completion.first_token_seconds * 1000))
     truncated = completion.finish_reason == "length"
@@ -127,16 +143,29 @@ async def _generate(job: RunningJob, clients: Clients, question: Query, results:
 
 
 async def _ask_llm(
-    job: RunningJob, clients: Clients, question: Query, results: list[SearchResult], budget_tokens: int
+    job: RunningJob,
+    clients: Clients,
+    question: Query,
+    results: list[SearchResult],
+    budget_tokens: int,
+    *,
+    aloud: bool,
 ) -> tuple[Completion, list[SearchResult]]:
     assert clients.llm
     messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
+    cited = CitedStream(len(sources))
+
+    def say(piece: str) -> None:
+        if more := cited.add(piece):
+            job.said.append(("text", more))
+
     completion = await clients.llm.complete(
         messages,
         max_output_tokens=question.max_output_tokens,
         temperature=question.temperature,
         top_p=question.top_p,
         deadline=job.deadline,
+        on_delta=say if aloud else None,
     )
     return completion, sources
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from ragq.models import Citation, SearchResult
 from ragq.rag.sentences import Span, find_sentences, find_terms
@@ -13,6 +14,9 @@ _CODE_OR_MARKER = re.compile(
     r"|[ \t]*(?:\[(?P<numbers>\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*)\](?!\()|【\s*(?P<number>\d{1,3})\b[^】\n]{0,40}】)",
     re.DOTALL,
 )
+_INLINE_CODE = re.compile(r"`[^`\n]+`")
+_MARKER_BEGUN = re.compile(r"[ \t]*(?:\[[\d\s,;]{0,40}\]?|【[^】\n]{0,60})?$")
+MAX_CODE_CHARACTERS = 300  # a backtick that is open for longer is none
 STRONG_SUPPORT = 0.6  # share of a statement's terms that a sentence must hold to be cited unasked
 PAIR_GAIN = 0.3  # a second sentence is quoted when it adds more than this share of the terms
 MAX_STATEMENT_CHARACTERS = 1000
@@ -32,21 +36,66 @@ def cite(text: str, sources: list[SearchResult]) -> tuple[str, list[Citation]]:
     """
     kept: list[str] = []
     citations: list[Citation] = []
-    length, last, statement = 0, 0, ""
-    for match in _CODE_OR_MARKER.finditer(text):
-        if match["code"]:
-            continue
-        known = [number for number in _read_numbers(match) if 1 <= number <= len(sources)]
-        piece = text[last : match.start()]
+    length, statement = 0, ""
+    for start, piece, marker, known in _split_at_markers(text, len(sources)):
         if piece.strip(" \t.,;:") or not statement:
-            statement = _last_statement(text[max(0, match.start() - MAX_STATEMENT_CHARACTERS) : match.start()])
-        marker = " " * (match.group()[0] in " \t") + "".join(f"[{number}]" for number in known) if known else ""
+            statement = _last_statement(text[max(0, start - MAX_STATEMENT_CHARACTERS) : start])
         kept += [piece, marker]
         length += len(piece) + len(marker)
         citations += [_cite_source(sources[number - 1], statement, length) for number in known]
-        last = match.end()
-    whole = "".join([*kept, text[last:]])
+    whole = "".join(kept)
     return whole, citations or _cite_unasked(whole, sources)
+
+
+def _split_at_markers(text: str, count: int) -> Iterator[tuple[int, str, str, list[int]]]:
+    """Yield each marker's place, the text before it, the marker as it is shown, and the sources it names; then the rest."""
+    last = 0
+    for match in _CODE_OR_MARKER.finditer(text):
+        if match["code"]:
+            continue
+        known = [number for number in _read_numbers(match) if 1 <= number <= count]
+        marker = " " * (match.group()[0] in " \t") + "".join(f"[{number}]" for number in known) if known else ""
+        yield match.start(), text[last : match.start()], marker, known
+        last = match.end()
+    yield len(text), text[last:], "", []
+
+
+class CitedStream:
+    """Shows an LLM's text while it comes, as `cite` will show it in the end.
+
+    Args:
+        count: Number of sources.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._text = ""
+        self._shown = ""
+
+    def add(self, piece: str) -> str:
+        """Take a piece of text; returns what more can be shown, since nothing to come changes it."""
+        self._text += piece
+        settled = self._text[: _find_unsettled(self._text)]
+        shown = "".join(
+            part for _, before, marker, _ in _split_at_markers(settled, self._count) for part in (before, marker)
+        )
+        more = shown[len(self._shown) :]
+        self._shown = shown
+        return more
+
+
+def _find_unsettled(text: str) -> int:
+    """Find where a text begins that may still become a marker, or code in which markers are none."""
+    end = len(text) - len(text.rstrip("`"))
+    if text.count("```") % 2:
+        return len(text) - end
+    start = text.rfind("\n") + 1
+    line = _INLINE_CODE.sub(lambda match: "x" * len(match.group()), text[start:])
+    tick = line.find("`")
+    if tick >= 0 and len(line) - tick < MAX_CODE_CHARACTERS:
+        return start + tick
+    match = _MARKER_BEGUN.search(line)
+    return start + match.start() if match else len(text)
 
 
 def make_citation(source: SearchResult, start: int, end: int, index: int) -> Citation:

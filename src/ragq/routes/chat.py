@@ -11,7 +11,8 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Query as Question
 from ragq.models import new_id
 from ragq.routes.context import Body, ContextDependency, Tenant, find_job
-from ragq.routes.responses import RESPONSE_PREFIX, STATUS_WORDS, ask, check_question, timing_of
+from ragq.routes.rendering import RESPONSE_PREFIX, STATUS_WORDS, timing_of
+from ragq.routes.responses import ask, check_question
 
 router = APIRouter()
 

@@ -18,6 +18,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Page, Store
 from ragq.errors import AuthenticationError, InvalidRequestError
 from ragq.models import DEFAULT_TENANT
+from ragq.routes.streams import Streams
 from ragq.settings import Settings
 
 POLL_SECONDS = 0.3  # when nothing is known of a job
@@ -39,6 +40,7 @@ class Context:
     store: Store
     blobs: BlobStore
     archive: Archive
+    streams: Streams
     not_ready: str | None = "starting"
 
 

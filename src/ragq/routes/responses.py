@@ -8,29 +8,20 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from ragq.client.job import Enqueued, Job
 from ragq.errors import ConflictError, InvalidRequestError, NotFoundError
-from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
+from ragq.models import JobFunction, Lane, QueueName, new_id
 from ragq.models import Query as Question
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, find_job, pace_polling
+from ragq.routes.rendering import MODEL, RESPONSE_PREFIX, render_response
 
 router = APIRouter(prefix="/v1/responses")
 
-RESPONSE_PREFIX = "resp_"
-MODEL = "ragq"  # the name that stands for whatever is configured
 SEARCH_RESULTS = "file_search_call.results"
 FOREGROUND_SECONDS = 590.0  # just below the official clients' time-out
-STATUS_WORDS = {
-    JobStatus.QUEUED: "queued",
-    JobStatus.SCHEDULED: "queued",
-    JobStatus.STARTED: "in_progress",
-    JobStatus.FINISHED: "completed",
-    JobStatus.FAILED: "failed",
-    JobStatus.CANCELED: "cancelled",
-    JobStatus.STOPPED: "cancelled",
-}
 LANES = {"priority": Lane.PRIORITY, "flex": Lane.FLEX}
 
 Metadata = Annotated[
@@ -98,7 +89,7 @@ class ResponseCreate(Body):
     input: str | list[InputMessage]
     instructions: str | None = Field(None, max_length=20_000)
     background: bool | None = False
-    stream: Literal[False] | None = None
+    stream: bool | None = None
     store: Literal[True] | None = None
     include: list[Literal["file_search_call.results"]] | None = None
     tools: list[FileSearchTool] | None = Field(None, max_length=1)
@@ -114,15 +105,15 @@ class ResponseCreate(Body):
     user: str | None = Field(None, max_length=512)
 
 
-@router.post("")
+@router.post("", response_model=None)
 async def create_response(
     body: ResponseCreate,
     response: Response,
     context: ContextDependency,
     tenant: Tenant,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
-) -> dict[str, Any]:
-    """Queue a question; answer at once with `background`, else when the job has ended."""
+) -> dict[str, Any] | StreamingResponse:
+    """Queue a question; answer with events, or at once with `background`, else when the job has ended."""
     question = await _question(body, context, tenant)
     fingerprint = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
     response_id, job = new_id(RESPONSE_PREFIX), None
@@ -131,7 +122,8 @@ async def create_response(
         job = await context.archive.fetch(response_id, tenant)
     if job is None:
         lane = LANES.get(body.service_tier or "", Lane.DEFAULT)
-        await ask(context, tenant, response_id, question, request=_echo(body), lane=lane, fingerprint=fingerprint)
+        said, echo = _stream(body), _echo(body)
+        await ask(context, tenant, response_id, question, request=echo, lane=lane, fingerprint=fingerprint, stream=said)
         job = await find_job(context, tenant, response_id)
     if job is None:
         raise _not_found(response_id)
@@ -139,6 +131,8 @@ async def create_response(
         raise ConflictError(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
+    if body.stream:
+        return context.streams.open(job, results=bool(body.include), cancel=not body.background)
     if not body.background and not job.status.is_final:
         job = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS) or job
     if not job.status.is_final:
@@ -146,7 +140,7 @@ async def create_response(
     return render_response(job, results=bool(body.include))
 
 
-@router.get("/{response_id}")
+@router.get("/{response_id}", response_model=None)
 async def get_response(
     response_id: str,
     response: Response,
@@ -154,9 +148,16 @@ async def get_response(
     tenant: Tenant,
     include: Annotated[list[Literal["file_search_call.results"]] | None, Query()] = None,
     include_list: Annotated[list[Literal["file_search_call.results"]] | None, Query(alias="include[]")] = None,
-) -> dict[str, Any]:
-    """Show a response as it stands."""
+    stream: bool = False,
+    starting_after: Annotated[int, Query(ge=-1)] = -1,
+    last_event_id: Annotated[int, Header(ge=-1)] = -1,
+    _include_obfuscation: Annotated[bool, Query(alias="include_obfuscation")] = False,
+) -> dict[str, Any] | StreamingResponse:
+    """Show a response as it stands, or its events after a number."""
     job = await _find(context, tenant, response_id)
+    if stream:
+        results = SEARCH_RESULTS in (job.request.get("include") or [])
+        return context.streams.open(job, results=results, after=max(starting_after, last_event_id))
     if not job.status.is_final:
         pace_polling(response, job)
     return render_response(
@@ -200,11 +201,12 @@ async def ask(
     request: dict[str, Any],
     lane: Lane = Lane.DEFAULT,
     fingerprint: str = "",
+    stream: str = "nothing",
 ) -> Enqueued:
-    """Queue a question."""
+    """Queue a question; `stream` is as in `process_query`."""
     return await context.queue.enqueue(
         JobFunction.PROCESS_QUERY,
-        {"query": asdict(question)},
+        {"query": asdict(question), "stream": stream},
         job_id=response_id,
         queue=QueueName.QUERIES,
         lane=lane,
@@ -259,6 +261,12 @@ def _read_input(body: ResponseCreate) -> tuple[str, str | None]:
     return questions[0], "\n".join([*([body.instructions] if body.instructions else []), *extra]) or None
 
 
+def _stream(body: ResponseCreate) -> str:
+    if not body.stream:
+        return "nothing"
+    return "results" if body.include else "text"
+
+
 def _echo(body: ResponseCreate) -> dict[str, Any]:
     """Keep what the response object must show again."""
     return body.model_dump(mode="json", exclude={"stream", "store"}, exclude_none=True)
@@ -273,100 +281,3 @@ async def _find(context: Context, tenant: str, response_id: str) -> Job:
 
 def _not_found(response_id: str) -> NotFoundError:
     return NotFoundError(f"No response found with id '{response_id[:80]}'.", param="response_id")
-
-
-def timing_of(job: Job) -> dict[str, int | None]:
-    """How long each stage took, in ms; None where it has not happened."""
-    meta = job.meta
-    total = round((job.ended_at - job.created_at) * 1000) if job.ended_at else None
-    stages = ("queued_ms", "retrieve_ms", "answer_ms", "first_token_ms")
-    return {**{stage: meta.get(stage) for stage in stages}, "total_ms": total}
-
-
-def render_response(job: Job, *, results: bool) -> dict[str, Any]:
-    """Show a job as OpenAI's response object; `queue` and `timing` are ours.
-
-    Args:
-        results: Include what the search found.
-    """
-    request = job.request
-    answer = job.result["answer"] if job.result else None
-    truncated = bool(answer and answer["truncated"])
-    status = "incomplete" if truncated else STATUS_WORDS[job.status]
-    return {
-        "id": job.id,
-        "object": "response",
-        "created_at": int(job.created_at),
-        "completed_at": int(job.ended_at) if job.ended_at and status == "completed" else None,
-        "status": status,
-        "background": bool(request.get("background")),
-        "error": _render_error(job),
-        "incomplete_details": {"reason": "max_output_tokens"} if truncated else None,
-        "instructions": request.get("instructions"),
-        "max_output_tokens": request.get("max_output_tokens"),
-        "metadata": request.get("metadata", {}),
-        "model": request.get("model") or MODEL,
-        "output": _render_output(job, results=results) if job.result else [],
-        "parallel_tool_calls": request.get("parallel_tool_calls", False),
-        "previous_response_id": None,
-        "service_tier": request.get("service_tier") or "default",
-        "store": True,
-        "temperature": request.get("temperature"),
-        "text": request.get("text", {"format": {"type": "text"}}),
-        "tool_choice": request.get("tool_choice", "auto"),
-        "tools": request.get("tools", []),
-        "top_p": request.get("top_p"),
-        "truncation": request.get("truncation", "disabled"),
-        "usage": _render_usage(answer["usage"]) if answer else None,
-        "user": request.get("user"),
-        "queue": {"position": job.position, "eta_seconds": job.eta_seconds},
-        "timing": timing_of(job),
-        "attempt": job.attempt,
-    }
-
-
-def _render_error(job: Job) -> dict[str, str] | None:
-    return {"code": job.error["code"], "message": job.error["message"]} if job.error else None
-
-
-def _render_usage(usage: dict[str, int]) -> dict[str, Any]:
-    return {
-        "input_tokens": usage["input_tokens"],
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": usage["output_tokens"],
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": usage["input_tokens"] + usage["output_tokens"],
-    }
-
-
-def _render_output(job: Job, *, results: bool) -> list[dict[str, Any]]:
-    assert job.result
-    answer, suffix = job.result["answer"], job.id.removeprefix(RESPONSE_PREFIX)
-    search = {
-        "type": "file_search_call",
-        "id": f"fs_{suffix}",
-        "status": "completed",
-        "queries": [job.result["query"]],
-        "results": [_render_result(result) for result in job.result["results"]] if results else None,
-    }
-    message = {
-        "type": "message",
-        "id": f"msg_{suffix}",
-        "role": "assistant",
-        "status": "incomplete" if answer["truncated"] else "completed",
-        "content": [
-            {
-                "type": "output_text",
-                "text": answer["text"],
-                "annotations": [{"type": "file_citation", **citation} for citation in answer["citations"]],
-                "logprobs": [],
-            }
-        ],
-        "kind": answer["kind"],
-    }
-    return [search, message]
-
-
-def _render_result(result: dict[str, Any]) -> dict[str, Any]:
-    shown = ("file_id", "filename", "score", "text", "attributes", "page", "heading", "start", "end", "similarity")
-    return {name: result[name] for name in shown}

@@ -3,6 +3,7 @@
 -- Keys (P = prefix; those that stock RQ knows are marked *)
 --   P:job:ID *        hash, one job            P:queue:NAME *   list of queued ids
 --   P:results:ID *    stream of results        P:queues *       set of the keys of all lists
+--   P:events:ID       stream of what a job that is streamed has said so far
 --   P:wip:NAME *      started "ID:ATTEMPT"     P:ring:LANE      names with queued jobs, by turn
 --   P:finished|failed|canceled|scheduled:NAME *                 P:leases  id -> expiry, ms
 --   P:delayed         id -> due time, ms       P:served         name -> last ticket claimed
@@ -90,6 +91,7 @@ local function finish(id, name, status, ttl)
     local key, results = job_key(id), P .. ':results:' .. id
     redis.call('HSET', key, 'status', status, 'ended_at', iso(now), 'ended_ms', now)
     redis.call('ZREM', P .. ':deadlines', id)
+    redis.call('EXPIRE', P .. ':events:' .. id, ttl)
     if redis.call('HGET', key, 'archive') == '1' then
         redis.call('PERSIST', key)
         redis.call('PERSIST', results)

@@ -1,0 +1,133 @@
+"""Many clients on the streams of one API process: how late does a token reach a client, and what is left behind?
+
+`python -m benchmarks.streams`: 40 questions whose answers come at 25 tokens a second, 500 readers spread over them.
+The fake LLM numbers its words, so a reader knows when the newest word it holds was due.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.drill.audit import percentile
+from tests.servers import FakeLlm, Ragq
+
+RESULTS = Path(__file__).parent / "results" / "streams.json"
+RATE = 25.0
+SECONDS = 20
+LIMIT_SECONDS = 0.25
+WORD = re.compile(rb"w(\d+) ")
+
+
+class Reader:
+    """A client that only reads bytes; it notes when the newest word came."""
+
+    def __init__(self, job: int) -> None:
+        self.job = job
+        self.seen: list[tuple[float, int]] = []
+        self.is_whole = False
+
+    async def read(self, session: aiohttp.ClientSession, url: str) -> None:
+        async with session.get(url, params={"stream": "true"}) as reply:
+            async for piece in reply.content.iter_any():
+                words = WORD.findall(piece)
+                self.is_whole = self.is_whole or b"event: response.completed" in piece
+                if words and b"output_text.done" not in piece:
+                    self.seen.append((time.time(), int(words[-1])))
+
+
+async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[str, Any]:
+    """Ask, read along, then drop half of a second crowd; returns the figures."""
+    api = json.loads((ragq.folder / "services.json").read_text())["processes"]["api"]["pid"]
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(ragq.url, connector=connector, timeout=aiohttp.ClientTimeout(300)) as session:
+        base = footprint(api)
+        ids = [await ask(session, number) for number in range(jobs)]
+        crowd = [Reader(number % jobs) for number in range(readers)]
+        reading = asyncio.gather(*(one.read(session, f"/v1/responses/{ids[one.job]}") for one in crowd))
+        await asyncio.sleep(SECONDS / 2)
+        open_ = footprint(api)
+        await reading
+        began = {int(seen["job"]): seen["time"] for seen in map(json.loads, llm.witness.read_text().splitlines())}
+        ids = [await ask(session, jobs + number) for number in range(jobs)]
+        dropped = [
+            asyncio.create_task(Reader(number % jobs).read(session, f"/v1/responses/{ids[number % jobs]}"))
+            for number in range(readers)
+        ]
+        await asyncio.sleep(SECONDS / 4)
+        for task in dropped:
+            task.cancel()
+        await asyncio.gather(*dropped, return_exceptions=True)
+    await asyncio.sleep(10)
+    delays = [at - (began[one.job] + word / RATE) for one in crowd for at, word in one.seen]
+    return {
+        "jobs": jobs,
+        "readers": readers,
+        "readers_that_saw_the_end": sum(one.is_whole for one in crowd),
+        "pieces": len(delays),
+        "delay_seconds": {f"p{percent}": percentile(delays, percent) for percent in (50, 95, 99, 100)},
+        "api_base": base,
+        "api_with_readers": open_,
+        "api_10_s_after_all_dropped": footprint(api),
+    }
+
+
+async def ask(session: aiohttp.ClientSession, number: int) -> str:
+    words = " ".join(f"w{n}" for n in range(int(RATE * SECONDS)))
+    question = f"[[fake job={number} rate={RATE} text='{words} end.']] How tall is it?"
+    body = {"input": question, "background": True, "stream": True, "tool_choice": "none"}
+    async with session.post("/v1/responses", json=body) as reply:
+        assert reply.status == 200, await reply.text()
+        async for line in reply.content:
+            if line.startswith(b"data:"):
+                return str(json.loads(line[5:])["response"]["id"])
+    raise AssertionError
+
+
+def footprint(pid: int) -> dict[str, float]:
+    """Open descriptors and resident megabytes of a process."""
+    rss = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return {"descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())), "rss_mb": round(int(rss.split()[1]) / 1024, 1)}
+
+
+def main() -> None:
+    """Run it, and write the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=40)
+    parser.add_argument("--readers", type=int, default=500)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ragq-streams-") as folder:
+        llm = FakeLlm(Path(folder))
+        ragq = Ragq(
+            Path(folder) / "data",
+            *("--document-workers", "0"),
+            RAGQ_LLM_BASE_URL=llm.base_url,
+            RAGQ_LLM_MODEL="fake",
+            RAGQ_MAX_QUESTION_CHARACTERS=100_000,
+        ).start()
+        try:
+            figures = asyncio.run(measure(ragq, llm, jobs=arguments.jobs, readers=arguments.readers))
+        finally:
+            ragq.stop()
+            llm.stop()
+    machine = {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps({"machine": machine, **figures}, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+    late = figures["delay_seconds"]["p99"]
+    print(f"{arguments.out}: p99 {late} s, at most {LIMIT_SECONDS} wanted")
+
+
+if __name__ == "__main__":
+    main()

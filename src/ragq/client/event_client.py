@@ -1,0 +1,135 @@
+"""The event logs in Valkey: what a running job has said so far, for any process to read from the start and to follow.
+
+A log is a stream `P:events:ID` of entries, each with the attempt that wrote it and a list of events `[name, value]`:
+`["start", queries]`, `["found", results or null]`, `["text", piece]`. It goes when the job does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+import structlog
+
+from ragq.client.queue_monitor import translated
+from ragq.errors import UnavailableError
+from ragq.tasks import end_tasks
+
+log = structlog.get_logger(__name__)
+
+BLOCK_MS = 100  # how long one read waits; a log that is followed anew is part of the next
+
+EntryId = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What one attempt of a job said at one time."""
+
+    attempt: int
+    events: list[tuple[str, Any]]
+
+
+@dataclass(slots=True, eq=False)
+class _Follower:
+    key: bytes
+    last: EntryId = (0, 0)
+    entries: asyncio.Queue[list[LogEntry]] = field(default_factory=asyncio.Queue)
+
+
+class EventReader:
+    """Follows any number of logs with one connection and one task."""
+
+    def __init__(self, connection: redis.asyncio.Redis, prefix: str) -> None:
+        self._redis = connection
+        self._prefix = prefix
+        self._followers: set[_Follower] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task:
+            await end_tasks([self._task])
+
+    async def follow(self, job_id: str, ended: asyncio.Event) -> AsyncIterator[LogEntry]:
+        """Yield a log's entries from the start, and go on until it is read to its end after `ended` was set."""
+        follower = _Follower(f"{self._prefix}:events:{job_id}".encode())
+        self._followers.add(follower)
+        self._task = self._task or asyncio.create_task(self._read_forever())
+        end = asyncio.create_task(ended.wait())
+        try:
+            while not ended.is_set():
+                more = asyncio.create_task(follower.entries.get())
+                await asyncio.wait({more, end}, return_when=asyncio.FIRST_COMPLETED)
+                if not more.done():
+                    more.cancel()
+                    break
+                for entry in more.result():
+                    yield entry
+        finally:
+            end.cancel()
+            self._followers.discard(follower)
+        while not follower.entries.empty():
+            for entry in follower.entries.get_nowait():
+                yield entry
+        async with translated():
+            rest: Any = await self._redis.xrange(follower.key, min=f"({_written(follower.last)}")
+        for entry in _read(rest):
+            yield entry
+
+    async def _read_forever(self) -> None:
+        while True:
+            if not self._followers:
+                await asyncio.sleep(BLOCK_MS / 1000)
+                continue
+            try:
+                found = await self._read_more()
+            except UnavailableError as error:
+                log.warning("waiting_for_service", part="events", error=error.message)
+                await asyncio.sleep(1)
+                continue
+            for follower in self._followers:
+                new = [(id_, fields) for id_, fields in found.get(follower.key, ()) if _entry_id(id_) > follower.last]
+                if new:
+                    follower.last = _entry_id(new[-1][0])
+                    follower.entries.put_nowait(_read(new))
+
+    async def _read_more(self) -> dict[bytes, list[Any]]:
+        """Read what is new to any follower of each log."""
+        last: dict[bytes, EntryId] = {}
+        for follower in self._followers:
+            last[follower.key] = min(follower.last, last.get(follower.key, follower.last))
+        logs: Any = {key: _written(id_) for key, id_ in last.items()}
+        async with translated():
+            return dict(await self._redis.xread(logs, block=BLOCK_MS))
+
+
+def _entry_id(text: bytes) -> EntryId:
+    time, _, number = text.partition(b"-")
+    return int(time), int(number)
+
+
+def _written(id_: EntryId) -> str:
+    return f"{id_[0]}-{id_[1]}"
+
+
+def write_events(events: list[tuple[str, Any]]) -> str:
+    """Write events as an entry holds them; pieces of text in a row become one."""
+    joined: list[tuple[str, Any]] = []
+    for name, value in events:
+        if name == "text" and joined and joined[-1][0] == "text":
+            joined[-1] = ("text", joined[-1][1] + value)
+        else:
+            joined.append((name, value))
+    return json.dumps(joined)
+
+
+def _read(entries: list[Any]) -> list[LogEntry]:
+    return [
+        LogEntry(int(fields[b"attempt"]), [(name, value) for name, value in json.loads(fields[b"events"])])
+        for _, fields in entries
+    ]

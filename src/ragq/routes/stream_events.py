@@ -1,0 +1,167 @@
+"""A job's event log as OpenAI's stream of a response.
+
+The same log gives the same events with the same numbers in every process, so a reader may go on anywhere. When a job
+runs again after its worker died, the items of the attempt before are closed as incomplete and new ones are opened:
+what a reader has put together of the last items is the answer, and the last event holds all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ragq.client.event_client import LogEntry
+from ragq.client.job import Job
+from ragq.models import JobStatus
+from ragq.routes.rendering import item_id, render_output, render_response, render_result
+
+Event = dict[str, Any]
+
+
+class ResponseEvents:
+    """Makes the events of one response, in order; each call adds to what was before.
+
+    Args:
+        job: As it stands; only what does not change while it runs is used.
+        results: Show what the search found in the item of the search.
+    """
+
+    def __init__(self, job: Job, *, results: bool) -> None:
+        self._job = replace(
+            job, status=JobStatus.QUEUED, attempt=0, started_at=None, ended_at=None, result=None, error=None, meta={},
+            position=None, eta_seconds=None,
+        )  # fmt: skip
+        self._results = results
+        self._number = 0  # of the next event
+        self._index = -1  # of the newest output item
+        self._attempt = 0
+        self._queries: list[str] = []
+        self._open: str | None = None  # kind of the newest item, while it is not done
+        self._text = ""  # of the newest message
+
+    def begin(self) -> list[Event]:
+        """The first two events."""
+        response = render_response(self._job, results=False)
+        return [self._event("response.created", response=response), self._event("response.queued", response=response)]
+
+    def add(self, entry: LogEntry) -> list[Event]:
+        """The events of an entry of the log."""
+        made: list[Event] = []
+        for name, value in entry.events:
+            if name == "start":
+                made += self._start(entry.attempt, value)
+            elif name == "found":
+                made += self._found(value)
+            elif name == "text":
+                made += self._say(value)
+        return made
+
+    def end(self, job: Job) -> list[Event]:
+        """The events after which nothing comes; a canceled response has none."""
+        if job.result is None:
+            if job.status is not JobStatus.FAILED:
+                return []
+            closing = self._close()
+            return [*closing, self._event("response.failed", response=render_response(job, results=False))]
+        made: list[Event] = []
+        if self._attempt != job.attempt:  # nothing was said, as by a job that was not meant to be read along
+            made += self._start(job.attempt, [job.result["query"]] if job.result["results"] else [])
+        if self._open == "search":
+            made += self._found(job.result["results"] if self._results else None)
+        made += self._finish_message(job)
+        response = render_response(job, results=self._results)
+        return [*made, self._event(f"response.{response['status']}", response=response)]
+
+    def _start(self, attempt: int, queries: list[str]) -> list[Event]:
+        made = self._close()
+        self._attempt, self._queries = attempt, queries
+        running = replace(self._job, status=JobStatus.STARTED, attempt=attempt)
+        made.append(self._event("response.in_progress", response=render_response(running, results=False)))
+        if queries:
+            made.append(self._open_item("search", self._search_item("in_progress", None)))
+            made += [self._of_item(f"response.file_search_call.{word}") for word in ("in_progress", "searching")]
+        return made
+
+    def _found(self, results: list[dict[str, Any]] | None) -> list[Event]:
+        if self._open != "search":
+            return []
+        self._open = None
+        found = None if results is None else [render_result(result) for result in results]
+        return [
+            self._of_item("response.file_search_call.completed"),
+            self._item_done(self._search_item("completed", found)),
+        ]
+
+    def _say(self, text: str) -> list[Event]:
+        made: list[Event] = []
+        if self._open != "message":
+            self._text = ""
+            made = [
+                self._open_item("message", self._message_item("in_progress", [])),
+                self._of_item("response.content_part.added", content_index=0, part=_part("")),
+            ]
+        if text:
+            made.append(self._of_item("response.output_text.delta", content_index=0, delta=text, logprobs=[]))
+        self._text += text
+        return made
+
+    def _finish_message(self, job: Job) -> list[Event]:
+        """Say the rest of the answer; where it does not go on from what was said, all of it in a new item."""
+        assert job.result
+        answer = job.result["answer"]
+        made: list[Event] = []
+        if self._open == "message" and not answer["text"].startswith(self._text):
+            made += self._close()
+        made += self._say(answer["text"][len(self._text) if self._open == "message" else 0 :])
+        message = render_output(job, results=False)[-1] | {"id": self._item}
+        part = message["content"][0]
+        for number, annotation in enumerate(part["annotations"]):
+            place = {"content_index": 0, "annotation_index": number, "annotation": annotation}
+            made.append(self._of_item("response.output_text.annotation.added", **place))
+        return made + self._message_done(message, part)
+
+    def _close(self) -> list[Event]:
+        """End the newest item as incomplete, if it is open."""
+        if self._open == "message":
+            part = _part(self._text)
+            return self._message_done(self._message_item("incomplete", [part]), part)
+        if self._open == "search":
+            self._open = None
+            return [self._item_done(self._search_item("incomplete", None))]
+        return []
+
+    def _message_done(self, message: dict[str, Any], part: dict[str, Any]) -> list[Event]:
+        self._open = None
+        return [
+            self._of_item("response.output_text.done", content_index=0, text=part["text"], logprobs=[]),
+            self._of_item("response.content_part.done", content_index=0, part=part),
+            self._item_done(message),
+        ]
+
+    def _open_item(self, kind: str, item: dict[str, Any]) -> Event:
+        self._open = kind
+        self._index += 1
+        self._item = item["id"]
+        return self._event("response.output_item.added", output_index=self._index, item=item)
+
+    def _item_done(self, item: dict[str, Any]) -> Event:
+        return self._event("response.output_item.done", output_index=self._index, item=item)
+
+    def _search_item(self, status: str, results: list[dict[str, Any]] | None) -> dict[str, Any]:
+        id_ = item_id("fs", self._job.id, self._attempt)
+        return {"type": "file_search_call", "id": id_, "status": status, "queries": self._queries, "results": results}
+
+    def _message_item(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+        id_ = item_id("msg", self._job.id, self._attempt)
+        return {"type": "message", "id": id_, "role": "assistant", "status": status, "content": content}
+
+    def _of_item(self, name: str, **fields: Any) -> Event:
+        return self._event(name, item_id=self._item, output_index=self._index, **fields)
+
+    def _event(self, name: str, **fields: Any) -> Event:
+        number, self._number = self._number, self._number + 1
+        return {"type": name, "sequence_number": number, **fields}
+
+
+def _part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

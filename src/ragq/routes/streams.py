@@ -1,0 +1,129 @@
+"""Server-sent events of responses: each job is read once in a process, however many clients follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+import structlog
+from fastapi.responses import StreamingResponse
+
+from ragq.client.job import Job
+from ragq.client.rq_client import JobQueue
+from ragq.errors import RagqError
+from ragq.routes.stream_events import Event, ResponseEvents
+
+log = structlog.get_logger(__name__)
+
+PING_SECONDS = 15.0
+PING = b": ping\n\n"
+WAIT_SECONDS = 3600.0
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class _Feed:
+    """The events of one job as bytes, by their numbers, growing while somebody reads them."""
+
+    def __init__(self, queue: JobQueue, job: Job, *, results: bool) -> None:
+        self.events: list[bytes] = []
+        self.readers = 0
+        self.is_complete = False
+        self._grown = asyncio.Event()
+        self._queue, self._job = queue, job
+        self._made = ResponseEvents(job, results=results)
+        self.task = asyncio.create_task(self._fill(), name=f"feed {job.id}")
+
+    async def _fill(self) -> None:
+        ended, last = asyncio.Event(), self._job
+        self._add(self._made.begin())
+
+        async def wait() -> None:
+            nonlocal last
+            try:
+                last = await self._queue.wait(self._job.id, self._job.tenant_id, timeout_seconds=WAIT_SECONDS) or last
+            finally:
+                ended.set()
+
+        waiting = asyncio.create_task(wait())
+        try:
+            async for entry in self._queue.events.follow(self._job.id, ended):
+                self._add(self._made.add(entry))
+            await waiting
+            self._add(self._made.end(last))
+        except RagqError as error:  # the stream ends before its end; its readers come again
+            log.warning("stream_cut", job_id=self._job.id, error=error.message)
+        finally:
+            waiting.cancel()
+            self.is_complete = True
+            self._add([])
+
+    def _add(self, events: list[Event]) -> None:
+        self.events += [_write(event) for event in events]
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    async def wait(self) -> bool:
+        """Wait until there is more; False when there was none for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PING_SECONDS):
+                return await self._grown.wait()
+        return False
+
+
+class Streams:
+    """The feeds of an API process."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._feeds: dict[tuple[str, bool], _Feed] = {}
+        self._cancelling: set[asyncio.Task[None]] = set()
+
+    def open(self, job: Job, *, results: bool, after: int = -1, cancel: bool = False) -> StreamingResponse:
+        """Answer a request with a job's events.
+
+        Args:
+            results: Show what the search found.
+            after: Number of the last event that the client has.
+            cancel: Cancel the job when the client goes before the end.
+        """
+        events = self._read(job, results=results, after=after, cancel=cancel)
+        return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
+
+    async def _read(self, job: Job, *, results: bool, after: int, cancel: bool) -> AsyncIterator[bytes]:
+        feed = self._feeds.get((job.id, results))
+        if feed is None:
+            feed = self._feeds[job.id, results] = _Feed(self._queue, job, results=results)
+        feed.readers += 1
+        number = after + 1
+        try:
+            while True:
+                if number < len(feed.events):
+                    more, number = feed.events[number:], len(feed.events)
+                    yield b"".join(more)
+                elif feed.is_complete:
+                    return
+                elif not await feed.wait():
+                    yield PING
+        finally:
+            self._leave(job, feed, results=results, cancel=cancel)
+
+    def _leave(self, job: Job, feed: _Feed, *, results: bool, cancel: bool) -> None:
+        feed.readers -= 1
+        if cancel and not feed.is_complete:
+            task = asyncio.create_task(self._cancel(job))
+            self._cancelling.add(task)
+            task.add_done_callback(self._cancelling.discard)
+        if not feed.readers:
+            feed.task.cancel()
+            del self._feeds[job.id, results]
+
+    async def _cancel(self, job: Job) -> None:
+        with contextlib.suppress(RagqError):  # then its deadline ends it
+            await self._queue.cancel(job.id)
+
+
+def _write(event: Event) -> bytes:
+    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {event['type']}\nid: {event['sequence_number']}\ndata: {data}\n\n".encode()

@@ -1,0 +1,47 @@
+"""Event logs: what a job says, read by any number of followers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ragq.client.rq_client import JobQueue
+from tests.queue_steps import claim, enqueue, finish
+
+
+async def read(queue: JobQueue, job_id: str, ended: asyncio.Event, read_events: list[Any]) -> None:
+    async for entry in queue.events.follow(job_id, ended):
+        read_events += entry.events
+
+
+async def test_followers_of_one_log_each_read_all_of_it_whenever_they_come(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    ended = asyncio.Event()
+    early: list[Any] = []
+    late: list[Any] = []
+    readers = [asyncio.create_task(read(queue, "a", ended, early))]
+    assert await queue.append([("a", job.attempt, [("text", "one "), ("text", "two")])]) == set()
+    async with asyncio.timeout(5):
+        while not early:
+            await asyncio.sleep(0.01)
+    readers.append(asyncio.create_task(read(queue, "a", ended, late)))
+    assert await queue.append([("a", job.attempt, [("text", " three")])]) == set()
+    async with asyncio.timeout(5):
+        while len(early) < 2 or len(late) < 2:
+            await asyncio.sleep(0.01)
+    assert await finish(queue, job)
+    ended.set()
+    await asyncio.gather(*readers)
+    assert early == late == [("text", "one two"), ("text", " three")]
+
+
+async def test_what_a_dead_attempt_says_is_refused(queue: JobQueue) -> None:
+    await enqueue(queue, "a")
+    (job,) = await claim(queue)
+    assert await queue.append([("a", job.attempt + 1, [("text", "lie")])]) == {"a"}
+    ended = asyncio.Event()
+    ended.set()
+    said: list[Any] = []
+    await read(queue, "a", ended, said)
+    assert said == []

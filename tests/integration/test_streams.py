@@ -1,0 +1,167 @@
+"""Streams of responses by the official SDK: whole, resumed, cut, and through the death of a worker or of an API."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai.types.responses import ResponseStreamEvent
+
+from tests.servers import FakeLlm, Ragq, stop, wait_until
+
+DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
+QUESTION = "How tall is the lighthouse of Quorra?"
+SLOW = "[[fake text='One two three four five six seven eight nine ten.' rate=3]] " + QUESTION
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
+    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(scope="module")
+def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Ragq]:
+    """A service with one worker of each kind and a short lease."""
+    folder = tmp_path_factory.mktemp("streams")
+    leases = {"RAGQ_LEASE_SECONDS": 2, "RAGQ_HEARTBEAT_SECONDS": 0.5}
+    service = Ragq(folder / "data", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake", **leases).start()
+    (folder / "harbour.md").write_text(DOCUMENT)
+    assert service.run("ingest", str(folder / "harbour.md")).returncode == 0
+    yield service
+    assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(ragq: Ragq) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key="unused", max_retries=0) as sdk:
+        yield sdk
+
+
+def numbers(events: list[ResponseStreamEvent]) -> list[int]:
+    return [event.sequence_number for event in events]
+
+
+def test_the_sdks_accumulator_ends_with_the_stored_answer(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="ragq", input=QUESTION) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert final.status == "completed"
+    assert "61 metres" in final.output_text
+    assert numbers(events) == list(range(len(events)))  # type: ignore[arg-type]
+    stored = client.responses.retrieve(final.id)
+    assert stored.output_text == final.output_text
+    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert said == stored.output_text
+    kinds = [event.type for event in events]
+    assert kinds[:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert kinds[-1] == "response.completed"
+    assert kinds.index("response.file_search_call.completed") < kinds.index("response.output_text.delta")
+
+
+def test_a_background_stream_goes_on_anywhere_after_a_number(client: openai.OpenAI) -> None:
+    first: list[ResponseStreamEvent] = []
+    with client.responses.create(model="ragq", input=SLOW, background=True, stream=True) as stream:
+        for event in stream:
+            first.append(event)
+            if event.type == "response.output_text.delta":
+                break
+    response_id = first[0].response.id  # type: ignore[union-attr]
+    rest = list(client.responses.retrieve(response_id, stream=True, starting_after=first[-1].sequence_number))
+    everything = first + rest
+    assert numbers(everything) == list(range(len(everything)))
+    assert rest[-1].type == "response.completed"
+    again = list(client.responses.retrieve(response_id, stream=True))
+    assert [event.to_dict() for event in again[2:]] == [event.to_dict() for event in everything[2:]]
+
+
+def test_a_response_that_was_not_streamed_can_be_read_as_a_stream(client: openai.OpenAI) -> None:
+    created = client.responses.create(model="ragq", input=QUESTION)
+    events = list(client.responses.retrieve(created.id, stream=True))
+    assert events[-1].type == "response.completed"
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == created.output_text
+
+
+def test_a_failed_question_ends_with_a_failed_event(client: openai.OpenAI) -> None:
+    events = list(client.responses.create(model="ragq", input=f"[[fake status=400]] {QUESTION}", stream=True))
+    assert events[-1].type == "response.failed"
+    assert events[-1].response.error
+
+
+def test_a_foreground_stream_that_is_dropped_cancels_its_job_and_a_background_one_does_not(
+    client: openai.OpenAI,
+) -> None:
+    ids: dict[bool, str] = {}
+    for background in (False, True):
+        with client.responses.create(model="ragq", input=SLOW, stream=True, background=background) as stream:
+            ids[background] = next(iter(stream)).response.id  # type: ignore[union-attr]
+    wait_until(lambda: client.responses.retrieve(ids[False]).status == "cancelled", seconds=5)
+    wait_until(lambda: client.responses.retrieve(ids[True]).status == "completed", seconds=10)
+
+
+def test_a_canceled_response_ends_its_stream(client: openai.OpenAI) -> None:
+    kinds: list[str] = []
+    with client.responses.create(model="ragq", input=SLOW, background=True, stream=True) as stream:
+        for event in stream:
+            kinds.append(event.type)
+            if len(kinds) == 1:
+                assert client.responses.cancel(event.response.id).status == "cancelled"  # type: ignore[union-attr]
+    assert "response.completed" not in kinds
+
+
+def test_a_worker_killed_in_the_middle_leaves_one_true_text(ragq: Ragq, client: openai.OpenAI) -> None:
+    worker = None
+    events: list[Any] = []
+    try:
+        with client.responses.stream(model="ragq", input=SLOW, background=True) as stream:
+            for event in stream:
+                events.append(event)
+                if event.type == "response.output_text.delta" and worker is None:
+                    pid = next(
+                        one["pid"]
+                        for one in httpx2.get(f"{ragq.url}/status").json()["workers"]
+                        if "queries" in one["queues"]
+                    )
+                    worker = ragq.spawn("worker", "queries")
+                    os.kill(pid, signal.SIGKILL)
+            final = stream.get_final_response()
+    finally:
+        if worker:
+            stop(worker)
+    stored = client.responses.retrieve(final.id)
+    assert stored.model_extra
+    assert stored.model_extra["attempt"] == 2
+    assert final.output_text == stored.output_text
+    assert numbers(events) == list(range(len(events)))
+    closed = [event.item for event in events if event.type == "response.output_item.done"]
+    assert [item.status for item in closed] == ["completed", "incomplete", "completed", "completed"]
+    last = closed[-1].id
+    said = "".join(
+        event.delta for event in events if event.type == "response.output_text.delta" and event.item_id == last
+    )
+    assert said == stored.output_text
+
+
+def test_another_api_process_goes_on_where_a_killed_one_stopped(ragq: Ragq) -> None:
+    other, url = ragq.spawn_api()
+    try:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as sdk:
+            stream = sdk.responses.create(model="ragq", input=SLOW, background=True, stream=True)
+            first: list[Any] = [next(stream)]
+            while first[-1].type != "response.output_text.delta":
+                first.append(next(stream))
+            other.kill()
+            with pytest.raises((openai.APIError, httpx2.TransportError)):
+                first += list(stream)
+    finally:
+        stop(other)
+    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key="unused") as sdk:
+        rest = list(sdk.responses.retrieve(first[0].response.id, stream=True, starting_after=first[-1].sequence_number))
+    assert numbers(first + rest) == list(range(len(first) + len(rest)))
+    assert rest[-1].type == "response.completed"
