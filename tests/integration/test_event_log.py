@@ -22,14 +22,10 @@ async def test_followers_of_one_log_each_read_all_of_it_whenever_they_come(queue
     late: list[Any] = []
     readers = [asyncio.create_task(read(queue, "a", ended, early))]
     assert await queue.append([("a", job.attempt, [("text", "one "), ("text", "two")])]) == set()
-    async with asyncio.timeout(5):
-        while not early:
-            await asyncio.sleep(0.01)
+    await until(lambda: bool(early))
     readers.append(asyncio.create_task(read(queue, "a", ended, late)))
     assert await queue.append([("a", job.attempt, [("text", " three")])]) == set()
-    async with asyncio.timeout(5):
-        while len(early) < 2 or len(late) < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(early) == len(late) == 2)
     assert await finish(queue, job)
     ended.set()
     await asyncio.gather(*readers)

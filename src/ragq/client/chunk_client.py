@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import AsyncConnection
 
 from ragq.client.database import Database
+from ragq.client.filters import compile_filter
 from ragq.client.store_client import StoreFileRecord
 from ragq.errors import DocumentError, PoisonError, RagqError
 from ragq.models import Chunk, ParsedDocument, SearchResult
@@ -26,7 +27,7 @@ CANDIDATES = 50  # taken from each of the two rankings before they are fused
 RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)
 
 # Two rankings of the chunks of the given stores, fused by reciprocal rank: by meaning and by words
-# (any of the question's words, rarer matches and shorter chunks first).
+# (any of the question's words, rarer matches and shorter chunks first). `among` keeps to the files that a filter matches.
 _SEARCH = """
     WITH question AS MATERIALIZED (
         SELECT %(vector)s::vector AS vector,
@@ -36,7 +37,7 @@ _SEARCH = """
         FROM (
             SELECT file_id, vector_store_id, ordinal, {distance} AS distance
             FROM chunks
-            WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)
+            WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s){among}
             ORDER BY {distance} LIMIT %(candidates)s
         ) AS nearest
     ), by_words AS (
@@ -44,7 +45,7 @@ _SEARCH = """
         FROM (
             SELECT file_id, vector_store_id, ordinal, ts_rank(text_search, question.words, 1) AS weight
             FROM chunks, question
-            WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s) AND text_search @@ question.words
+            WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s) AND text_search @@ question.words{among}
             ORDER BY weight DESC LIMIT %(candidates)s
         ) AS matching
     ), fused AS (
@@ -61,6 +62,23 @@ _SEARCH = """
          JOIN vector_store_files v USING (file_id, vector_store_id)
     ORDER BY fused.score DESC, c.file_id, c.ordinal
 """
+_MATCHING = (
+    " FROM vector_store_files WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s) AND {condition}"
+)
+_AMONG = " AND (vector_store_id, file_id) IN (SELECT vector_store_id, file_id" + _MATCHING + ")"
+# A store that is searched is active; noted once a minute, and never waited for.
+_SIZE = """
+    WITH touched AS (
+        UPDATE vector_stores
+        SET last_active_at = now(), expires_at = now() + expires_after_days * interval '24 hours'
+        WHERE id IN (
+            SELECT id FROM vector_stores
+            WHERE tenant_id = %(tenant)s AND id = ANY(%(stores)s) AND last_active_at < now() - interval '1 minute'
+              AND (expires_at IS NULL OR expires_at > now())
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+    )
+    SELECT coalesce(sum(chunk_count), 0) AS chunks"""
 _EXACT = "(embedding <=> %(vector)s::vector) + 0"  # an expression no index serves
 _BY_INDEX = "embedding <=> %(vector)s::vector"
 
@@ -171,32 +189,40 @@ class Chunks:
         )
 
     async def search(
-        self, tenant_id: str, store_ids: list[str], text: str, vector: Vector, *, limit: int
+        self,
+        tenant_id: str,
+        store_ids: list[str],
+        text: str,
+        vector: Vector,
+        *,
+        limit: int,
+        filters: dict[str, Any] | None = None,
     ) -> list[SearchResult]:
-        """Find the chunks nearest to a question in meaning and words, best first.
+        """Find the chunks nearest to a question in meaning and words, best first; the stores are active by that.
 
         Args:
             vector: The question's embedding, of length 1.
             limit: Results at the most.
+            filters: OpenAI's attribute filter: only files that match it are searched.
+
+        Raises:
+            PermanentError: `filters` is not a filter.
         """
-        size = await self._database.row(
-            """SELECT coalesce(sum(chunk_count), 0) AS chunks FROM vector_store_files
-               WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)""",
-            tenant=tenant_id,
-            stores=store_ids,
-        )
+        condition, values = compile_filter(filters)
+        parameters = {"tenant": tenant_id, "stores": store_ids} | values
+        size = await self._database.row(_SIZE + _MATCHING.format(condition=condition), **parameters)
         exact = size is None or size["chunks"] <= EXACT_SEARCH_CHUNKS
+        among = _AMONG.format(condition=condition) if filters else ""
         return await self._database.records(
             SearchResult,
-            _SEARCH.format(distance=_EXACT if exact else _BY_INDEX),
-            tenant=tenant_id,
-            stores=store_ids,
+            _SEARCH.format(distance=_EXACT if exact else _BY_INDEX, among=among),
             text=text.replace("\0", " "),
             vector=_vector_literal(vector),
             config=self._settings.text_search_config,
             candidates=max(CANDIDATES, limit),
             constant=RANK_CONSTANT,
             limit=limit,
+            **parameters,
         )
 
 

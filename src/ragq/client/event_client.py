@@ -105,7 +105,8 @@ class EventReader:
             last[follower.key] = min(follower.last, last.get(follower.key, follower.last))
         logs: Any = {key: _written(id_) for key, id_ in last.items()}
         async with translated():
-            return dict(await self._redis.xread(logs, block=BLOCK_MS))
+            found: Any = await self._redis.xread(logs, block=BLOCK_MS)
+        return dict(found)
 
 
 def _entry_id(text: bytes) -> EntryId:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg import AsyncConnection
+
 from ragq.client.database import Database, Record
-from ragq.errors import NotFoundError, TransientError
+from ragq.errors import InvalidRequestError, NotFoundError, TransientError
 from ragq.models import DEFAULT_STORE_NAME, Attributes, new_id
 
 BYTE_LOCKS = 4  # held at once by a process: each keeps a connection while its holder needs another from the pool
@@ -30,11 +32,12 @@ class FileRecord:
     bytes: int
     sha256: str
     created_at: datetime
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRecord:
-    """A vector store with the true counts of its files by status."""
+    """A vector store with the true counts of its files by status; an expired one is empty, or will be within a minute."""
 
     id: str
     name: str
@@ -42,6 +45,9 @@ class StoreRecord:
     metadata: dict[str, str]
     created_at: datetime
     last_active_at: datetime
+    expires_after_days: int | None
+    expires_at: datetime | None
+    expired: bool
     in_progress: int
     completed: int
     failed: int
@@ -72,16 +78,29 @@ class StoreFileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file to put into a store, with how to chunk it; None for the model's own sizes."""
+
+    file_id: str
+    attributes: Attributes
+    max_chunk_tokens: int | None = None
+    chunk_overlap_tokens: int | None = None
+    replace_same_name: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """Where a listing starts and how far it goes."""
+    """Where a listing starts and how far it goes; with `before` alone it is the page that ends there."""
 
     limit: int = 20
     descending: bool = True
     after: str | None = None
+    before: str | None = None
 
 
 _STORE = """
     SELECT s.id, s.name, s.description, s.metadata, s.created_at, s.last_active_at,
+           s.expires_after_days, s.expires_at, coalesce(s.expires_at <= now(), false) AS expired,
            count(*) FILTER (WHERE f.status = 'in_progress') AS in_progress,
            count(*) FILTER (WHERE f.status = 'completed') AS completed,
            count(*) FILTER (WHERE f.status = 'failed') AS failed,
@@ -99,7 +118,29 @@ _ANY_STORE_FILE = """
 _STORE_FILE = _ANY_STORE_FILE + "WHERE v.tenant_id = %(tenant)s"
 _POISON_REASON = """p.reason || ' These bytes are not tried again. To allow it: ragq doctor --forgive ' || p.sha256
     || ', then put the file into the store again.'"""
-_FILE = "SELECT id, filename, purpose, bytes, sha256, created_at FROM files WHERE tenant_id = %(tenant)s"
+_FILE = "SELECT id, filename, purpose, bytes, sha256, created_at, expires_at FROM files WHERE tenant_id = %(tenant)s"
+_ATTACH = f"""
+    INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
+                                         chunk_overlap_tokens, replace_same_name, status, error_code, error_message)
+    SELECT s.id, f.id, s.tenant_id, a.attributes::jsonb, a.size, a.overlap, a.replace,
+           CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {_POISON_REASON}
+    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(sizes)s::int[], %(overlaps)s::int[], %(replace)s::bool[])
+         AS a (file_id, attributes, size, overlap, replace)
+         JOIN files f ON f.id = a.file_id AND f.tenant_id = %(tenant)s
+         JOIN vector_stores s ON s.id = %(store)s AND s.tenant_id = %(tenant)s
+         LEFT JOIN poison p USING (sha256)
+    ORDER BY f.id
+    ON CONFLICT (vector_store_id, file_id) DO UPDATE
+    SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
+        generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
+        max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
+        attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
+    WHERE v.status IN ('failed', 'cancelled')
+       OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
+          IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
+"""  # noqa: S608  (a constant)
+_OF_BATCH = "SELECT b.file_id FROM vector_store_file_batch_files b WHERE b.batch_id = %(batch)s"
+_TABLES = {"files": ("files", "id"), "vector_stores": ("s", "id"), "vector_store_files": ("v", "file_id")}
 
 
 class Store:
@@ -110,45 +151,66 @@ class Store:
         self._byte_locks = asyncio.Semaphore(BYTE_LOCKS)
 
     async def _page(self, record: type[Record], query: str, page: Page, table: str, **parameters: Any) -> list[Record]:
-        """Read one row more than the page holds, so that the caller knows whether there are more."""
-        comparison, order = ("<", "DESC") if page.descending else (">", "ASC")
-        alias, key = {"files": ("files", "id"), "vector_stores": ("s", "id"), "vector_store_files": ("v", "file_id")}[
-            table
-        ]
-        after = ""
-        if page.after is not None:
-            scope = " AND vector_store_id = %(store)s" if table == "vector_store_files" else ""
-            cursor = (
-                f"(SELECT created_at, {key} FROM {table} WHERE {key} = %(after)s AND tenant_id = %(tenant)s{scope})"  # noqa: S608  (names from the table above)
-            )
-            after = f" AND ({alias}.created_at, {alias}.{key}) {comparison} {cursor}"
+        """Read a page; its last row is one more than the page holds, so that the caller knows whether there are more.
+
+        Raises:
+            InvalidRequestError: What the page starts or ends at is not there.
+        """
+        backwards = page.before is not None and page.after is None
+        alias, key = _TABLES[table]
         group = " GROUP BY s.id" if table == "vector_stores" else ""
+        order = "DESC" if page.descending != backwards else "ASC"
+        cursors = [_cursor(table, name, page) for name in ("after", "before") if getattr(page, name) is not None]
+        places = "".join(f" AND ({alias}.created_at, {alias}.{key}) {cursor}" for cursor in cursors)
         order_by = f" ORDER BY {alias}.created_at {order}, {alias}.{key} {order} LIMIT %(limit)s"
-        return await self._database.records(
-            record, query + after + group + order_by, after=page.after, limit=page.limit + 1, **parameters
-        )
+        parameters |= {"after": page.after, "before": page.before, "limit": page.limit + 1}
+        records = await self._database.records(record, query + places + group + order_by, **parameters)
+        if not records:
+            await self._check_cursors(page, table, parameters)
+        return [*reversed(records[: page.limit]), *records[page.limit :]] if backwards else records
+
+    async def _check_cursors(self, page: Page, table: str, parameters: dict[str, Any]) -> None:
+        for name in ("after", "before"):
+            if getattr(page, name) is not None:
+                row = await self._database.row(f"SELECT NOT EXISTS {_place(table, name)} AS gone", **parameters)
+                if row and row["gone"]:
+                    raise InvalidRequestError(
+                        f"Nothing of the id in '{name}' is there: list from the start.", param=name
+                    )
 
     # Files
 
-    async def create_file(self, tenant_id: str, *, filename: str, purpose: str, size: int, sha256: str) -> FileRecord:
-        """Record uploaded bytes; the same bytes under the same name and purpose are the same file."""
-        parameters = {"filename": filename, "purpose": purpose, "bytes": size, "sha256": sha256}
-        await self._database.row(
-            """INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256)
-               VALUES (%(id)s, %(tenant)s, %(filename)s, %(purpose)s, %(bytes)s, %(sha256)s)
-               ON CONFLICT DO NOTHING RETURNING id""",
-            id=new_id("file-"),
-            tenant=tenant_id,
-            **parameters,
-        )
+    async def create_file(
+        self,
+        tenant_id: str,
+        *,
+        filename: str,
+        purpose: str,
+        size: int,
+        sha256: str,
+        expires_after_seconds: int | None = None,
+    ) -> FileRecord:
+        """Record uploaded bytes; the same bytes under the same name and purpose are the same file.
+
+        Of two expiries of a file the later stays, and none is the latest.
+        """
         records = await self._database.records(
             FileRecord,
-            _FILE + " AND sha256 = %(sha256)s AND filename = %(filename)s AND purpose = %(purpose)s",
+            """INSERT INTO files AS f (id, tenant_id, filename, purpose, bytes, sha256, created_at, expires_at)
+               VALUES (%(id)s, %(tenant)s, %(filename)s, %(purpose)s, %(bytes)s, %(sha256)s, now(),
+                       now() + make_interval(secs => %(seconds)s))
+               ON CONFLICT (tenant_id, sha256, filename, purpose) DO UPDATE
+               SET expires_at = CASE WHEN f.expires_at IS NOT NULL AND excluded.expires_at IS NOT NULL
+                                     THEN greatest(f.expires_at, excluded.expires_at) END
+               RETURNING id, filename, purpose, bytes, sha256, created_at, expires_at""",
+            id=new_id("file-"),
             tenant=tenant_id,
-            **parameters,
+            filename=filename,
+            purpose=purpose,
+            bytes=size,
+            sha256=sha256,
+            seconds=expires_after_seconds,
         )
-        if not records:
-            raise TransientError("The file was deleted while it was uploaded: upload it again.")
         return records[0]
 
     async def get_file(self, tenant_id: str, file_id: str) -> FileRecord:
@@ -163,16 +225,40 @@ class Store:
             file_id,
         )
 
+    async def get_files(self, tenant_id: str, file_ids: Sequence[str]) -> list[FileRecord]:
+        """Find files, each once.
+
+        Raises:
+            NotFoundError: This tenant has none of one of the ids.
+        """
+        query = _FILE + " AND id = ANY(%(ids)s)"
+        records = await self._database.records(FileRecord, query, tenant=tenant_id, ids=list(file_ids))
+        if missing := set(file_ids) - {record.id for record in records}:
+            raise _not_found("file", min(missing))
+        return records
+
     async def list_files(self, tenant_id: str, page: Page, purpose: str | None) -> list[FileRecord]:
         """List files by age; one more than `page.limit` when there are more."""
         query = _FILE + (" AND purpose = %(purpose)s" if purpose else "")
         return await self._page(FileRecord, query, page, "files", tenant=tenant_id, purpose=purpose)
 
-    async def delete_file(self, tenant_id: str, file_id: str) -> str | None:
-        """Delete a file with its chunks in every store; returns the bytes' name when no other file shares them."""
+    async def list_expired_files(self, *, limit: int) -> list[tuple[str, str, str]]:
+        """List (tenant, file, bytes' name) of files of all tenants that have expired, the longest first."""
+        async with self._database.connection() as connection:
+            query = "SELECT tenant_id, id, sha256 FROM files WHERE expires_at <= now() ORDER BY expires_at, id LIMIT %s"
+            rows = await (await connection.execute(query, [limit])).fetchall()
+        return [(str(row[0]), str(row[1]), str(row[2])) for row in rows]
+
+    async def delete_file(self, tenant_id: str, file_id: str, *, if_expired: bool = False) -> str | None:
+        """Delete a file with its chunks in every store; returns the bytes' name when no other file shares them.
+
+        Raises:
+            NotFoundError: This tenant has none of that id, or, with `if_expired`, it has not expired.
+        """
         async with self._database.connection() as connection, connection.transaction():
             found = await connection.execute(
-                "DELETE FROM files WHERE tenant_id = %s AND id = %s RETURNING sha256", [tenant_id, file_id]
+                "DELETE FROM files WHERE tenant_id = %s AND id = %s AND (NOT %s OR expires_at <= now()) RETURNING sha256",
+                [tenant_id, file_id, if_expired],
             )
             row = await found.fetchone()
             if row is None:
@@ -230,18 +316,27 @@ class Store:
     # Vector stores
 
     async def create_store(
-        self, tenant_id: str, *, name: str, description: str | None, metadata: dict[str, str]
+        self,
+        tenant_id: str,
+        *,
+        name: str,
+        description: str | None,
+        metadata: dict[str, str],
+        expires_after_days: int | None = None,
     ) -> StoreRecord:
         """Make an empty store."""
         id_ = new_id("vs_")
         await self._database.row(
-            "INSERT INTO vector_stores (id, tenant_id, name, description, metadata)"
-            " VALUES (%(id)s, %(tenant)s, %(name)s, %(description)s, %(metadata)s) RETURNING id",
+            """INSERT INTO vector_stores (id, tenant_id, name, description, metadata, last_active_at, expires_after_days,
+                                          expires_at)
+               VALUES (%(id)s, %(tenant)s, %(name)s, %(description)s, %(metadata)s, now(), %(days)s::int,
+                       now() + %(days)s * interval '24 hours') RETURNING id""",
             id=id_,
             tenant=tenant_id,
             name=name,
             description=description,
             metadata=json.dumps(metadata),
+            days=expires_after_days,
         )
         return await self.get_store(tenant_id, id_)
 
@@ -262,17 +357,24 @@ class Store:
             raise TransientError("The default store was deleted at the same moment: try again.")
         return str(row["id"])
 
-    async def resolve_store(self, tenant_id: str, store_id: str) -> str:
+    async def resolve_store(self, tenant_id: str, store_id: str, *, to_use: bool = False) -> str:
         """Return the id of a store that exists; `default` names the tenant's default store.
+
+        Args:
+            to_use: It is to be searched or filled, which an expired one cannot be.
 
         Raises:
             NotFoundError: This tenant has none of that id.
+            InvalidRequestError: It has expired.
         """
         if store_id == DEFAULT_STORE_NAME:
             return await self.default_store(tenant_id)
-        query = "SELECT id FROM vector_stores WHERE tenant_id = %(tenant)s AND id = %(id)s"
-        if await self._database.row(query, tenant=tenant_id, id=store_id) is None:
+        query = "SELECT expires_at <= now() AS expired FROM vector_stores WHERE tenant_id = %(tenant)s AND id = %(id)s"
+        row = await self._database.row(query, tenant=tenant_id, id=store_id)
+        if row is None:
             raise _not_found("vector store", store_id)
+        if to_use and row["expired"]:
+            raise _expired(store_id)
         return store_id
 
     async def get_store(self, tenant_id: str, store_id: str) -> StoreRecord:
@@ -291,7 +393,7 @@ class Store:
         return await self._page(StoreRecord, _STORE, page, "vector_stores", tenant=tenant_id)
 
     async def update_store(
-        self, tenant_id: str, store_id: str, *, name: str | None, metadata: dict[str, str] | None
+        self, tenant_id: str, store_id: str, *, name: str | None = None, metadata: dict[str, str] | None = None
     ) -> StoreRecord:
         """Change what is not None."""
         await self._database.row(
@@ -303,6 +405,38 @@ class Store:
             metadata=None if metadata is None else json.dumps(metadata),
         )
         return await self.get_store(tenant_id, store_id)
+
+    async def set_expiry(self, tenant_id: str, store_id: str, days: int | None) -> None:
+        """Let a store expire when it was not active for so long, from now on, or never.
+
+        Raises:
+            InvalidRequestError: It has expired already, or is the default store.
+        """
+        row = await self._database.row(
+            """UPDATE vector_stores SET last_active_at = now(), expires_after_days = %(days)s::int,
+                                        expires_at = now() + %(days)s * interval '24 hours'
+               WHERE tenant_id = %(tenant)s AND id = %(id)s AND (expires_at IS NULL OR expires_at > now())
+                 AND NOT (is_default AND %(days)s::int IS NOT NULL)
+               RETURNING id""",
+            tenant=tenant_id,
+            id=store_id,
+            days=days,
+        )
+        if row is None:
+            await self.resolve_store(tenant_id, store_id, to_use=True)
+            raise InvalidRequestError("The default store does not expire.", param="expires_after")
+
+    async def empty_expired_stores(self, *, limit: int) -> int:
+        """Take up to so many files out of stores of all tenants that have expired; returns how many."""
+        async with self._database.connection() as connection:
+            deleted = await connection.execute(
+                """DELETE FROM vector_store_files WHERE (vector_store_id, file_id) IN (
+                       SELECT v.vector_store_id, v.file_id
+                       FROM vector_stores s JOIN vector_store_files v ON v.vector_store_id = s.id
+                       WHERE s.expires_at <= now() LIMIT %s)""",
+                [limit],
+            )
+            return deleted.rowcount
 
     async def delete_store(self, tenant_id: str, store_id: str) -> None:
         """Delete a store with its chunks; the files stay."""
@@ -327,36 +461,18 @@ class Store:
         chunk_overlap_tokens: int | None = None,
         replace_same_name: bool = False,
     ) -> StoreFileRecord:
-        """Put a file into a store, to be ingested; one that is there stays unless it failed or its chunking differs.
+        """Put a file into a store, as `attach_files` does."""
+        attachment = Attachment(file_id, attributes, max_chunk_tokens, chunk_overlap_tokens, replace_same_name)
+        await self.attach_files(tenant_id, store_id, [attachment])
+        return await self.get_store_file(tenant_id, store_id, file_id)
+
+    async def attach_files(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> None:
+        """Put files into a store, to be ingested; one that is there stays unless it failed or its chunking differs.
 
         A file of poisonous bytes has failed at once.
         """
-        await self._database.row(
-            f"""INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
-                                                    chunk_overlap_tokens, replace_same_name, status, error_code,
-                                                    error_message)
-               SELECT s.id, f.id, %(tenant)s, %(attributes)s, %(size)s, %(overlap)s, %(replace)s,
-                      CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {_POISON_REASON}
-               FROM vector_stores s, files f LEFT JOIN poison p USING (sha256)
-               WHERE s.tenant_id = %(tenant)s AND s.id = %(store)s AND f.tenant_id = %(tenant)s AND f.id = %(file)s
-               ON CONFLICT (vector_store_id, file_id) DO UPDATE
-               SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
-                   generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
-                   max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
-                   attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
-               WHERE v.status IN ('failed', 'cancelled')
-                  OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
-                     IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
-               RETURNING file_id""",  # noqa: S608  (a constant)
-            tenant=tenant_id,
-            store=store_id,
-            file=file_id,
-            attributes=json.dumps(attributes),
-            size=max_chunk_tokens,
-            overlap=chunk_overlap_tokens,
-            replace=replace_same_name,
-        )
-        return await self.get_store_file(tenant_id, store_id, file_id)
+        async with self._database.connection() as connection:
+            await attach(connection, tenant_id, store_id, attachments)
 
     async def get_store_file(self, tenant_id: str, store_id: str, file_id: str) -> StoreFileRecord:
         """Find a file in a store.
@@ -369,12 +485,32 @@ class Store:
         return _one(records, "vector store file", file_id)
 
     async def list_store_files(
-        self, tenant_id: str, store_id: str, page: Page, status: str | None
+        self, tenant_id: str, store_id: str, page: Page, status: str | None, batch_id: str | None = None
     ) -> list[StoreFileRecord]:
-        """List a store's files by age; one more than `page.limit` when there are more."""
+        """List a store's files, or those of one of its batches, by age; one more than `page.limit` if there are more."""
         query = _STORE_FILE + " AND v.vector_store_id = %(store)s" + (" AND v.status = %(status)s" if status else "")
+        if batch_id:
+            query += f" AND v.file_id IN ({_OF_BATCH})"
         return await self._page(
-            StoreFileRecord, query, page, "vector_store_files", tenant=tenant_id, store=store_id, status=status
+            StoreFileRecord,
+            query,
+            page,
+            "vector_store_files",
+            tenant=tenant_id,
+            store=store_id,
+            status=status,
+            batch=batch_id,
+        )
+
+    async def find_in_progress(self, tenant_id: str, store_id: str, file_ids: Sequence[str]) -> list[StoreFileRecord]:
+        """Find those of a store's files that wait for their ingest or are in it."""
+        query = _STORE_FILE + " AND v.vector_store_id = %(store)s AND v.file_id = ANY(%(files)s)"
+        return await self._database.records(
+            StoreFileRecord,
+            query + " AND v.status = 'in_progress'",
+            tenant=tenant_id,
+            store=store_id,
+            files=list(file_ids),
         )
 
     async def list_unfinished(
@@ -443,10 +579,45 @@ class Store:
         return text
 
 
+async def attach(
+    connection: AsyncConnection[Any], tenant_id: str, store_id: str, attachments: Sequence[Attachment]
+) -> None:
+    """Put files into a store, as `Store.attach_files` does, in the caller's transaction."""
+    wanted = list({one.file_id: one for one in attachments}.values())
+    columns = {
+        "files": [one.file_id for one in wanted],
+        "attributes": [json.dumps(one.attributes) for one in wanted],
+        "sizes": [one.max_chunk_tokens for one in wanted],
+        "overlaps": [one.chunk_overlap_tokens for one in wanted],
+        "replace": [one.replace_same_name for one in wanted],
+    }
+    await connection.execute(_ATTACH, {"tenant": tenant_id, "store": store_id, **columns})
+
+
+def _place(table: str, name: str) -> str:
+    """Where the object of a cursor stands in its list."""
+    key = _TABLES[table][1]
+    scope = " AND vector_store_id = %(store)s" if table == "vector_store_files" else ""
+    return f"(SELECT created_at, {key} FROM {table} WHERE {key} = %({name})s AND tenant_id = %(tenant)s{scope})"  # noqa: S608  (names from the table above)
+
+
+def _cursor(table: str, name: str, page: Page) -> str:
+    comparison = "<" if page.descending == (name == "after") else ">"
+    return f"{comparison} {_place(table, name)}"
+
+
 def _one(records: list[Record], noun: str, id_: str) -> Record:
     if not records:
         raise _not_found(noun, id_)
     return records[0]
+
+
+def _expired(store_id: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The vector store '{store_id}' has expired and is empty: make a new one.",
+        code="vector_store_expired",
+        param="vector_store_id",
+    )
 
 
 def _not_found(noun: str, id_: str) -> NotFoundError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Iterable, Iterator
+
 from ragq.client.job import Enqueued
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import StoreFileRecord
@@ -9,10 +12,16 @@ from ragq.errors import OverloadedError
 from ragq.models import JobFunction, QueueName
 from ragq.settings import Settings
 
+AT_ONCE = 32  # calls to Valkey under way for one batch: together they share its writes to disk
+
 
 def document_job_id(record: StoreFileRecord) -> str:
     """Name the job of this generation of a file in a store."""
-    return f"{record.vector_store_id}-{record.file_id}-{record.generation}"
+    return _job_id(record.vector_store_id, record.file_id, record.generation)
+
+
+def _job_id(store_id: str, file_id: str, generation: int) -> str:
+    return f"{store_id}-{file_id}-{generation}"
 
 
 async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFileRecord) -> Enqueued:
@@ -31,3 +40,28 @@ async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFil
         )
     except OverloadedError:
         return Enqueued(document_job_id(record), created=False, fingerprint="")
+
+
+async def enqueue_documents(queue: JobQueue, settings: Settings, records: Iterable[StoreFileRecord]) -> None:
+    """Queue the ingests of many files."""
+    await _run_all(enqueue_document(queue, settings, record) for record in records)
+
+
+async def cancel_documents(queue: JobQueue, store_id: str, ingests: Iterable[tuple[str, int]]) -> None:
+    """Cancel the jobs of (file, generation), so that no worker spends time on them."""
+    await _run_all(queue.cancel(_job_id(store_id, file_id, generation)) for file_id, generation in ingests)
+
+
+async def _run_all(calls: Iterator[Awaitable[object]]) -> None:
+    """Await all, some at once, until one fails; its error is raised."""
+
+    async def run() -> None:
+        for call in calls:
+            await call
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(AT_ONCE):
+                tasks.create_task(run())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group

@@ -14,11 +14,13 @@ import structlog
 
 from ragq import metrics
 from ragq.client.archive_client import Archive
+from ragq.client.blob_client import BlobStore
 from ragq.client.chunk_client import Chunks
 from ragq.client.database import Database
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Store
 from ragq.errors import TransientError
+from ragq.queues.expiry import expire_files_and_stores
 from ragq.queues.sweeper import sweep
 from ragq.settings import Settings
 
@@ -32,6 +34,7 @@ ARCHIVE_SECONDS = 1.0
 ARCHIVE_BATCH = 200
 EXPIRY_SECONDS = 600.0
 SWEEP_SECONDS = 10.0
+FILE_EXPIRY_SECONDS = 60.0
 
 
 def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[asyncio.Task[None]]:
@@ -41,6 +44,7 @@ def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[
         "reap": partial(reap_forever, queue),
         "archive": partial(archive_forever, queue, Archive(database), retention_seconds=retention),
         "sweep": partial(sweep_forever, settings, queue, database),
+        "expire": partial(expire_forever, queue, Store(database), BlobStore(settings)),
     }
     return [asyncio.create_task(guarded(part, name), name=name) for name, part in parts.items()]
 
@@ -105,3 +109,11 @@ async def sweep_forever(settings: Settings, queue: JobQueue, database: Database)
         if await queue.take_turn("sweep", every_seconds=SWEEP_SECONDS):
             metrics.SWEPT.inc(await sweep(settings, store, chunks, queue))
         await asyncio.sleep(SWEEP_SECONDS / 2)
+
+
+async def expire_forever(queue: JobQueue, store: Store, blobs: BlobStore) -> None:
+    """Delete, now and then, what has expired."""
+    while True:
+        if await queue.take_turn("expire", every_seconds=FILE_EXPIRY_SECONDS):
+            await expire_files_and_stores(store, blobs)
+        await asyncio.sleep(FILE_EXPIRY_SECONDS / 4)

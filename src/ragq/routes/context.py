@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.routing import APIRoute
@@ -108,12 +108,17 @@ def _dependants(dependant: Any) -> list[Any]:
     return [dependant, *(inner for one in dependant.dependencies for inner in _dependants(one))]
 
 
+Order = Annotated[Literal["asc", "desc"], Query()]
+Cursor = Annotated[str | None, Query(max_length=100)]
+
+
 def _page(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
-    after: Annotated[str | None, Query(max_length=100)] = None,
+    order: Order = "desc",
+    after: Cursor = None,
+    before: Cursor = None,
 ) -> Page:
-    return Page(limit, descending=order == "desc", after=after)
+    return Page(limit, descending=order == "desc", after=after, before=before)
 
 
 PageDependency = Annotated[Page, Depends(_page)]

@@ -8,13 +8,13 @@ import re
 from typing import Annotated, Any, BinaryIO, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 
-from ragq.client.store_client import FileRecord
+from ragq.client.store_client import FileRecord, Page
 from ragq.errors import InvalidRequestError, TooLargeError
 from ragq.rag.parse import check_supported
-from ragq.routes.context import Context, ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenant, listing
 
 router = APIRouter(prefix="/v1/files")
 
@@ -28,8 +28,12 @@ async def create_file(
     purpose: Annotated[Purpose, Form()],
     context: ContextDependency,
     tenant: Tenant,
+    anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
+    seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
 ) -> dict[str, Any]:
     """Store an uploaded file; the same bytes under the same name are the same file."""
+    if (anchor is None) != (seconds is None):
+        raise InvalidRequestError("An expiry has an anchor and seconds: send both, or none.", param="expires_after")
     filename = _check_filename(file.filename)
     check_supported(filename)
     _check_size(context, file.size or 0)
@@ -37,7 +41,12 @@ async def create_file(
     async with context.store.locked_bytes(sha256):
         await context.blobs.put(sha256, file.file)
         record = await context.store.create_file(
-            tenant, filename=filename, purpose=purpose, size=file.size or 0, sha256=sha256
+            tenant,
+            filename=filename,
+            purpose=purpose,
+            size=file.size or 0,
+            sha256=sha256,
+            expires_after_seconds=seconds,
         )
     return render_file(record)
 
@@ -67,9 +76,18 @@ def _hash(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def _page(
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Order = "desc",
+    after: Cursor = None,
+    before: Cursor = None,
+) -> Page:
+    return Page(limit, descending=order == "desc", after=after, before=before)
+
+
 @router.get("")
 async def list_files(
-    page: PageDependency, context: ContextDependency, tenant: Tenant, purpose: Purpose | None = None
+    page: Annotated[Page, Depends(_page)], context: ContextDependency, tenant: Tenant, purpose: Purpose | None = None
 ) -> dict[str, Any]:
     """List files by age."""
     records = await context.store.list_files(tenant, page, purpose)
@@ -113,7 +131,7 @@ def render_file(record: FileRecord) -> dict[str, Any]:
         "object": "file",
         "bytes": record.bytes,
         "created_at": int(record.created_at.timestamp()),
-        "expires_at": None,
+        "expires_at": int(record.expires_at.timestamp()) if record.expires_at else None,
         "filename": record.filename,
         "purpose": record.purpose,
         "status": "processed",

@@ -7,22 +7,21 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 
-from ragq.client.store_client import StoreFileRecord, StoreRecord
+from ragq.client.file_batch_client import FileBatchRecord
+from ragq.client.store_client import Attachment, StoreFileRecord, StoreRecord
 from ragq.errors import UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
-from ragq.queues.documents import document_job_id, enqueue_document
+from ragq.queues.documents import document_job_id, enqueue_documents
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.filters import AttributeValues, Filter
 from ragq.routes.responses import Metadata, RankingOptions, check_question
 
 router = APIRouter(prefix="/v1/vector_stores")
 
 SEARCH_SECONDS = 30.0
 
-AttributeValues = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)] | bool | float],
-    Field(max_length=16),
-]
+STORABLE = "^[^\\x00]*$"  # PostgreSQL has no NUL
 FileStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
@@ -56,21 +55,30 @@ class StaticStrategy(Body):
 ChunkingStrategy = Annotated[AutoStrategy | StaticStrategy, Field(discriminator="type")]
 
 
+class ExpiresAfter(Body):
+    """When a store expires: so long after it was last active."""
+
+    anchor: Literal["last_active_at"]
+    days: int = Field(ge=1, le=365)
+
+
 class StoreCreate(Body):
     """A new store, with files to start with."""
 
-    name: str | None = Field(None, max_length=256)
-    description: str | None = Field(None, max_length=512)
+    name: str | None = Field(None, max_length=256, pattern=STORABLE)
+    description: str | None = Field(None, max_length=512, pattern=STORABLE)
     metadata: Metadata | None = None
     file_ids: list[str] | None = Field(None, max_length=500)
     chunking_strategy: ChunkingStrategy | None = None
+    expires_after: ExpiresAfter | None = None
 
 
 class StoreUpdate(Body):
-    """What to change of a store."""
+    """What to change of a store; null removes it."""
 
-    name: str | None = Field(None, max_length=256)
+    name: str | None = Field(None, max_length=256, pattern=STORABLE)
     metadata: Metadata | None = None
+    expires_after: ExpiresAfter | None = None
 
 
 class StoreFileCreate(Body):
@@ -82,6 +90,17 @@ class StoreFileCreate(Body):
     replace_same_name: bool = Field(
         False, description="When this file becomes visible, files of the same name leave the store in the same step."
     )
+
+    def to_attachment(self) -> Attachment:
+        """Say it in the store's words."""
+        static = self.chunking_strategy.static if isinstance(self.chunking_strategy, StaticStrategy) else None
+        return Attachment(
+            self.file_id,
+            self.attributes or {},
+            max_chunk_tokens=static.max_chunk_size_tokens if static else None,
+            chunk_overlap_tokens=static.chunk_overlap_tokens if static else None,
+            replace_same_name=self.replace_same_name,
+        )
 
 
 class AttributesUpdate(Body):
@@ -96,21 +115,25 @@ class SearchCreate(Body):
     query: str | Annotated[list[str], Field(min_length=1, max_length=16)]
     max_num_results: int = Field(10, ge=1, le=50)
     ranking_options: RankingOptions | None = None
-    rewrite_query: Literal[False] | None = None
+    rewrite_query: bool | None = Field(None, description="The query is used as it is, whatever this says.")
+    filters: Filter | None = None
 
 
 @router.post("")
 async def create_store(body: StoreCreate, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
     """Make a store and start to ingest its files."""
-    for file_id in body.file_ids or []:
-        check_supported((await context.store.get_file(tenant, file_id)).filename)
+    file_ids = body.file_ids or []
+    await check_files(context, tenant, file_ids)
     store = await context.store.create_store(
-        tenant, name=body.name or "", description=body.description, metadata=body.metadata or {}
+        tenant,
+        name=body.name or "",
+        description=body.description,
+        metadata=body.metadata or {},
+        expires_after_days=body.expires_after.days if body.expires_after else None,
     )
-    for file_id in body.file_ids or []:
-        await _attach(
-            context, tenant, store.id, StoreFileCreate(file_id=file_id, chunking_strategy=body.chunking_strategy)
-        )
+    files = [StoreFileCreate(file_id=file_id, chunking_strategy=body.chunking_strategy) for file_id in file_ids]
+    await context.store.attach_files(tenant, store.id, [file.to_attachment() for file in files])
+    await enqueue_files(context, tenant, store.id, file_ids)
     return render_store(await context.store.get_store(tenant, store.id))
 
 
@@ -132,12 +155,14 @@ async def get_store(vector_store_id: str, context: ContextDependency, tenant: Te
 async def update_store(
     vector_store_id: str, body: StoreUpdate, context: ContextDependency, tenant: Tenant
 ) -> dict[str, Any]:
-    """Change a store's name or metadata."""
-    return render_store(
-        await context.store.update_store(
-            tenant, await context.store.resolve_store(tenant, vector_store_id), name=body.name, metadata=body.metadata
-        )
-    )
+    """Change a store's name, metadata or expiry; what is not named stays."""
+    store_id = await context.store.resolve_store(tenant, vector_store_id)
+    named = body.model_fields_set
+    if "expires_after" in named:
+        await context.store.set_expiry(tenant, store_id, body.expires_after.days if body.expires_after else None)
+    name = (body.name or "") if "name" in named else None
+    metadata = (body.metadata or {}) if "metadata" in named else None
+    return render_store(await context.store.update_store(tenant, store_id, name=name, metadata=metadata))
 
 
 @router.delete("/{vector_store_id}")
@@ -156,7 +181,7 @@ async def search_store(
     queries = [body.query] if isinstance(body.query, str) else body.query
     for query in queries:
         check_question(context, query, param="query")
-    store_id = await context.store.resolve_store(tenant, vector_store_id)
+    store_id = await context.store.resolve_store(tenant, vector_store_id, to_use=True)
     results = await _search(context, tenant, store_id, queries, body)
     return {
         "object": "vector_store.search_results.page",
@@ -179,6 +204,7 @@ async def _search(
             "vector_store_ids": [store_id],
             "max_results": body.max_num_results,
             "score_threshold": body.ranking_options.score_threshold if body.ranking_options else 0.0,
+            **({"filters": body.filters.model_dump(mode="json")} if body.filters else {}),
         },
         job_id=job_id,
         queue=QueueName.QUERIES,
@@ -202,10 +228,12 @@ async def create_store_file(
     vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: Tenant
 ) -> dict[str, Any]:
     """Put a file into a store and start to ingest it."""
-    store_id = await context.store.resolve_store(tenant, vector_store_id)
-    check_supported((await context.store.get_file(tenant, body.file_id)).filename)
+    store_id = await context.store.resolve_store(tenant, vector_store_id, to_use=True)
+    await check_files(context, tenant, [body.file_id])
+    await context.store.attach_files(tenant, store_id, [body.to_attachment()])
+    await enqueue_files(context, tenant, store_id, [body.file_id])
     pace_polling(response, None)
-    return render_store_file(await _attach(context, tenant, store_id, body))
+    return render_store_file(await context.store.get_store_file(tenant, store_id, body.file_id))
 
 
 @router.get("/{vector_store_id}/files")
@@ -273,37 +301,45 @@ async def delete_store_file(
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
-async def _attach(context: Context, tenant: str, store_id: str, body: StoreFileCreate) -> StoreFileRecord:
-    chunking = body.chunking_strategy.static if isinstance(body.chunking_strategy, StaticStrategy) else None
-    record = await context.store.attach_file(
-        tenant,
-        store_id,
-        body.file_id,
-        attributes=body.attributes or {},
-        max_chunk_tokens=chunking.max_chunk_size_tokens if chunking else None,
-        chunk_overlap_tokens=chunking.chunk_overlap_tokens if chunking else None,
-        replace_same_name=body.replace_same_name,
-    )
-    if record.status == "in_progress":
-        await enqueue_document(context.queue, context.settings, record)
-    return record
+async def check_files(context: Context, tenant: str, file_ids: list[str]) -> None:
+    """See that files exist and are documents, before any is put into a store.
+
+    Raises:
+        NotFoundError: One does not exist.
+        DocumentError: One is of a kind that cannot be read.
+    """
+    for file in await context.store.get_files(tenant, file_ids):
+        check_supported(file.filename)
+
+
+async def enqueue_files(context: Context, tenant: str, store_id: str, file_ids: list[str]) -> None:
+    """Queue the ingests that files which were put into a store are waiting for."""
+    records = await context.store.find_in_progress(tenant, store_id, file_ids)
+    await enqueue_documents(context.queue, context.settings, records)
+
+
+def render_counts(record: StoreRecord | FileBatchRecord) -> dict[str, int]:
+    """Show how many files have each status."""
+    counts = {name: getattr(record, name) for name in ("in_progress", "completed", "failed", "cancelled")}
+    return {**counts, "total": sum(counts.values())}
 
 
 def render_store(store: StoreRecord) -> dict[str, Any]:
     """Show a store as OpenAI's vector store object."""
-    counts = {name: getattr(store, name) for name in ("in_progress", "completed", "failed", "cancelled")}
+    days = store.expires_after_days
+    expires_after = None if days is None else {"anchor": "last_active_at", "days": days}
     return {
         "id": store.id,
         "object": "vector_store",
         "created_at": int(store.created_at.timestamp()),
         "name": store.name,
         "description": store.description,
-        "status": "in_progress" if store.in_progress else "completed",
-        "file_counts": {**counts, "total": sum(counts.values())},
+        "status": "expired" if store.expired else "in_progress" if store.in_progress else "completed",
+        "file_counts": render_counts(store),
         "usage_bytes": store.usage_bytes,
         "last_active_at": int(store.last_active_at.timestamp()),
-        "expires_after": None,
-        "expires_at": None,
+        "expires_after": expires_after,
+        "expires_at": int(store.expires_at.timestamp()) if store.expires_at else None,
         "metadata": store.metadata,
     }
 

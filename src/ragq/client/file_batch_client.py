@@ -1,0 +1,96 @@
+"""File batches in PostgreSQL: files that were put into a store by one request, followed and canceled together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ragq.client.database import Database
+from ragq.client.store_client import Attachment, attach
+from ragq.errors import NotFoundError
+from ragq.models import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class FileBatchRecord:
+    """A batch with the true counts of its files by status; a file that has left its store has left its batches."""
+
+    id: str
+    vector_store_id: str
+    created_at: datetime
+    cancelled_at: datetime | None
+    in_progress: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
+class FileBatches:
+    """The batches of all stores."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> str:
+        """Put files into a store, in one transaction, and return the new batch's id; files that do not exist are not in it."""
+        batch_id, files = new_id("vsfb_"), [one.file_id for one in attachments]
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(
+                """INSERT INTO vector_store_file_batches (id, tenant_id, vector_store_id)
+                   SELECT %s, tenant_id, id FROM vector_stores WHERE tenant_id = %s AND id = %s""",
+                [batch_id, tenant_id, store_id],
+            )
+            await attach(connection, tenant_id, store_id, attachments)
+            await connection.execute(
+                """INSERT INTO vector_store_file_batch_files (batch_id, vector_store_id, file_id)
+                   SELECT %s, vector_store_id, file_id FROM vector_store_files
+                   WHERE tenant_id = %s AND vector_store_id = %s AND file_id = ANY(%s)""",
+                [batch_id, tenant_id, store_id, files],
+            )
+        return batch_id
+
+    async def get(self, tenant_id: str, store_id: str, batch_id: str) -> FileBatchRecord:
+        """Find a batch of a store.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+        records = await self._database.records(
+            FileBatchRecord,
+            """SELECT b.id, b.vector_store_id, b.created_at, b.cancelled_at,
+                      count(*) FILTER (WHERE v.status = 'in_progress') AS in_progress,
+                      count(*) FILTER (WHERE v.status = 'completed') AS completed,
+                      count(*) FILTER (WHERE v.status = 'failed') AS failed,
+                      count(*) FILTER (WHERE v.status = 'cancelled') AS cancelled
+               FROM vector_store_file_batches b LEFT JOIN vector_store_file_batch_files f ON f.batch_id = b.id
+                    LEFT JOIN vector_store_files v ON (v.vector_store_id, v.file_id) = (f.vector_store_id, f.file_id)
+               WHERE b.tenant_id = %(tenant)s AND b.vector_store_id = %(store)s AND b.id = %(batch)s GROUP BY b.id""",
+            tenant=tenant_id,
+            store=store_id,
+            batch=batch_id,
+        )
+        if not records:
+            raise NotFoundError(f"No file batch found with id '{batch_id[:80]}'.", param="batch_id")
+        return records[0]
+
+    async def cancel(self, tenant_id: str, store_id: str, batch_id: str) -> list[tuple[str, int]]:
+        """Cancel what is in progress; returns (file, generation) of each ingest that nobody waits for any more.
+
+        Its generation is over, so that it writes nothing. A batch of which nothing is in progress stays as it is.
+        """
+        async with self._database.connection() as connection, connection.transaction():
+            found = await connection.execute(
+                """UPDATE vector_store_files v SET status = 'cancelled', generation = v.generation + 1, attempt = 0
+                   FROM vector_store_file_batch_files f
+                   WHERE f.batch_id = %s AND v.vector_store_id = f.vector_store_id AND v.file_id = f.file_id
+                     AND v.tenant_id = %s AND v.vector_store_id = %s AND v.status = 'in_progress'
+                   RETURNING v.file_id, v.generation - 1""",
+                [batch_id, tenant_id, store_id],
+            )
+            cancelled = [(str(row[0]), int(row[1])) for row in await found.fetchall()]
+            if cancelled:
+                await connection.execute(
+                    "UPDATE vector_store_file_batches SET cancelled_at = now() WHERE id = %s", [batch_id]
+                )
+        return cancelled

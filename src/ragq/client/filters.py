@@ -1,0 +1,59 @@
+"""OpenAI's attribute filters as SQL conditions on a file's attributes; every key and value is a parameter.
+
+Values compare with values of their own type. A file without the key matches `ne` and `nin`, and no other comparison.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ragq.errors import PermanentError
+
+_EQUALITY = {
+    "eq": "attributes -> %({key})s::text = %({value})s::jsonb",
+    "ne": "attributes -> %({key})s::text IS DISTINCT FROM %({value})s::jsonb",
+}
+_MEMBERSHIP = {
+    "in": "attributes -> %({key})s::text = ANY(%({value})s::jsonb[])",
+    "nin": "(attributes -> %({key})s::text = ANY(%({value})s::jsonb[])) IS NOT TRUE",
+}
+_ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_NUMBERS = "(jsonb_typeof(attributes -> %({key})s::text) = 'number' AND attributes -> %({key})s::text {sign} %({value})s::jsonb)"
+_STRINGS = (
+    "(jsonb_typeof(attributes -> %({key})s::text) = 'string'"
+    ' AND (attributes ->> %({key})s::text) COLLATE "C" {sign} %({value})s::text)'
+)
+_JUNCTIONS = {"and": " AND ", "or": " OR "}
+
+
+def compile_filter(filters: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """Compile a filter to a condition and its parameters; None matches every file.
+
+    Raises:
+        PermanentError: It is not a filter.
+    """
+    if filters is None:
+        return "true", {}
+    parameters: dict[str, Any] = {}
+    try:
+        return _compile(filters, parameters), parameters
+    except (LookupError, TypeError, ValueError) as error:
+        raise PermanentError("The attribute filter is malformed: see the reference.", code="invalid_filter") from error
+
+
+def _compile(node: dict[str, Any], parameters: dict[str, Any]) -> str:
+    operator = node["type"]
+    if operator in _JUNCTIONS:
+        return "(" + _JUNCTIONS[operator].join([_compile(inner, parameters) for inner in node["filters"]]) + ")"
+    key, value = f"filter_{len(parameters)}", f"filter_{len(parameters) + 1}"
+    parameters[key] = str(node["key"])
+    if operator in _MEMBERSHIP:
+        parameters[value] = [json.dumps(one) for one in node["value"]]
+        return _MEMBERSHIP[operator].format(key=key, value=value)
+    if operator in _ORDER:
+        is_text = isinstance(node["value"], str)
+        parameters[value] = node["value"] if is_text else json.dumps(node["value"])
+        return (_STRINGS if is_text else _NUMBERS).format(key=key, value=value, sign=_ORDER[operator])
+    parameters[value] = json.dumps(node["value"])
+    return _EQUALITY[operator].format(key=key, value=value)

@@ -1,0 +1,131 @@
+"""OpenAI's file batches: many files put into a store by one request."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field, model_validator
+
+from ragq.client.file_batch_client import FileBatches, FileBatchRecord
+from ragq.errors import TransientError
+from ragq.queues.documents import cancel_documents
+from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.filters import AttributeValues
+from ragq.routes.vector_stores import (
+    ChunkingStrategy,
+    FileStatus,
+    StoreFileCreate,
+    check_files,
+    enqueue_files,
+    render_counts,
+    render_store_file,
+)
+
+router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/file_batches")
+
+MAX_FILES = 2000
+
+
+class FileBatchCreate(Body):
+    """Files to put into a store: alike, or each with its own attributes and chunking."""
+
+    file_ids: list[str] | None = Field(None, min_length=1, max_length=MAX_FILES)
+    files: list[StoreFileCreate] | None = Field(None, min_length=1, max_length=MAX_FILES)
+    attributes: AttributeValues | None = None
+    chunking_strategy: ChunkingStrategy | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_the_two_forms(self) -> FileBatchCreate:
+        if (self.file_ids is None) == (self.files is None):
+            raise ValueError("send file_ids or files: one of the two")
+        if self.files is not None and (self.attributes is not None or self.chunking_strategy is not None):
+            raise ValueError("attributes and chunking_strategy go with file_ids; with files, each file has its own")
+        return self
+
+    def each(self) -> list[StoreFileCreate]:
+        """Say it in the form of `files`."""
+        if self.files is not None:
+            return self.files
+        return [
+            StoreFileCreate(file_id=file_id, attributes=self.attributes, chunking_strategy=self.chunking_strategy)
+            for file_id in self.file_ids or []
+        ]
+
+
+@router.post("")
+async def create_file_batch(
+    vector_store_id: str, body: FileBatchCreate, response: Response, context: ContextDependency, tenant: Tenant
+) -> dict[str, Any]:
+    """Put files into a store and start to ingest them."""
+    store_id = await context.store.resolve_store(tenant, vector_store_id, to_use=True)
+    files = body.each()
+    file_ids = [file.file_id for file in files]
+    await check_files(context, tenant, file_ids)
+    batches = FileBatches(context.database)
+    batch_id = await batches.create(tenant, store_id, [file.to_attachment() for file in files])
+    await enqueue_files(context, tenant, store_id, file_ids)
+    pace_polling(response, None)
+    return _render(await batches.get(tenant, store_id, batch_id))
+
+
+@router.get("/{batch_id}")
+async def get_file_batch(
+    vector_store_id: str, batch_id: str, response: Response, context: ContextDependency, tenant: Tenant
+) -> dict[str, Any]:
+    """Show a batch, with the counts of its files as they are now."""
+    batch = await _find(context, tenant, vector_store_id, batch_id)
+    pace_polling(response, None)
+    return _render(batch)
+
+
+@router.post("/{batch_id}/cancel")
+async def cancel_file_batch(
+    vector_store_id: str, batch_id: str, context: ContextDependency, tenant: Tenant
+) -> dict[str, Any]:
+    """Cancel the ingests of a batch that have not ended; a batch that has ended stays as it is."""
+    batch, batches = await _find(context, tenant, vector_store_id, batch_id), FileBatches(context.database)
+    ingests = await batches.cancel(tenant, batch.vector_store_id, batch_id)
+    with contextlib.suppress(TransientError):  # a job that runs nevertheless finds that its ingest is over
+        await cancel_documents(context.queue, batch.vector_store_id, ingests)
+    return _render(await batches.get(tenant, batch.vector_store_id, batch_id))
+
+
+@router.get("/{batch_id}/files")
+async def list_file_batch_files(
+    vector_store_id: str,
+    batch_id: str,
+    page: PageDependency,
+    context: ContextDependency,
+    tenant: Tenant,
+    status: Annotated[FileStatus | None, Query(alias="filter")] = None,
+) -> dict[str, Any]:
+    """List a batch's files by age."""
+    batch = await _find(context, tenant, vector_store_id, batch_id)
+    records = await context.store.list_store_files(tenant, batch.vector_store_id, page, status, batch_id)
+    return listing([render_store_file(record) for record in records], page)
+
+
+async def _find(context: Context, tenant: str, vector_store_id: str, batch_id: str) -> FileBatchRecord:
+    store_id = await context.store.resolve_store(tenant, vector_store_id)
+    return await FileBatches(context.database).get(tenant, store_id, batch_id)
+
+
+def _render(batch: FileBatchRecord) -> dict[str, Any]:
+    return {
+        "id": batch.id,
+        "object": "vector_store.files_batch",
+        "created_at": int(batch.created_at.timestamp()),
+        "vector_store_id": batch.vector_store_id,
+        "status": _status(batch),
+        "file_counts": render_counts(batch),
+    }
+
+
+def _status(batch: FileBatchRecord) -> str:
+    if batch.cancelled_at:
+        return "cancelled"
+    if batch.in_progress:
+        return "in_progress"
+    return "failed" if batch.failed and not batch.completed else "completed"

@@ -1,0 +1,96 @@
+"""Attributes of files, and OpenAI's filters on them, as they come in requests."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ragq.routes.context import Body
+
+MAX_DEPTH = 8
+MAX_PARTS = 128
+MAX_VALUES = 256
+MAX_KEY_CHARACTERS = 64
+MAX_VALUE_CHARACTERS = 512
+
+
+def _is_storable(text: str, most: int) -> bool:
+    """Whether PostgreSQL can hold it: no NUL, no half of a surrogate pair."""
+    return len(text) <= most and not any(one == "\0" or "\ud800" <= one <= "\udfff" for one in text)
+
+
+def _check_key(key: Any) -> Any:
+    if not isinstance(key, str) or not key or not _is_storable(key, MAX_KEY_CHARACTERS):
+        raise ValueError(f"a key is a string of 1 to {MAX_KEY_CHARACTERS} characters")
+    return key
+
+
+def _check_value(value: Any) -> Any:
+    if isinstance(value, str) and _is_storable(value, MAX_VALUE_CHARACTERS):
+        return value
+    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+        return value
+    raise ValueError(f"a value is a string of at most {MAX_VALUE_CHARACTERS} characters, a number or a boolean")
+
+
+def _check_ordered(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a boolean is neither greater nor less than another")  # noqa: TRY004  (pydantic's protocol)
+    return value
+
+
+def _check_size(filters: Any) -> Any:
+    """Bound a filter before it is looked into."""
+    parts, nodes = 0, [(filters, 1)]
+    while nodes:
+        node, depth = nodes.pop()
+        parts += 1
+        if depth > MAX_DEPTH or parts > MAX_PARTS:
+            raise ValueError(f"a filter has at most {MAX_PARTS} parts, nested at most {MAX_DEPTH} deep")
+        inner = node.get("filters") if isinstance(node, dict) else None
+        nodes += [(one, depth + 1) for one in inner] if isinstance(inner, list) else []
+    return filters
+
+
+Key = Annotated[str, BeforeValidator(_check_key)]
+Value = Annotated[str | bool | float, BeforeValidator(_check_value)]
+Ordered = Annotated[str | float, BeforeValidator(_check_value), BeforeValidator(_check_ordered)]
+AttributeValues = Annotated[dict[Key, Value], Field(max_length=16)]
+
+
+class Equality(Body):
+    """The attribute is, or is not, a value."""
+
+    type: Literal["eq", "ne"]
+    key: Key
+    value: Value
+
+
+class Order(Body):
+    """The attribute is on one side of a value."""
+
+    type: Literal["gt", "gte", "lt", "lte"]
+    key: Key
+    value: Ordered
+
+
+class Membership(Body):
+    """The attribute is, or is not, one of some values."""
+
+    type: Literal["in", "nin"]
+    key: Key
+    value: list[Value] = Field(max_length=MAX_VALUES)
+
+
+class Compound(Body):
+    """All, or any, of some filters match."""
+
+    type: Literal["and", "or"]
+    filters: list[Part] = Field(min_length=1)
+
+
+Part = Annotated[Equality | Order | Membership | Compound, Field(discriminator="type")]
+Compound.model_rebuild()
+Filter = Annotated[Part, BeforeValidator(_check_size)]
