@@ -1,0 +1,256 @@
+"""Files and vector stores in PostgreSQL: filtered searches, batches, expiry and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ragq.client import chunk_client
+from ragq.client.file_batch_client import FileBatches
+from ragq.client.rq_client import JobQueue
+from ragq.client.store_client import Attachment, Page, StoreFileRecord
+from ragq.errors import InvalidRequestError, NotFoundError
+from ragq.models import Attributes, Chunk, JobStatus, ParsedDocument
+from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
+from ragq.queues.expiry import expire_files_and_stores
+from ragq.queues.worker import Clients
+from tests.ingests import TENANT, attach, count_chunks, ingest, look
+
+DIMENSIONS = 384
+NEAR, FAR = np.eye(2, DIMENSIONS, dtype=np.float32)
+FILES: dict[str, Attributes] = {
+    "old": {"year": 1999, "author": "Ada", "draft": False},
+    "new": {"year": 2024, "author": "Bob", "draft": True},
+    "text": {"year": "2024", "author": "ada"},
+    "bare": {},
+}
+
+
+async def put(
+    clients: Clients, store: str, name: str, attributes: Attributes, vectors: Sequence[np.ndarray[Any, Any]]
+) -> StoreFileRecord:
+    """Make a searchable file with these chunks, without the embedding model."""
+    record = await attach(clients, name, filename=name, store=store)
+    await clients.store.set_attributes(TENANT, store, record.file_id, attributes)
+    where = (TENANT, store, record.file_id, record.generation)
+    assert await clients.chunks.begin_ingest(*where, 1)
+    chunks = [Chunk("word", 0, 4, None, None, 1)] * len(vectors)
+    assert await clients.chunks.complete_ingest(record, 1, ParsedDocument("word"), chunks, np.array(vectors))
+    return record
+
+
+async def search(clients: Clients, store: str, filters: dict[str, Any] | None, limit: int = 50) -> list[str]:
+    found = await clients.chunks.search(TENANT, [store], "word", NEAR, limit=limit, filters=filters)
+    return [result.filename for result in found]
+
+
+async def make_store(clients: Clients, **options: Any) -> str:
+    return (await clients.store.create_store(TENANT, name="", description=None, metadata={}, **options)).id
+
+
+async def run(clients: Clients, statement: str, *values: Any) -> None:
+    async with clients.database.connection() as connection:
+        await connection.execute(statement, values)
+
+
+async def test_every_comparison_matches_as_the_reference_says(clients: Clients) -> None:
+    store = await make_store(clients)
+    for name, attributes in FILES.items():
+        await put(clients, store, name, attributes, [NEAR])
+    year, author = {"key": "year"}, {"key": "author"}
+    modern = year | {"type": "gt", "value": 2000}
+    expected: list[tuple[dict[str, Any] | None, set[str]]] = [
+        (None, {"old", "new", "text", "bare"}),
+        (year | {"type": "eq", "value": 2024.0}, {"new"}),
+        (year | {"type": "eq", "value": "2024"}, {"text"}),
+        (year | {"type": "ne", "value": 2024}, {"old", "text", "bare"}),
+        (modern, {"new"}),
+        (year | {"type": "gte", "value": 1999}, {"old", "new"}),
+        (year | {"type": "lt", "value": 2024}, {"old"}),
+        (year | {"type": "lte", "value": "2024"}, {"text"}),
+        (year | {"type": "in", "value": [1999, "2024"]}, {"old", "text"}),
+        (year | {"type": "in", "value": []}, set()),
+        (year | {"type": "nin", "value": [1999, "2024"]}, {"new", "bare"}),
+        (author | {"type": "gt", "value": "B"}, {"new", "text"}),
+        ({"type": "eq", "key": "draft", "value": False}, {"old"}),
+        ({"type": "eq", "key": "draft", "value": 0}, set()),
+        ({"type": "eq", "key": "no such key", "value": 1}, set()),
+        ({"type": "and", "filters": [modern, author | {"type": "eq", "value": "Bob"}]}, {"new"}),
+        ({"type": "or", "filters": [modern, author | {"type": "eq", "value": "Ada"}]}, {"old", "new"}),
+        ({"type": "eq", "key": "x') OR true --", "value": "%s {} '"}, set()),
+    ]
+    for filters, names in expected:
+        assert set(await search(clients, store, filters)) == names, filters
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0], ids=["exact", "by index"])
+async def test_a_selective_filter_finds_what_many_nearer_chunks_would_hide(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch, exact_up_to: int
+) -> None:
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", exact_up_to)
+    store = await make_store(clients)
+    await put(clients, store, "crowd", {"kind": "crowd"}, [NEAR] * 500)
+    await put(clients, store, "hermit", {"kind": "hermit"}, [FAR])
+    await run(clients, "ANALYZE chunks")
+    assert "hermit" not in await search(clients, store, None, limit=5)
+    assert await search(clients, store, {"type": "eq", "key": "kind", "value": "hermit"}, limit=5) == ["hermit"]
+
+
+async def test_a_batch_counts_its_files_as_they_are(clients: Clients) -> None:
+    store, batches = await make_store(clients), FileBatches(clients.database)
+    records = [await attach(clients, f"words {n}", filename=f"{n}.txt") for n in range(3)]
+    attachments = [Attachment(record.file_id, {"n": n}) for n, record in enumerate(records)]
+    batch_id = await batches.create(TENANT, store, [*attachments, attachments[0]])
+    batch = await batches.get(TENANT, store, batch_id)
+    assert (batch.in_progress, batch.completed, batch.cancelled_at) == (3, 0, None)
+    in_store = await clients.store.list_store_files(TENANT, store, Page(), None, batch_id)
+    assert {record.file_id: record.attributes["n"] for record in in_store} == {
+        record.file_id: n for n, record in enumerate(records)
+    }
+    (last,) = await clients.store.find_in_progress(TENANT, store, [records[2].file_id])
+    assert await ingest(clients, last) == "completed"
+    again = await batches.create(TENANT, store, attachments[2:])
+    await clients.store.detach_file(TENANT, store, records[0].file_id)
+    batch, other = [await batches.get(TENANT, store, one) for one in (batch_id, again)]
+    assert (batch.in_progress, batch.completed) == (1, 1)
+    assert (other.in_progress, other.completed) == (0, 1)
+    with pytest.raises(NotFoundError):
+        await batches.get(TENANT, await make_store(clients), batch_id)
+    with pytest.raises(NotFoundError):
+        await batches.get("acme", store, batch_id)
+
+
+async def test_a_canceled_batch_fences_its_running_ingests_and_cancels_their_jobs(
+    clients: Clients, queue: JobQueue
+) -> None:
+    store, batches = await make_store(clients), FileBatches(clients.database)
+    file_ids = [(await attach(clients, f"words {n}", filename=f"{n}.txt")).file_id for n in range(3)]
+    batch_id = await batches.create(TENANT, store, [Attachment(file_id, {}) for file_id in file_ids])
+    records = await clients.store.find_in_progress(TENANT, store, file_ids)
+    await enqueue_documents(queue, clients.settings, records)
+    done, running, _ = records
+    assert await ingest(clients, done) == "completed"
+    where = (TENANT, store, running.file_id, running.generation)
+    assert await clients.chunks.begin_ingest(*where, 1)
+    cancelled = await batches.cancel(TENANT, store, batch_id)
+    await cancel_documents(queue, store, cancelled)
+    statuses = await queue.statuses([document_job_id(record) for record in records])
+    assert statuses == [JobStatus.QUEUED, JobStatus.CANCELED, JobStatus.CANCELED]
+    vectors = np.array([NEAR])
+    late = [Chunk("word", 0, 4, None, None, 1)]
+    assert not await clients.chunks.complete_ingest(running, 1, ParsedDocument("word"), late, vectors)
+    batch = await batches.get(TENANT, store, batch_id)
+    assert (batch.in_progress, batch.completed, batch.cancelled) == (0, 1, 2)
+    assert batch.cancelled_at
+    assert await batches.cancel(TENANT, store, batch_id) == []
+    revived = await clients.store.attach_file(TENANT, store, running.file_id, attributes={})
+    assert (revived.status, revived.generation) == ("in_progress", running.generation + 2)
+    assert await ingest(clients, revived) == "completed"
+
+
+async def test_a_batch_that_has_ended_is_not_canceled(clients: Clients) -> None:
+    store, batches = await make_store(clients), FileBatches(clients.database)
+    file_id = (await attach(clients, "words")).file_id
+    batch_id = await batches.create(TENANT, store, [Attachment(file_id, {})])
+    (record,) = await clients.store.find_in_progress(TENANT, store, [file_id])
+    assert await ingest(clients, record) == "completed"
+    assert await batches.cancel(TENANT, store, batch_id) == []
+    assert (await batches.get(TENANT, store, batch_id)).cancelled_at is None
+
+
+async def make_file(clients: Clients, name: str, seconds: int | None, sha256: str = "0" * 64) -> str:
+    file = await clients.store.create_file(
+        TENANT, filename=name, purpose="assistants", size=1, sha256=sha256, expires_after_seconds=seconds
+    )
+    return file.id
+
+
+async def test_of_two_expiries_of_one_file_the_later_stays(clients: Clients) -> None:
+    for seconds, lasts in ((3600, 3600), (7200, 7200), (3600, 7200), (None, None), (3600, None)):
+        file = await clients.store.get_file(TENANT, await make_file(clients, "a.txt", seconds))
+        if lasts is None:
+            assert file.expires_at is None
+        else:
+            assert file.expires_at
+            assert (file.expires_at - file.created_at).total_seconds() == pytest.approx(lasts, abs=30)
+
+
+async def test_an_expired_file_goes_with_its_chunks_and_its_bytes_when_no_other_shares_them(clients: Clients) -> None:
+    record = await attach(clients, "words", filename="goes.txt")
+    assert await ingest(clients, record) == "completed"
+    stays = await make_file(clients, "stays.txt", None, record.sha256)
+    await run(clients, "UPDATE files SET expires_at = now() WHERE id = %s", record.file_id)
+    await expire_files_and_stores(clients.store, clients.blobs)
+    with pytest.raises(NotFoundError):
+        await clients.store.get_file(TENANT, record.file_id)
+    assert await count_chunks(clients) == 0
+    assert await clients.blobs.exists(record.sha256)
+    await run(clients, "UPDATE files SET expires_at = now() WHERE id = %s", stays)
+    await expire_files_and_stores(clients.store, clients.blobs)
+    assert not await clients.blobs.exists(record.sha256)
+
+
+async def test_an_expired_store_is_emptied_and_stays_as_an_object(clients: Clients) -> None:
+    store = await make_store(clients, expires_after_days=1)
+    record = await attach(clients, "words", store=store)
+    assert await ingest(clients, record) == "completed"
+    await expire_files_and_stores(clients.store, clients.blobs)
+    assert (await look(clients, record)).status == "completed"
+    await run(clients, "UPDATE vector_stores SET expires_at = now() WHERE id = %s", store)
+    assert (await clients.store.get_store(TENANT, store)).expired
+    await search(clients, store, None)
+    with pytest.raises(InvalidRequestError):
+        await clients.store.set_expiry(TENANT, store, 30)
+    with pytest.raises(InvalidRequestError) as caught:
+        await clients.store.resolve_store(TENANT, store, to_use=True)
+    assert caught.value.code == "vector_store_expired"
+    await expire_files_and_stores(clients.store, clients.blobs)
+    found = await clients.store.get_store(TENANT, store)
+    assert (found.expired, found.completed, found.usage_bytes, await count_chunks(clients)) == (True, 0, 0, 0)
+    assert (await clients.store.get_file(TENANT, record.file_id)).id == record.file_id
+
+
+async def test_a_search_makes_a_store_active_at_most_once_a_minute(clients: Clients) -> None:
+    store = await make_store(clients, expires_after_days=7)
+    made = await clients.store.get_store(TENANT, store)
+    await search(clients, store, None)
+    assert (await clients.store.get_store(TENANT, store)).last_active_at == made.last_active_at
+    earlier = "UPDATE vector_stores SET last_active_at = now() - interval '61 seconds', expires_at = now() + '1 hour'"
+    await run(clients, earlier)
+    await search(clients, store, None)
+    found = await clients.store.get_store(TENANT, store)
+    assert found.last_active_at > made.last_active_at
+    assert found.expires_at
+    assert (found.expires_at - found.last_active_at).days == 7
+
+
+async def test_the_default_store_takes_no_expiry(clients: Clients) -> None:
+    store = await clients.store.default_store(TENANT)
+    with pytest.raises(InvalidRequestError):
+        await clients.store.set_expiry(TENANT, store, 1)
+    await clients.store.set_expiry(TENANT, store, None)
+
+
+@pytest.mark.parametrize("descending", [True, False])
+async def test_pages_go_forward_and_back_over_the_same_files(clients: Clients, descending: bool) -> None:
+    made = [await make_file(clients, f"{n}.txt", None) for n in range(7)]
+    if descending:
+        made.reverse()
+
+    async def page(**where: Any) -> list[str]:
+        listed = await clients.store.list_files(TENANT, Page(descending=descending, **where), "assistants")
+        return [file.id for file in listed]
+
+    assert await page(limit=10) == made
+    assert await page(limit=3, after=made[1]) == made[2:6]  # the last one tells that there are more
+    assert await page(limit=3, before=made[5]) == [*made[2:5], made[1]]
+    assert await page(limit=3, before=made[2]) == made[:2]
+    assert await page(limit=9, after=made[1], before=made[5]) == made[2:5]
+    assert await page(limit=3, before=made[0]) == []
+    for where in ({"after": "file-unknown"}, {"before": "file-unknown"}):
+        with pytest.raises(InvalidRequestError) as caught:
+            await page(limit=3, **where)
+        assert caught.value.param in where

@@ -1,0 +1,271 @@
+"""Files, vector stores and file batches through the official SDK, sync and async, against a whole `ragq up`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import psycopg
+import pytest
+
+from ragq.embedded.services import read_services
+from tests.documents import write_long_pdf
+from tests.servers import Ragq, wait_until
+
+DAY = 86_400
+
+
+@pytest.fixture(scope="module")
+def ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
+    service = Ragq(tmp_path_factory.mktemp("stores") / "data").start()
+    yield service
+    assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(ragq: Ragq) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key="any", max_retries=0) as sdk:
+        yield sdk
+
+
+@pytest.fixture
+async def async_client(ragq: Ragq) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{ragq.url}/v1", api_key="any", max_retries=0) as sdk:
+        yield sdk
+
+
+def upload(client: openai.OpenAI, name: str) -> str:
+    file = (f"{name}.txt", f"The tower of {name} is tall.".encode())
+    return client.files.create(file=file, purpose="assistants").id
+
+
+@pytest.fixture(scope="module")
+def store_id(client: openai.OpenAI) -> str:
+    """A store of three towers, each with attributes of its own."""
+    store = client.vector_stores.create(name="towers")
+    files = [
+        {"file_id": upload(client, "Quorra"), "attributes": {"year": 1840, "city": "Quorra"}},
+        {"file_id": upload(client, "Varn"), "attributes": {"year": 1999, "city": "Varn"}},
+        {"file_id": upload(client, "Nowhere")},
+    ]
+    batch = client.vector_stores.file_batches.create_and_poll(store.id, files=files)  # type: ignore[arg-type]
+    assert (batch.status, batch.file_counts.completed, batch.file_counts.total) == ("completed", 3, 3)
+    return store.id
+
+
+def names(page: Any) -> set[str]:
+    return {result.filename for result in page.data}
+
+
+def test_a_search_keeps_to_the_files_that_its_filter_matches(client: openai.OpenAI, store_id: str) -> None:
+    def search(filters: Any) -> set[str]:
+        return names(client.vector_stores.search(store_id, query="How tall is the tower?", filters=filters))
+
+    old = {"type": "lt", "key": "year", "value": 1900}
+    assert search(old) == {"Quorra.txt"}
+    assert search({"type": "or", "filters": [old, {"type": "in", "key": "city", "value": ["Varn"]}]}) == {
+        "Quorra.txt",
+        "Varn.txt",
+    }
+    assert search({"type": "ne", "key": "city", "value": "Varn"}) == {"Quorra.txt", "Nowhere.txt"}
+    page = client.vector_stores.search(store_id, query=["tower", "tall"], rewrite_query=True)
+    assert names(page) == {"Quorra.txt", "Varn.txt", "Nowhere.txt"}
+    assert page.model_extra
+    assert page.model_extra["search_query"] == ["tower", "tall"]
+
+
+async def test_the_async_sdk_does_the_same(async_client: openai.AsyncOpenAI) -> None:
+    stores = async_client.vector_stores
+    store = await stores.create(name="async", expires_after={"anchor": "last_active_at", "days": 7})
+    polled = await stores.files.upload_and_poll(
+        vector_store_id=store.id, file=("one.txt", b"The first words."), attributes={"n": 1}
+    )
+    assert (polled.status, polled.attributes) == ("completed", {"n": 1})
+    uploads = [(f"async {n}.txt", f"Words number {n}.".encode()) for n in range(5)]
+    batch = await stores.file_batches.upload_and_poll(store.id, files=uploads, file_ids=[polled.id])
+    assert (batch.status, batch.file_counts.completed) == ("completed", 6)
+    listed = [file.id async for file in stores.file_batches.list_files(batch.id, vector_store_id=store.id, limit=2)]
+    assert len(set(listed)) == len(listed) == 6
+    found = await stores.search(store.id, query="words", filters={"type": "eq", "key": "n", "value": 1})
+    assert names(found) == {"one.txt"}
+    again = await stores.file_batches.create_and_poll(store.id, file_ids=listed[:2], attributes={"n": 2})
+    assert again.file_counts.total == 2
+    cancelled = await stores.file_batches.cancel(again.id, vector_store_id=store.id)
+    assert cancelled.status == "completed"  # it had ended
+    with pytest.raises(openai.NotFoundError):
+        await stores.file_batches.retrieve("vsfb_unknown", vector_store_id=store.id)
+    await stores.delete(store.id)
+    with pytest.raises(openai.NotFoundError):
+        await stores.retrieve(store.id)
+
+
+def test_uploads_become_one_batch_and_are_listed_by_status(client: openai.OpenAI, tmp_path: Path) -> None:
+    store = client.vector_stores.create()
+    broken = (tmp_path / "broken.pdf", b"%PDF-1.7 and no more")
+    files = [("good one.txt", b"Good."), ("good two.txt", b"Better."), (broken[0].name, broken[1])]
+    batch = client.vector_stores.file_batches.upload_and_poll(store.id, files=files)
+    assert (batch.status, batch.file_counts.completed, batch.file_counts.failed) == ("completed", 2, 1)
+    (failed,) = client.vector_stores.file_batches.list_files(batch.id, vector_store_id=store.id, filter="failed")
+    assert failed.last_error
+    assert failed.last_error.code == "invalid_file"
+    chunking: Any = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 50}}
+    good = client.vector_stores.files.list(store.id, filter="completed").data[0]
+    batch = client.vector_stores.file_batches.create_and_poll(store.id, file_ids=[good.id], chunking_strategy=chunking)
+    shown = client.vector_stores.files.retrieve(good.id, vector_store_id=store.id)
+    assert shown.chunking_strategy
+    assert shown.chunking_strategy.to_dict() == chunking
+
+
+def count_running(ragq: Ragq) -> int:
+    queues = httpx2.get(f"{ragq.url}/status").json()["queues"]
+    return sum(queue["in_flight"] for queue in queues if queue["name"].startswith("documents"))
+
+
+def test_a_canceled_batch_stops_and_a_later_one_ingests_its_files(
+    ragq: Ragq, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    store = client.vector_stores.create()
+    ids = [upload(client, f"cancel {n}") for n in range(3)]
+    for number in range(2):  # as many as the worker reads at once
+        path = write_long_pdf(tmp_path / f"long {number}.pdf", pages=200 + number, facts={})
+        ids.append(client.files.create(file=path, purpose="assistants").id)
+    batches = client.vector_stores.file_batches
+    created = batches.create(store.id, file_ids=ids[3:])
+    wait_until(lambda: count_running(ragq) == 2)
+    waiting = batches.create(store.id, file_ids=ids[:3])
+    assert created.status == waiting.status == "in_progress"
+    for batch in (waiting, created):
+        cancelled = batches.cancel(batch.id, vector_store_id=store.id)
+        assert cancelled.status == "cancelled"
+        assert cancelled.file_counts.in_progress == 0
+        assert cancelled.file_counts.cancelled > 0
+    wait_until(lambda: count_running(ragq) == 0, seconds=5)
+    assert batches.poll(created.id, vector_store_id=store.id).status == "cancelled"
+    done = batches.create_and_poll(store.id, file_ids=ids[:3])
+    assert (done.status, done.file_counts.completed) == ("completed", 3)
+
+
+def test_files_and_stores_show_when_they_expire(client: openai.OpenAI) -> None:
+    file = client.files.create(
+        file=("brief.txt", b"Soon gone."),
+        purpose="user_data",
+        expires_after={"anchor": "created_at", "seconds": 3600},
+    )
+    assert file.expires_at == file.created_at + 3600
+    assert client.files.retrieve(file.id).expires_at == file.expires_at
+    assert client.files.retrieve(upload(client, "lasting")).expires_at is None
+    store = client.vector_stores.create(expires_after={"anchor": "last_active_at", "days": 3}, metadata={"a": "b"})
+    assert store.expires_after
+    assert store.expires_after.days == 3
+    assert store.last_active_at
+    assert store.expires_at == store.last_active_at + 3 * DAY
+    changed = client.vector_stores.update(store.id, name="other", expires_after={"anchor": "last_active_at", "days": 9})
+    assert (changed.name, changed.metadata) == ("other", {"a": "b"})
+    assert changed.expires_at
+    assert changed.expires_at > store.expires_at + 5 * DAY
+    plain = client.vector_stores.update(store.id, expires_after=None, metadata=None)
+    assert (plain.name, plain.metadata, plain.expires_after, plain.expires_at) == ("other", {}, None, None)
+
+
+def test_every_list_is_paged_to_its_end_and_back(client: openai.OpenAI, store_id: str) -> None:
+    made = [upload(client, f"page {n}") for n in range(5)]
+    listed = [file.id for file in client.files.list(limit=2, purpose="assistants", order="asc")]
+    assert [file_id for file_id in listed if file_id in made] == made
+    assert len(set(listed)) == len(listed)
+    files = [file.id for file in client.vector_stores.files.list(store_id, limit=1)]
+    assert len(files) == 3
+    back = client.vector_stores.files.list(store_id, limit=1, before=files[2])
+    assert ([file.id for file in back.data], back.has_more) == ([files[1]], True)
+    stores = [store.id for store in client.vector_stores.list(limit=1)]
+    assert store_id in stores
+    first = client.vector_stores.list(limit=100, before=stores[-1])
+    assert [store.id for store in first.data] == stores[:-1]
+
+
+BAD: list[tuple[type[openai.APIStatusError], str, str, dict[str, Any], str]] = [
+    (openai.BadRequestError, "POST", "/vector_stores/{store}/search", {"query": "x", "filters": {}}, "filters"),
+    (
+        openai.BadRequestError,
+        "POST",
+        "/vector_stores/{store}/search",
+        {"query": "x", "filters": {"type": "gt", "key": "year", "value": True}},
+        "filters.gt.value",
+    ),
+    (openai.BadRequestError, "POST", "/vector_stores/{store}/file_batches", {}, ""),
+    (openai.BadRequestError, "POST", "/vector_stores/{store}/file_batches", {"file_ids": []}, "file_ids"),
+    (openai.BadRequestError, "POST", "/vector_stores/{store}/file_batches", {"file_ids": ["x"] * 2001}, "file_ids"),
+    (openai.NotFoundError, "POST", "/vector_stores/{store}/file_batches", {"file_ids": ["file-unknown"]}, "file_id"),
+    (openai.NotFoundError, "POST", "/vector_stores/vs_unknown/file_batches", {"file_ids": ["x"]}, "vector_store_id"),
+    (openai.NotFoundError, "POST", "/vector_stores/{store}/file_batches/vsfb_unknown/cancel", {}, "batch_id"),
+    (openai.BadRequestError, "POST", "/vector_stores", {"expires_after": {"anchor": "x", "days": 1}}, "expires_after"),
+    (
+        openai.BadRequestError,
+        "POST",
+        "/vector_stores/default",
+        {"expires_after": {"anchor": "last_active_at", "days": 1}},
+        "expires_after",
+    ),
+    (openai.BadRequestError, "POST", "/vector_stores", {"name": "a\0b"}, "name"),
+    (openai.BadRequestError, "GET", "/files?after=file-unknown", {}, "after"),
+    (openai.BadRequestError, "GET", "/vector_stores/{store}/files?before=file-unknown", {}, "before"),
+]
+
+
+@pytest.mark.parametrize(("kind", "method", "path", "body", "field"), BAD)
+def test_what_is_wrong_raises_the_sdks_exception_with_the_field(
+    client: openai.OpenAI,
+    store_id: str,
+    kind: type[openai.APIStatusError],
+    method: str,
+    path: str,
+    body: dict[str, Any],
+    field: str,
+) -> None:
+    call = client.get if method == "GET" else partial(client.post, body=body)
+    with pytest.raises(kind) as caught:
+        call(path.format(store=store_id), cast_to=httpx2.Response)
+    assert field in (caught.value.param or "")
+
+
+@pytest.mark.parametrize("seconds", [3599, 2_592_001])
+def test_a_files_expiry_out_of_range_is_refused(client: openai.OpenAI, seconds: int) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.files.create(
+            file=("a.txt", b"words"),
+            purpose="assistants",
+            expires_after={"anchor": "created_at", "seconds": seconds},
+        )
+    assert caught.value.param == "expires_after[seconds]"
+
+
+def test_a_batch_of_2000_files_is_taken_and_canceled_in_seconds(client: openai.OpenAI, ragq: Ragq) -> None:
+    store = client.vector_stores.create()
+    ids = _make_many_files(ragq, 2000)
+    started = time.monotonic()
+    batch = client.vector_stores.file_batches.create(store.id, file_ids=ids)
+    taken = time.monotonic() - started
+    cancelled = client.vector_stores.file_batches.cancel(batch.id, vector_store_id=store.id)
+    done = time.monotonic() - started - taken
+    assert batch.file_counts.total == cancelled.file_counts.total == 2000
+    assert cancelled.file_counts.in_progress == 0
+    assert taken < 30
+    assert done < 30
+
+
+def _make_many_files(ragq: Ragq, count: int) -> list[str]:
+    """Record files straight in PostgreSQL, all of the same bytes; returns their ids."""
+    url = read_services(ragq.folder).database_url
+    assert url
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            """INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256)
+               SELECT 'file-many' || n, 'default', n || '.txt', 'assistants', 1, 'nothing' FROM generate_series(1, %s) n
+               RETURNING id""",
+            [count],
+        ).fetchall()
+    return [str(row[0]) for row in rows]
