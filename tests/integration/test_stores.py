@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Attributes, Chunk, JobStatus, ParsedDocument
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
 from ragq.queues.expiry import expire_files_and_stores
+from ragq.queues.housekeeping import end_tasks, expire_forever
 from ragq.queues.worker import Clients
 from tests.ingests import TENANT, attach, count_chunks, ingest, look
 
@@ -191,6 +193,16 @@ async def test_an_expired_file_goes_with_its_chunks_and_its_bytes_when_no_other_
     await run(clients, "UPDATE files SET expires_at = now() WHERE id = %s", stays)
     await expire_files_and_stores(clients.store, clients.blobs)
     assert not await clients.blobs.exists(record.sha256)
+
+
+async def test_housekeeping_expires_files_on_its_own(clients: Clients, queue: JobQueue) -> None:
+    file_id = await make_file(clients, "old.txt", 3600)
+    await run(clients, "UPDATE files SET expires_at = now() WHERE id = %s", file_id)
+    task = asyncio.create_task(expire_forever(queue, clients.store, clients.blobs))
+    async with asyncio.timeout(10):
+        while await clients.store.list_files(TENANT, Page(), None):
+            await asyncio.sleep(0.02)
+    await end_tasks([task])
 
 
 async def test_an_expired_store_is_emptied_and_stays_as_an_object(clients: Clients) -> None:

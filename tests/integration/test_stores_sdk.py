@@ -210,7 +210,9 @@ BAD: list[tuple[type[openai.APIStatusError], str, str, dict[str, Any], str]] = [
         {"expires_after": {"anchor": "last_active_at", "days": 1}},
         "expires_after",
     ),
-    (openai.BadRequestError, "POST", "/vector_stores", {"name": "a\0b"}, "name"),
+    (openai.BadRequestError, "POST", "/vector_stores", {"name": "a\0b"}, ""),
+    (openai.BadRequestError, "POST", "/vector_stores", {"metadata": {"a": "a\0b"}}, ""),
+    (openai.BadRequestError, "GET", "/files/%00", {}, ""),
     (openai.BadRequestError, "GET", "/files?after=file-unknown", {}, "after"),
     (openai.BadRequestError, "GET", "/vector_stores/{store}/files?before=file-unknown", {}, "before"),
 ]

@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from ragq.errors import ConfigurationError, TransientError, UnavailableError
+from ragq.errors import ConfigurationError, InvalidRequestError, TransientError, UnavailableError
 from ragq.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -55,6 +55,10 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 yield connection
+        except psycopg.DataError as error:
+            if "NUL" in str(error) or isinstance(error, psycopg.errors.UntranslatableCharacter):
+                raise InvalidRequestError("A text holds the character U+0000, which cannot be stored.") from error
+            raise
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.TransactionRollback):
                 raise TransientError(f"PostgreSQL gave up on a statement: {error}", retry_after_seconds=1) from error

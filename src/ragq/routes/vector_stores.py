@@ -21,7 +21,6 @@ router = APIRouter(prefix="/v1/vector_stores")
 
 SEARCH_SECONDS = 30.0
 
-STORABLE = "^[^\\x00]*$"  # PostgreSQL has no NUL
 FileStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
@@ -65,8 +64,8 @@ class ExpiresAfter(Body):
 class StoreCreate(Body):
     """A new store, with files to start with."""
 
-    name: str | None = Field(None, max_length=256, pattern=STORABLE)
-    description: str | None = Field(None, max_length=512, pattern=STORABLE)
+    name: str | None = Field(None, max_length=256)
+    description: str | None = Field(None, max_length=512)
     metadata: Metadata | None = None
     file_ids: list[str] | None = Field(None, max_length=500)
     chunking_strategy: ChunkingStrategy | None = None
@@ -76,7 +75,7 @@ class StoreCreate(Body):
 class StoreUpdate(Body):
     """What to change of a store; null removes it."""
 
-    name: str | None = Field(None, max_length=256, pattern=STORABLE)
+    name: str | None = Field(None, max_length=256)
     metadata: Metadata | None = None
     expires_after: ExpiresAfter | None = None
 
