@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from benchmarks.drill.load import until
 from ragq.client.rq_client import JobQueue
 from tests.queue_steps import claim, enqueue, finish
 

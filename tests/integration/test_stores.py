@@ -17,8 +17,9 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Attributes, Chunk, JobStatus, ParsedDocument
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
 from ragq.queues.expiry import expire_files_and_stores
-from ragq.queues.housekeeping import end_tasks, expire_forever
+from ragq.queues.housekeeping import expire_forever
 from ragq.queues.worker import Clients
+from ragq.tasks import end_tasks
 from tests.ingests import TENANT, attach, count_chunks, ingest, look
 
 DIMENSIONS = 384

@@ -124,7 +124,9 @@ async def _retrieve(job: RunningJob, clients: Clients, question: Query) -> list[
         return []
     vector = await clients.embedding.embed_query(question.text)
     limit = question.max_results or clients.settings.max_results
-    results = await clients.chunks.search(job.tenant_id, question.vector_store_ids, question.text, vector, limit=limit)
+    results = await clients.chunks.search(
+        job.tenant_id, question.vector_store_ids, question.text, vector, limit=limit, filters=question.filters
+    )
     return [result for result in results if result.score >= question.score_threshold]
 
 
@@ -178,11 +180,12 @@ async def process_search(
     vector_store_ids: list[str],
     max_results: int,
     score_threshold: float,
+    filters: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Search stores for each of the queries; the best score of a chunk counts."""
     found: dict[tuple[str, int], SearchResult] = {}
     for text in queries:
-        question = Query(text, vector_store_ids, max_results=max_results, score_threshold=score_threshold)
+        question = Query(text, vector_store_ids, filters, max_results=max_results, score_threshold=score_threshold)
         for result in await _retrieve(job, clients, question):
             key = (result.file_id, result.start)
             found[key] = max(result, found.get(key, result), key=lambda one: one.score)

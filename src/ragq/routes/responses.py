@@ -16,6 +16,7 @@ from ragq.errors import ConflictError, InvalidRequestError, NotFoundError
 from ragq.models import JobFunction, Lane, QueueName, new_id
 from ragq.models import Query as Question
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, find_job, pace_polling
+from ragq.routes.filters import Filter
 from ragq.routes.rendering import MODEL, RESPONSE_PREFIX, render_response
 
 router = APIRouter(prefix="/v1/responses")
@@ -43,6 +44,7 @@ class FileSearchTool(Body):
     vector_store_ids: list[str] = Field(min_length=1, max_length=16)
     max_num_results: int | None = Field(None, ge=1, le=50)
     ranking_options: RankingOptions | None = None
+    filters: Filter | None = None
 
 
 class ToolChoice(Body):
@@ -232,13 +234,14 @@ async def _question(body: ResponseCreate, context: Context, tenant: str) -> Ques
     if body.tool_choice == "none":
         store_ids = []
     elif tool:
-        store_ids = [await context.store.resolve_store(tenant, store_id) for store_id in tool.vector_store_ids]
+        store_ids = [await context.store.resolve_store(tenant, id_, to_use=True) for id_ in tool.vector_store_ids]
     else:
         store_ids = [await context.store.default_store(tenant)]
     ranking = tool.ranking_options if tool else None
     return Question(
         text=text,
         vector_store_ids=store_ids,
+        filters=tool.filters.model_dump() if tool and tool.filters else None,
         max_results=tool.max_num_results if tool else None,
         score_threshold=ranking.score_threshold if ranking else 0.0,
         instructions=instructions,
