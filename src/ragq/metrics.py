@@ -29,6 +29,9 @@ COMMITS_REFUSED = Counter("ragq_commits_refused", "Late results that were refuse
 ARCHIVED = Counter("ragq_jobs_archived", "Ended jobs this process wrote to the archive.")
 SWEPT = Counter("ragq_documents_swept", "Documents whose job was missing or had ended, put right by this process.")
 
+# Webhooks
+WEBHOOKS = Counter("ragq_webhook_attempts", "Webhooks sent: delivered, retried, failed or disabled.", ["outcome"])
+
 # The LLM
 LLM_CALLS = Counter("ragq_llm_calls", "LLM calls; code is 'ok' or why they failed.", ["code"])
 LLM_BREAKER = Gauge("ragq_llm_breaker_open", "Circuit breaker of the LLM: 0 closed, 0.5 probing, 1 open.")

@@ -33,7 +33,7 @@ from ragq.errors import (
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
 from ragq.queues.housekeeping import keep_house
-from ragq.routes import chat, file_batches, files, health, metrics, responses, vector_stores
+from ragq.routes import chat, file_batches, files, health, metrics, responses, vector_stores, webhook_endpoints
 from ragq.routes.context import Context, refuse_unknown_parameters
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
@@ -77,7 +77,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_parameters)],
     )
-    for part in (health, metrics, chat, files, vector_stores, file_batches, responses):
+    for part in (health, metrics, chat, files, vector_stores, file_batches, responses, webhook_endpoints):
         app.include_router(part.router)
     app.add_exception_handler(RagqError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)

@@ -73,6 +73,21 @@ class Settings(BaseSettings):
         False, description="Start although Valkey could lose or evict jobs, or forbids looking (CONFIG)."
     )
 
+    # Webhooks
+    webhook_allowed_hosts: str = Field(
+        "", description="Hosts, with commas between them, that may be inside and be sent to without TLS."
+    )
+    webhook_timeout_seconds: Seconds = Field(10, le=60, description="Limit on one attempt to deliver a webhook.")
+    webhook_backoff_seconds: Seconds = Field(
+        5,
+        le=60,
+        description="First wait after a failed attempt; the next five are 6, 24, 120, 720 and 4320 times as long.",
+    )
+    webhook_concurrency: Count = Field(50, le=1000, description="Webhooks that one process sends at once.")
+    webhook_endpoint_concurrency: Count = Field(
+        8, le=100, description="Webhooks that all processes send to one endpoint at once."
+    )
+
     # Answers
     llm_base_url: str | None = Field(
         None, description="OpenAI-compatible endpoint (`https://…/v1`). Unset: extractive answers, no LLM."

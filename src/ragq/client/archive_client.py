@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 
 from ragq.client.database import Database
 from ragq.client.job import Job
+from ragq.client.webhook_store import add_deliveries, ended_event
 from ragq.errors import GoneError
 from ragq.models import JobStatus
 
@@ -21,12 +22,15 @@ class Archive:
         self._database = database
 
     async def store(self, jobs: list[Job]) -> None:
-        """Archive finished jobs in one statement. Idempotent: of two versions of a job the later end stays."""
+        """Archive finished jobs, and put their events into the outbox, in one transaction.
+
+        Idempotent: of two versions of a job the later end stays, and an end that is known makes no event.
+        """
         latest = {job.id: job for job in sorted(jobs, key=_ended_at)}
         if not latest:
             return
-        async with self._database.connection() as connection:
-            await connection.execute(
+        async with self._database.connection() as connection, connection.transaction():
+            stored = await connection.execute(
                 """INSERT INTO responses AS r (id, tenant_id, created_at, ended_at, job)
                    SELECT id, tenant_id, to_timestamp(created_at), to_timestamp(ended_at), job
                    FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[], %s::text[])
@@ -35,7 +39,8 @@ class Archive:
                    ON CONFLICT (id) DO UPDATE
                    SET job = excluded.job, created_at = excluded.created_at, ended_at = excluded.ended_at,
                        archived_at = excluded.archived_at
-                   WHERE excluded.ended_at > r.ended_at AND excluded.tenant_id = r.tenant_id""",
+                   WHERE excluded.ended_at > r.ended_at AND excluded.tenant_id = r.tenant_id
+                   RETURNING r.id""",
                 [
                     list(latest),
                     [job.tenant_id for job in latest.values()],
@@ -44,6 +49,8 @@ class Archive:
                     [json.dumps(asdict(job)) for job in latest.values()],
                 ],
             )
+            events = [ended_event(latest[row[0]]) for row in await stored.fetchall()]
+            await add_deliveries(connection, [event for event in events if event])
 
     async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
         """Read an archived job; None when this tenant has none of that id.

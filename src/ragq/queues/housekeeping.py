@@ -19,9 +19,11 @@ from ragq.client.chunk_client import Chunks
 from ragq.client.database import Database
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Store
+from ragq.client.webhook_store import Webhooks
 from ragq.errors import TransientError
 from ragq.queues.expiry import expire_files_and_stores
 from ragq.queues.sweeper import sweep
+from ragq.queues.webhooks import deliver_forever
 from ragq.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -42,9 +44,10 @@ def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[
     retention = settings.response_retention_seconds
     parts = {
         "reap": partial(reap_forever, queue),
-        "archive": partial(archive_forever, queue, Archive(database), retention_seconds=retention),
+        "archive": partial(archive_forever, queue, database, retention_seconds=retention),
         "sweep": partial(sweep_forever, settings, queue, database),
         "expire": partial(expire_forever, queue, Store(database), BlobStore(settings)),
+        "webhooks": partial(deliver_forever, settings, database),
     }
     return [asyncio.create_task(guarded(part, name), name=name) for name, part in parts.items()]
 
@@ -84,13 +87,15 @@ async def reap(queue: JobQueue) -> None:
     metrics.LATE.inc(len(reaped.late))
 
 
-async def archive_forever(queue: JobQueue, archive: Archive, *, retention_seconds: float) -> None:
-    """Move ended questions to PostgreSQL as they come, and empty those that are too old."""
+async def archive_forever(queue: JobQueue, database: Database, *, retention_seconds: float) -> None:
+    """Move ended questions to PostgreSQL as they come, and forget what is too old."""
+    archive, webhooks = Archive(database), Webhooks(database)
     while True:
         if await queue.take_turn("archive", every_seconds=ARCHIVE_SECONDS):
             await archive_ended(queue, archive)
         if await queue.take_turn("expiry", every_seconds=EXPIRY_SECONDS):
             await archive.expire(retention_seconds)
+            await webhooks.expire(retention_seconds)
         await asyncio.sleep(ARCHIVE_SECONDS)
 
 

@@ -1,0 +1,279 @@
+"""Webhook endpoints and the outbox of their deliveries in PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from ragq.client.database import Database
+from ragq.client.job import Job
+from ragq.client.paging import read_page
+from ragq.client.store_client import Page
+from ragq.errors import NotFoundError
+from ragq.models import JobStatus, new_id
+
+SECRET_PREFIX = "whsec_"  # noqa: S105  (of Standard Webhooks)
+EXPIRY_BATCH = 1000
+ENDINGS = {
+    JobStatus.FINISHED: "response.completed",
+    JobStatus.FAILED: "response.failed",
+    JobStatus.CANCELED: "response.cancelled",
+    JobStatus.STOPPED: "response.cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to an object of a tenant; `at` is in seconds since 1970."""
+
+    tenant_id: str
+    type: str
+    object_id: str
+    at: float
+
+    @property
+    def id(self) -> str:
+        """The same for the same event, so that a repeat is known."""
+        text = f"{self.object_id}\n{self.type}\n{self.at:.3f}"
+        return "evt_" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRecord:
+    """Where a tenant wants to be told of events; no events stand for all."""
+
+    id: str
+    url: str
+    events: list[str]
+    description: str | None
+    secret: str = field(repr=False)
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """How far the delivery of an event is; `id` is the event's."""
+
+    id: str
+    type: str
+    object_id: str
+    status: str
+    attempts: int
+    last_status_code: int | None
+    last_error: str | None
+    next_attempt_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedDelivery:
+    """A delivery that this process makes; `attempts` counts this one."""
+
+    endpoint_id: str
+    event_id: str
+    type: str
+    object_id: str
+    event_at: datetime
+    attempts: int
+    url: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How an attempt went: the target's status code, or why there is none."""
+
+    status_code: int | None
+    error: str | None
+
+
+_ENDPOINTS = {
+    "table": "webhook_endpoints",
+    "columns": "id, url, events, description, secret, status, created_at",
+    "scope": "tenant_id = %(tenant)s",
+    "key": "id",
+}
+_DELIVERIES = {
+    "table": "webhook_deliveries",
+    "columns": """event_id AS id, type, object_id, status, attempts, last_status_code, last_error, next_attempt_at,
+        created_at""",
+    "scope": "endpoint_id = %(endpoint)s",
+    "key": "event_id",
+}
+_CLAIM = """
+    WITH due AS (
+        SELECT d.endpoint_id, d.event_id, e.url, e.secret
+        FROM webhook_endpoints e CROSS JOIN LATERAL (
+            SELECT endpoint_id, event_id, next_attempt_at FROM webhook_deliveries
+            WHERE endpoint_id = e.id AND status = 'pending' AND next_attempt_at <= now()
+              AND (leased_until IS NULL OR leased_until < now())
+            ORDER BY next_attempt_at
+            LIMIT greatest(0, %(per_endpoint)s - (
+                SELECT count(*) FROM webhook_deliveries
+                WHERE endpoint_id = e.id AND status = 'pending' AND leased_until >= now()))
+            FOR UPDATE SKIP LOCKED) d
+        WHERE e.status = 'enabled'
+        ORDER BY d.next_attempt_at LIMIT %(limit)s)
+    UPDATE webhook_deliveries d
+    SET attempts = d.attempts + 1, leased_until = now() + make_interval(secs => %(lease)s)
+    FROM due WHERE d.endpoint_id = due.endpoint_id AND d.event_id = due.event_id
+    RETURNING d.endpoint_id, d.event_id, d.type, d.object_id, d.event_at, d.attempts, due.url, due.secret
+"""
+
+
+def ended_event(job: Job) -> Event | None:
+    """Name the event of a question that has ended; None when it is being run again."""
+    type_ = ENDINGS.get(job.status)
+    if job.result and job.result.get("answer", {}).get("truncated"):
+        type_ = "response.incomplete"
+    return Event(job.tenant_id, type_, job.id, job.ended_at or job.created_at) if type_ else None
+
+
+async def add_deliveries(connection: AsyncConnection[Any], events: Iterable[Event]) -> None:
+    """Put events into the outbox of each endpoint that wants them, in the caller's transaction. Idempotent."""
+    events = list(events)
+    if not events:
+        return
+    # The lock has a deletion wait, and a disabling find these rows.
+    await connection.execute(
+        """INSERT INTO webhook_deliveries (endpoint_id, event_id, type, object_id, event_at)
+           SELECT e.id, n.event_id, n.type, n.object_id, to_timestamp(n.at)
+           FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::float8[])
+                AS n (tenant_id, event_id, type, object_id, at)
+           JOIN webhook_endpoints e ON e.tenant_id = n.tenant_id
+           WHERE e.status = 'enabled' AND (e.events = '{}' OR n.type = ANY (e.events))
+           FOR SHARE OF e
+           ON CONFLICT DO NOTHING""",
+        [
+            [event.tenant_id for event in events],
+            [event.id for event in events],
+            [event.type for event in events],
+            [event.object_id for event in events],
+            [event.at for event in events],
+        ],
+    )
+
+
+class Webhooks:
+    """Endpoints and deliveries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create_endpoint(
+        self, tenant_id: str, *, url: str, events: list[str], description: str | None
+    ) -> EndpointRecord:
+        """Make an endpoint with a secret of its own."""
+        id_ = new_id("we_")
+        await self._database.row(
+            """INSERT INTO webhook_endpoints (id, tenant_id, url, events, description, secret)
+               VALUES (%(id)s, %(tenant)s, %(url)s, %(events)s, %(description)s, %(secret)s) RETURNING id""",
+            id=id_,
+            tenant=tenant_id,
+            url=url,
+            events=events,
+            description=description,
+            secret=SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode(),
+        )
+        return await self.get_endpoint(tenant_id, id_)
+
+    async def get_endpoint(self, tenant_id: str, endpoint_id: str) -> EndpointRecord:
+        """Find an endpoint.
+
+        Raises:
+            NotFoundError: This tenant has none of that id.
+        """
+        only = _ENDPOINTS | {"scope": "tenant_id = %(tenant)s AND id = %(id)s"}
+        found = await read_page(
+            self._database, EndpointRecord, Page(1), tenant=tenant_id, id=endpoint_id.replace("\0", ""), **only
+        )
+        if not found:
+            raise _not_found(endpoint_id)
+        return found[0]
+
+    async def list_endpoints(self, tenant_id: str, page: Page) -> list[EndpointRecord]:
+        """List endpoints by age; one more than `page.limit` when there are more."""
+        return await read_page(self._database, EndpointRecord, page, tenant=tenant_id, **_ENDPOINTS)
+
+    async def delete_endpoint(self, tenant_id: str, endpoint_id: str) -> None:
+        """Delete an endpoint with its deliveries; one that is being sent at this moment may still arrive."""
+        await self.get_endpoint(tenant_id, endpoint_id)
+        await self._database.row(
+            "DELETE FROM webhook_endpoints WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
+            tenant=tenant_id,
+            id=endpoint_id,
+        )
+
+    async def list_deliveries(self, tenant_id: str, endpoint_id: str, page: Page) -> list[DeliveryRecord]:
+        """List an endpoint's deliveries by age; one more than `page.limit` when there are more."""
+        await self.get_endpoint(tenant_id, endpoint_id)
+        return await read_page(self._database, DeliveryRecord, page, endpoint=endpoint_id, **_DELIVERIES)
+
+    async def claim(self, limit: int, *, per_endpoint: int, lease_seconds: float) -> list[ClaimedDelivery]:
+        """Take deliveries of all tenants that are due; whoever does not settle them loses them after the lease.
+
+        Args:
+            per_endpoint: Most deliveries to an endpoint in flight at once, from all processes together.
+        """
+        return await self._database.records(
+            ClaimedDelivery, _CLAIM, limit=limit, per_endpoint=per_endpoint, lease=lease_seconds
+        )
+
+    async def settle(
+        self, delivery: ClaimedDelivery, attempt: Attempt, status: str, *, retry_seconds: float | None = None
+    ) -> None:
+        """Write how an attempt went, if the delivery is still this process's.
+
+        Args:
+            status: `delivered`, `failed`, or `pending` with the seconds until the next attempt.
+        """
+        await self._database.row(
+            """UPDATE webhook_deliveries
+               SET status = %(status)s, last_status_code = %(code)s, last_error = %(error)s, leased_until = NULL,
+                   next_attempt_at = now() + make_interval(secs => %(retry)s)
+               WHERE endpoint_id = %(endpoint)s AND event_id = %(event)s AND attempts = %(attempts)s
+                 AND status = 'pending' RETURNING event_id""",
+            status=status,
+            code=attempt.status_code,
+            error=attempt.error,
+            retry=retry_seconds,
+            endpoint=delivery.endpoint_id,
+            event=delivery.event_id,
+            attempts=delivery.attempts,
+        )
+
+    async def disable(self, endpoint_id: str, reason: str) -> None:
+        """Send nothing more to an endpoint: what waits for it has failed."""
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute("UPDATE webhook_endpoints SET status = 'disabled' WHERE id = %s", [endpoint_id])
+            await connection.execute(
+                """UPDATE webhook_deliveries SET status = 'failed', last_error = %s, next_attempt_at = NULL
+                   WHERE endpoint_id = %s AND status = 'pending'""",
+                [reason, endpoint_id],
+            )
+
+    async def expire(self, older_than_seconds: float) -> None:
+        """Forget deliveries that ended, and were made longer ago."""
+        deleted = EXPIRY_BATCH
+        while deleted == EXPIRY_BATCH:
+            async with self._database.connection() as connection:
+                cursor = await connection.execute(
+                    """DELETE FROM webhook_deliveries WHERE (endpoint_id, event_id) IN (
+                           SELECT endpoint_id, event_id FROM webhook_deliveries
+                           WHERE status <> 'pending' AND created_at < now() - make_interval(secs => %s)
+                           ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED)""",
+                    [older_than_seconds, EXPIRY_BATCH],
+                )
+                deleted = cursor.rowcount
+
+
+def _not_found(endpoint_id: str) -> NotFoundError:
+    return NotFoundError(f"No webhook endpoint found with id '{endpoint_id[:80]}'.", param="webhook_endpoint_id")

@@ -1,0 +1,91 @@
+"""The delivery of webhooks: any process takes what is due from the outbox, sends it, and writes how that went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+import structlog
+
+from ragq import metrics
+from ragq.client.database import Database
+from ragq.client.webhook_client import WebhookClient
+from ragq.client.webhook_store import Attempt, ClaimedDelivery, Webhooks
+from ragq.errors import RagqError
+from ragq.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+IDLE_SECONDS = 1.0  # between looks at the outbox
+PAUSE_SECONDS = 0.05  # the least between two looks
+GONE = 410
+# Waits between attempts, in first waits: 5 s, 30 s, 2 min, 10 min, 1 h and 6 h; then it is given up.
+WAITS = (1, 6, 24, 120, 720, 4320)
+
+
+async def deliver_forever(settings: Settings, database: Database) -> None:
+    """Deliver what is due, so many at once that a slow target holds up nobody else's."""
+    webhooks, in_flight, ended = Webhooks(database), set[asyncio.Task[None]](), asyncio.Event()
+
+    def forget(task: asyncio.Task[None]) -> None:
+        in_flight.discard(task)
+        ended.set()
+
+    async with WebhookClient(settings) as client:
+        try:
+            while True:
+                ended.clear()
+                free = settings.webhook_concurrency - len(in_flight)
+                claimed = await webhooks.claim(
+                    free,
+                    per_endpoint=settings.webhook_endpoint_concurrency,
+                    lease_seconds=3 * settings.webhook_timeout_seconds,
+                )
+                for delivery in claimed:
+                    task = asyncio.create_task(_deliver(settings, webhooks, client, delivery))
+                    in_flight.add(task)
+                    task.add_done_callback(forget)
+                await asyncio.sleep(PAUSE_SECONDS)
+                with contextlib.suppress(TimeoutError):  # one that has ended makes room for the next
+                    await asyncio.wait_for(ended.wait(), IDLE_SECONDS)
+        finally:
+            for task in in_flight:
+                task.cancel()
+            await asyncio.gather(*in_flight, return_exceptions=True)
+
+
+async def _deliver(settings: Settings, webhooks: Webhooks, client: WebhookClient, delivery: ClaimedDelivery) -> None:
+    attempt = await client.send(delivery)
+    try:
+        outcome = await _settle(settings, webhooks, delivery, attempt)
+    except RagqError as error:  # its lease runs out, and somebody sends it again
+        log.warning("webhook_not_settled", event_id=delivery.event_id, error=error.message)
+        return
+    metrics.WEBHOOKS.labels(outcome).inc()
+    if outcome != "delivered":
+        log.warning(
+            "webhook_not_delivered",
+            outcome=outcome,
+            endpoint_id=delivery.endpoint_id,
+            event_id=delivery.event_id,
+            attempt=delivery.attempts,
+            status_code=attempt.status_code,
+            error=attempt.error,
+        )
+
+
+async def _settle(settings: Settings, webhooks: Webhooks, delivery: ClaimedDelivery, attempt: Attempt) -> str:
+    """Write how an attempt went; returns the word for it."""
+    code = attempt.status_code
+    if code and 200 <= code < 300:
+        await webhooks.settle(delivery, attempt, "delivered")
+        return "delivered"
+    if code == GONE or delivery.attempts > len(WAITS):
+        await webhooks.settle(delivery, attempt, "failed")
+        if code == GONE:
+            await webhooks.disable(delivery.endpoint_id, "The endpoint answered 410 and is disabled.")
+        return "disabled" if code == GONE else "failed"
+    wait = settings.webhook_backoff_seconds * WAITS[delivery.attempts - 1] * random.uniform(0.8, 1.2)
+    await webhooks.settle(delivery, attempt, "pending", retry_seconds=wait)
+    return "retried"

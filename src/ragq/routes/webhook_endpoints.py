@@ -1,0 +1,101 @@
+"""Webhook endpoints: where a tenant wants to be told of events, and how telling it went."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from ragq.client.webhook_client import check_url
+from ragq.client.webhook_store import DeliveryRecord, EndpointRecord, Webhooks
+from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
+
+router = APIRouter(prefix="/v1/webhook_endpoints")
+
+EventType = Literal[
+    "response.completed",
+    "response.failed",
+    "response.cancelled",
+    "response.incomplete",
+]
+
+
+class WebhookEndpointCreate(Body):
+    """Where to send events, and which; none named: all."""
+
+    url: str = Field(max_length=2048, pattern=r"^[\x21-\x7e]+$")
+    events: Annotated[list[EventType], Field(min_length=1, max_length=16)] | None = None
+    description: str | None = Field(None, max_length=512, pattern=r"^[^\x00]*$")
+
+
+@router.post("")
+async def create_webhook_endpoint(
+    body: WebhookEndpointCreate, context: ContextDependency, tenant: Tenant
+) -> dict[str, Any]:
+    """Make an endpoint; the secret is shown this once."""
+    check_url(context.settings, body.url)
+    record = await Webhooks(context.database).create_endpoint(
+        tenant, url=body.url, events=sorted(set(body.events or [])), description=body.description
+    )
+    return render_endpoint(record) | {"secret": record.secret}
+
+
+@router.get("")
+async def list_webhook_endpoints(page: PageDependency, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """List endpoints by age."""
+    records = await Webhooks(context.database).list_endpoints(tenant, page)
+    return listing([render_endpoint(record) for record in records], page)
+
+
+@router.get("/{webhook_endpoint_id}")
+async def get_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Show an endpoint."""
+    return render_endpoint(await Webhooks(context.database).get_endpoint(tenant, webhook_endpoint_id))
+
+
+@router.delete("/{webhook_endpoint_id}")
+async def delete_webhook_endpoint(
+    webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant
+) -> dict[str, Any]:
+    """Delete an endpoint with its deliveries."""
+    await Webhooks(context.database).delete_endpoint(tenant, webhook_endpoint_id)
+    return {"id": webhook_endpoint_id, "object": "webhook_endpoint", "deleted": True}
+
+
+@router.get("/{webhook_endpoint_id}/deliveries")
+async def list_webhook_deliveries(
+    webhook_endpoint_id: str, page: PageDependency, context: ContextDependency, tenant: Tenant
+) -> dict[str, Any]:
+    """List an endpoint's deliveries by age."""
+    records = await Webhooks(context.database).list_deliveries(tenant, webhook_endpoint_id, page)
+    return listing([render_delivery(record) for record in records], page)
+
+
+def render_endpoint(record: EndpointRecord) -> dict[str, Any]:
+    """Show an endpoint, without its secret."""
+    return {
+        "id": record.id,
+        "object": "webhook_endpoint",
+        "url": record.url,
+        "events": record.events or None,
+        "description": record.description,
+        "status": record.status,
+        "created_at": int(record.created_at.timestamp()),
+    }
+
+
+def render_delivery(record: DeliveryRecord) -> dict[str, Any]:
+    """Show a delivery; its id is the event's."""
+    return {
+        "id": record.id,
+        "object": "webhook_delivery",
+        "type": record.type,
+        "data": {"id": record.object_id},
+        "status": record.status,
+        "attempts": record.attempts,
+        "last_status_code": record.last_status_code,
+        "last_error": record.last_error,
+        "next_attempt_at": int(record.next_attempt_at.timestamp()) if record.next_attempt_at else None,
+        "created_at": int(record.created_at.timestamp()),
+    }
