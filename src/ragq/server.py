@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
-from typing import Any
+from functools import partial
 
 import structlog
 from fastapi import Depends, FastAPI, Request
@@ -32,9 +32,10 @@ from ragq.errors import (
 )
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
-from ragq.queues.housekeeping import keep_house
-from ragq.routes import chat, file_batches, files, health, metrics, responses, vector_stores, webhook_endpoints
-from ragq.routes.context import Context, refuse_unknown_parameters
+from ragq.queues.housekeeping import guarded, keep_house
+from ragq.routes import batches, chat, file_batches, files, health, metrics, responses, vector_stores, webhook_endpoints
+from ragq.routes.batch_runner import run_batches_forever
+from ragq.routes.context import Context, explain_fault, refuse_unknown_parameters
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
@@ -66,6 +67,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             stack.push_async_callback(database.close)
             stack.push_async_callback(context.queue.close)
             tasks = [await _prepare(context), *keep_house(settings, context.queue, database)]
+            tasks.append(asyncio.create_task(guarded(partial(run_batches_forever, context), "batches"), name="batches"))
             stack.push_async_callback(end_tasks, tasks)
             yield
 
@@ -77,7 +79,8 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_parameters)],
     )
-    for part in (health, metrics, chat, files, vector_stores, file_batches, responses, webhook_endpoints):
+    parts = (health, metrics, chat, files, vector_stores, file_batches, responses, batches, webhook_endpoints)
+    for part in parts:
         app.include_router(part.router)
     app.add_exception_handler(RagqError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
@@ -187,17 +190,7 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    fault: dict[str, Any] = error.errors()[0]
-    names = [str(part) for part in fault["loc"][1:]]  # the first says where: body, query, path, header
-    param = ".".join(names) or None
-    if fault["type"] == "json_invalid":
-        return _body(InvalidRequestError("The body is not valid JSON.", code="invalid_json"))
-    if fault["type"] == "extra_forbidden":
-        return _body(
-            InvalidRequestError(f"Unknown or unsupported field: '{param}'.", code="unknown_parameter", param=param)
-        )
-    code = "missing_required_parameter" if fault["type"] == "missing" else "invalid_value"
-    return _body(InvalidRequestError(f"Wrong value for '{param or 'body'}': {fault['msg']}.", code=code, param=param))
+    return _body(explain_fault(error.errors()[0], skip=1))  # the first part says where: body, query, path, header
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         False, description="Start although Valkey could lose or evict jobs, or forbids looking (CONFIG)."
     )
 
+    # Batches
+    batch_outstanding: Count = Field(200, le=5000, description="Lines of one batch that are in the queue at once.")
+
     # Webhooks
     webhook_allowed_hosts: str = Field(
         "", description="Hosts, with commas between them, that may be inside and be sent to without TLS."

@@ -29,7 +29,7 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
     database = await Database.open(settings, database_url, connections=4)
     await database.migrate(embedding_model=settings.embedding_name)
     async with database.connection() as connection:
-        await connection.execute("TRUNCATE files, vector_stores, responses, poison, webhook_endpoints CASCADE")
+        await connection.execute("TRUNCATE files, vector_stores, responses, poison, webhook_endpoints, batches CASCADE")
     yield database
     await database.close()
 

@@ -241,6 +241,13 @@ BAD = [
     ("POST", "/v1/vector_stores/vs_unknown/search", {"json": {"query": "hi"}}, 404, "vector_store_id"),
     ("POST", "/v1/vector_stores/default/search", {"json": {"query": "hi", "filters": {}}}, 400, "filters"),
     ("POST", "/v1/vector_stores/default/files", {"json": {"file_id": "file-unknown"}}, 404, "file_id"),
+    ("POST", "/v1/batches", {"json": {"input_file_id": "file-unknown"}}, 400, "endpoint"),
+    ("GET", "/v1/batches/batch_unknown", {}, 404, "batch_id"),
+    ("POST", "/v1/batches/batch_%00/cancel", {}, 404, "batch_id"),
+    ("POST", "/v1/webhook_endpoints", {"json": {"url": "http://example.com"}}, 400, "url"),
+    ("POST", "/v1/webhook_endpoints", {"json": {"url": "https://a.test", "events": ["x"]}}, 400, "events.0"),
+    ("GET", "/v1/webhook_endpoints/we_unknown", {}, 404, "webhook_endpoint_id"),
+    ("GET", "/v1/webhook_endpoints/we_%00/deliveries", {}, 404, "webhook_endpoint_id"),
     ("GET", "/nowhere", {}, 404, None),
     ("DELETE", "/chat", {}, 405, None),
 ]

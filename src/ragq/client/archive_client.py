@@ -69,6 +69,15 @@ class Archive:
             raise GoneError(f"The response '{job_id}' has expired and was deleted. Ask again for a new one.")
         return _read_job(row["job"])
 
+    async def fetch_many(self, job_ids: list[str], tenant_id: str) -> list[Job]:
+        """Read those of many jobs that this tenant has in the archive, and that have not expired."""
+        if not job_ids:
+            return []
+        async with self._database.connection() as connection:
+            query = "SELECT job FROM responses WHERE id = ANY (%s) AND tenant_id = %s AND job IS NOT NULL"
+            rows = await (await connection.execute(query, [job_ids, tenant_id])).fetchall()
+        return [_read_job(row[0]) for row in rows]
+
     async def expire(self, older_than_seconds: float) -> int:
         """Empty the jobs that ended longer ago, and forget those emptied a year ago; returns the number emptied."""
         await self._in_batches(

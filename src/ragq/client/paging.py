@@ -31,4 +31,6 @@ async def read_page(
         cursor = f"SELECT created_at, {key} FROM {table} WHERE {scope} AND {key} = %(after)s"  # noqa: S608
         query += f" AND (created_at, {key}) {comparison} ({cursor})"
     query += f" ORDER BY created_at {order}, {key} {order} LIMIT %(limit)s"
-    return await database.records(record, query, after=page.after, limit=page.limit + 1, **values)
+    return await database.records(
+        record, query, after=(page.after or "").replace("\0", ""), limit=page.limit + 1, **values
+    )

@@ -71,6 +71,21 @@ def _context(request: Request) -> Context:
     return context
 
 
+def explain_fault(fault: dict[str, Any], *, skip: int) -> InvalidRequestError:
+    """Say in OpenAI's form what pydantic found wrong in a request.
+
+    Args:
+        skip: How many parts of the fault's place do not name a field.
+    """
+    param = ".".join(str(part) for part in fault["loc"][skip:]) or None
+    if fault["type"] == "json_invalid":
+        return InvalidRequestError("The body is not valid JSON.", code="invalid_json")
+    if fault["type"] == "extra_forbidden":
+        return InvalidRequestError(f"Unknown or unsupported field: '{param}'.", code="unknown_parameter", param=param)
+    code = "missing_required_parameter" if fault["type"] == "missing" else "invalid_value"
+    return InvalidRequestError(f"Wrong value for '{param or 'body'}': {fault['msg']}.", code=code, param=param)
+
+
 ContextDependency = Annotated[Context, Depends(_context)]
 
 

@@ -18,7 +18,8 @@ from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenan
 
 router = APIRouter(prefix="/v1/files")
 
-Purpose = Literal["assistants", "user_data"]
+Purpose = Literal["assistants", "batch", "user_data"]
+AnyPurpose = Literal[Purpose, "batch_output"]
 MAX_FILENAME_CHARACTERS = 255
 
 
@@ -35,7 +36,8 @@ async def create_file(
     if (anchor is None) != (seconds is None):
         raise InvalidRequestError("An expiry has an anchor and seconds: send both, or none.", param="expires_after")
     filename = _check_filename(file.filename)
-    check_supported(filename)
+    if purpose != "batch":
+        check_supported(filename)
     _check_size(context, file.size or 0)
     sha256 = await asyncio.to_thread(_hash, file.file)
     async with context.store.locked_bytes(sha256):
@@ -87,7 +89,7 @@ def _page(
 
 @router.get("")
 async def list_files(
-    page: Annotated[Page, Depends(_page)], context: ContextDependency, tenant: Tenant, purpose: Purpose | None = None
+    page: Annotated[Page, Depends(_page)], context: ContextDependency, tenant: Tenant, purpose: AnyPurpose | None = None
 ) -> dict[str, Any]:
     """List files by age."""
     records = await context.store.list_files(tenant, page, purpose)

@@ -18,6 +18,10 @@ EventType = Literal[
     "response.failed",
     "response.cancelled",
     "response.incomplete",
+    "batch.completed",
+    "batch.failed",
+    "batch.expired",
+    "batch.cancelled",
 ]
 
 

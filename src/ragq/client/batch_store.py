@@ -1,0 +1,254 @@
+"""Batches in PostgreSQL: all that is known of them, so that any process can go on with any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from ragq.client.database import Database
+from ragq.client.paging import read_page
+from ragq.client.store_client import Page
+from ragq.client.webhook_store import Event, add_deliveries
+from ragq.errors import NotFoundError
+from ragq.models import new_id
+
+TURN = 1  # tells the locks of batches from those of bytes
+FinalStatus = Literal["completed", "failed", "expired", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """A batch with the true counts of its lines; `metadata` and `errors` are JSON."""
+
+    id: str
+    tenant_id: str
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: str | None
+    status: str
+    errors: str | None
+    output_file_id: str | None
+    error_file_id: str | None
+    total: int
+    completed: int
+    failed: int
+    created_at: datetime
+    expires_at: datetime
+    in_progress_at: datetime | None
+    finalizing_at: datetime | None
+    completed_at: datetime | None
+    failed_at: datetime | None
+    expired_at: datetime | None
+    cancelling_at: datetime | None
+    cancelled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedLine:
+    """A line whose job is in the queue, or about to be; `request` is JSON."""
+
+    line: int
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndedLine:
+    """How a line ended; `outcome` is its line of the output file."""
+
+    line: int
+    state: Literal["completed", "failed"]
+    outcome: str
+
+
+_BATCHES = {
+    "table": "batches",
+    "columns": ", ".join(BatchRecord.__slots__),
+    "scope": "tenant_id = %(tenant)s",
+    "key": "id",
+}
+
+
+class Batches:
+    """Batches and their lines."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self,
+        tenant_id: str,
+        *,
+        input_file_id: str,
+        endpoint: str,
+        completion_window: str,
+        window_seconds: float,
+        metadata: dict[str, str] | None,
+    ) -> BatchRecord:
+        """Accept a batch, to be validated."""
+        id_ = new_id("batch_")
+        await self._database.row(
+            """INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, expires_at)
+               VALUES (%(id)s, %(tenant)s, %(file)s, %(endpoint)s, %(completion_window)s, %(metadata)s,
+                       now() + make_interval(secs => %(seconds)s)) RETURNING id""",
+            id=id_,
+            tenant=tenant_id,
+            file=input_file_id,
+            endpoint=endpoint,
+            completion_window=completion_window,
+            seconds=window_seconds,
+            metadata=None if metadata is None else json.dumps(metadata),
+        )
+        return await self.get(tenant_id, id_)
+
+    async def get(self, tenant_id: str, batch_id: str) -> BatchRecord:
+        """Find a batch.
+
+        Raises:
+            NotFoundError: This tenant has none of that id.
+        """
+        only = _BATCHES | {"scope": "tenant_id = %(tenant)s AND id = %(id)s"}
+        id_ = batch_id.replace("\0", "")
+        found = await read_page(self._database, BatchRecord, Page(1), tenant=tenant_id, id=id_, **only)
+        if not found:
+            raise NotFoundError(f"No batch found with id '{batch_id[:80]}'.", param="batch_id")
+        return found[0]
+
+    async def list_batches(self, tenant_id: str, page: Page) -> list[BatchRecord]:
+        """List batches by age; one more than `page.limit` when there are more."""
+        return await read_page(self._database, BatchRecord, page, tenant=tenant_id, **_BATCHES)
+
+    async def cancel(self, tenant_id: str, batch_id: str) -> BatchRecord:
+        """Ask for the end of a batch; one that is being written or has ended stays as it is."""
+        await self._database.row(
+            """UPDATE batches SET status = 'cancelling', cancelling_at = now()
+               WHERE tenant_id = %(tenant)s AND id = %(id)s AND status IN ('validating', 'in_progress') RETURNING id""",
+            tenant=tenant_id,
+            id=batch_id.replace("\0", ""),
+        )
+        return await self.get(tenant_id, batch_id)
+
+    async def list_unfinished(self, limit: int) -> list[BatchRecord]:
+        """List the oldest batches of all tenants that have something left to do."""
+        return await self._database.records(
+            BatchRecord,
+            f"SELECT {_BATCHES['columns']} FROM batches"  # noqa: S608  (a constant)
+            " WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
+            " ORDER BY created_at, id LIMIT %(limit)s",
+            limit=limit,
+        )
+
+    @contextlib.asynccontextmanager
+    async def turn(self, batch_id: str) -> AsyncIterator[bool]:
+        """Tell whether this process is the one that works on a batch, until the end of the block or of the process."""
+        async with self._database.connection() as connection, connection.transaction():
+            query = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, %s))"
+            row = await (await connection.execute(query, [batch_id, TURN])).fetchone()
+            yield bool(row and row[0])
+
+    async def begin(self, batch: BatchRecord, pieces: AsyncIterator[list[tuple[int, str]]]) -> bool:
+        """Store all (line, request) of a batch and set it to in progress, or nothing if it is no longer validating."""
+        async with self._database.connection() as connection, connection.transaction() as transaction:
+            total = 0
+            async for piece in pieces:
+                total += len(piece)
+                await connection.execute(
+                    """INSERT INTO batch_lines (batch_id, line, request)
+                       SELECT %s, * FROM unnest(%s::int[], %s::text[])""",
+                    [batch.id, [line for line, _ in piece], [request for _, request in piece]],
+                )
+            begun = await connection.execute(
+                """UPDATE batches SET status = 'in_progress', in_progress_at = now(), total = %s
+                   WHERE id = %s AND status = 'validating'""",
+                [total, batch.id],
+            )
+            if not begun.rowcount:
+                transaction.force_rollback = True
+            return bool(begun.rowcount)
+
+    async def asked(self, batch_id: str, *, limit: int) -> list[AskedLine]:
+        """List lines that are asked, and first mark as many waiting ones as asked as the limit leaves room for."""
+        async with (
+            self._database.connection() as connection,
+            connection.cursor(row_factory=class_row(AskedLine)) as cursor,
+        ):
+            await cursor.execute(
+                """UPDATE batch_lines SET state = 'asked' WHERE batch_id = %(batch)s AND line IN (
+                       SELECT line FROM batch_lines WHERE batch_id = %(batch)s AND state = 'waiting' ORDER BY line
+                       LIMIT greatest(0, %(limit)s - (
+                           SELECT count(*) FROM batch_lines WHERE batch_id = %(batch)s AND state = 'asked')))""",
+                {"batch": batch_id, "limit": limit},
+            )
+            await cursor.execute(
+                "SELECT line, request FROM batch_lines WHERE batch_id = %s AND state = 'asked' ORDER BY line LIMIT %s",
+                [batch_id, limit],
+            )
+            return await cursor.fetchall()
+
+    async def end_lines(self, batch_id: str, lines: list[EndedLine]) -> None:
+        """Write how lines ended, and count them, in one step. Idempotent."""
+        await self._database.row(
+            """WITH ended AS (
+                   UPDATE batch_lines l SET state = n.state, outcome = n.outcome
+                   FROM unnest(%(lines)s::int[], %(states)s::text[], %(outcomes)s::text[]) AS n (line, state, outcome)
+                   WHERE l.batch_id = %(batch)s AND l.line = n.line AND l.state = 'asked' RETURNING l.state)
+               UPDATE batches b SET completed = b.completed + n.completed, failed = b.failed + n.failed
+               FROM (SELECT count(*) FILTER (WHERE state = 'completed') AS completed,
+                            count(*) FILTER (WHERE state = 'failed') AS failed FROM ended) n
+               WHERE b.id = %(batch)s RETURNING b.id""",
+            batch=batch_id,
+            lines=[line.line for line in lines],
+            states=[line.state for line in lines],
+            outcomes=[line.outcome for line in lines],
+        )
+
+    async def finalize(self, batch_id: str) -> None:
+        """Begin to write the files of a batch whose lines have all ended, unless it is being cancelled."""
+        await self._database.row(
+            """UPDATE batches SET status = 'finalizing', finalizing_at = now()
+               WHERE id = %(batch)s AND status = 'in_progress' RETURNING id""",
+            batch=batch_id,
+        )
+
+    async def ended_lines(self, batch_id: str, *, after: int, limit: int) -> list[EndedLine]:
+        """List lines that have ended, in order, from the one after `after`."""
+        return await self._database.records(
+            EndedLine,
+            """SELECT line, state, outcome FROM batch_lines
+               WHERE batch_id = %(batch)s AND line > %(after)s AND outcome IS NOT NULL ORDER BY line LIMIT %(limit)s""",
+            batch=batch_id,
+            after=after,
+            limit=limit,
+        )
+
+    async def finish(
+        self,
+        batch: BatchRecord,
+        status: FinalStatus,
+        *,
+        output_file_id: str | None = None,
+        error_file_id: str | None = None,
+        errors: list[dict[str, Any]] | None = None,
+    ) -> bool:
+        """End a batch that is still in the state that was read, forget its lines and tell its event, in one step."""
+        async with self._database.connection() as connection, connection.transaction():
+            query = sql.SQL(
+                """UPDATE batches SET status = %s, {at} = now(), output_file_id = %s, error_file_id = %s, errors = %s
+                   WHERE id = %s AND status = %s"""
+            ).format(at=sql.Identifier(f"{status}_at"))
+            written = None if errors is None else json.dumps(errors)
+            changed = await connection.execute(
+                query, [status, output_file_id, error_file_id, written, batch.id, batch.status]
+            )
+            if changed.rowcount:
+                await connection.execute("DELETE FROM batch_lines WHERE batch_id = %s", [batch.id])
+                event = Event(batch.tenant_id, f"batch.{status}", batch.id, batch.created_at.timestamp())
+                await add_deliveries(connection, [event])
+            return bool(changed.rowcount)

@@ -1,0 +1,94 @@
+"""The input file of a batch, read and checked piece by piece."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ragq.errors import InvalidRequestError
+from ragq.routes.context import Body, explain_fault
+
+MAX_LINES = 50_000
+MAX_LINE_BYTES = 4 << 20  # as much as a request's body
+MAX_ERRORS = 100  # more are not looked for
+
+
+class BatchLine(Body):
+    """A line: a request, and the caller's name for it."""
+
+    custom_id: str = Field(min_length=1, max_length=512)
+    method: Literal["POST"]
+    url: str
+    body: dict[str, Any]
+
+
+class InputReader:
+    """Makes (line number, request) of a file's bytes.
+
+    Attributes:
+        errors: As a batch object shows them.
+        is_hopeless: The rest need not be read.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.errors: list[dict[str, Any]] = []
+        self.is_hopeless = False
+        self._endpoint = endpoint
+        self._number = 0
+        self._count = 0
+        self._rest = b""
+        self._known: set[str] = set()
+
+    def feed(self, piece: bytes) -> list[tuple[int, str]]:
+        """Read the lines that a piece completes."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            lines.append(self._rest)
+        return self._read(lines)
+
+    def end(self) -> list[tuple[int, str]]:
+        """Read the last line, and judge the whole."""
+        last = self._read([self._rest])
+        if not self._count:
+            error = InvalidRequestError("The file has no line with a request.", code="empty_file")
+            self.errors.append(_render(error, None))
+        return last
+
+    def _read(self, lines: list[bytes]) -> list[tuple[int, str]]:
+        requests = []
+        for line in lines:
+            self._number += 1
+            if self.is_hopeless or not line.strip():
+                continue
+            self._count += 1
+            try:
+                requests.append((self._number, self._check(line)))
+            except InvalidRequestError as error:
+                self.errors.append(_render(error, self._number))
+                self.is_hopeless |= len(self.errors) >= MAX_ERRORS
+        return requests
+
+    def _check(self, line: bytes) -> str:
+        """Read a line as JSON `{"custom_id", "body"}`."""
+        if self._count > MAX_LINES or len(line) > MAX_LINE_BYTES:
+            self.is_hopeless = True
+            limits = f"at most {MAX_LINES} lines, and a line at most {MAX_LINE_BYTES} bytes"
+            raise InvalidRequestError(f"A batch has {limits}.", code="batch_too_large")
+        try:
+            read = BatchLine.model_validate(json.loads(line))
+        except ValidationError as error:
+            raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequestError("The line is not valid JSON.", code="invalid_json_line") from error
+        if read.url != self._endpoint:
+            raise InvalidRequestError(f"The URL must be {self._endpoint}.", code="invalid_url", param="url")
+        if read.custom_id in self._known:
+            raise InvalidRequestError("An earlier line has it.", code="duplicate_custom_id", param="custom_id")
+        self._known.add(read.custom_id)
+        return json.dumps({"custom_id": read.custom_id, "body": read.body})
+
+
+def _render(error: InvalidRequestError, number: int | None) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "param": error.param, "line": number}

@@ -1,0 +1,231 @@
+"""Running batches: each API process takes a step of each unfinished batch that no other is at.
+
+All is kept in PostgreSQL and every step may be repeated, so that whatever is killed, the next step goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from io import BufferedRandom
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from ragq.client.batch_store import AskedLine, Batches, BatchRecord, EndedLine, FinalStatus
+from ragq.client.job import Job
+from ragq.errors import NotFoundError, OverloadedError, PermanentError, TransientError
+from ragq.models import JobFunction, Lane, QueueName
+from ragq.routes.batch_input import InputReader
+from ragq.routes.context import Context, explain_fault
+from ragq.routes.rendering import RESPONSE_PREFIX, render_response
+from ragq.routes.responses import SEARCH_RESULTS, ResponseCreate, _echo, _question
+
+log = structlog.get_logger(__name__)
+
+STEP_SECONDS = 0.5
+UNFINISHED_BATCHES = 50  # worked on at once, the oldest first
+STOPPING_LINES = 1000  # ended by one step of a batch that stops
+READ_BYTES = 1 << 16  # checked between two turns of the event loop
+WRITTEN_LINES = 100  # in memory at once
+CANCELED = {"code": "batch_cancelled", "message": "The batch was cancelled before this request had ended."}
+EXPIRED = {"code": "batch_expired", "message": "The request had not ended within the completion window."}
+
+
+class _InputError(PermanentError):
+    """The input file is wrong; the reader has the errors."""
+
+
+async def run_batches_forever(context: Context) -> None:
+    """Bring every unfinished batch forward, step by step."""
+    batches = Batches(context.database)
+    while True:
+        for batch in await batches.list_unfinished(UNFINISHED_BATCHES) if context.not_ready is None else []:
+            try:
+                async with batches.turn(batch.id) as is_ours:
+                    if is_ours:
+                        await take_step(context, batches, await batches.get(batch.tenant_id, batch.id))
+            except TransientError as error:
+                log.warning("batch_waits", batch_id=batch.id, error=error.message)
+            except Exception:  # one that cannot go on holds up no other
+                log.exception("batch_step_failed", batch_id=batch.id)
+        await asyncio.sleep(STEP_SECONDS)
+
+
+async def take_step(context: Context, batches: Batches, batch: BatchRecord) -> None:
+    """Do what comes next for a batch."""
+    is_late = time.time() > batch.expires_at.timestamp()
+    if batch.status == "validating" and not is_late:
+        await _validate(context, batches, batch)
+    elif batch.status in ("validating", "finalizing"):
+        await _write_files(context, batches, batch)
+    elif batch.status in ("in_progress", "cancelling"):
+        stop = CANCELED if batch.status == "cancelling" else EXPIRED if is_late else None
+        if not await _bring_forward(context, batches, batch, stop):
+            await (_write_files(context, batches, batch) if stop is CANCELED else batches.finalize(batch.id))
+
+
+async def _validate(context: Context, batches: Batches, batch: BatchRecord) -> None:
+    reader = InputReader(batch.endpoint)
+
+    async def read() -> AsyncIterator[list[tuple[int, str]]]:
+        file = await context.store.get_file(batch.tenant_id, batch.input_file_id)
+        async for piece in context.blobs.stream(file.sha256):
+            for start in range(0, len(piece), READ_BYTES):
+                yield reader.feed(piece[start : start + READ_BYTES])
+            if reader.is_hopeless:
+                break
+        yield reader.end()
+        if reader.errors:
+            raise _InputError("The input file is wrong.")
+
+    try:
+        await batches.begin(batch, read())
+    except _InputError:
+        await batches.finish(batch, "failed", errors=reader.errors)
+    except NotFoundError as error:
+        fault = {"code": error.code, "message": error.message, "param": "input_file_id", "line": None}
+        await batches.finish(batch, "failed", errors=[fault])
+
+
+async def _bring_forward(context: Context, batches: Batches, batch: BatchRecord, stop: dict[str, str] | None) -> bool:
+    """Ask lines, notice those that have ended, and end the others when the batch stops; False when none is left."""
+    limit = STOPPING_LINES if stop else context.settings.batch_outstanding
+    lines = await batches.asked(batch.id, limit=limit)
+    running, ended = await _find_jobs(context, batch, lines)
+    outcomes, is_full = list[EndedLine](), False
+    for line in lines:
+        job_id = job_id_of(batch.id, line.line)
+        if job := ended.get(job_id):
+            outcomes.append(_outcome_of(batch, line, job, stop))
+        elif job_id in running:
+            if stop:
+                await context.queue.cancel(job_id)
+        elif stop:
+            outcomes.append(_write(batch, line, error=stop))
+        elif not is_full:
+            try:
+                await _ask(context, batch, line)
+            except OverloadedError:
+                is_full = True
+            except PermanentError as error:
+                outcomes.append(_refuse(batch, line, error))
+    if outcomes:
+        await batches.end_lines(batch.id, outcomes)
+    return bool(lines)
+
+
+def job_id_of(batch_id: str, line: int) -> str:
+    """Name the job of a line, so that asking it again finds the job it made before."""
+    return RESPONSE_PREFIX + hashlib.sha256(f"{batch_id}\n{line}".encode()).hexdigest()[:32]
+
+
+async def _find_jobs(context: Context, batch: BatchRecord, lines: list[AskedLine]) -> tuple[set[str], dict[str, Job]]:
+    """Find the jobs of lines, in Valkey or the archive: ids of those that have not ended, and the ended ones."""
+    ids = [job_id_of(batch.id, line.line) for line in lines]
+    if not ids:
+        return set(), {}
+    found = dict(zip(ids, await context.queue.statuses(ids), strict=True))
+    final = [id_ for id_, status in found.items() if status and status.is_final]
+    jobs = await asyncio.gather(*(context.queue.fetch(id_, batch.tenant_id) for id_ in final))
+    archived = await context.archive.fetch_many([id_ for id_ in ids if not found[id_]], batch.tenant_id)
+    ended = {job.id: job for job in [*jobs, *archived] if job and job.status.is_final}
+    return {id_ for id_, status in found.items() if status} - ended.keys(), ended
+
+
+async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
+    """Queue a line on the flex lane, for as long as the batch may take.
+
+    Raises:
+        OverloadedError: The queue takes no more now.
+        PermanentError: The line asks for what cannot be.
+    """
+    try:
+        body = ResponseCreate.model_validate(json.loads(line.request)["body"])
+    except ValidationError as error:
+        raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
+    body = body.model_copy(update={"service_tier": "flex", "background": True})
+    question = await _question(body, context, batch.tenant_id)
+    await context.queue.enqueue(
+        JobFunction.PROCESS_QUERY,
+        {"query": asdict(question)},
+        job_id=job_id_of(batch.id, line.line),
+        queue=QueueName.QUERIES,
+        lane=Lane.FLEX,
+        tenant_id=batch.tenant_id,
+        deadline_seconds=max(1.0, batch.expires_at.timestamp() - time.time()),
+        request=_echo(body),
+        archive=True,
+    )
+
+
+def _outcome_of(batch: BatchRecord, line: AskedLine, job: Job, stop: dict[str, str] | None) -> EndedLine:
+    body = render_response(job, results=SEARCH_RESULTS in (job.request.get("include") or []))
+    if body["status"] in ("completed", "incomplete"):
+        return _write(batch, line, status_code=200, body=body)
+    was_cancelled = {"code": "cancelled", "message": "The response was cancelled."}
+    return _write(batch, line, error=body["error"] or stop or was_cancelled)
+
+
+def _refuse(batch: BatchRecord, line: AskedLine, error: PermanentError) -> EndedLine:
+    content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return _write(batch, line, status_code=error.status, body={"error": content})
+
+
+def _write(
+    batch: BatchRecord,
+    line: AskedLine,
+    *,
+    status_code: int = 0,
+    body: dict[str, Any] | None = None,
+    error: dict[str, str] | None = None,
+) -> EndedLine:
+    """Write a line of the output file: an HTTP response, or the error that came instead of one."""
+    suffix = job_id_of(batch.id, line.line).removeprefix(RESPONSE_PREFIX)
+    outcome = {
+        "id": f"batch_req_{suffix}",
+        "custom_id": json.loads(line.request)["custom_id"],
+        "response": {"status_code": status_code, "request_id": f"req_{suffix}", "body": body} if body else None,
+        "error": error,
+    }
+    return EndedLine(line.line, "completed" if status_code == 200 else "failed", json.dumps(outcome))
+
+
+async def _write_files(context: Context, batches: Batches, batch: BatchRecord) -> None:
+    """Store the output, in the order of the input, and the failed lines once more, then end the batch."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as failures:
+        after = 0
+        while lines := await batches.ended_lines(batch.id, after=after, limit=WRITTEN_LINES):
+            for line in lines:
+                text = line.outcome.encode() + b"\n"
+                output.write(text)
+                if line.state == "failed":
+                    failures.write(text)
+            after = lines[-1].line
+        output_id = await _store(context, batch, output, "output")
+        error_id = await _store(context, batch, failures, "errors")
+    is_late = batch.finalizing_at is None or batch.finalizing_at > batch.expires_at
+    status: FinalStatus = "cancelled" if batch.status == "cancelling" else "expired" if is_late else "completed"
+    if await batches.finish(batch, status, output_file_id=output_id, error_file_id=error_id):
+        log.info("batch_ended", batch_id=batch.id, status=status, completed=batch.completed, failed=batch.failed)
+
+
+async def _store(context: Context, batch: BatchRecord, file: BufferedRandom, name: str) -> str | None:
+    """Store what was written as a file of the tenant; None for nothing. Idempotent: the same bytes are the same file."""
+    if not (size := file.tell()):
+        return None
+    file.seek(0)
+    sha256 = (await asyncio.to_thread(hashlib.file_digest, file, "sha256")).hexdigest()
+    file.seek(0)
+    async with context.store.locked_bytes(sha256):
+        await context.blobs.put(sha256, file)
+        record = await context.store.create_file(
+            batch.tenant_id, filename=f"{batch.id}_{name}.jsonl", purpose="batch_output", size=size, sha256=sha256
+        )
+    return record.id

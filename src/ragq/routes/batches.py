@@ -1,0 +1,90 @@
+"""OpenAI's Batches: a file of questions, answered in a file."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from ragq.client.batch_store import Batches, BatchRecord
+from ragq.errors import InvalidRequestError
+from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.responses import Metadata
+
+router = APIRouter(prefix="/v1/batches")
+
+WINDOW_SECONDS = {"24h": 86_400}
+
+
+class BatchCreate(Body):
+    """A file of requests, and where each of them goes."""
+
+    input_file_id: str = Field(pattern=r"^[^\x00]*$")
+    endpoint: Literal["/v1/responses"]
+    completion_window: Literal["24h"]
+    metadata: Metadata | None = None
+
+
+@router.post("")
+async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Accept a batch; it is validated and run in the background."""
+    file = await context.store.get_file(tenant, body.input_file_id)
+    if file.purpose != "batch":
+        raise InvalidRequestError(
+            f"The file was uploaded with purpose '{file.purpose}': upload it with purpose 'batch'.",
+            param="input_file_id",
+        )
+    record = await Batches(context.database).create(
+        tenant,
+        input_file_id=file.id,
+        endpoint=body.endpoint,
+        completion_window=body.completion_window,
+        window_seconds=WINDOW_SECONDS[body.completion_window],
+        metadata=body.metadata,
+    )
+    return render_batch(record)
+
+
+@router.get("")
+async def list_batches(page: PageDependency, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """List batches by age."""
+    records = await Batches(context.database).list_batches(tenant, page)
+    return listing([render_batch(record) for record in records], page)
+
+
+@router.get("/{batch_id}")
+async def get_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Show a batch as it stands."""
+    return render_batch(await Batches(context.database).get(tenant, batch_id))
+
+
+@router.post("/{batch_id}/cancel")
+async def cancel_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Cancel what has not ended; a batch that has ended, or is being written, stays as it is."""
+    return render_batch(await Batches(context.database).cancel(tenant, batch_id))
+
+
+def render_batch(record: BatchRecord) -> dict[str, Any]:
+    """Show a batch as OpenAI's batch object."""
+
+    def seconds(at: datetime | None) -> int | None:
+        return int(at.timestamp()) if at else None
+
+    times = "created_at expires_at in_progress_at finalizing_at completed_at failed_at expired_at cancelling_at"
+    return {
+        "id": record.id,
+        "object": "batch",
+        "endpoint": record.endpoint,
+        "errors": {"object": "list", "data": json.loads(record.errors)} if record.errors else None,
+        "input_file_id": record.input_file_id,
+        "completion_window": record.completion_window,
+        "status": record.status,
+        "output_file_id": record.output_file_id,
+        "error_file_id": record.error_file_id,
+        **{name: seconds(getattr(record, name)) for name in [*times.split(), "cancelled_at"]},
+        "request_counts": {"total": record.total, "completed": record.completed, "failed": record.failed},
+        "metadata": json.loads(record.metadata) if record.metadata else None,
+    }
