@@ -20,6 +20,7 @@ class JobFunction(StrEnum):
     PROCESS_QUERY = "ragq.queues.worker.process_query"
     PROCESS_SEARCH = "ragq.queues.worker.process_search"
     PROCESS_DOCUMENT = "ragq.queues.worker.process_document"
+    PROCESS_EMBEDDING = "ragq.queues.worker.process_embedding"
 
 
 class QueueName(StrEnum):
@@ -183,6 +184,7 @@ class Query:
         vector_store_ids: Stores to search; empty for none at all.
         filters: OpenAI's attribute filter (`eq`, `and`, …), or None.
         max_results: Chunks to retrieve; None for the setting.
+        history: Earlier messages of the conversation, oldest first, each with `role` (user, assistant) and `content`.
     """
 
     text: str
@@ -194,3 +196,4 @@ class Query:
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    history: list[dict[str, str]] = field(default_factory=list)

@@ -25,6 +25,7 @@ from ragq.client.webhook_store import Webhooks
 from ragq.errors import NotFoundError
 from ragq.routes.batch_runner import job_id_of, take_step
 from ragq.routes.context import Context
+from ragq.routes.streams import Streams
 from ragq.settings import Settings
 from tests.integration.test_archive import make_job
 from tests.servers import FakeLlm, Ragq, Valkey, wait_until
@@ -196,7 +197,16 @@ def test_what_cannot_be_a_batch_is_refused(client: openai.OpenAI) -> None:
 @pytest.fixture
 def context(database: Database, queue: JobQueue, settings: Settings, tmp_path: Path) -> Context:
     settings = settings.model_copy(update={"data_dir": tmp_path})
-    return Context(settings, queue, database, Store(database), BlobStore(settings), Archive(database), not_ready=None)
+    return Context(
+        settings,
+        queue,
+        database,
+        Store(database),
+        BlobStore(settings),
+        Archive(database),
+        Streams(queue),
+        not_ready=None,
+    )
 
 
 async def make_batch(context: Context, lines: int) -> BatchRecord:

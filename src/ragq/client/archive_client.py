@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from ragq.client.database import Database
 from ragq.client.job import Job
 from ragq.client.webhook_store import add_deliveries, ended_event
-from ragq.errors import GoneError
+from ragq.errors import GoneError, NotFoundError
 from ragq.models import JobStatus
 
 EXPIRY_BATCH = 1000  # rows emptied or dropped by one statement
@@ -40,6 +40,7 @@ class Archive:
                    SET job = excluded.job, created_at = excluded.created_at, ended_at = excluded.ended_at,
                        archived_at = excluded.archived_at
                    WHERE excluded.ended_at > r.ended_at AND excluded.tenant_id = r.tenant_id
+                          AND r.job IS NOT NULL
                    RETURNING r.id""",
                 [
                     list(latest),
@@ -57,14 +58,23 @@ class Archive:
 
         Raises:
             GoneError: This tenant had it, and it has expired.
+            NotFoundError: This tenant had it, and deleted it.
         """
         if "\0" in job_id:  # PostgreSQL has no such text
             return None
         row = await self._database.row(
-            "SELECT job FROM responses WHERE id = %(id)s AND tenant_id = %(tenant)s", id=job_id, tenant=tenant_id
+            """SELECT job, job IS NULL AND ended_at < created_at AS deleted FROM responses
+               WHERE id = %(id)s AND tenant_id = %(tenant)s""",
+            id=job_id,
+            tenant=tenant_id,
         )
         if row is None:
             return None
+        if row["deleted"]:
+            raise NotFoundError(
+                f"The response '{job_id}' was deleted. Ask again, with another Idempotency-Key if you sent one.",
+                param="response_id",
+            )
         if row["job"] is None:
             raise GoneError(f"The response '{job_id}' has expired and was deleted. Ask again for a new one.")
         return _read_job(row["job"])
@@ -77,6 +87,22 @@ class Archive:
             query = "SELECT job FROM responses WHERE id = ANY (%s) AND tenant_id = %s AND job IS NOT NULL"
             rows = await (await connection.execute(query, [job_ids, tenant_id])).fetchall()
         return [_read_job(row[0]) for row in rows]
+
+    async def delete(self, job_id: str, tenant_id: str) -> None:
+        """Delete a job, and keep one that is just being archived from coming back.
+
+        What stays is the id, in an empty row that ended before it was created; it goes when an answer of today would
+        expire.
+        """
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """INSERT INTO responses AS r (id, tenant_id, created_at, ended_at)
+                   VALUES (%s, %s, now(), now() - make_interval(secs => %s))
+                   ON CONFLICT (id) DO UPDATE
+                   SET job = NULL, created_at = excluded.created_at, ended_at = excluded.ended_at
+                   WHERE r.tenant_id = excluded.tenant_id""",
+                [job_id, tenant_id, TOMBSTONE_SECONDS],
+            )
 
     async def expire(self, older_than_seconds: float) -> int:
         """Empty the jobs that ended longer ago, and forget those emptied a year ago; returns the number emptied."""

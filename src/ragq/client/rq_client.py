@@ -48,7 +48,7 @@ SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
 MISSED_DEADLINE = {"code": "deadline_exceeded", "message": "The job was not begun by its deadline: no worker was free."}
 REFETCH_SECONDS = 2.0
-
+RECENT_SECONDS = 60.0  # in which a client sends a request again whose answer it has lost
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # of a hash that somebody else wrote
 
@@ -136,7 +136,9 @@ class JobQueue:
         request: dict[str, Any] | None = None,
         fingerprint: str = "",
         archive: bool = False,
+        keep_seconds: int | None = None,
         max_wait_seconds: float = 0,
+        is_repeat: bool | None = None,
     ) -> Enqueued:
         """Accept a job. Idempotent: an id that exists is left as it is, and found again.
 
@@ -146,7 +148,11 @@ class JobQueue:
             request: Kept beside the job for whoever reads it.
             fingerprint: Of the caller's payload, to tell a repeat from a conflict.
             archive: Keep the job, when it has ended, until `mark_archived` lets it go.
+            keep_seconds: How long a job that is not archived stays when it has ended; None for the setting.
             max_wait_seconds: Refuse a job that would wait longer, by estimate; 0 takes any.
+
+            is_repeat: Whether the same payload was sent before: then the job it made a moment ago, unless that was
+                canceled, is the answer. None: it is not known, and this job is not to be found so.
 
         Raises:
             OverloadedError: Too much is waiting; `retry_after_seconds` is when this job would have its turn.
@@ -155,7 +161,7 @@ class JobQueue:
             "data": json.dumps([function, None, [], arguments]),
             "description": function.rpartition(".")[2],
             "timeout": int(deadline_seconds),
-            "result_ttl": self._settings.result_ttl_seconds,
+            "result_ttl": self._settings.result_ttl_seconds if keep_seconds is None else keep_seconds,
             "tenant": tenant_id,
             "request": json.dumps(request or {}),
             "fingerprint": fingerprint,
@@ -163,8 +169,10 @@ class JobQueue:
         }
         flat = [item for pair in fields.items() for item in pair]
         name, limits = list_name(queue, lane, tenant_id), (self._settings.max_queued, int(max_wait_seconds * 1000))
-        created, known, retry_ms = await self._run(
-            "enqueue", job_id, name, int(deadline_seconds * 1000), *limits, *flat
+        print_ = "" if is_repeat is None else f"{tenant_id}:{fingerprint}"
+        recent = (print_, int(RECENT_SECONDS * 1000), int(bool(is_repeat)))
+        created, known, retry_ms, found_id = await self._run(
+            "enqueue", job_id, name, int(deadline_seconds * 1000), *limits, *recent, *flat
         )
         if created < 0:
             metrics.REFUSED.labels(queue).inc()
@@ -172,7 +180,7 @@ class JobQueue:
                 f"Too many jobs wait in '{name}': try again after the time that Retry-After names.",
                 retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
             )
-        return Enqueued(job_id, bool(created), known.decode())
+        return Enqueued(found_id.decode(), bool(created), known.decode())
 
     async def claim(self, worker_name: str, lanes: Iterable[tuple[str, int]], *, in_flight: int) -> Claim:
         """Take jobs for a worker.
@@ -216,6 +224,10 @@ class JobQueue:
     async def cancel(self, job_id: str, status: JobStatus = JobStatus.CANCELED) -> bool:
         """End a job for good and tell its worker; False for an unknown id, no change for an ended one."""
         return bool(await self._run("cancel", job_id, status, self._settings.result_ttl_seconds))
+
+    async def delete(self, job_id: str) -> bool:
+        """End a job and remove it; False for an unknown id. Its id must not be used again."""
+        return bool(await self._run("delete", job_id))
 
     async def reap(self) -> Reaped:
         """Put back jobs of silent workers and delayed jobs that are due; end queued ones past their deadline."""

@@ -6,11 +6,14 @@ Each takes the job, the worker's clients and its JSON arguments, and returns a J
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+import structlog
 
 from ragq.client.blob_client import BlobStore
 from ragq.client.chunk_client import Chunks
@@ -25,13 +28,18 @@ from ragq.rag.answer import answer_extractively
 from ragq.rag.cite import CitedStream, cite
 from ragq.rag.parse import parse
 from ragq.rag.prompt import build_messages
+from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
 from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
+
+log = structlog.get_logger(__name__)
 
 Stream = Literal["nothing", "text", "results"]
 
 DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is room for its special tokens
 DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
+REWRITE_SECONDS = 10.0  # then the question is searched for as it is
+REWRITE_TOKENS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +112,10 @@ async def process_query(
     if clients.llm:
         clients.llm.check_breaker()
     started = time.monotonic()
+    searched = await _stand_alone(job, clients, question)
     if stream != "nothing":
-        job.said.append(("start", [question.text] if question.vector_store_ids else []))
-    results = await _retrieve(job, clients, question)
+        job.said.append(("start", [searched.text] if searched.vector_store_ids else []))
+    results = await _retrieve(job, clients, searched)
     job.note(retrieve_ms=_ms_since(started))
     if stream != "nothing":
         job.said.append(("found", [asdict(result) for result in results] if stream == "results" else None))
@@ -114,9 +123,9 @@ async def process_query(
         answer = await _generate(job, clients, question, results, aloud=stream != "nothing")
     else:
         calibrated = clients.settings.embedding_name == LOCAL_EMBEDDING_MODEL
-        answer = answer_extractively(question.text, results, trust_similarity=calibrated)
+        answer = answer_extractively(searched.text, results, trust_similarity=calibrated)
     job.note(answer_ms=_ms_since(started) - job.meta["retrieve_ms"])
-    return {"query": question.text, "answer": asdict(answer), "results": [asdict(result) for result in results]}
+    return {"query": searched.text, "answer": asdict(answer), "results": [asdict(result) for result in results]}
 
 
 async def _retrieve(job: RunningJob, clients: Clients, question: Query) -> list[SearchResult]:
@@ -243,6 +252,34 @@ async def document_failed(
     await clients.chunks.fail_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt, error)
 
 
+async def process_embedding(job: RunningJob, clients: Clients, *, texts: list[str]) -> dict[str, Any]:
+    """Embed texts; each vector is base64 of little-endian float32."""
+    del job
+    vectors = await clients.embedding.embed_documents(texts)
+    encodings = await asyncio.to_thread(clients.embedding.tokenizer.encode_batch, texts, add_special_tokens=False)
+    return {
+        "embeddings": [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors],
+        "tokens": sum(len(encoding.ids) for encoding in encodings),
+    }
+
+
+async def _stand_alone(job: RunningJob, clients: Clients, question: Query) -> Query:
+    """Make what is searched for understandable without the conversation; a failure leaves it as it is."""
+    if not question.history or not question.vector_store_ids:
+        return question
+    if clients.llm is None:
+        return replace(question, text=join_questions(question))
+    deadline = min(job.deadline, asyncio.get_running_loop().time() + REWRITE_SECONDS)
+    try:
+        completion = await clients.llm.complete(
+            build_rewriting(question), max_output_tokens=REWRITE_TOKENS, deadline=deadline
+        )
+    except RagqError as error:
+        log.warning("question_not_rewritten", job_id=job.id, error=error.message)
+        return question
+    return replace(question, text=" ".join(completion.text.split()) or question.text)
+
+
 def _ms_since(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
 
@@ -253,6 +290,7 @@ FUNCTIONS: dict[JobFunction, JobCoroutine] = {
     JobFunction.PROCESS_QUERY: process_query,
     JobFunction.PROCESS_SEARCH: process_search,
     JobFunction.PROCESS_DOCUMENT: process_document,
+    JobFunction.PROCESS_EMBEDDING: process_embedding,
 }
 """The functions a payload may name. Nothing else is ever imported or called on its behalf."""
 

@@ -10,6 +10,7 @@
 --   P:deadlines       id -> deadline, ms       P:capacity       queue -> jobs its live workers hold at most
 --   P:unarchived      id -> end, ms            P:service:LANE   hash: mean_ms a job of this lane runs, jobs counted
 --   P:refused:LANE    hash: refused jobs that were told to come back (a leaking count), at what ms
+--   P:recent:PRINT    id of the job that a payload made a moment ago
 --
 -- A NAME is "queue[.lane][@tenant]", a LANE its part before the "@", a QUEUE its part before the ".".
 local P = ARGV[1]
@@ -86,9 +87,10 @@ local function owns(id, attempt)
     return job[2] == 'started', job[2], job[4]
 end
 
--- Write a final state. A job to be archived stays until that is done, any other for ttl seconds.
+-- Write a final state. A job to be archived stays until that is done, any other for its own or ttl seconds.
 local function finish(id, name, status, ttl)
     local key, results = job_key(id), P .. ':results:' .. id
+    ttl = whole(redis.call('HGET', key, 'result_ttl') or nil, ttl)
     redis.call('HSET', key, 'status', status, 'ended_at', iso(now), 'ended_ms', now)
     redis.call('ZREM', P .. ':deadlines', id)
     redis.call('EXPIRE', P .. ':events:' .. id, ttl)

@@ -1,11 +1,17 @@
 -- Accept a job once: an id that exists is left as it is.
--- ARGV: prefix, id, name, deadline ms from now, most jobs ahead, most ms of waiting (0: any), then field, value, …
--- Returns {1 created | 0 was there | -1 refused, fingerprint of the one there, ms after which a refused one has its turn}.
+-- ARGV: prefix, id, name, deadline ms from now, most jobs ahead, most ms of waiting (0: any), what to recognize a
+-- repeat by ('': nothing), ms for which, 1 for a repeat, then field, value, …
+-- Returns {1 created | 0 was there | -1 refused, fingerprint of the one there, ms after which a refused one has its turn,
+-- id of the one there}.
 local id, name, most_jobs, most_ms = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
-local key = job_key(id)
+local key, recent = job_key(id), ARGV[7] ~= '' and P .. ':recent:' .. ARGV[7]
 if redis.call('EXISTS', key) == 1 then
-    return {0, redis.call('HGET', key, 'fingerprint') or '', 0}
+    return {0, redis.call('HGET', key, 'fingerprint') or '', 0, id}
 end
+local first = recent and redis.call('GET', recent)
+local state = first and read(first, 'status')[1]
+if state == 'canceled' or state == 'stopped' then state = nil end
+if state and ARGV[9] == '1' then return {0, redis.call('HGET', job_key(first), 'fingerprint') or '', 0, first} end
 
 -- Those who were refused and told when to come back form a queue that nobody sees: it grows by one with each refusal
 -- and shrinks by one for every two jobs done, so that they do not all come back at once. New callers take the other
@@ -20,12 +26,13 @@ if over_jobs > 0 or (most_ms > 0 and wait > most_ms) then
     redis.call('HSET', refused, 'count', count, 'at', now)
     redis.call('EXPIRE', refused, 3600)
     local room = math.max(over_jobs * ms_a_job, most_ms > 0 and wait - most_ms or 0)
-    return {-1, '', math.floor(room + count * 2 * ms_a_job)}
+    return {-1, '', math.floor(room + count * 2 * ms_a_job), id}
 end
 
 redis.call('HSET', key, 'origin', name, 'created_at', iso(now), 'enqueued_at', iso(now), 'created_ms', now,
     'deadline_ms', now + ARGV[4], 'attempt', 0, 'ticket', redis.call('HINCRBY', P .. ':tickets', name, 1),
-    unpack(ARGV, 7))
+    unpack(ARGV, 10))
+if recent and not state then redis.call('SET', recent, id, 'PX', ARGV[8]) end
 redis.call('ZADD', P .. ':deadlines', now + ARGV[4], id)
 push('RPUSH', name, id)
-return {1, redis.call('HGET', key, 'fingerprint') or '', 0}
+return {1, redis.call('HGET', key, 'fingerprint') or '', 0, id}
