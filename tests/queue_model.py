@@ -124,6 +124,10 @@ class QueueModel:
             self._finish(id_, "canceled", results=0)
         return id_ in self.jobs
 
+    def delete(self, id_: str) -> bool:
+        self._unlist(id_)
+        return self.jobs.pop(id_, None) is not None
+
     def reap(self) -> tuple[list[str], int, list[str]]:
         dead = [id_ for id_ in self.ids("started") if self.jobs[id_].lease == "expired"]
         for id_ in dead:

@@ -33,7 +33,20 @@ from ragq.errors import (
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
 from ragq.queues.housekeeping import guarded, keep_house
-from ragq.routes import batches, chat, file_batches, files, health, metrics, responses, vector_stores, webhook_endpoints
+from ragq.routes import (
+    batches,
+    chat,
+    chat_completions,
+    embeddings,
+    file_batches,
+    files,
+    health,
+    metrics,
+    models,
+    responses,
+    vector_stores,
+    webhook_endpoints,
+)
 from ragq.routes.batch_runner import run_batches_forever
 from ragq.routes.context import Context, explain_fault, refuse_unknown_parameters
 from ragq.routes.streams import Streams
@@ -79,7 +92,9 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_parameters)],
     )
-    parts = (health, metrics, chat, files, vector_stores, file_batches, responses, batches, webhook_endpoints)
+    stores = (files, vector_stores, file_batches)
+    answers = (chat, responses, chat_completions, embeddings, models, batches, webhook_endpoints)
+    parts = (health, metrics, *stores, *answers)
     for part in parts:
         app.include_router(part.router)
     app.add_exception_handler(RagqError, _answer_error)

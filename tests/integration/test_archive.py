@@ -12,7 +12,7 @@ from ragq.client import archive_client
 from ragq.client.archive_client import TOMBSTONE_SECONDS, Archive
 from ragq.client.database import Database
 from ragq.client.job import Job
-from ragq.errors import GoneError
+from ragq.errors import GoneError, NotFoundError
 from ragq.models import JobStatus
 
 DAY = 86_400
@@ -119,6 +119,28 @@ async def test_expiry_takes_every_batch_and_forgets_after_a_year(
     assert await count(database, "true") == 1
     with pytest.raises(GoneError):
         await archive.fetch("resp_recent", "default")
+
+
+async def test_a_deleted_job_is_not_there_and_one_just_being_archived_does_not_bring_it_back(
+    archive: Archive, database: Database
+) -> None:
+    await archive.store([make_job("resp_a")])
+    for job_id in ("resp_a", "resp_b"):
+        await archive.delete(job_id, "default")
+        await archive.store([make_job(job_id)])
+        with pytest.raises(NotFoundError):
+            await archive.fetch(job_id, "default")
+        assert await archive.fetch(job_id, "acme") is None
+    assert await archive.expire(30 * DAY) == 0
+    assert await count(database, "true") == 2
+    assert await archive.expire(-1) == 0
+    assert await count(database, "true") == 0
+
+
+async def test_no_tenant_deletes_what_is_anothers(archive: Archive) -> None:
+    await archive.store([make_job("resp_a")])
+    await archive.delete("resp_a", "acme")
+    assert await archive.fetch("resp_a", "default")
 
 
 async def test_a_job_of_an_older_version_is_read(archive: Archive, database: Database) -> None:

@@ -52,11 +52,15 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "deadlines_pass": st.tuples(st.sets(IDS, min_size=1, max_size=2)),
     "reap": st.tuples(st.booleans()),
     "cancel": st.tuples(IDS),
+    "delete": st.tuples(IDS),
     "archive": st.tuples(st.integers(1, 3)),
 }
 # Not a rule each: Hypothesis would leave out half of the rules in each run.
 WEIGHTED = (
-    2 * ["enqueue"] + 8 * ["claim"] + 5 * ["act", "time_passes", "reap"] + ["deadlines_pass", "cancel", "archive"]
+    2 * ["enqueue"]
+    + 8 * ["claim"]
+    + 5 * ["act", "time_passes", "reap"]
+    + ["deadlines_pass", "cancel", "delete", "archive"]
 )
 STEPS = st.sampled_from(WEIGHTED).flatmap(lambda name: st.tuples(st.just(name), ARGUMENTS[name]))
 LONG_AGO = 1
@@ -171,6 +175,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model = QueueModel(settings.quarantine_deaths)
         self.claims: list[tuple[str, int]] = []
         self.before: dict[str, dict[str, str]] = {}
+        self.deleted: set[str] = set()
 
     @initialize(ids=st.sets(IDS, min_size=4))
     def fill(self, ids: set[str]) -> None:
@@ -188,6 +193,8 @@ class QueueMachine(RuleBasedStateMachine):
         getattr(self, f"_{name}")(*arguments)
 
     def _enqueue(self, id_: str, lane: Lane, tenant: str, fingerprint: str, archive: bool) -> None:
+        if id_ in self.deleted:  # its id is not used again
+            return
         options: dict[str, Any] = {"fingerprint": fingerprint, "archive": archive, "tenant_id": tenant, "lane": lane}
         call = self.queue.enqueue(
             JobFunction.PROCESS_QUERY, {}, job_id=id_, queue=QueueName.QUERIES, deadline_seconds=3600, **options
@@ -232,6 +239,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _cancel(self, id_: str) -> None:
         assert self.runner.run(self.queue.cancel(id_)) == self.model.cancel(id_)
+
+    def _delete(self, id_: str) -> None:
+        self.deleted.add(id_)
+        self.before.pop(id_, None)
+        assert self.runner.run(self.queue.delete(id_)) == self.model.delete(id_)
 
     def _time_passes(self, what: str, ids: set[str]) -> None:
         for id_ in self.model.run_out(what, ids):

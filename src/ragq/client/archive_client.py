@@ -40,7 +40,7 @@ class Archive:
                    SET job = excluded.job, created_at = excluded.created_at, ended_at = excluded.ended_at,
                        archived_at = excluded.archived_at
                    WHERE excluded.ended_at > r.ended_at AND excluded.tenant_id = r.tenant_id
-                          AND r.job IS NOT NULL
+                         AND r.job IS NOT NULL
                    RETURNING r.id""",
                 [
                     list(latest),

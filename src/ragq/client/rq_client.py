@@ -169,8 +169,8 @@ class JobQueue:
         }
         flat = [item for pair in fields.items() for item in pair]
         name, limits = list_name(queue, lane, tenant_id), (self._settings.max_queued, int(max_wait_seconds * 1000))
-        print_ = "" if is_repeat is None else f"{tenant_id}:{fingerprint}"
-        recent = (print_, int(RECENT_SECONDS * 1000), int(bool(is_repeat)))
+        payload = "" if is_repeat is None else f"{tenant_id}:{fingerprint}"
+        recent = (payload, int(RECENT_SECONDS * 1000), int(bool(is_repeat)))
         created, known, retry_ms, found_id = await self._run(
             "enqueue", job_id, name, int(deadline_seconds * 1000), *limits, *recent, *flat
         )

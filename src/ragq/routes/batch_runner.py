@@ -24,8 +24,8 @@ from ragq.errors import NotFoundError, OverloadedError, PermanentError, Transien
 from ragq.models import JobFunction, Lane, QueueName
 from ragq.routes.batch_input import InputReader
 from ragq.routes.context import Context, explain_fault
-from ragq.routes.rendering import RESPONSE_PREFIX, render_response
-from ragq.routes.responses import SEARCH_RESULTS, ResponseCreate, _echo, _question
+from ragq.routes.questions import ResponseCreate, echo_of, read_question
+from ragq.routes.rendering import RESPONSE_PREFIX, SEARCH_RESULTS, render_response
 
 log = structlog.get_logger(__name__)
 
@@ -151,7 +151,7 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
     except ValidationError as error:
         raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
     body = body.model_copy(update={"service_tier": "flex", "background": True})
-    question = await _question(body, context, batch.tenant_id)
+    question = await read_question(body, context, batch.tenant_id)
     await context.queue.enqueue(
         JobFunction.PROCESS_QUERY,
         {"query": asdict(question)},
@@ -160,7 +160,7 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
         lane=Lane.FLEX,
         tenant_id=batch.tenant_id,
         deadline_seconds=max(1.0, batch.expires_at.timestamp() - time.time()),
-        request=_echo(body),
+        request=echo_of(body) | {"history": question.history},
         archive=True,
     )
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from ragq.client.batch_store import Batches, BatchRecord
 from ragq.errors import InvalidRequestError
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
-from ragq.routes.responses import Metadata
+from ragq.routes.questions import Metadata
 
 router = APIRouter(prefix="/v1/batches")
 

@@ -11,8 +11,8 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Query as Question
 from ragq.models import new_id
 from ragq.routes.context import Body, ContextDependency, Tenant, find_job
+from ragq.routes.questions import ask, check_question
 from ragq.routes.rendering import RESPONSE_PREFIX, STATUS_WORDS, timing_of
-from ragq.routes.responses import ask, check_question
 
 router = APIRouter()
 
@@ -36,9 +36,8 @@ async def chat(
         raise InvalidRequestError('Send the question as ?query=… or as a JSON body {"query": "…"}.', param="query")
     check_question(context, text, param="query")
     store_id = await context.store.default_store(tenant)
-    enqueued = await ask(
-        context, tenant, new_id(RESPONSE_PREFIX), Question(text, [store_id]), request={"background": True}
-    )
+    request = {"background": True, "input": text}
+    enqueued = await ask(context, tenant, new_id(RESPONSE_PREFIX), Question(text, [store_id]), request=request)
     return {"status": "queued", "job_id": enqueued.job_id}
 
 

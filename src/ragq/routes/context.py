@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.routing import APIRoute
@@ -16,11 +18,15 @@ from ragq.client.database import Database
 from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Page, Store
-from ragq.errors import AuthenticationError, InvalidRequestError
-from ragq.models import DEFAULT_TENANT
+from ragq.errors import AuthenticationError, InvalidRequestError, UnavailableError
+from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
 
+T = TypeVar("T")
+
+NOW_SECONDS = 30.0  # for a job that a connection waits for, ahead of the questions
+NOW_KEPT_SECONDS = 60
 POLL_SECONDS = 0.3  # when nothing is known of a job
 POLL_LIMITS_SECONDS = (0.1, 5.0)
 IGNORED_PARAMETERS = {"api-version"}  # sent by clients made for Azure
@@ -51,6 +57,48 @@ async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
         GoneError: It has expired.
     """
     return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
+
+
+async def perform_now(context: Context, tenant: str, function: JobFunction, **arguments: Any) -> dict[str, Any]:
+    """Have a worker do something ahead of the questions, and wait for it: the API holds no embedding model.
+
+    Raises:
+        UnavailableError: It was not done in time.
+    """
+    job_id = new_id("now_")
+    await context.queue.enqueue(
+        function,
+        arguments,
+        job_id=job_id,
+        queue=QueueName.QUERIES,
+        lane=Lane.PRIORITY,
+        tenant_id=tenant,
+        deadline_seconds=NOW_SECONDS,
+        keep_seconds=NOW_KEPT_SECONDS,
+    )
+    job = await context.queue.wait(job_id, tenant, timeout_seconds=NOW_SECONDS)
+    if job is None or job.status is not JobStatus.FINISHED or job.result is None:
+        await context.queue.cancel(job_id)
+        reason = job.error["message"] if job and job.error else "no query worker took it: is one running?"
+        raise UnavailableError(f"It was not done in time: {reason}", code="not_done_in_time", retry_after_seconds=2)
+    return job.result
+
+
+async def wait_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T | None:
+    """Wait for something, but only as long as the client is there; None when it has gone."""
+    tasks = asyncio.create_task(waiting), asyncio.create_task(_until_gone(request))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return await tasks[0] if tasks[0].done() else None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def pace_polling(response: Response, job: Job | None) -> None:

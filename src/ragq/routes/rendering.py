@@ -8,6 +8,7 @@ from ragq.client.job import Job
 from ragq.models import JobStatus
 
 RESPONSE_PREFIX = "resp_"
+SEARCH_RESULTS = "file_search_call.results"
 MODEL = "ragq"  # the name that stands for whatever is configured
 STATUS_WORDS = {
     JobStatus.QUEUED: "queued",
@@ -53,9 +54,9 @@ def render_response(job: Job, *, results: bool) -> dict[str, Any]:
         "model": request.get("model") or MODEL,
         "output": render_output(job, results=results) if job.result else [],
         "parallel_tool_calls": request.get("parallel_tool_calls", False),
-        "previous_response_id": None,
+        "previous_response_id": request.get("previous_response_id"),
         "service_tier": request.get("service_tier") or "default",
-        "store": True,
+        "store": request.get("store", True),
         "temperature": request.get("temperature"),
         "text": request.get("text", {"format": {"type": "text"}}),
         "tool_choice": request.get("tool_choice", "auto"),
@@ -68,6 +69,20 @@ def render_response(job: Job, *, results: bool) -> dict[str, Any]:
         "timing": timing_of(job),
         "attempt": job.attempt,
     }
+
+
+def render_input(response_id: str, messages: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Show the (role, text) of what a response was asked with as OpenAI's input items, in their order."""
+    return [
+        {
+            "type": "message",
+            "id": f"msg_{response_id.removeprefix(RESPONSE_PREFIX)}_in{number}",
+            "role": role,
+            "status": "completed",
+            "content": [{"type": "input_text", "text": text}],
+        }
+        for number, (role, text) in enumerate(messages)
+    ]
 
 
 def _render_error(job: Job) -> dict[str, str] | None:

@@ -15,7 +15,7 @@ from ragq.queues.documents import document_job_id, enqueue_documents
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues, Filter
-from ragq.routes.responses import Metadata, RankingOptions, check_question
+from ragq.routes.questions import Metadata, RankingOptions, check_question
 
 router = APIRouter(prefix="/v1/vector_stores")
 

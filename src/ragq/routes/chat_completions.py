@@ -1,0 +1,156 @@
+"""OpenAI's Chat Completions: the same job as a response's, with the connection waiting for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import Field
+
+from ragq.client.job import Job
+from ragq.errors import InvalidRequestError, RagqError, UnavailableError
+from ragq.models import JobStatus, Lane, new_id
+from ragq.models import Query as Question
+from ragq.rag.rewrite import bound_history
+from ragq.routes.context import Body, Context, ContextDependency, Tenant, wait_connected
+from ragq.routes.questions import LANES, Metadata, TextFormat, ask, check_model, check_question
+from ragq.routes.rendering import MODEL
+from ragq.routes.responses import FOREGROUND_SECONDS
+
+router = APIRouter(prefix="/v1/chat/completions")
+
+COMPLETION_PREFIX = "chatcmpl-"
+RULES = ("system", "developer")
+CLIENT_GONE = 499  # nobody reads it but the metrics
+
+
+class TextPart(Body):
+    """A piece of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Body):
+    """A message; what an answer of ours carries is taken back with it, so that it can be sent again as it came."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    annotations: list[dict[str, Any]] | None = None
+    refusal: None = None
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+
+class ChatCompletionCreate(Body):
+    """A conversation whose last question is to be answered from the documents."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
+    vector_store_ids: list[str] | None = Field(
+        None, max_length=16, description="Stores to search, ragq's own field; the default store when left out."
+    )
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    n: Literal[1] | None = None
+    stream: Literal[False] | None = None
+    response_format: TextFormat | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    metadata: Metadata | None = None
+    user: str | None = Field(None, max_length=512)
+
+
+@router.post("", response_model=None)
+async def create_chat_completion(
+    body: ChatCompletionCreate,
+    request: Request,
+    context: ContextDependency,
+    tenant: Tenant,
+    x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
+) -> dict[str, Any] | Response:
+    """Answer the last question of a conversation; a client that leaves cancels it."""
+    question = await _question(body, context, tenant)
+    payload = f"chat\n{json.dumps(body.model_dump(mode='json'), sort_keys=True)}"
+    enqueued = await ask(
+        context,
+        tenant,
+        new_id(COMPLETION_PREFIX),
+        question,
+        request={"store": False, "model": body.model or MODEL, "metadata": body.metadata or {}},
+        lane=LANES.get(body.service_tier or "", Lane.DEFAULT),
+        fingerprint=hashlib.sha256(payload.encode()).hexdigest(),
+        is_repeat=x_stainless_retry_count > 0,
+    )
+    waiting = context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+    job = await wait_connected(request, waiting)
+    if job is None or not job.status.is_final:
+        await context.queue.cancel(enqueued.job_id)
+    return Response(status_code=CLIENT_GONE) if job is None else _render(job)
+
+
+async def _question(body: ChatCompletionCreate, context: Context, tenant: str) -> Question:
+    check_model(body.model, context.settings.llm_model)
+    rules = [message.text for message in body.messages if message.role in RULES]
+    turns = [message for message in body.messages if message.role not in RULES]
+    if not turns or turns[-1].role != "user":
+        raise InvalidRequestError("The last message must be the user's question.", param="messages")
+    *history, last = turns
+    check_question(context, last.text, param="messages")
+    if body.vector_store_ids is None:
+        store_ids = [await context.store.default_store(tenant)]
+    else:
+        store_ids = [await context.store.resolve_store(tenant, store_id) for store_id in body.vector_store_ids]
+    return Question(
+        text=last.text,
+        vector_store_ids=store_ids,
+        instructions="\n".join(rules) or None,
+        max_output_tokens=body.max_completion_tokens or body.max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        history=bound_history([{"role": message.role, "content": message.text} for message in history]),
+    )
+
+
+def _render(job: Job) -> dict[str, Any]:
+    """Show a finished job as OpenAI's chat completion.
+
+    Raises:
+        RagqError: The job has no answer.
+    """
+    if job.error:
+        raise RagqError(job.error["message"], code=job.error["code"])
+    if job.status is not JobStatus.FINISHED or job.result is None:
+        raise UnavailableError("The question was cancelled or not answered in time: ask again.", code="not_answered")
+    answer = job.result["answer"]
+    usage = answer["usage"]
+    message = {
+        "role": "assistant",
+        "content": answer["text"],
+        "refusal": None,
+        "annotations": [{"type": "file_citation", **citation} for citation in answer["citations"]],
+    }
+    return {
+        "id": job.id,
+        "object": "chat.completion",
+        "created": int(job.created_at),
+        "model": job.request["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": "length" if answer["truncated"] else "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": usage["input_tokens"],
+            "completion_tokens": usage["output_tokens"],
+            "total_tokens": usage["input_tokens"] + usage["output_tokens"],
+        },
+    }

@@ -1,0 +1,66 @@
+"""OpenAI's embeddings, of the model that the documents are embedded with."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from ragq.errors import InvalidRequestError
+from ragq.models import JobFunction
+from ragq.routes.context import Body, Context, ContextDependency, Tenant, perform_now
+from ragq.routes.questions import check_model
+
+router = APIRouter(prefix="/v1/embeddings")
+
+
+class EmbeddingCreate(Body):
+    """Texts to embed."""
+
+    input: str | Annotated[list[str], Field(min_length=1, max_length=256)]
+    model: str | None = Field(None, description="`ragq`, or the embedding model's name.")
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = Field(None, max_length=512)
+
+
+@router.post("")
+async def create_embeddings(body: EmbeddingCreate, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+    """Embed texts; every vector has the length 1."""
+    settings = context.settings
+    check_model(body.model, settings.embedding_name)
+    if body.dimensions not in (None, settings.embedding_dimensions):
+        raise InvalidRequestError(
+            f"'{settings.embedding_name}' makes vectors of {settings.embedding_dimensions} numbers only.",
+            param="dimensions",
+        )
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    _check_texts(context, texts)
+    done = await perform_now(context, tenant, JobFunction.PROCESS_EMBEDDING, texts=texts)
+    shown = done["embeddings"] if body.encoding_format == "base64" else map(_read_vector, done["embeddings"])
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": embedding} for index, embedding in enumerate(shown)
+        ],
+        "model": settings.embedding_name,
+        "usage": {"prompt_tokens": done["tokens"], "total_tokens": done["tokens"]},
+    }
+
+
+def _check_texts(context: Context, texts: list[str]) -> None:
+    limit = context.settings.max_question_characters
+    for number, text in enumerate(texts):
+        if not text.strip() or len(text) > limit:
+            raise InvalidRequestError(
+                f"Text {number} of the input has {len(text)} characters; it must have some, and at most {limit}.",
+                param="input",
+            )
+
+
+def _read_vector(encoded: str) -> list[float]:
+    raw = base64.b64decode(encoded)
+    return list(struct.unpack(f"<{len(raw) // 4}f", raw))

@@ -1,0 +1,43 @@
+"""OpenAI's models: what can be named as `model`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from ragq.errors import NotFoundError
+from ragq.routes.context import Context, ContextDependency, Tenant
+from ragq.routes.rendering import MODEL
+
+router = APIRouter(prefix="/v1/models")
+
+CREATED_AT = 1_767_225_600  # 2026-01-01: the endpoints do not tell, and a time that moves would be worse
+
+
+@router.get("")
+async def list_models(context: ContextDependency, _tenant: Tenant) -> dict[str, Any]:
+    """List the models."""
+    return {"object": "list", "data": [_render_model(name) for name in _names(context)]}
+
+
+@router.get("/{model:path}")
+async def get_model(model: str, context: ContextDependency, _tenant: Tenant) -> dict[str, Any]:
+    """Show a model."""
+    if model not in _names(context):
+        raise NotFoundError(
+            f"The model '{model[:80]}' does not exist: GET /v1/models lists them.",
+            code="model_not_found",
+            param="model",
+        )
+    return _render_model(model)
+
+
+def _names(context: Context) -> list[str]:
+    settings = context.settings
+    llm = [settings.llm_model] if settings.llm_base_url and settings.llm_model else []
+    return list(dict.fromkeys([MODEL, *llm, settings.embedding_name]))
+
+
+def _render_model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": CREATED_AT, "owned_by": "ragq"}

@@ -1,0 +1,47 @@
+"""What is kept of a conversation, and how its last question is made to stand alone."""
+
+from __future__ import annotations
+
+from ragq.models import Query
+from ragq.rag.prompt import build_messages
+from ragq.rag.rewrite import HISTORY_CHARACTERS, HISTORY_MESSAGES, bound_history, build_rewriting, join_questions
+
+HISTORY = [
+    {"role": "user", "content": "Who built the lighthouse?"},
+    {"role": "assistant", "content": "Mara Venn built it [1]."},
+]
+FOLLOW_UP = Query("When?", ["vs_1"], history=HISTORY)
+
+
+def test_the_last_messages_are_kept_in_their_order() -> None:
+    long = [{"role": "user", "content": str(number)} for number in range(30)]
+    assert bound_history(long) == long[-HISTORY_MESSAGES:]
+    assert bound_history([]) == []
+
+
+def test_no_more_characters_are_kept_than_the_bound_and_the_newest_first() -> None:
+    half = HISTORY_CHARACTERS // 2
+    told = [{"role": "user", "content": letter * (half + 1)} for letter in "abc"]
+    kept = bound_history(told)
+    assert [message["content"] for message in kept] == ["b" * (half - 1), "c" * (half + 1)]
+
+
+def test_a_conversation_stands_between_the_rules_and_the_question() -> None:
+    messages, _ = build_messages(FOLLOW_UP, [], budget_tokens=100)
+    assert messages[1:3] == HISTORY
+    assert [messages[0]["role"], messages[3]["role"]] == ["system", "user"]
+    assert messages[3]["content"].endswith("Question: When?")
+    assert "earlier answers" in messages[0]["content"]
+    assert "earlier answers" not in build_messages(Query("When?", []), [], budget_tokens=100)[0][0]["content"]
+
+
+def test_a_rewriting_asks_with_the_whole_conversation_and_the_last_question() -> None:
+    rules, asked = build_rewriting(FOLLOW_UP)
+    assert "Rewrite" in rules["content"]
+    assert asked["content"].startswith("user: Who built the lighthouse?\n\nassistant: Mara Venn")
+    assert asked["content"].endswith("Last question: When?")
+
+
+def test_without_an_llm_the_previous_question_is_put_before_the_last() -> None:
+    assert join_questions(FOLLOW_UP) == "Who built the lighthouse?\nWhen?"
+    assert join_questions(Query("When?", [], history=HISTORY[1:])) == "When?"
