@@ -384,3 +384,12 @@ def test_listening_beyond_this_machine_needs_a_key(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "RAGQ_API_KEY" in refused.stderr
     assert not (tmp_path / "data" / "postgresql").exists()
+
+
+def test_a_follow_up_is_searched_for_with_the_question_before_it(client: openai.OpenAI, store_id: str) -> None:
+    tool: Any = {"type": "file_search", "vector_store_ids": [store_id]}
+    first = client.responses.create(model="ragq", input="How tall is the lighthouse of Quorra?", tools=[tool])
+    second = client.responses.create(model="ragq", input="In metres?", tools=[tool], previous_response_id=first.id)
+    search: Any = second.output[0]
+    assert search.queries == ["How tall is the lighthouse of Quorra?\nIn metres?"]
+    assert "61 metres" in second.output_text
