@@ -87,26 +87,28 @@ class EventReader:
                 await asyncio.sleep(BLOCK_MS / 1000)
                 continue
             try:
-                found = await self._read_more()
+                after, found = await self._read_more()
             except UnavailableError as error:
                 log.warning("waiting_for_service", part="events", error=error.message)
                 await asyncio.sleep(1)
                 continue
             for follower in self._followers:
-                new = [(id_, fields) for id_, fields in found.get(follower.key, ()) if _entry_id(id_) > follower.last]
+                if follower.key not in found or follower.last < after[follower.key]:
+                    continue  # it came while the read was under way, and needs what is before as well
+                new = [(id_, fields) for id_, fields in found[follower.key] if _entry_id(id_) > follower.last]
                 if new:
                     follower.last = _entry_id(new[-1][0])
                     follower.entries.put_nowait(_read(new))
 
-    async def _read_more(self) -> dict[bytes, list[Any]]:
-        """Read what is new to any follower of each log."""
+    async def _read_more(self) -> tuple[dict[bytes, EntryId], dict[bytes, list[Any]]]:
+        """Read each log after the last entry that all its followers have; returns that entry's id and the new ones."""
         last: dict[bytes, EntryId] = {}
         for follower in self._followers:
             last[follower.key] = min(follower.last, last.get(follower.key, follower.last))
         logs: Any = {key: _written(id_) for key, id_ in last.items()}
         async with translated():
             found: Any = await self._redis.xread(logs, block=BLOCK_MS)
-        return dict(found)
+        return last, dict(found)
 
 
 def _entry_id(text: bytes) -> EntryId:
