@@ -165,3 +165,44 @@ def test_another_api_process_goes_on_where_a_killed_one_stopped(ragq: Ragq) -> N
         rest = list(sdk.responses.retrieve(first[0].response.id, stream=True, starting_after=first[-1].sequence_number))
     assert numbers(first + rest) == list(range(len(first) + len(rest)))
     assert rest[-1].type == "response.completed"
+
+
+# Chat completions
+
+
+def test_a_streamed_chat_completion_is_the_answer_in_pieces(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": SLOW}]
+    with client.chat.completions.create(
+        model="ragq", messages=messages, stream=True, stream_options={"include_usage": True}
+    ) as stream:
+        chunks = list(stream)
+    said = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    assert "".join(piece or "" for piece in said) == "One two three four five six seven eight nine ten."
+    assert sum(bool(piece) for piece in said) > 3
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_a_chat_completion_that_fails_raises_in_the_sdk(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "[[fake status=400]] " + QUESTION}]
+    with (
+        pytest.raises(openai.APIError),
+        client.chat.completions.create(model="ragq", messages=messages, stream=True) as stream,
+    ):
+        list(stream)
+
+
+def test_a_chat_completion_that_is_dropped_cancels_its_job(ragq: Ragq, client: openai.OpenAI, llm: FakeLlm) -> None:
+    before = llm.calls()
+    messages: Any = [{"role": "user", "content": SLOW.replace("rate=3", "rate=0.2")}]
+    stream = client.chat.completions.create(model="ragq", messages=messages, stream=True)
+    next(iter(stream))
+    wait_until(lambda: llm.calls() > before, what="the LLM is called")
+    stream.close()
+
+    def nothing_runs() -> bool:
+        queues = httpx2.get(f"{ragq.url}/status").json()["queues"]
+        return all(queue["in_flight"] == 0 for queue in queues)
+
+    wait_until(nothing_runs, seconds=5, what="the job is cancelled")

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from ragq.client.batch_store import AskedLine, Batches, BatchRecord, EndedLine, FinalStatus
 from ragq.client.job import Job
-from ragq.errors import NotFoundError, OverloadedError, PermanentError, TransientError
+from ragq.errors import InvalidRequestError, NotFoundError, OverloadedError, PermanentError, TransientError
 from ragq.models import JobFunction, Lane, QueueName
 from ragq.routes.batch_input import InputReader
 from ragq.routes.context import Context, explain_fault
@@ -150,6 +150,8 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
         body = ResponseCreate.model_validate(json.loads(line.request)["body"])
     except ValidationError as error:
         raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
+    if body.stream:
+        raise InvalidRequestError("A batch answers with a file, not with a stream: leave it out.", param="stream")
     body = body.model_copy(update={"service_tier": "flex", "background": True})
     question = await read_question(body, context, batch.tenant_id)
     await context.queue.enqueue(

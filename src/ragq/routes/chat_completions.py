@@ -14,6 +14,7 @@ from ragq.errors import InvalidRequestError, RagqError, UnavailableError
 from ragq.models import JobStatus, Lane, new_id
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
+from ragq.routes.chat_chunks import ChatChunks, annotations_of, finish_reason_of, usage_of
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, wait_connected
 from ragq.routes.questions import LANES, Metadata, TextFormat, ask, check_model, check_question
 from ragq.routes.rendering import MODEL
@@ -23,6 +24,7 @@ router = APIRouter(prefix="/v1/chat/completions")
 
 COMPLETION_PREFIX = "chatcmpl-"
 RULES = ("system", "developer")
+NOT_ANSWERED = "The question was cancelled or not answered in time: ask again."
 CLIENT_GONE = 499  # nobody reads it but the metrics
 
 
@@ -46,6 +48,13 @@ class ChatMessage(Body):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
 
+class StreamOptions(Body):
+    """What a stream shows beside the text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
 class ChatCompletionCreate(Body):
     """A conversation whose last question is to be answered from the documents."""
 
@@ -59,7 +68,8 @@ class ChatCompletionCreate(Body):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     n: Literal[1] | None = None
-    stream: Literal[False] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     response_format: TextFormat | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     metadata: Metadata | None = None
@@ -74,7 +84,7 @@ async def create_chat_completion(
     tenant: Tenant,
     x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
 ) -> dict[str, Any] | Response:
-    """Answer the last question of a conversation; a client that leaves cancels it."""
+    """Answer the last question of a conversation, in pieces with `stream`; a client that leaves cancels it."""
     question = await _question(body, context, tenant)
     payload = f"chat\n{json.dumps(body.model_dump(mode='json'), sort_keys=True)}"
     enqueued = await ask(
@@ -85,8 +95,11 @@ async def create_chat_completion(
         request={"store": False, "model": body.model or MODEL, "metadata": body.metadata or {}},
         lane=LANES.get(body.service_tier or "", Lane.DEFAULT),
         fingerprint=hashlib.sha256(payload.encode()).hexdigest(),
+        stream="text" if body.stream else "nothing",
         is_repeat=x_stainless_retry_count > 0,
     )
+    if body.stream:
+        return await _open_stream(context, tenant, enqueued.job_id, body)
     waiting = context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
     job = await wait_connected(request, waiting)
     if job is None or not job.status.is_final:
@@ -105,7 +118,7 @@ async def _question(body: ChatCompletionCreate, context: Context, tenant: str) -
     if body.vector_store_ids is None:
         store_ids = [await context.store.default_store(tenant)]
     else:
-        store_ids = [await context.store.resolve_store(tenant, store_id) for store_id in body.vector_store_ids]
+        store_ids = [await context.store.resolve_store(tenant, id_, to_use=True) for id_ in body.vector_store_ids]
     return Question(
         text=last.text,
         vector_store_ids=store_ids,
@@ -117,6 +130,14 @@ async def _question(body: ChatCompletionCreate, context: Context, tenant: str) -
     )
 
 
+async def _open_stream(context: Context, tenant: str, job_id: str, body: ChatCompletionCreate) -> Response:
+    job = await context.queue.fetch(job_id, tenant)
+    if job is None:
+        raise UnavailableError(NOT_ANSWERED, code="not_answered")
+    usage = bool(body.stream_options and body.stream_options.include_usage)
+    return context.streams.open(job, ChatChunks(job, usage=usage), kind=f"chat usage={usage}", cancel=True)
+
+
 def _render(job: Job) -> dict[str, Any]:
     """Show a finished job as OpenAI's chat completion.
 
@@ -126,14 +147,13 @@ def _render(job: Job) -> dict[str, Any]:
     if job.error:
         raise RagqError(job.error["message"], code=job.error["code"])
     if job.status is not JobStatus.FINISHED or job.result is None:
-        raise UnavailableError("The question was cancelled or not answered in time: ask again.", code="not_answered")
+        raise UnavailableError(NOT_ANSWERED, code="not_answered")
     answer = job.result["answer"]
-    usage = answer["usage"]
     message = {
         "role": "assistant",
         "content": answer["text"],
         "refusal": None,
-        "annotations": [{"type": "file_citation", **citation} for citation in answer["citations"]],
+        "annotations": annotations_of(answer),
     }
     return {
         "id": job.id,
@@ -145,12 +165,8 @@ def _render(job: Job) -> dict[str, Any]:
                 "index": 0,
                 "message": message,
                 "logprobs": None,
-                "finish_reason": "length" if answer["truncated"] else "stop",
+                "finish_reason": finish_reason_of(answer),
             }
         ],
-        "usage": {
-            "prompt_tokens": usage["input_tokens"],
-            "completion_tokens": usage["output_tokens"],
-            "total_tokens": usage["input_tokens"] + usage["output_tokens"],
-        },
+        "usage": usage_of(answer),
     }

@@ -22,6 +22,7 @@ from ragq.errors import AuthenticationError, InvalidRequestError, UnavailableErr
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
+from ragq.tasks import end_tasks
 
 T = TypeVar("T")
 
@@ -91,9 +92,7 @@ async def wait_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return await tasks[0] if tasks[0].done() else None
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
 
 
 async def _until_gone(request: Request) -> None:

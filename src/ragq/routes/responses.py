@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from ragq.client.job import Job
 from ragq.errors import ConflictError, InvalidRequestError
 from ragq.models import Lane, new_id
-from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.context import Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.questions import (
     LANES,
     ResponseCreate,
@@ -23,6 +24,7 @@ from ragq.routes.questions import (
     stream_of,
 )
 from ragq.routes.rendering import RESPONSE_PREFIX, SEARCH_RESULTS, render_input, render_response
+from ragq.routes.stream_events import ResponseEvents
 
 router = APIRouter(prefix="/v1/responses")
 
@@ -64,7 +66,7 @@ async def create_response(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
     if body.stream:
-        return context.streams.open(job, results=bool(body.include), cancel=not body.background)
+        return _open_stream(context, job, cancel=not body.background)
     if not body.background and not job.status.is_final:
         await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
         job = await find_response(context, tenant, response_id)
@@ -89,13 +91,19 @@ async def get_response(
     """Show a response as it stands, or its events after a number."""
     job = await find_response(context, tenant, response_id)
     if stream:
-        results = SEARCH_RESULTS in (job.request.get("include") or [])
-        return context.streams.open(job, results=results, after=max(starting_after, last_event_id))
+        return _open_stream(context, job, after=max(starting_after, last_event_id))
     if not job.status.is_final:
         pace_polling(response, job)
-    return render_response(
-        job, results=bool(include or include_list) or SEARCH_RESULTS in (job.request.get("include") or [])
-    )
+    return render_response(job, results=bool(include or include_list) or _shows_results(job))
+
+
+def _shows_results(job: Job) -> bool:
+    return SEARCH_RESULTS in (job.request.get("include") or [])
+
+
+def _open_stream(context: Context, job: Job, *, after: int = -1, cancel: bool = False) -> StreamingResponse:
+    made = ResponseEvents(job, results=_shows_results(job))
+    return context.streams.open(job, made, kind="response", after=after, cancel=cancel)
 
 
 @router.post("/{response_id}/cancel")

@@ -7,6 +7,7 @@ what a reader has put together of the last items is the answer, and the last eve
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +72,11 @@ class ResponseEvents:
         made += self._finish_message(job)
         response = render_response(job, results=self._results)
         return [*made, self._event(f"response.{response['status']}", response=response)]
+
+    def write(self, event: Event) -> bytes:
+        """An event as it is sent."""
+        data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+        return f"event: {event['type']}\nid: {event['sequence_number']}\ndata: {data}\n\n".encode()
 
     def _start(self, attempt: int, queries: list[str]) -> list[Event]:
         made = self._close()

@@ -1,19 +1,19 @@
-"""Server-sent events of responses: each job is read once in a process, however many clients follow it."""
+"""Server-sent events: each job is read once in a process, however many clients follow it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 import structlog
 from fastapi.responses import StreamingResponse
 
+from ragq.client.event_client import LogEntry
 from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError
-from ragq.routes.stream_events import Event, ResponseEvents
 
 log = structlog.get_logger(__name__)
 
@@ -23,16 +23,31 @@ WAIT_SECONDS = 3600.0
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
+class EventMaker(Protocol):
+    """Makes of a job's log the events that a client sees; each call adds to what was before."""
+
+    def begin(self) -> list[Any]:
+        """What comes first."""
+
+    def add(self, entry: LogEntry) -> list[Any]:
+        """The events of an entry of the log."""
+
+    def end(self, job: Job) -> list[Any]:
+        """The events after which nothing comes."""
+
+    def write(self, event: Any) -> bytes:
+        """An event as it is sent."""
+
+
 class _Feed:
     """The events of one job as bytes, by their numbers, growing while somebody reads them."""
 
-    def __init__(self, queue: JobQueue, job: Job, *, results: bool) -> None:
+    def __init__(self, queue: JobQueue, job: Job, made: EventMaker) -> None:
         self.events: list[bytes] = []
         self.readers = 0
         self.is_complete = False
         self._grown = asyncio.Event()
-        self._queue, self._job = queue, job
-        self._made = ResponseEvents(job, results=results)
+        self._queue, self._job, self._made = queue, job, made
         self.task = asyncio.create_task(self._fill(), name=f"feed {job.id}")
 
     async def _fill(self) -> None:
@@ -59,8 +74,8 @@ class _Feed:
             self.is_complete = True
             self._add([])
 
-    def _add(self, events: list[Event]) -> None:
-        self.events += [_write(event) for event in events]
+    def _add(self, events: list[Any]) -> None:
+        self.events += map(self._made.write, events)
         self._grown.set()
         self._grown = asyncio.Event()
 
@@ -77,24 +92,27 @@ class Streams:
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
-        self._feeds: dict[tuple[str, bool], _Feed] = {}
+        self._feeds: dict[tuple[str, str], _Feed] = {}
         self._cancelling: set[asyncio.Task[None]] = set()
 
-    def open(self, job: Job, *, results: bool, after: int = -1, cancel: bool = False) -> StreamingResponse:
+    def open(
+        self, job: Job, made: EventMaker, *, kind: str, after: int = -1, cancel: bool = False
+    ) -> StreamingResponse:
         """Answer a request with a job's events.
 
         Args:
-            results: Show what the search found.
+            made: Makes the events, unless somebody follows the job's events of this kind already.
+            kind: Equal for equal events.
             after: Number of the last event that the client has.
             cancel: Cancel the job when the client goes before the end.
         """
-        events = self._read(job, results=results, after=after, cancel=cancel)
+        events = self._read(job, made, kind=kind, after=after, cancel=cancel)
         return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
 
-    async def _read(self, job: Job, *, results: bool, after: int, cancel: bool) -> AsyncIterator[bytes]:
-        feed = self._feeds.get((job.id, results))
+    async def _read(self, job: Job, made: EventMaker, *, kind: str, after: int, cancel: bool) -> AsyncIterator[bytes]:
+        feed = self._feeds.get((job.id, kind))
         if feed is None:
-            feed = self._feeds[job.id, results] = _Feed(self._queue, job, results=results)
+            feed = self._feeds[job.id, kind] = _Feed(self._queue, job, made)
         feed.readers += 1
         number = after + 1
         try:
@@ -107,9 +125,9 @@ class Streams:
                 elif not await feed.wait():
                     yield PING
         finally:
-            self._leave(job, feed, results=results, cancel=cancel)
+            self._leave(job, feed, kind=kind, cancel=cancel)
 
-    def _leave(self, job: Job, feed: _Feed, *, results: bool, cancel: bool) -> None:
+    def _leave(self, job: Job, feed: _Feed, *, kind: str, cancel: bool) -> None:
         feed.readers -= 1
         if cancel and not feed.is_complete:
             task = asyncio.create_task(self._cancel(job))
@@ -117,13 +135,8 @@ class Streams:
             task.add_done_callback(self._cancelling.discard)
         if not feed.readers:
             feed.task.cancel()
-            del self._feeds[job.id, results]
+            del self._feeds[job.id, kind]
 
     async def _cancel(self, job: Job) -> None:
         with contextlib.suppress(RagqError):  # then its deadline ends it
             await self._queue.cancel(job.id)
-
-
-def _write(event: Event) -> bytes:
-    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {event['type']}\nid: {event['sequence_number']}\ndata: {data}\n\n".encode()

@@ -11,7 +11,7 @@ for _, set in ipairs({'delayed', 'deadlines', 'unarchived', 'scheduled:' .. name
     'canceled:' .. name}) do
     redis.call('ZREM', P .. ':' .. set, id)
 end
-redis.call('DEL', job_key(id), P .. ':results:' .. id)
+redis.call('DEL', job_key(id), P .. ':results:' .. id, P .. ':events:' .. id)
 if status == 'started' then
     redis.call('PUBLISH', P .. ':pubsub:' .. (job[5] or ''), cjson.encode({command = 'stop-job', job_id = id}))
 end

@@ -1,0 +1,101 @@
+"""A job's event log as OpenAI's stream of a chat completion.
+
+What was said there cannot be taken back. So when a job runs again after its worker died, the stream goes on only where
+the new text goes on from what was said, and ends with an error otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ragq.client.event_client import LogEntry
+from ragq.client.job import Job
+
+Chunk = dict[str, Any]
+DONE: Chunk = {}
+
+
+class ChatChunks:
+    """Makes the chunks of one completion, in order; each call adds to what was before.
+
+    Args:
+        usage: Tell the usage before the end.
+    """
+
+    def __init__(self, job: Job, *, usage: bool) -> None:
+        self._head = {
+            "id": job.id,
+            "object": "chat.completion.chunk",
+            "created": int(job.created_at),
+            "model": job.request["model"],
+        }
+        self._with_usage = usage
+        self._said = ""
+        self._attempt = 0
+        self._text = ""  # of the newest attempt
+
+    def begin(self) -> list[Chunk]:
+        """Who speaks."""
+        return [self._chunk({"role": "assistant", "content": ""})]
+
+    def add(self, entry: LogEntry) -> list[Chunk]:
+        """The text of an entry of the log, as far as it is new."""
+        if entry.attempt != self._attempt:
+            self._attempt, self._text = entry.attempt, ""
+        self._text += "".join(value for name, value in entry.events if name == "text")
+        return self._say(self._text)
+
+    def end(self, job: Job) -> list[Chunk]:
+        """The rest of the answer with its citations, or the error."""
+        if job.result is None:
+            error = job.error or {"code": "not_answered", "message": "The question was cancelled: ask again."}
+            return [_error(error["code"], error["message"])]
+        answer = job.result["answer"]
+        if not answer["text"].startswith(self._said):
+            return [_error("answer_restarted", "A worker died, and the answer became another: ask again.")]
+        made = self._say(answer["text"])
+        last = {"annotations": annotations} if (annotations := annotations_of(answer)) else {}
+        made.append(self._chunk(last, finish_reason=finish_reason_of(answer)))
+        if self._with_usage:
+            made.append({**self._head, "choices": [], "usage": usage_of(answer)})
+        return [*made, DONE]
+
+    def write(self, chunk: Chunk) -> bytes:
+        """A chunk as it is sent."""
+        data = "[DONE]" if chunk is DONE else json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
+        return f"data: {data}\n\n".encode()
+
+    def _say(self, text: str) -> list[Chunk]:
+        if len(text) <= len(self._said) or not text.startswith(self._said):
+            return []
+        more, self._said = text[len(self._said) :], text
+        return [self._chunk({"content": more})]
+
+    def _chunk(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> Chunk:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return {**self._head, "choices": [choice], **({"usage": None} if self._with_usage else {})}
+
+
+def annotations_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Show an answer's citations, in the form that they have in a response."""
+    return [{"type": "file_citation", **citation} for citation in answer["citations"]]
+
+
+def finish_reason_of(answer: dict[str, Any]) -> str:
+    """Why an answer ended, in OpenAI's word."""
+    return "length" if answer["truncated"] else "stop"
+
+
+def usage_of(answer: dict[str, Any]) -> dict[str, int]:
+    """The tokens of an answer, in the words of chat completions."""
+    usage = answer["usage"]
+    return {
+        "prompt_tokens": usage["input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+        "total_tokens": usage["input_tokens"] + usage["output_tokens"],
+    }
+
+
+def _error(code: str, message: str) -> Chunk:
+    return {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
