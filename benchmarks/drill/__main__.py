@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.drill import chart, crashpoints, flood, kills, replies, stock, valkey, workers
+from benchmarks.drill import batches, chart, crashpoints, flood, kills, replies, stock, valkey, workers
 from benchmarks.drill.audit import Report
 from benchmarks.drill.load import HttpClient
 from benchmarks.drill.stage import LIFTED, Stage
@@ -50,6 +50,7 @@ SCENARIOS = {
     "memory": Scenario(valkey.memory),
     "eviction": Scenario(valkey.eviction),
     "clock": Scenario(workers.clock),
+    "batches": Scenario(batches.batches, settings={"RAGQ_QUARANTINE_DEATHS": LIFTED, "RAGQ_QUERY_CONCURRENCY": 5}),
     "flood": Scenario(flood.flood, flood.LATENCY_SECONDS, flood.SETTINGS),
     "poison": Scenario(workers.poison),
     "crashpoints": Scenario(crashpoints.crashpoints, latency=0.1),
