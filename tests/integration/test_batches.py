@@ -19,8 +19,9 @@ from ragq.client.archive_client import Archive
 from ragq.client.batch_store import Batches, BatchRecord
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
+from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Page, Store
+from ragq.client.store_client import Store
 from ragq.client.webhook_store import Webhooks
 from ragq.errors import NotFoundError
 from ragq.routes.batch_runner import job_id_of, take_step

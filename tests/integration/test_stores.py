@@ -11,8 +11,9 @@ import pytest
 
 from ragq.client import chunk_client
 from ragq.client.file_batch_client import FileBatches
+from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Attachment, Page, StoreFileRecord
+from ragq.client.store_client import Attachment, StoreFileRecord
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Attributes, Chunk, JobStatus, ParsedDocument
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents

@@ -18,7 +18,7 @@ import pytest
 
 from ragq.client.archive_client import Archive
 from ragq.client.database import Database
-from ragq.client.store_client import Page
+from ragq.client.paging import Page
 from ragq.client.webhook_store import Attempt, DeliveryRecord, EndpointRecord, Webhooks
 from ragq.errors import NotFoundError
 from ragq.models import JobStatus

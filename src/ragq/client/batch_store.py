@@ -13,8 +13,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from ragq.client.database import Database
-from ragq.client.paging import read_page
-from ragq.client.store_client import Page
+from ragq.client.paging import Listed, Page, read_page
 from ragq.client.webhook_store import Event, add_deliveries
 from ragq.errors import NotFoundError
 from ragq.models import new_id
@@ -68,12 +67,8 @@ class EndedLine:
     outcome: str
 
 
-_BATCHES = {
-    "table": "batches",
-    "columns": ", ".join(BatchRecord.__slots__),
-    "scope": "tenant_id = %(tenant)s",
-    "key": "id",
-}
+_SELECT = f"SELECT {', '.join(BatchRecord.__slots__)} FROM batches"  # noqa: S608  (a constant)
+_BATCHES = Listed("batches", _SELECT + " WHERE tenant_id = %(tenant)s", "tenant_id = %(tenant)s")
 
 
 class Batches:
@@ -114,16 +109,15 @@ class Batches:
         Raises:
             NotFoundError: This tenant has none of that id.
         """
-        only = _BATCHES | {"scope": "tenant_id = %(tenant)s AND id = %(id)s"}
-        id_ = batch_id.replace("\0", "")
-        found = await read_page(self._database, BatchRecord, Page(1), tenant=tenant_id, id=id_, **only)
+        query = _BATCHES.query + " AND id = %(id)s"
+        found = await self._database.records(BatchRecord, query, tenant=tenant_id, id=batch_id.replace("\0", ""))
         if not found:
             raise NotFoundError(f"No batch found with id '{batch_id[:80]}'.", param="batch_id")
         return found[0]
 
     async def list_batches(self, tenant_id: str, page: Page) -> list[BatchRecord]:
         """List batches by age; one more than `page.limit` when there are more."""
-        return await read_page(self._database, BatchRecord, page, tenant=tenant_id, **_BATCHES)
+        return await read_page(self._database, BatchRecord, _BATCHES, page, tenant=tenant_id)
 
     async def cancel(self, tenant_id: str, batch_id: str) -> BatchRecord:
         """Ask for the end of a batch; one that is being written or has ended stays as it is."""
@@ -139,8 +133,7 @@ class Batches:
         """List the oldest batches of all tenants that have something left to do."""
         return await self._database.records(
             BatchRecord,
-            f"SELECT {_BATCHES['columns']} FROM batches"  # noqa: S608  (a constant)
-            " WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
+            _SELECT + " WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
             " ORDER BY created_at, id LIMIT %(limit)s",
             limit=limit,
         )

@@ -1,36 +1,83 @@
-"""Pages of a table, by age and id."""
+"""Listings of tables by age, page by page."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ragq.client.database import Database, Record
-from ragq.client.store_client import Page
+from ragq.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where a listing starts and how far it goes; with `before` alone it is the page that ends there."""
+
+    limit: int = 20
+    descending: bool = True
+    after: str | None = None
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """How a table is listed, in SQL of our own.
+
+    Attributes:
+        query: `SELECT … WHERE …`; more conditions can be added to it.
+        scope: Condition of the rows that a cursor may name.
+        key: Column of the ids.
+        alias: The table's name in the query.
+        group: What comes after the conditions.
+    """
+
+    table: str
+    query: str
+    scope: str
+    key: str = "id"
+    alias: str = ""
+    group: str = ""
 
 
 async def read_page(
-    database: Database,
-    record: type[Record],
-    page: Page,
-    *,
-    table: str,
-    columns: str,
-    scope: str,
-    key: str,
-    **values: Any,
+    database: Database, record: type[Record], listed: Listed, page: Page, *, condition: str = "", **values: Any
 ) -> list[Record]:
-    """Read one row more than the page holds, so that the caller knows whether there are more.
+    """Read a page; its last row is one more than the page holds, so that the caller knows whether there are more.
 
     Args:
-        table, columns, scope, key: SQL; the scope is the condition of every row, and `key` the id's column.
-        values: What the scope names.
+        condition: More SQL conditions, beginning with AND.
+        values: What the SQL names.
+
+    Raises:
+        InvalidRequestError: What the page starts or ends at is not there.
     """
-    comparison, order = ("<", "DESC") if page.descending else (">", "ASC")
-    query = f"SELECT {columns} FROM {table} WHERE {scope}"  # noqa: S608  (SQL of our own)
-    if page.after is not None:
-        cursor = f"SELECT created_at, {key} FROM {table} WHERE {scope} AND {key} = %(after)s"  # noqa: S608
-        query += f" AND (created_at, {key}) {comparison} ({cursor})"
-    query += f" ORDER BY created_at {order}, {key} {order} LIMIT %(limit)s"
-    return await database.records(
-        record, query, after=(page.after or "").replace("\0", ""), limit=page.limit + 1, **values
-    )
+    backwards = page.before is not None and page.after is None
+    order = "DESC" if page.descending != backwards else "ASC"
+    alias = listed.alias or listed.table
+    query = listed.query + condition
+    for name in _cursors(page):
+        comparison = "<" if page.descending == (name == "after") else ">"
+        query += f" AND ({alias}.created_at, {alias}.{listed.key}) {comparison} {_place(listed, name)}"
+    query += f"{listed.group} ORDER BY {alias}.created_at {order}, {alias}.{listed.key} {order} LIMIT %(limit)s"
+    values |= {name: getattr(page, name).replace("\0", "") for name in _cursors(page)}
+    records = await database.records(record, query, limit=page.limit + 1, **values)
+    if not records:
+        await _check_cursors(database, listed, page, values)
+    return [*reversed(records[: page.limit]), *records[page.limit :]] if backwards else records
+
+
+async def _check_cursors(database: Database, listed: Listed, page: Page, values: dict[str, Any]) -> None:
+    for name in _cursors(page):
+        row = await database.row(f"SELECT NOT EXISTS {_place(listed, name)} AS gone", **values)
+        if row and row["gone"]:
+            raise InvalidRequestError(f"Nothing of the id in '{name}' is there: list from the start.", param=name)
+
+
+def _cursors(page: Page) -> list[str]:
+    return [name for name in ("after", "before") if getattr(page, name) is not None]
+
+
+def _place(listed: Listed, name: str) -> str:
+    """Where the object of a cursor stands in its list."""
+    key = listed.key
+    return f"(SELECT created_at, {key} FROM {listed.table} WHERE {key} = %({name})s AND {listed.scope})"  # noqa: S608  (SQL of our own)

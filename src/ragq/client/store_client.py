@@ -16,6 +16,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from ragq.client.database import Database, Record
+from ragq.client.paging import Listed, Page, read_page
 from ragq.errors import InvalidRequestError, NotFoundError, TransientError
 from ragq.models import DEFAULT_STORE_NAME, Attributes, new_id
 
@@ -88,16 +89,6 @@ class Attachment:
     replace_same_name: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Where a listing starts and how far it goes; with `before` alone it is the page that ends there."""
-
-    limit: int = 20
-    descending: bool = True
-    after: str | None = None
-    before: str | None = None
-
-
 _STORE = """
     SELECT s.id, s.name, s.description, s.metadata, s.created_at, s.last_active_at,
            s.expires_after_days, s.expires_at, coalesce(s.expires_at <= now(), false) AS expired,
@@ -140,7 +131,16 @@ _ATTACH = f"""
           IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
 """  # noqa: S608  (a constant)
 _OF_BATCH = "SELECT b.file_id FROM vector_store_file_batch_files b WHERE b.batch_id = %(batch)s"
-_TABLES = {"files": ("files", "id"), "vector_stores": ("s", "id"), "vector_store_files": ("v", "file_id")}
+_TENANT = "tenant_id = %(tenant)s"
+_FILES = Listed("files", _FILE, _TENANT)
+_STORES = Listed("vector_stores", _STORE, _TENANT, alias="s", group=" GROUP BY s.id")
+_STORE_FILES = Listed(
+    "vector_store_files",
+    _STORE_FILE + " AND v.vector_store_id = %(store)s",
+    _TENANT + " AND vector_store_id = %(store)s",
+    key="file_id",
+    alias="v",
+)
 
 
 class Store:
@@ -149,34 +149,6 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._byte_locks = asyncio.Semaphore(BYTE_LOCKS)
-
-    async def _page(self, record: type[Record], query: str, page: Page, table: str, **parameters: Any) -> list[Record]:
-        """Read a page; its last row is one more than the page holds, so that the caller knows whether there are more.
-
-        Raises:
-            InvalidRequestError: What the page starts or ends at is not there.
-        """
-        backwards = page.before is not None and page.after is None
-        alias, key = _TABLES[table]
-        group = " GROUP BY s.id" if table == "vector_stores" else ""
-        order = "DESC" if page.descending != backwards else "ASC"
-        cursors = [_cursor(table, name, page) for name in ("after", "before") if getattr(page, name) is not None]
-        places = "".join(f" AND ({alias}.created_at, {alias}.{key}) {cursor}" for cursor in cursors)
-        order_by = f" ORDER BY {alias}.created_at {order}, {alias}.{key} {order} LIMIT %(limit)s"
-        parameters |= {"after": page.after, "before": page.before, "limit": page.limit + 1}
-        records = await self._database.records(record, query + places + group + order_by, **parameters)
-        if not records:
-            await self._check_cursors(page, table, parameters)
-        return [*reversed(records[: page.limit]), *records[page.limit :]] if backwards else records
-
-    async def _check_cursors(self, page: Page, table: str, parameters: dict[str, Any]) -> None:
-        for name in ("after", "before"):
-            if getattr(page, name) is not None:
-                row = await self._database.row(f"SELECT NOT EXISTS {_place(table, name)} AS gone", **parameters)
-                if row and row["gone"]:
-                    raise InvalidRequestError(
-                        f"Nothing of the id in '{name}' is there: list from the start.", param=name
-                    )
 
     # Files
 
@@ -239,8 +211,10 @@ class Store:
 
     async def list_files(self, tenant_id: str, page: Page, purpose: str | None) -> list[FileRecord]:
         """List files by age; one more than `page.limit` when there are more."""
-        query = _FILE + (" AND purpose = %(purpose)s" if purpose else "")
-        return await self._page(FileRecord, query, page, "files", tenant=tenant_id, purpose=purpose)
+        condition = " AND purpose = %(purpose)s" if purpose else ""
+        return await read_page(
+            self._database, FileRecord, _FILES, page, condition=condition, tenant=tenant_id, purpose=purpose
+        )
 
     async def list_expired_files(self, *, limit: int) -> list[tuple[str, str, str]]:
         """List (tenant, file, bytes' name) of files of all tenants that have expired, the longest first."""
@@ -390,7 +364,7 @@ class Store:
 
     async def list_stores(self, tenant_id: str, page: Page) -> list[StoreRecord]:
         """List stores by age; one more than `page.limit` when there are more."""
-        return await self._page(StoreRecord, _STORE, page, "vector_stores", tenant=tenant_id)
+        return await read_page(self._database, StoreRecord, _STORES, page, tenant=tenant_id)
 
     async def update_store(
         self, tenant_id: str, store_id: str, *, name: str | None = None, metadata: dict[str, str] | None = None
@@ -488,14 +462,15 @@ class Store:
         self, tenant_id: str, store_id: str, page: Page, status: str | None, batch_id: str | None = None
     ) -> list[StoreFileRecord]:
         """List a store's files, or those of one of its batches, by age; one more than `page.limit` if there are more."""
-        query = _STORE_FILE + " AND v.vector_store_id = %(store)s" + (" AND v.status = %(status)s" if status else "")
+        condition = " AND v.status = %(status)s" if status else ""
         if batch_id:
-            query += f" AND v.file_id IN ({_OF_BATCH})"
-        return await self._page(
+            condition += f" AND v.file_id IN ({_OF_BATCH})"
+        return await read_page(
+            self._database,
             StoreFileRecord,
-            query,
+            _STORE_FILES,
             page,
-            "vector_store_files",
+            condition=condition,
             tenant=tenant_id,
             store=store_id,
             status=status,
@@ -592,18 +567,6 @@ async def attach(
         "replace": [one.replace_same_name for one in wanted],
     }
     await connection.execute(_ATTACH, {"tenant": tenant_id, "store": store_id, **columns})
-
-
-def _place(table: str, name: str) -> str:
-    """Where the object of a cursor stands in its list."""
-    key = _TABLES[table][1]
-    scope = " AND vector_store_id = %(store)s" if table == "vector_store_files" else ""
-    return f"(SELECT created_at, {key} FROM {table} WHERE {key} = %({name})s AND tenant_id = %(tenant)s{scope})"  # noqa: S608  (names from the table above)
-
-
-def _cursor(table: str, name: str, page: Page) -> str:
-    comparison = "<" if page.descending == (name == "after") else ">"
-    return f"{comparison} {_place(table, name)}"
 
 
 def _one(records: list[Record], noun: str, id_: str) -> Record:

@@ -14,8 +14,7 @@ from psycopg import AsyncConnection
 
 from ragq.client.database import Database
 from ragq.client.job import Job
-from ragq.client.paging import read_page
-from ragq.client.store_client import Page
+from ragq.client.paging import Listed, Page, read_page
 from ragq.errors import NotFoundError
 from ragq.models import JobStatus, new_id
 
@@ -95,19 +94,19 @@ class Attempt:
     error: str | None
 
 
-_ENDPOINTS = {
-    "table": "webhook_endpoints",
-    "columns": "id, url, events, description, secret, status, created_at",
-    "scope": "tenant_id = %(tenant)s",
-    "key": "id",
-}
-_DELIVERIES = {
-    "table": "webhook_deliveries",
-    "columns": """event_id AS id, type, object_id, status, attempts, last_status_code, last_error, next_attempt_at,
-        created_at""",
-    "scope": "endpoint_id = %(endpoint)s",
-    "key": "event_id",
-}
+_ENDPOINTS = Listed(
+    "webhook_endpoints",
+    """SELECT id, url, events, description, secret, status, created_at
+       FROM webhook_endpoints WHERE tenant_id = %(tenant)s""",
+    "tenant_id = %(tenant)s",
+)
+_DELIVERIES = Listed(
+    "webhook_deliveries",
+    """SELECT event_id AS id, type, object_id, status, attempts, last_status_code, last_error, next_attempt_at, created_at
+       FROM webhook_deliveries WHERE endpoint_id = %(endpoint)s""",
+    "endpoint_id = %(endpoint)s",
+    key="event_id",
+)
 _CLAIM = """
     WITH due AS (
         SELECT d.endpoint_id, d.event_id, e.url, e.secret
@@ -191,17 +190,16 @@ class Webhooks:
         Raises:
             NotFoundError: This tenant has none of that id.
         """
-        only = _ENDPOINTS | {"scope": "tenant_id = %(tenant)s AND id = %(id)s"}
-        found = await read_page(
-            self._database, EndpointRecord, Page(1), tenant=tenant_id, id=endpoint_id.replace("\0", ""), **only
-        )
+        query = _ENDPOINTS.query + " AND id = %(id)s"
+        id_ = endpoint_id.replace("\0", "")
+        found = await self._database.records(EndpointRecord, query, tenant=tenant_id, id=id_)
         if not found:
             raise _not_found(endpoint_id)
         return found[0]
 
     async def list_endpoints(self, tenant_id: str, page: Page) -> list[EndpointRecord]:
         """List endpoints by age; one more than `page.limit` when there are more."""
-        return await read_page(self._database, EndpointRecord, page, tenant=tenant_id, **_ENDPOINTS)
+        return await read_page(self._database, EndpointRecord, _ENDPOINTS, page, tenant=tenant_id)
 
     async def delete_endpoint(self, tenant_id: str, endpoint_id: str) -> None:
         """Delete an endpoint with its deliveries; one that is being sent at this moment may still arrive."""
@@ -215,7 +213,7 @@ class Webhooks:
     async def list_deliveries(self, tenant_id: str, endpoint_id: str, page: Page) -> list[DeliveryRecord]:
         """List an endpoint's deliveries by age; one more than `page.limit` when there are more."""
         await self.get_endpoint(tenant_id, endpoint_id)
-        return await read_page(self._database, DeliveryRecord, page, endpoint=endpoint_id, **_DELIVERIES)
+        return await read_page(self._database, DeliveryRecord, _DELIVERIES, page, endpoint=endpoint_id)
 
     async def claim(self, limit: int, *, per_endpoint: int, lease_seconds: float) -> list[ClaimedDelivery]:
         """Take deliveries of all tenants that are due; whoever does not settle them loses them after the lease.

@@ -16,8 +16,9 @@ from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
 from ragq.client.job import Job
+from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Page, Store
+from ragq.client.store_client import Store
 from ragq.errors import AuthenticationError, InvalidRequestError, UnavailableError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.routes.streams import Streams

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 
-from ragq.client.store_client import FileRecord, Page
+from ragq.client.paging import Page
+from ragq.client.store_client import FileRecord
 from ragq.errors import InvalidRequestError, TooLargeError
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenant, listing
