@@ -25,6 +25,7 @@ from ragq.models import JobStatus
 from ragq.queues import webhooks as delivery
 from ragq.queues.webhooks import deliver_forever
 from ragq.settings import Settings
+from ragq.tasks import end_tasks
 from tests.integration.test_archive import make_job
 from tests.receiver import Receiver, eventually, running_receiver
 from tests.servers import Ragq, environment
@@ -35,6 +36,7 @@ import asyncio, sys
 from ragq.client.database import Database
 from ragq.client.webhook_store import Webhooks
 from ragq.settings import Settings
+from ragq.tasks import end_tasks
 
 async def main():
     database = await Database.open(Settings(_env_file=None), sys.argv[1], connections=1)
@@ -69,9 +71,8 @@ async def delivering(settings: Settings, database: Database) -> AsyncIterator[No
     """A process that delivers."""
     task = asyncio.create_task(deliver_forever(settings, database))
     yield
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    assert not task.done()
+    await end_tasks([task])
 
 
 async def add_endpoint(webhooks: Webhooks, url: str, *events: str, tenant: str = "default") -> EndpointRecord:

@@ -14,6 +14,7 @@ from ragq.client.webhook_client import WebhookClient
 from ragq.client.webhook_store import Attempt, ClaimedDelivery, Webhooks
 from ragq.errors import RagqError
 from ragq.settings import Settings
+from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -48,11 +49,10 @@ async def deliver_forever(settings: Settings, database: Database) -> None:
                     task.add_done_callback(forget)
                 await asyncio.sleep(PAUSE_SECONDS)
                 with contextlib.suppress(TimeoutError):  # one that has ended makes room for the next
-                    await asyncio.wait_for(ended.wait(), IDLE_SECONDS)
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await ended.wait()
         finally:
-            for task in in_flight:
-                task.cancel()
-            await asyncio.gather(*in_flight, return_exceptions=True)
+            await end_tasks(in_flight)
 
 
 async def _deliver(settings: Settings, webhooks: Webhooks, client: WebhookClient, delivery: ClaimedDelivery) -> None:
