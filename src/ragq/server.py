@@ -49,6 +49,7 @@ from ragq.routes import (
 )
 from ragq.routes.batch_runner import run_batches_forever
 from ragq.routes.context import Context, explain_fault, refuse_unknown_parameters
+from ragq.routes.openapi import Application
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
@@ -84,7 +85,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             stack.push_async_callback(end_tasks, tasks)
             yield
 
-    app = FastAPI(
+    app = Application(
         title="ragq",
         version=__version__,
         lifespan=lifespan,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -12,6 +12,8 @@ from pydantic import Field
 from ragq.client.batch_store import Batches, BatchRecord
 from ragq.errors import InvalidRequestError
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.objects import Batch, Listing
+from ragq.routes.openapi import refusals
 from ragq.routes.questions import Metadata
 
 router = APIRouter(prefix="/v1/batches")
@@ -28,8 +30,8 @@ class BatchCreate(Body):
     metadata: Metadata | None = None
 
 
-@router.post("")
-async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+@router.post("", responses=refusals(404))
+async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Tenant) -> Batch:
     """Accept a batch; it is validated and run in the background."""
     file = await context.store.get_file(tenant, body.input_file_id)
     if file.purpose != "batch":
@@ -49,31 +51,30 @@ async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Te
 
 
 @router.get("")
-async def list_batches(page: PageDependency, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def list_batches(page: PageDependency, context: ContextDependency, tenant: Tenant) -> Listing[Batch]:
     """List batches by age."""
     records = await Batches(context.database).list_batches(tenant, page)
     return listing([render_batch(record) for record in records], page)
 
 
 @router.get("/{batch_id}")
-async def get_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def get_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> Batch:
     """Show a batch as it stands."""
     return render_batch(await Batches(context.database).get(tenant, batch_id))
 
 
 @router.post("/{batch_id}/cancel")
-async def cancel_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def cancel_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> Batch:
     """Cancel what has not ended; a batch that has ended, or is being written, stays as it is."""
     return render_batch(await Batches(context.database).cancel(tenant, batch_id))
 
 
-def render_batch(record: BatchRecord) -> dict[str, Any]:
+def render_batch(record: BatchRecord) -> Batch:
     """Show a batch as OpenAI's batch object."""
 
     def seconds(at: datetime | None) -> int | None:
         return int(at.timestamp()) if at else None
 
-    times = "created_at expires_at in_progress_at finalizing_at completed_at failed_at expired_at cancelling_at"
     return {
         "id": record.id,
         "object": "batch",
@@ -84,7 +85,15 @@ def render_batch(record: BatchRecord) -> dict[str, Any]:
         "status": record.status,
         "output_file_id": record.output_file_id,
         "error_file_id": record.error_file_id,
-        **{name: seconds(getattr(record, name)) for name in [*times.split(), "cancelled_at"]},
+        "created_at": int(record.created_at.timestamp()),
+        "expires_at": int(record.expires_at.timestamp()),
+        "in_progress_at": seconds(record.in_progress_at),
+        "finalizing_at": seconds(record.finalizing_at),
+        "completed_at": seconds(record.completed_at),
+        "failed_at": seconds(record.failed_at),
+        "expired_at": seconds(record.expired_at),
+        "cancelling_at": seconds(record.cancelling_at),
+        "cancelled_at": seconds(record.cancelled_at),
         "request_counts": {"total": record.total, "completed": record.completed, "failed": record.failed},
         "metadata": json.loads(record.metadata) if record.metadata else None,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -11,6 +11,8 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Query as Question
 from ragq.models import new_id
 from ragq.routes.context import Body, ContextDependency, Tenant, find_job
+from ragq.routes.objects import Accepted, JobState
+from ragq.routes.openapi import refusals
 from ragq.routes.questions import ask, check_question
 from ragq.routes.rendering import RESPONSE_PREFIX, STATUS_WORDS, timing_of
 
@@ -23,13 +25,13 @@ class ChatCreate(Body):
     query: str = Field(description="The question.")
 
 
-@router.post("/chat")
+@router.post("/chat", responses=refusals(429))
 async def chat(
     context: ContextDependency,
     tenant: Tenant,
     query: Annotated[str | None, Query(description="The question.")] = None,
     body: ChatCreate | None = None,
-) -> dict[str, str]:
+) -> Accepted:
     """Accept a question about the documents of the default store and queue it."""
     text = query if query is not None else body.query if body else None
     if text is None:
@@ -41,13 +43,13 @@ async def chat(
     return {"status": "queued", "job_id": enqueued.job_id}
 
 
-@router.get("/job-status")
-async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+@router.get("/job-status", responses=refusals(404, 410))
+async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) -> JobState:
     """Tell how far a question is, and its answer when there is one."""
     job = await find_job(context, tenant, job_id) if job_id.startswith(RESPONSE_PREFIX) else None
     if job is None:
         raise NotFoundError(f"No job found with id '{job_id[:80]}'.", param="job_id")
-    status: dict[str, Any] = {"status": STATUS_WORDS[job.status], "result": None}
+    status: JobState = {"status": STATUS_WORDS[job.status], "result": None}
     if job.result:
         answer = job.result["answer"]
         status["result"] = {
@@ -57,7 +59,7 @@ async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) ->
             "timing": timing_of(job),
         }
     if job.error:
-        status["error"] = job.error
+        status["error"] = {"code": job.error["code"], "message": job.error["message"]}
     if job.position:
         status |= {"position": job.position, "eta_seconds": job.eta_seconds}
     return status

@@ -7,10 +7,11 @@ the new text goes on from what was said, and ends with an error otherwise.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from ragq.client.event_client import LogEntry
 from ragq.client.job import Job
+from ragq.routes.objects import CompletionUsage
 
 Chunk = dict[str, Any]
 DONE: Chunk = {}
@@ -82,12 +83,12 @@ def annotations_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"type": "file_citation", **citation} for citation in answer["citations"]]
 
 
-def finish_reason_of(answer: dict[str, Any]) -> str:
+def finish_reason_of(answer: dict[str, Any]) -> Literal["stop", "length"]:
     """Why an answer ended, in OpenAI's word."""
     return "length" if answer["truncated"] else "stop"
 
 
-def usage_of(answer: dict[str, Any]) -> dict[str, int]:
+def usage_of(answer: dict[str, Any]) -> CompletionUsage:
     """The tokens of an answer, in the words of chat completions."""
     usage = answer["usage"]
     return {

@@ -16,6 +16,8 @@ from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.chat_chunks import ChatChunks, annotations_of, finish_reason_of, usage_of
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, wait_connected
+from ragq.routes.objects import ChatCompletion, CompletionMessage
+from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import LANES, Metadata, TextFormat, ask, check_model, check_question
 from ragq.routes.rendering import MODEL
 from ragq.routes.responses import FOREGROUND_SECONDS
@@ -76,14 +78,14 @@ class ChatCompletionCreate(Body):
     user: str | None = Field(None, max_length=512)
 
 
-@router.post("", response_model=None)
+@router.post("", response_model=None, responses=shows(ChatCompletion, "text/event-stream") | refusals(404, 429))
 async def create_chat_completion(
     body: ChatCompletionCreate,
     request: Request,
     context: ContextDependency,
     tenant: Tenant,
     x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
-) -> dict[str, Any] | Response:
+) -> ChatCompletion | Response:
     """Answer the last question of a conversation, in pieces with `stream`; a client that leaves cancels it."""
     question = await _question(body, context, tenant)
     payload = f"chat\n{json.dumps(body.model_dump(mode='json'), sort_keys=True)}"
@@ -138,7 +140,7 @@ async def _open_stream(context: Context, tenant: str, job_id: str, body: ChatCom
     return context.streams.open(job, ChatChunks(job, usage=usage), kind=f"chat usage={usage}", cancel=True)
 
 
-def _render(job: Job) -> dict[str, Any]:
+def _render(job: Job) -> ChatCompletion:
     """Show a finished job as OpenAI's chat completion.
 
     Raises:
@@ -149,7 +151,7 @@ def _render(job: Job) -> dict[str, Any]:
     if job.status is not JobStatus.FINISHED or job.result is None:
         raise UnavailableError(NOT_ANSWERED, code="not_answered")
     answer = job.result["answer"]
-    message = {
+    message: CompletionMessage = {
         "role": "assistant",
         "content": answer["text"],
         "refusal": None,

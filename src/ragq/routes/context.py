@@ -21,6 +21,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Store
 from ragq.errors import AuthenticationError, InvalidRequestError, UnavailableError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName, new_id
+from ragq.routes.objects import Listed, Listing
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
@@ -187,7 +188,7 @@ def _page(
 PageDependency = Annotated[Page, Depends(_page)]
 
 
-def listing(objects: list[dict[str, Any]], page: Page) -> dict[str, Any]:
+def listing(objects: list[Listed], page: Page) -> Listing[Listed]:
     """Wrap objects, of which there may be one more than the page holds, as OpenAI's list."""
     shown = objects[: page.limit]
     return {

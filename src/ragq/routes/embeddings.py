@@ -12,6 +12,8 @@ from pydantic import Field
 from ragq.errors import InvalidRequestError
 from ragq.models import JobFunction
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, perform_now
+from ragq.routes.objects import Embeddings
+from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import check_model
 
 router = APIRouter(prefix="/v1/embeddings")
@@ -27,7 +29,7 @@ class EmbeddingCreate(Body):
     user: str | None = Field(None, max_length=512)
 
 
-@router.post("")
+@router.post("", response_model=None, responses=shows(Embeddings) | refusals(404, 429))
 async def create_embeddings(body: EmbeddingCreate, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
     """Embed texts; every vector has the length 1."""
     settings = context.settings

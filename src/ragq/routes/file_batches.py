@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
@@ -13,6 +13,7 @@ from ragq.errors import TransientError
 from ragq.queues.documents import cancel_documents
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues
+from ragq.routes.objects import FileBatch, Listing, StoreFile
 from ragq.routes.vector_stores import (
     ChunkingStrategy,
     FileStatus,
@@ -57,7 +58,7 @@ class FileBatchCreate(Body):
 @router.post("")
 async def create_file_batch(
     vector_store_id: str, body: FileBatchCreate, response: Response, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> FileBatch:
     """Put files into a store and start to ingest them."""
     store_id = await context.store.resolve_store(tenant, vector_store_id, to_use=True)
     files = body.each()
@@ -73,7 +74,7 @@ async def create_file_batch(
 @router.get("/{batch_id}")
 async def get_file_batch(
     vector_store_id: str, batch_id: str, response: Response, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> FileBatch:
     """Show a batch, with the counts of its files as they are now."""
     batch = await _find(context, tenant, vector_store_id, batch_id)
     pace_polling(response, None)
@@ -83,7 +84,7 @@ async def get_file_batch(
 @router.post("/{batch_id}/cancel")
 async def cancel_file_batch(
     vector_store_id: str, batch_id: str, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> FileBatch:
     """Cancel the ingests of a batch that have not ended; a batch that has ended stays as it is."""
     batch, batches = await _find(context, tenant, vector_store_id, batch_id), FileBatches(context.database)
     ingests = await batches.cancel(tenant, batch.vector_store_id, batch_id)
@@ -100,7 +101,7 @@ async def list_file_batch_files(
     context: ContextDependency,
     tenant: Tenant,
     status: Annotated[FileStatus | None, Query(alias="filter")] = None,
-) -> dict[str, Any]:
+) -> Listing[StoreFile]:
     """List a batch's files by age."""
     batch = await _find(context, tenant, vector_store_id, batch_id)
     records = await context.store.list_store_files(tenant, batch.vector_store_id, page, status, batch_id)
@@ -112,7 +113,7 @@ async def _find(context: Context, tenant: str, vector_store_id: str, batch_id: s
     return await FileBatches(context.database).get(tenant, store_id, batch_id)
 
 
-def _render(batch: FileBatchRecord) -> dict[str, Any]:
+def _render(batch: FileBatchRecord) -> FileBatch:
     return {
         "id": batch.id,
         "object": "vector_store.files_batch",
@@ -123,7 +124,7 @@ def _render(batch: FileBatchRecord) -> dict[str, Any]:
     }
 
 
-def _status(batch: FileBatchRecord) -> str:
+def _status(batch: FileBatchRecord) -> Literal["in_progress", "completed", "cancelled", "failed"]:
     if batch.cancelled_at:
         return "cancelled"
     if batch.in_progress:

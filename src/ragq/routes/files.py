@@ -16,12 +16,16 @@ from ragq.client.store_client import FileRecord
 from ragq.errors import InvalidRequestError, TooLargeError
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenant, listing
+from ragq.routes.objects import Deleted, FileObject, Listing
 
 router = APIRouter(prefix="/v1/files")
 
 Purpose = Literal["assistants", "batch", "user_data"]
 AnyPurpose = Literal[Purpose, "batch_output"]
 MAX_FILENAME_CHARACTERS = 255
+BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 @router.post("")
@@ -32,7 +36,7 @@ async def create_file(
     tenant: Tenant,
     anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
     seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
-) -> dict[str, Any]:
+) -> FileObject:
     """Store an uploaded file; the same bytes under the same name are the same file."""
     if (anchor is None) != (seconds is None):
         raise InvalidRequestError("An expiry has an anchor and seconds: send both, or none.", param="expires_after")
@@ -91,19 +95,19 @@ def _page(
 @router.get("")
 async def list_files(
     page: Annotated[Page, Depends(_page)], context: ContextDependency, tenant: Tenant, purpose: AnyPurpose | None = None
-) -> dict[str, Any]:
+) -> Listing[FileObject]:
     """List files by age."""
     records = await context.store.list_files(tenant, page, purpose)
     return listing([render_file(record) for record in records], page)
 
 
 @router.get("/{file_id}")
-async def get_file(file_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def get_file(file_id: str, context: ContextDependency, tenant: Tenant) -> FileObject:
     """Show a file."""
     return render_file(await context.store.get_file(tenant, file_id))
 
 
-@router.get("/{file_id}/content", response_class=StreamingResponse)
+@router.get("/{file_id}/content", response_class=StreamingResponse, responses=BYTES)
 async def get_file_content(file_id: str, context: ContextDependency, tenant: Tenant) -> StreamingResponse:
     """Send a file's bytes, as an attachment that no browser runs."""
     record = await context.store.get_file(tenant, file_id)
@@ -117,7 +121,7 @@ async def get_file_content(file_id: str, context: ContextDependency, tenant: Ten
 
 
 @router.delete("/{file_id}")
-async def delete_file(file_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def delete_file(file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete a file with its chunks in every store."""
     record = await context.store.get_file(tenant, file_id)
     async with context.store.locked_bytes(record.sha256):
@@ -127,7 +131,7 @@ async def delete_file(file_id: str, context: ContextDependency, tenant: Tenant) 
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-def render_file(record: FileRecord) -> dict[str, Any]:
+def render_file(record: FileRecord) -> FileObject:
     """Show a file as OpenAI's file object."""
     return {
         "id": record.id,

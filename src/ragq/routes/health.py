@@ -11,8 +11,14 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from ragq import __version__
 from ragq.errors import RagqError
 from ragq.routes.context import ContextDependency, Tenant
+from ragq.routes.objects import Status
+from ragq.routes.openapi import shows
 
 router = APIRouter()
+
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": dict[str, str], "description": "Something that is needed is not ready."}
+}
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -27,7 +33,7 @@ async def check_health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"description": "Something that is needed is not ready."}})
+@router.get("/readyz", responses=shows(dict[str, str]) | NOT_READY)
 async def check_readiness(context: ContextDependency) -> JSONResponse:
     """Tell whether Valkey, PostgreSQL and the migrations are ready."""
     faults: dict[str, str] = {}
@@ -44,13 +50,14 @@ async def check_readiness(context: ContextDependency) -> JSONResponse:
 
 
 @router.get("/status")
-async def show_status(context: ContextDependency, _tenant: Tenant) -> dict[str, Any]:
+async def show_status(context: ContextDependency, _tenant: Tenant) -> Status:
     """Show queues, workers and what answers."""
-    settings = context.settings
+    settings, described = context.settings, await context.queue.monitor.describe()
     return {
         "version": __version__,
         "answers": {"kind": "generated", "model": settings.llm_model}
         if settings.llm_base_url
         else {"kind": "extractive"},
-        **await context.queue.monitor.describe(),
+        "queues": described["queues"],
+        "workers": described["workers"],
     }

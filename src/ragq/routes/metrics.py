@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ragq import metrics
 from ragq.models import QueueName
 from ragq.routes.context import ContextDependency, Tenant
+from ragq.routes.objects import Targets
 
 router = APIRouter(prefix="/metrics")
 
@@ -30,7 +29,7 @@ async def show_metrics(context: ContextDependency, _tenant: Tenant) -> Response:
 
 
 @router.get("/targets")
-async def list_targets(context: ContextDependency, _tenant: Tenant) -> list[dict[str, Any]]:
+async def list_targets(context: ContextDependency, _tenant: Tenant) -> list[Targets]:
     """List the live workers' own metrics, as Prometheus' HTTP service discovery reads it."""
     workers = (await context.queue.monitor.describe())["workers"]
     return [

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
 from ragq.errors import NotFoundError
 from ragq.routes.context import Context, ContextDependency, Tenant
+from ragq.routes.objects import Model, Models
 from ragq.routes.rendering import MODEL
 
 router = APIRouter(prefix="/v1/models")
@@ -16,13 +15,13 @@ CREATED_AT = 1_767_225_600  # 2026-01-01: the endpoints do not tell, and a time 
 
 
 @router.get("")
-async def list_models(context: ContextDependency, _tenant: Tenant) -> dict[str, Any]:
+async def list_models(context: ContextDependency, _tenant: Tenant) -> Models:
     """List the models."""
     return {"object": "list", "data": [_render_model(name) for name in _names(context)]}
 
 
 @router.get("/{model:path}")
-async def get_model(model: str, context: ContextDependency, _tenant: Tenant) -> dict[str, Any]:
+async def get_model(model: str, context: ContextDependency, _tenant: Tenant) -> Model:
     """Show a model."""
     if model not in _names(context):
         raise NotFoundError(
@@ -39,5 +38,5 @@ def _names(context: Context) -> list[str]:
     return list(dict.fromkeys([MODEL, *llm, settings.embedding_name]))
 
 
-def _render_model(name: str) -> dict[str, Any]:
+def _render_model(name: str) -> Model:
     return {"id": name, "object": "model", "created": CREATED_AT, "owned_by": "ragq"}

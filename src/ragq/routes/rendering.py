@@ -6,11 +6,12 @@ from typing import Any
 
 from ragq.client.job import Job
 from ragq.models import JobStatus
+from ragq.routes.objects import InputItem, StatusWord, Timing
 
 RESPONSE_PREFIX = "resp_"
 SEARCH_RESULTS = "file_search_call.results"
 MODEL = "ragq"  # the name that stands for whatever is configured
-STATUS_WORDS = {
+STATUS_WORDS: dict[JobStatus, StatusWord] = {
     JobStatus.QUEUED: "queued",
     JobStatus.SCHEDULED: "queued",
     JobStatus.STARTED: "in_progress",
@@ -21,12 +22,17 @@ STATUS_WORDS = {
 }
 
 
-def timing_of(job: Job) -> dict[str, int | None]:
+def timing_of(job: Job) -> Timing:
     """How long each stage took, in ms; None where it has not happened."""
     meta = job.meta
     total = round((job.ended_at - job.created_at) * 1000) if job.ended_at else None
-    stages = ("queued_ms", "retrieve_ms", "answer_ms", "first_token_ms")
-    return {**{stage: meta.get(stage) for stage in stages}, "total_ms": total}
+    return {
+        "queued_ms": meta.get("queued_ms"),
+        "retrieve_ms": meta.get("retrieve_ms"),
+        "answer_ms": meta.get("answer_ms"),
+        "first_token_ms": meta.get("first_token_ms"),
+        "total_ms": total,
+    }
 
 
 def render_response(job: Job, *, results: bool) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def render_response(job: Job, *, results: bool) -> dict[str, Any]:
     }
 
 
-def render_input(response_id: str, messages: list[tuple[str, str]]) -> list[dict[str, Any]]:
+def render_input(response_id: str, messages: list[tuple[str, str]]) -> list[InputItem]:
     """Show the (role, text) of what a response was asked with as OpenAI's input items, in their order."""
     return [
         {

@@ -13,6 +13,8 @@ from ragq.client.job import Job
 from ragq.errors import ConflictError, InvalidRequestError
 from ragq.models import Lane, new_id
 from ragq.routes.context import Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.objects import Deleted, InputItem, Listing, ResponseObject
+from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import (
     LANES,
     ResponseCreate,
@@ -31,7 +33,9 @@ router = APIRouter(prefix="/v1/responses")
 FOREGROUND_SECONDS = 590.0  # just below the official clients' time-out
 
 
-@router.post("", response_model=None)
+@router.post(
+    "", response_model=None, responses=shows(ResponseObject, "text/event-stream") | refusals(404, 409, 410, 429)
+)
 async def create_response(
     body: ResponseCreate,
     response: Response,
@@ -75,7 +79,7 @@ async def create_response(
     return render_response(job, results=bool(body.include))
 
 
-@router.get("/{response_id}", response_model=None)
+@router.get("/{response_id}", response_model=None, responses=shows(ResponseObject, "text/event-stream") | refusals(410))
 async def get_response(
     response_id: str,
     response: Response,
@@ -106,7 +110,7 @@ def _open_stream(context: Context, job: Job, *, after: int = -1, cancel: bool = 
     return context.streams.open(job, made, kind="response", after=after, cancel=cancel)
 
 
-@router.post("/{response_id}/cancel")
+@router.post("/{response_id}/cancel", response_model=None, responses=shows(ResponseObject) | refusals(410))
 async def cancel_response(response_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
     """Cancel a background response; one that has ended stays as it is."""
     job = await find_response(context, tenant, response_id)
@@ -116,8 +120,8 @@ async def cancel_response(response_id: str, context: ContextDependency, tenant: 
     return render_response(await find_response(context, tenant, response_id), results=False)
 
 
-@router.delete("/{response_id}")
-async def delete_response(response_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+@router.delete("/{response_id}", responses=refusals(410))
+async def delete_response(response_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete a response; one that has not ended is cancelled by it."""
     await find_response(context, tenant, response_id)
     await context.archive.delete(response_id, tenant)  # first, so that a repeat finds what is left to do
@@ -125,10 +129,10 @@ async def delete_response(response_id: str, context: ContextDependency, tenant: 
     return {"id": response_id, "object": "response", "deleted": True}
 
 
-@router.get("/{response_id}/input_items")
+@router.get("/{response_id}/input_items", responses=refusals(410))
 async def list_input_items(
     response_id: str, page: PageDependency, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> Listing[InputItem]:
     """List the messages that a response was asked with."""
     items = render_input(response_id, messages_of(await find_response(context, tenant, response_id)))
     if page.descending:

@@ -15,6 +15,19 @@ from ragq.queues.documents import document_job_id, enqueue_documents
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues, Filter
+from ragq.routes.objects import (
+    Deleted,
+    FileCounts,
+    FileText,
+    JobError,
+    Listing,
+    SearchHit,
+    SearchHits,
+    StoreExpiry,
+    StoreFile,
+    VectorStore,
+)
+from ragq.routes.openapi import refusals
 from ragq.routes.questions import Metadata, RankingOptions, check_question
 
 router = APIRouter(prefix="/v1/vector_stores")
@@ -118,8 +131,8 @@ class SearchCreate(Body):
     filters: Filter | None = None
 
 
-@router.post("")
-async def create_store(body: StoreCreate, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+@router.post("", responses=refusals(404))
+async def create_store(body: StoreCreate, context: ContextDependency, tenant: Tenant) -> VectorStore:
     """Make a store and start to ingest its files."""
     file_ids = body.file_ids or []
     await check_files(context, tenant, file_ids)
@@ -137,13 +150,13 @@ async def create_store(body: StoreCreate, context: ContextDependency, tenant: Te
 
 
 @router.get("")
-async def list_stores(page: PageDependency, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def list_stores(page: PageDependency, context: ContextDependency, tenant: Tenant) -> Listing[VectorStore]:
     """List stores by age."""
     return listing([render_store(store) for store in await context.store.list_stores(tenant, page)], page)
 
 
 @router.get("/{vector_store_id}")
-async def get_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def get_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> VectorStore:
     """Show a store; `default` names the tenant's default store."""
     return render_store(
         await context.store.get_store(tenant, await context.store.resolve_store(tenant, vector_store_id))
@@ -153,7 +166,7 @@ async def get_store(vector_store_id: str, context: ContextDependency, tenant: Te
 @router.post("/{vector_store_id}")
 async def update_store(
     vector_store_id: str, body: StoreUpdate, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> VectorStore:
     """Change a store's name, metadata or expiry; what is not named stays."""
     store_id = await context.store.resolve_store(tenant, vector_store_id)
     named = body.model_fields_set
@@ -165,17 +178,17 @@ async def update_store(
 
 
 @router.delete("/{vector_store_id}")
-async def delete_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def delete_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete a store; its files stay."""
     store_id = await context.store.resolve_store(tenant, vector_store_id)
     await context.store.delete_store(tenant, store_id)
     return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
 
-@router.post("/{vector_store_id}/search")
+@router.post("/{vector_store_id}/search", responses=refusals(429))
 async def search_store(
     vector_store_id: str, body: SearchCreate, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> SearchHits:
     """Find the passages that fit a query, best first."""
     queries = [body.query] if isinstance(body.query, str) else body.query
     for query in queries:
@@ -225,7 +238,7 @@ async def _search(
 @router.post("/{vector_store_id}/files")
 async def create_store_file(
     vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> StoreFile:
     """Put a file into a store and start to ingest it."""
     store_id = await context.store.resolve_store(tenant, vector_store_id, to_use=True)
     await check_files(context, tenant, [body.file_id])
@@ -242,7 +255,7 @@ async def list_store_files(
     context: ContextDependency,
     tenant: Tenant,
     status: Annotated[FileStatus | None, Query(alias="filter")] = None,
-) -> dict[str, Any]:
+) -> Listing[StoreFile]:
     """List a store's files by age."""
     store_id = await context.store.resolve_store(tenant, vector_store_id)
     records = await context.store.list_store_files(tenant, store_id, page, status)
@@ -252,7 +265,7 @@ async def list_store_files(
 @router.get("/{vector_store_id}/files/{file_id}")
 async def get_store_file(
     vector_store_id: str, file_id: str, response: Response, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> StoreFile:
     """Show a file in a store, with its progress while it is ingested."""
     store_id = await context.store.resolve_store(tenant, vector_store_id)
     record = await context.store.get_store_file(tenant, store_id, file_id)
@@ -267,7 +280,7 @@ async def get_store_file(
 @router.post("/{vector_store_id}/files/{file_id}")
 async def update_store_file(
     vector_store_id: str, file_id: str, body: AttributesUpdate, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> StoreFile:
     """Replace a file's attributes."""
     return render_store_file(
         await context.store.set_attributes(
@@ -279,7 +292,7 @@ async def update_store_file(
 @router.get("/{vector_store_id}/files/{file_id}/content")
 async def get_store_file_content(
     vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> FileText:
     """Show the text that was read from a file; offsets of citations count its characters."""
     store_id = await context.store.resolve_store(tenant, vector_store_id)
     text = await context.store.get_text(tenant, store_id, file_id)
@@ -292,9 +305,7 @@ async def get_store_file_content(
 
 
 @router.delete("/{vector_store_id}/files/{file_id}")
-async def delete_store_file(
-    vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+async def delete_store_file(vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Take a file out of a store, with its chunks; the file itself stays."""
     await context.store.detach_file(tenant, await context.store.resolve_store(tenant, vector_store_id), file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
@@ -317,16 +328,21 @@ async def enqueue_files(context: Context, tenant: str, store_id: str, file_ids: 
     await enqueue_documents(context.queue, context.settings, records)
 
 
-def render_counts(record: StoreRecord | FileBatchRecord) -> dict[str, int]:
+def render_counts(record: StoreRecord | FileBatchRecord) -> FileCounts:
     """Show how many files have each status."""
-    counts = {name: getattr(record, name) for name in ("in_progress", "completed", "failed", "cancelled")}
-    return {**counts, "total": sum(counts.values())}
+    return {
+        "in_progress": record.in_progress,
+        "completed": record.completed,
+        "failed": record.failed,
+        "cancelled": record.cancelled,
+        "total": record.in_progress + record.completed + record.failed + record.cancelled,
+    }
 
 
-def render_store(store: StoreRecord) -> dict[str, Any]:
+def render_store(store: StoreRecord) -> VectorStore:
     """Show a store as OpenAI's vector store object."""
     days = store.expires_after_days
-    expires_after = None if days is None else {"anchor": "last_active_at", "days": days}
+    expires_after: StoreExpiry | None = None if days is None else {"anchor": "last_active_at", "days": days}
     return {
         "id": store.id,
         "object": "vector_store",
@@ -343,7 +359,7 @@ def render_store(store: StoreRecord) -> dict[str, Any]:
     }
 
 
-def render_store_file(record: StoreFileRecord) -> dict[str, Any]:
+def render_store_file(record: StoreFileRecord) -> StoreFile:
     """Show a file in a store as OpenAI's vector store file object; its id is the file's."""
     strategy: dict[str, Any] = {"type": "auto"}
     if record.max_chunk_tokens is not None:
@@ -352,7 +368,9 @@ def render_store_file(record: StoreFileRecord) -> dict[str, Any]:
             "chunk_overlap_tokens": record.chunk_overlap_tokens,
         }
         strategy = {"type": "static", "static": sizes}
-    error = {"code": record.error_code, "message": record.error_message} if record.error_code else None
+    error: JobError | None = None
+    if record.error_code:
+        error = {"code": record.error_code, "message": record.error_message or ""}
     return {
         "id": record.file_id,
         "object": "vector_store.file",
@@ -368,13 +386,16 @@ def render_store_file(record: StoreFileRecord) -> dict[str, Any]:
     }
 
 
-def _render_result(result: dict[str, Any]) -> dict[str, Any]:
-    ours = ("page", "heading", "start", "end", "similarity")
+def _render_result(result: dict[str, Any]) -> SearchHit:
     return {
         "file_id": result["file_id"],
         "filename": result["filename"],
         "score": result["score"],
         "attributes": result["attributes"],
         "content": [{"type": "text", "text": result["text"]}],
-        **{name: result[name] for name in ours},
+        "page": result["page"],
+        "heading": result["heading"],
+        "start": result["start"],
+        "end": result["end"],
+        "similarity": result["similarity"],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -10,6 +10,7 @@ from pydantic import Field
 from ragq.client.webhook_client import check_url
 from ragq.client.webhook_store import DeliveryRecord, EndpointRecord, Webhooks
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.objects import Deleted, Listing, WebhookDelivery, WebhookEndpoint
 
 router = APIRouter(prefix="/v1/webhook_endpoints")
 
@@ -36,7 +37,7 @@ class WebhookEndpointCreate(Body):
 @router.post("")
 async def create_webhook_endpoint(
     body: WebhookEndpointCreate, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> WebhookEndpoint:
     """Make an endpoint; the secret is shown this once."""
     check_url(context.settings, body.url)
     record = await Webhooks(context.database).create_endpoint(
@@ -46,22 +47,22 @@ async def create_webhook_endpoint(
 
 
 @router.get("")
-async def list_webhook_endpoints(page: PageDependency, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def list_webhook_endpoints(
+    page: PageDependency, context: ContextDependency, tenant: Tenant
+) -> Listing[WebhookEndpoint]:
     """List endpoints by age."""
     records = await Webhooks(context.database).list_endpoints(tenant, page)
     return listing([render_endpoint(record) for record in records], page)
 
 
 @router.get("/{webhook_endpoint_id}")
-async def get_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def get_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> WebhookEndpoint:
     """Show an endpoint."""
     return render_endpoint(await Webhooks(context.database).get_endpoint(tenant, webhook_endpoint_id))
 
 
 @router.delete("/{webhook_endpoint_id}")
-async def delete_webhook_endpoint(
-    webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+async def delete_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete an endpoint with its deliveries."""
     await Webhooks(context.database).delete_endpoint(tenant, webhook_endpoint_id)
     return {"id": webhook_endpoint_id, "object": "webhook_endpoint", "deleted": True}
@@ -70,13 +71,13 @@ async def delete_webhook_endpoint(
 @router.get("/{webhook_endpoint_id}/deliveries")
 async def list_webhook_deliveries(
     webhook_endpoint_id: str, page: PageDependency, context: ContextDependency, tenant: Tenant
-) -> dict[str, Any]:
+) -> Listing[WebhookDelivery]:
     """List an endpoint's deliveries by age."""
     records = await Webhooks(context.database).list_deliveries(tenant, webhook_endpoint_id, page)
     return listing([render_delivery(record) for record in records], page)
 
 
-def render_endpoint(record: EndpointRecord) -> dict[str, Any]:
+def render_endpoint(record: EndpointRecord) -> WebhookEndpoint:
     """Show an endpoint, without its secret."""
     return {
         "id": record.id,
@@ -89,7 +90,7 @@ def render_endpoint(record: EndpointRecord) -> dict[str, Any]:
     }
 
 
-def render_delivery(record: DeliveryRecord) -> dict[str, Any]:
+def render_delivery(record: DeliveryRecord) -> WebhookDelivery:
     """Show a delivery; its id is the event's."""
     return {
         "id": record.id,

@@ -1,0 +1,74 @@
+"""The OpenAPI document: what FastAPI knows of the routes, and every refusal that they share."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from ragq.routes.objects import ErrorBody
+
+KEYLESS = ("/healthz", "/readyz")
+LOCAL = ("/healthz", "/v1/models", "/v1/models/{model}")  # need neither Valkey nor PostgreSQL
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declare what a route refuses beyond what all of its kind do, for its `responses`."""
+    return {status: _refusal(status) | {"model": ErrorBody} for status in statuses}
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    headers = {"headers": RETRY_AFTER} if status in (429, 503) else {}
+    return {"description": HTTPStatus(status).phrase, **headers}
+
+
+def shows(body: Any, *media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Declare the body of a success that is not checked when it is sent, and what may be sent in its place."""
+    return {200: {"model": body, "content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}}}
+
+
+class Application(FastAPI):
+    """FastAPI, with an OpenAPI document that tells the truth about refusals."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Describe the routes; FastAPI keeps the document."""
+        document = super().openapi()
+        if "securitySchemes" not in document["components"]:
+            _complete(document)
+        return document
+
+
+def _complete(document: dict[str, Any]) -> None:
+    components = document["components"]
+    components["securitySchemes"] = SCHEMES
+    for name in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(name, None)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _add_refusals(path, operation)
+
+
+def _add_refusals(path: str, operation: dict[str, Any]) -> None:
+    """Add the refusals that follow from what an operation takes and needs."""
+    responses = operation["responses"]
+    responses.pop("422", None)  # ours is 400
+    statuses = {400, 500}
+    if path not in KEYLESS:
+        operation["security"] = [{name: []} for name in SCHEMES]
+        statuses.add(401)
+    if path not in LOCAL:
+        statuses.add(503)
+    if "{" in path:
+        statuses.add(404)
+    if "requestBody" in operation:
+        statuses.add(413)
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    for status in statuses:
+        responses.setdefault(str(status), _refusal(status) | {"content": body})
+    operation["responses"] = dict(sorted(responses.items()))
