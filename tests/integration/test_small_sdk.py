@@ -169,6 +169,29 @@ def test_a_follow_up_is_searched_for_as_the_llm_rewrites_it(client: openai.OpenA
     assert third.output[0].queries == ["[[fake status=500 times=1 job=follow]] And then?"]
 
 
+def test_a_conversation_that_comes_whole_in_the_input_is_followed(
+    client: openai.OpenAI, llm: FakeLlm, store_id: str
+) -> None:
+    first = ask(client, QUESTION, store_id)
+    turns = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": QUESTION},
+        *[item.model_dump(exclude={"kind"}) for item in first.output],
+        {"role": "user", "content": "How old is it?"},
+    ]
+    second = ask(client, turns, store_id)
+    third = ask(client, "Who keeps it?", store_id, previous_response_id=second.id)
+    listed = [(item.role, item.content[0].type) for item in client.responses.input_items.list(second.id, order="asc")]  # type: ignore[union-attr,index]
+    assert listed == [
+        ("developer", "input_text"), ("user", "input_text"), ("assistant", "output_text"), ("user", "input_text"),
+    ]  # fmt: skip
+    calls = [json.loads(line)["question"] for line in llm.witness.read_text().splitlines()]
+    said = f"user: {QUESTION}\n\nassistant: {first.output_text}\n\n"
+    assert f"{said}Last question: How old is it?" in calls
+    assert f"{said}user: How old is it?\n\nassistant: {second.output_text}\n\nLast question: Who keeps it?" in calls
+    assert third.status == "completed"
+
+
 def test_a_conversation_is_kept_when_its_first_response_is_deleted(
     client: openai.OpenAI, llm: FakeLlm, store_id: str
 ) -> None:
@@ -294,7 +317,11 @@ def test_a_client_that_leaves_cancels_its_chat(http: httpx2.Client, llm: FakeLlm
 
 
 CHAT = {"messages": [{"role": "user", "content": "Hi?"}]}
+ANSWER = {"role": "assistant", "content": "Yes."}
 BAD: list[tuple[str, dict[str, Any], int, str]] = [
+    ("/v1/responses", {"input": []}, 400, "input"),
+    ("/v1/responses", {"input": [ANSWER]}, 400, "input"),
+    ("/v1/responses", {"input": [{"role": "user", "content": "Hi?"}, ANSWER]}, 400, "input"),
     ("/v1/embeddings", {}, 400, "input"),
     ("/v1/embeddings", {"input": " "}, 400, "input"),
     ("/v1/embeddings", {"input": []}, 400, "input"),

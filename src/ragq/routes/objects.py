@@ -158,7 +158,7 @@ class ResponseObject(TypedDict):
 class InputTextPart(TypedDict):
     """A piece of a message."""
 
-    type: Literal["input_text"]
+    type: Literal["input_text", "output_text"]
     text: str
 
 

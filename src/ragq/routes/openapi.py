@@ -15,6 +15,8 @@ SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
+EVENT = {name: {"type": "string"} for name in ("event", "id", "data")}
+EVENTS = {"text/event-stream": {"itemSchema": {"type": "object", "properties": EVENT, "required": list(EVENT)}}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
 
 
@@ -28,9 +30,9 @@ def _refusal(status: int) -> dict[str, Any]:
     return {"description": HTTPStatus(status).phrase, **headers}
 
 
-def shows(body: Any, *media_types: str) -> dict[int | str, dict[str, Any]]:
-    """Declare the body of a success that is not checked when it is sent, and what may be sent in its place."""
-    return {200: {"model": body, "content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}}}
+def shows(body: Any, *, or_events: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Declare the body of a success that is not checked when it is sent; `or_events`: or the events of its making."""
+    return {200: {"model": body, "content": EVENTS if or_events else {}}}
 
 
 class Application(FastAPI):

@@ -16,6 +16,7 @@ from ragq.routes.context import Body, Context, find_job
 from ragq.routes.filters import Filter
 from ragq.routes.rendering import MODEL, RESPONSE_PREFIX, STATUS_WORDS
 
+RULES = ("system", "developer")
 LANES = {"priority": Lane.PRIORITY, "flex": Lane.FLEX}
 UNSTORED_SECONDS = 60  # a response that is not stored stays so long, for a client that has lost the answer
 
@@ -54,16 +55,37 @@ class InputText(Body):
     text: str
 
 
+class OutputText(Body):
+    """A piece of an answer, as it comes back in a conversation."""
+
+    type: Literal["output_text"]
+    text: str
+    annotations: list[dict[str, Any]] | None = None
+    logprobs: list[dict[str, Any]] | None = None
+
+
 class InputMessage(Body):
-    """A message: the user's is the question, a system's or developer's adds to the instructions."""
+    """A message: the last is the user's question; a system's or developer's adds to the instructions."""
 
     type: Literal["message"] = "message"
-    role: Literal["user", "system", "developer"]
-    content: str | list[InputText]
+    role: Literal["user", "system", "developer", "assistant"]
+    content: str | list[InputText | OutputText]
+    id: str | None = None
+    status: str | None = None
 
     @property
     def text(self) -> str:
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+
+class EarlierSearch(Body):
+    """The search of an earlier answer, as it comes back in a conversation; the documents are searched anew."""
+
+    type: Literal["file_search_call"]
+    id: str
+    queries: list[str]
+    status: str | None = None
+    results: list[dict[str, Any]] | None = None
 
 
 class TextFormat(Body):
@@ -82,7 +104,7 @@ class ResponseCreate(Body):
     """A question to be answered from the documents."""
 
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
-    input: str | list[InputMessage]
+    input: str | list[InputMessage | EarlierSearch]
     instructions: str | None = Field(None, max_length=20_000)
     background: bool | None = False
     stream: bool | None = None
@@ -179,7 +201,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
     check_model(body.model, context.settings.llm_model)
     if body.background and body.store is False:
         raise InvalidRequestError("A background response must be stored: leave out store=false.", param="store")
-    text, instructions = _read_input(body)
+    text, instructions, turns = _read_input(body)
     check_question(context, text, param="input")
     tool = body.tools[0] if body.tools else None
     if body.tool_choice == "none":
@@ -189,6 +211,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
     else:
         store_ids = [await context.store.default_store(tenant)]
     ranking = tool.ranking_options if tool else None
+    earlier = await _history(context, tenant, body.previous_response_id) if body.previous_response_id else []
     return Question(
         text=text,
         vector_store_ids=store_ids,
@@ -199,7 +222,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
         max_output_tokens=body.max_output_tokens,
         temperature=body.temperature,
         top_p=body.top_p,
-        history=await _history(context, tenant, body.previous_response_id) if body.previous_response_id else [],
+        history=bound_history([*earlier, *turns]),
     )
 
 
@@ -217,12 +240,12 @@ async def _history(context: Context, tenant: str, response_id: str) -> list[dict
         raise InvalidRequestError(
             f"The response '{response_id}' is {status}: only a completed one can be followed.", param=param
         )
-    question = "\n".join(text for role, text in messages_of(job) if role == "user")
+    *_, question = [text for role, text in messages_of(job) if role == "user"]
     last = [
         {"role": "user", "content": question},
         {"role": "assistant", "content": job.result["answer"]["text"]},
     ]
-    return bound_history([*job.request.get("history", []), *last])
+    return [*job.request.get("history", []), *last]
 
 
 def messages_of(job: Job) -> list[tuple[str, str]]:
@@ -230,20 +253,22 @@ def messages_of(job: Job) -> list[tuple[str, str]]:
     given = job.request.get("input", [])
     if isinstance(given, str):
         return [("user", given)]
-    return [(message.role, message.text) for message in map(InputMessage.model_validate, given)]
+    messages = (InputMessage.model_validate(item) for item in given if item["type"] == "message")
+    return [(message.role, message.text) for message in messages]
 
 
-def _read_input(body: ResponseCreate) -> tuple[str, str | None]:
-    """Split the input into the question and the instructions."""
+def _read_input(body: ResponseCreate) -> tuple[str, str | None, list[dict[str, str]]]:
+    """Split the input into the question, the instructions and the conversation before the question."""
     if isinstance(body.input, str):
-        return body.input, body.instructions
-    questions = [message.text for message in body.input if message.role == "user"]
-    if len(questions) != 1:
-        raise InvalidRequestError(
-            f"The input has {len(questions)} user messages; exactly one, the question, is supported.", param="input"
-        )
-    extra = [message.text for message in body.input if message.role != "user"]
-    return questions[0], "\n".join([*([body.instructions] if body.instructions else []), *extra]) or None
+        return body.input, body.instructions, []
+    messages = [item for item in body.input if isinstance(item, InputMessage)]
+    rules = [message.text for message in messages if message.role in RULES]
+    turns = [message for message in messages if message.role not in RULES]
+    if not turns or turns[-1].role != "user":
+        raise InvalidRequestError("The last message of the input must be the user's question.", param="input")
+    *earlier, last = turns
+    instructions = "\n".join([*([body.instructions] if body.instructions else []), *rules]) or None
+    return last.text, instructions, [{"role": message.role, "content": message.text} for message in earlier]
 
 
 def stream_of(body: ResponseCreate) -> str:

@@ -85,7 +85,7 @@ def render_input(response_id: str, messages: list[tuple[str, str]]) -> list[Inpu
             "id": f"msg_{response_id.removeprefix(RESPONSE_PREFIX)}_in{number}",
             "role": role,
             "status": "completed",
-            "content": [{"type": "input_text", "text": text}],
+            "content": [{"type": "output_text" if role == "assistant" else "input_text", "text": text}],
         }
         for number, (role, text) in enumerate(messages)
     ]

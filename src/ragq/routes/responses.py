@@ -33,9 +33,7 @@ router = APIRouter(prefix="/v1/responses")
 FOREGROUND_SECONDS = 590.0  # just below the official clients' time-out
 
 
-@router.post(
-    "", response_model=None, responses=shows(ResponseObject, "text/event-stream") | refusals(404, 409, 410, 429)
-)
+@router.post("", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(404, 409, 410, 429))
 async def create_response(
     body: ResponseCreate,
     response: Response,
@@ -79,7 +77,7 @@ async def create_response(
     return render_response(job, results=bool(body.include))
 
 
-@router.get("/{response_id}", response_model=None, responses=shows(ResponseObject, "text/event-stream") | refusals(410))
+@router.get("/{response_id}", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(410))
 async def get_response(
     response_id: str,
     response: Response,

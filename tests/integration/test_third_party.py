@@ -1,0 +1,103 @@
+"""Clients that no one here wrote, on a whole `ragq up`: the `llm` command line and LangChain."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
+from tests.servers import FakeLlm, Ragq, environment
+
+KEY = "a key that only this test knows"
+QUESTION = "How tall is the lighthouse of Quorra?"
+MODELS = """\
+- model_id: quorra
+  model_name: ragq
+  api_base: "{url}/v1"
+  api_key_name: ragq
+"""
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
+    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(scope="module")
+def ragq(llm: FakeLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
+    """A service whose default store has one document."""
+    folder = tmp_path_factory.mktemp("third") / "data"
+    variables = {"RAGQ_LLM_BASE_URL": llm.base_url, "RAGQ_LLM_MODEL": "fake/model", "RAGQ_LLM_TRIES": 1}
+    service = Ragq(folder, RAGQ_API_KEY=KEY, **variables).start()
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, max_retries=0) as sdk:
+        file = sdk.files.create(
+            file=("harbour.md", b"The lighthouse of Quorra is 61 metres tall."), purpose="assistants"
+        )
+        sdk.vector_stores.files.create_and_poll(file.id, vector_store_id="default")
+    yield service
+    assert service.stop() == 0
+
+
+def run_llm(ragq: Ragq, folder: Path, *arguments: str) -> str:
+    """Run the `llm` command with settings and a log of its own."""
+    (folder / "extra-openai-models.yaml").write_text(MODELS.format(url=ragq.url))
+    done = subprocess.run(
+        [sys.executable, "-m", "llm", *arguments],
+        env=environment(LLM_USER_PATH=folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def chat_model(ragq: Ragq, **options: Any) -> ChatOpenAI:
+    return ChatOpenAI(model="ragq", base_url=f"{ragq.url}/v1", api_key=SecretStr(KEY), max_retries=0, **options)
+
+
+def test_the_llm_command_asks_and_goes_on_with_the_conversation(ragq: Ragq, llm: FakeLlm, tmp_path: Path) -> None:
+    options = ("--no-stream", "--key", KEY)
+    assert "61 metres" in run_llm(ragq, tmp_path, "-m", "quorra", "-s", "Be brief.", *options, QUESTION)
+    assert run_llm(ragq, tmp_path, "--continue", *options, "Is it open?").strip()
+    assert f"user: {QUESTION}" in llm.witness.read_text()
+
+
+@pytest.mark.parametrize("responses", [True, False], ids=["responses", "chat completions"])
+def test_langchain_gets_an_answer(ragq: Ragq, *, responses: bool) -> None:
+    model = chat_model(ragq, use_responses_api=responses, temperature=0.2, max_tokens=200)
+    answer = model.invoke([("system", "Be brief."), ("human", QUESTION)])
+    assert "61 metres" in answer.text
+    assert answer.usage_metadata
+    assert answer.usage_metadata["total_tokens"] > 0
+
+
+def test_langchain_streams_a_response_with_its_citation(ragq: Ragq) -> None:
+    first, *more = chat_model(ragq, use_responses_api=True).stream(QUESTION)
+    for chunk in more:
+        first += chunk
+    assert len(more) > 1
+    assert "61 metres" in first.text
+    (block,) = [one for one in first.content if isinstance(one, dict) and one.get("annotations")]
+    assert block["annotations"][0]["filename"] == "harbour.md"
+
+
+@pytest.mark.parametrize("responses", [True, False], ids=["responses", "chat completions"])
+def test_langchain_goes_on_with_a_conversation(ragq: Ragq, llm: FakeLlm, *, responses: bool) -> None:
+    model = chat_model(ragq, use_responses_api=responses)
+    first = model.invoke(QUESTION)
+    follow_up = f"Is it open on {'Monday' if responses else 'Tuesday'}?"
+    answer = model.invoke([("human", QUESTION), first, ("human", follow_up)])
+    assert answer.text
+    assert f"Last question: {follow_up}" in llm.witness.read_text()
