@@ -93,7 +93,7 @@ def test_the_document_is_served_as_it_was_made(http: httpx2.Client) -> None:
     }
 
 
-@document.parametrize()
+@document.parametrize()  # type: ignore[untyped-decorator]
 @settings(max_examples=5, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_that_the_document_describes(case: Any, ragq: Ragq, known: dict[str, str]) -> None:
     name_known_things(case, known)

@@ -65,13 +65,17 @@ class OutputText(Body):
 
 
 class InputMessage(Body):
-    """A message: the last is the user's question; a system's or developer's adds to the instructions."""
+    """A message: the last is the user's question; a system's or developer's adds to the instructions.
+
+    What an answer of ours carries is taken back with it, so that it can be sent again as it came.
+    """
 
     type: Literal["message"] = "message"
     role: Literal["user", "system", "developer", "assistant"]
     content: str | list[InputText | OutputText]
     id: str | None = None
     status: str | None = None
+    kind: Literal["extractive", "generated"] | None = None
 
     @property
     def text(self) -> str:
