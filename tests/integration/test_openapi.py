@@ -60,6 +60,7 @@ def known(http: httpx2.Client) -> dict[str, str]:
         "vector_store_id": "default",
         "response_id": post("/v1/responses", json={"input": "How tall is the lighthouse?"})["id"],
         "model": "ragq",
+        "job_id": post("/chat", params={"query": "How tall is the lighthouse?"})["job_id"],
         "webhook_endpoint_id": post("/v1/webhook_endpoints", json=hook)["id"],
     }
     runs = {"input_file_id": lines, "endpoint": "/v1/responses", "completion_window": "24h"}
@@ -98,3 +99,37 @@ def test_the_document_is_served_as_it_was_made(http: httpx2.Client) -> None:
 def test_every_answer_is_one_that_the_document_describes(case: Any, ragq: Ragq, known: dict[str, str]) -> None:
     name_known_things(case, known)
     case.call_and_validate(base_url=ragq.url, headers={"Authorization": f"Bearer {KEY}"}, checks=CHECKS, timeout=60)
+
+
+ASKED = {"input": "How tall is the lighthouse?", "include": ["file_search_call.results"], "metadata": {"ticket": "7"}}
+TAKEN: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/v1/responses", {"body": ASKED}),
+    ("POST", "/v1/responses", {"body": ASKED | {"background": True}}),
+    ("POST", "/v1/responses", {"body": ASKED | {"stream": True}}),
+    ("POST", "/v1/chat/completions", {"body": {"messages": [{"role": "user", "content": "How tall is it?"}]}}),
+    ("POST", "/v1/embeddings", {"body": {"input": ["One.", "Two."]}}),
+    ("POST", "/v1/vector_stores", {"body": {"expires_after": {"anchor": "last_active_at", "days": 1}}}),
+    ("POST", "/v1/vector_stores/{vector_store_id}/search", {"body": {"query": "How tall is the lighthouse?"}}),
+    ("POST", "/v1/vector_stores/{vector_store_id}/files", {"body": {"file_id": "file_id", "attributes": {"year": 7}}}),
+    ("POST", "/v1/webhook_endpoints", {"body": {"url": "http://hooks.test/other"}}),
+    ("GET", "/job-status", {"query": {"job_id": "job_id"}}),
+    ("DELETE", "/v1/responses/{response_id}", {}),
+    ("DELETE", "/v1/webhook_endpoints/{webhook_endpoint_id}", {}),
+    ("DELETE", "/v1/files/{file_id}", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "parts"), TAKEN)
+def test_what_is_taken_is_answered_as_the_document_describes(
+    ragq: Ragq, known: dict[str, str], method: str, path: str, parts: dict[str, Any]
+) -> None:
+    filled = {
+        part: {name: known[value] if value == name else value for name, value in values.items()}
+        for part, values in parts.items()
+    }
+    here = {name: value for name, value in known.items() if f"{{{name}}}" in path}
+    media_type = "application/json" if "body" in parts else None
+    case = document[path][method].Case(path_parameters=here, media_type=media_type, **filled)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    answer = case.call_and_validate(base_url=ragq.url, headers=headers, checks=CHECKS, timeout=60)
+    assert answer.status_code == 200
