@@ -78,7 +78,7 @@ class ChatCompletionCreate(Body):
     user: str | None = Field(None, max_length=512)
 
 
-@router.post("", response_model=None, responses=shows(ChatCompletion, "text/event-stream") | refusals(404, 429))
+@router.post("", response_model=None, responses=shows(ChatCompletion, or_events=True) | refusals(404, 429))
 async def create_chat_completion(
     body: ChatCompletionCreate,
     request: Request,

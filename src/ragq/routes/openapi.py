@@ -16,7 +16,7 @@ SCHEMES = {
     "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
 EVENT = {name: {"type": "string"} for name in ("event", "id", "data")}
-EVENTS = {"text/event-stream": {"itemSchema": {"type": "object", "properties": EVENT, "required": list(EVENT)}}}
+EVENTS = {"text/event-stream": {"itemSchema": {"type": "object", "properties": EVENT, "required": ["data"]}}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
 
 
