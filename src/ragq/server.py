@@ -43,6 +43,7 @@ from ragq.routes import (
     health,
     metrics,
     models,
+    page,
     responses,
     vector_stores,
     webhook_endpoints,
@@ -95,7 +96,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     )
     stores = (files, vector_stores, file_batches)
     answers = (chat, responses, chat_completions, embeddings, models, batches, webhook_endpoints)
-    parts = (health, metrics, *stores, *answers)
+    parts = (page, health, metrics, *stores, *answers)
     for part in parts:
         app.include_router(part.router)
     app.add_exception_handler(RagqError, _answer_error)

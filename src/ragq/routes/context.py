@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,9 +18,10 @@ from ragq.client.job import Job
 from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Store
-from ragq.errors import AuthenticationError, InvalidRequestError, UnavailableError
+from ragq.errors import InvalidRequestError, UnavailableError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.routes.objects import Listed, Listing
+from ragq.routes.session import COOKIE, check_key, check_session
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
@@ -139,14 +139,14 @@ ContextDependency = Annotated[Context, Depends(_context)]
 
 
 def _tenant(request: Request, context: ContextDependency) -> str:
-    """Check the API key and tell whose data the request may touch."""
+    """Check the API key, or the session that stands for it, and tell whose data the request may touch."""
     wanted = context.settings.api_key
     if wanted is not None:
         given = request.headers.get("api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), wanted.get_secret_value().encode()):
-            raise AuthenticationError(
-                "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'; it is RAGQ_API_KEY."
-            )
+        if given or COOKIE not in request.cookies:
+            check_key(given, wanted.get_secret_value())
+        else:
+            check_session(request, wanted.get_secret_value())
     return DEFAULT_TENANT
 
 

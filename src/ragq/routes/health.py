@@ -1,12 +1,11 @@
-"""The start page, health, readiness and status."""
+"""Health, readiness and status."""
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from ragq import __version__
 from ragq.errors import RagqError
@@ -19,12 +18,6 @@ router = APIRouter()
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": dict[str, str], "description": "Something that is needed is not ready."}
 }
-
-
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
-async def show_start_page(_tenant: Tenant) -> str:
-    """Show a page to ask from."""
-    return (resources.files("ragq") / "web" / "index.html").read_text()
 
 
 @router.get("/healthz")

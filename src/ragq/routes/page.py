@@ -1,0 +1,88 @@
+"""The page to upload and to ask from, what it is made of, and its session."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import SecretStr
+
+from ragq.errors import NotFoundError
+from ragq.routes.context import Body, ContextDependency
+from ragq.routes.session import COOKIE, check_key, is_open, open_session
+
+router = APIRouter()
+
+MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+HEADERS = {
+    "Cache-Control": "no-cache",  # kept, but asked about: a new version is seen at once
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+PARTS = {part.name: part.read_bytes() for part in (resources.files("ragq") / "web").iterdir() if part.is_file()}
+
+
+class SessionCreate(Body):
+    """The key that opens a session."""
+
+    key: SecretStr
+
+
+@router.get("/", include_in_schema=False)
+async def show_page(request: Request) -> Response:
+    """Show the page."""
+    return _send("index.html", request)
+
+
+@router.get("/web/{name}", include_in_schema=False)
+async def show_part(name: str, request: Request) -> Response:
+    """Send a style sheet, a script or an image of the page."""
+    if name not in PARTS:
+        raise NotFoundError(f"The page has no part '{name[:80]}'.", code="unknown_url")
+    return _send(name, request)
+
+
+def _send(name: str, request: Request) -> Response:
+    tag = f'"{hashlib.sha256(PARTS[name]).hexdigest()[:32]}"'
+    headers = HEADERS | {"ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(PARTS[name], media_type=MEDIA_TYPES[name.rpartition(".")[2]], headers=headers)
+
+
+@router.get("/session")
+async def show_session(request: Request, context: ContextDependency) -> dict[str, Any]:
+    """Tell whether there is a key, and whether this browser needs to send it."""
+    key = context.settings.api_key
+    return {
+        "object": "session",
+        "key_required": key is not None,
+        "is_open": key is None or is_open(request, key.get_secret_value()),
+    }
+
+
+@router.post("/session", status_code=204)
+async def create_session(body: SessionCreate, request: Request, context: ContextDependency) -> Response:
+    """Check the key and set a cookie that stands for it for 12 hours."""
+    response = Response(status_code=204)
+    if context.settings.api_key is not None:
+        key = context.settings.api_key.get_secret_value()
+        check_key(body.key.get_secret_value(), key)
+        is_secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, open_session(key), httponly=True, samesite="strict", secure=is_secure)
+    return response
+
+
+@router.delete("/session", status_code=204)
+async def delete_session() -> Response:
+    """Take the cookie away."""
+    response = Response(status_code=204)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return response

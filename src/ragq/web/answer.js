@@ -1,0 +1,94 @@
+// How an answer and its sources look. Whatever comes from a document or a model is set as text, never as HTML.
+
+import { make } from "./element.js";
+
+const result = document.getElementById("result");
+const answer = document.getElementById("answer");
+const sources = document.getElementById("sources");
+const found = document.getElementById("found");
+
+const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // an LLM's own numbers, for which ours stand
+
+export function clearAnswer() {
+  result.hidden = true;
+  result.className = "";
+  answer.replaceChildren();
+  sources.replaceChildren();
+  found.hidden = true;
+}
+
+export function showText(text) {
+  result.hidden = false;
+  answer.setAttribute("aria-busy", "true"); // read out when it is whole
+  answer.textContent = text;
+}
+
+// The answer as it stands at its end; `kind` says whether a model's markers are in it.
+export function showAnswer({ kind, content: [{ text, annotations }] }) {
+  const numbers = new Map(); // one number for one passage, however often it is cited
+  for (const citation of annotations) {
+    const passage = passageOf(citation);
+    if (!numbers.has(passage)) numbers.set(passage, numbers.size + 1);
+  }
+  result.hidden = false;
+  answer.replaceChildren(...citedText(text, annotations, numbers, kind === "generated"));
+  answer.removeAttribute("aria-busy");
+  const firsts = [...numbers.keys()].map((passage) => annotations.find((citation) => passageOf(citation) === passage));
+  sources.replaceChildren(...firsts.map((citation) => sourceItem(citation, citation.quote)));
+  if (!firsts.length) sources.append(make("li", "none", "This answer cites no passage."));
+}
+
+export function showUnfinished() {
+  answer.removeAttribute("aria-busy");
+  result.className = "unfinished";
+}
+
+// What the search found, whether cited or not.
+export function showFound(results) {
+  if (!results?.length) return;
+  found.hidden = false;
+  found.open = false;
+  found.querySelector("summary").textContent = `All ${results.length} passages found`;
+  found.querySelector("ul").replaceChildren(...results.map((passage) => sourceItem(passage, passage.text)));
+}
+
+function passageOf({ file_id: id, start, end }) {
+  return `${id} ${start} ${end}`;
+}
+
+function citedText(text, annotations, numbers, hasMarkers) {
+  const characters = [...text]; // an index counts characters, not JavaScript's units
+  const parts = [];
+  let from = 0;
+  for (const index of [...new Set(annotations.map((citation) => citation.index))].sort((one, other) => one - other)) {
+    const piece = characters.slice(from, index).join("");
+    const here = annotations.filter((citation) => citation.index === index);
+    const shown = new Set(here.map((citation) => numbers.get(passageOf(citation))));
+    parts.push(hasMarkers ? piece.replace(MARKERS, "") : piece, ...[...shown].map(reference));
+    from = index;
+  }
+  parts.push(characters.slice(from).join(""));
+  return parts;
+}
+
+function reference(number) {
+  const button = make("button", "reference", String(number));
+  button.type = "button";
+  button.setAttribute("aria-label", `Source ${number}`);
+  button.onclick = () => {
+    const source = sources.children[number - 1];
+    source.focus();
+    source.scrollIntoView({ block: "nearest" });
+  };
+  return button;
+}
+
+function sourceItem({ filename, page }, text) {
+  const item = document.createElement("li");
+  item.tabIndex = -1;
+  const place = make("p", "place", "");
+  place.append(make("cite", "", filename));
+  if (page) place.append(make("span", "", `page ${page}`));
+  item.append(place, make("blockquote", "", text));
+  return item;
+}

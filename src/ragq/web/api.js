@@ -1,0 +1,102 @@
+// Requests to ragq. One that needs the key asks for it and goes on.
+
+import { unlock } from "./unlock.js";
+
+const SILENCE_MS = 40_000; // the server sends a comment every 15 s
+
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// What may work later: no connection, or a server that cannot do it now.
+export function isTemporary(error) {
+  return !(error instanceof ApiError) || error.status >= 500;
+}
+
+export async function request(method, path, { body, headers, signal } = {}) {
+  const type = body ? { "Content-Type": "application/json" } : {};
+  const options = { method, signal, headers: { ...type, ...headers }, body: body && JSON.stringify(body) };
+  for (;;) {
+    const response = await fetch(path, options);
+    if (response.ok) return response;
+    if (response.status !== 401) throw readError(response.status, await response.text());
+    await unlock();
+  }
+}
+
+// Posts a form, telling the share that is sent: fetch cannot.
+export async function upload(path, form, onProgress) {
+  for (;;) {
+    const { status, text } = await send(path, form, onProgress);
+    if (status === 200) return JSON.parse(text);
+    if (status !== 401) throw readError(status, text);
+    await unlock();
+  }
+}
+
+function send(path, form, onProgress) {
+  return new Promise((resolve, reject) => {
+    const sending = new XMLHttpRequest();
+    sending.open("POST", path);
+    sending.upload.onprogress = ({ loaded, total }) => onProgress(loaded / total);
+    sending.onload = () => resolve({ status: sending.status, text: sending.responseText });
+    sending.onerror = () => reject(new Error("The connection was lost. Try again."));
+    sending.send(form);
+  });
+}
+
+function readError(status, text) {
+  let message = `ragq answered with status ${status}.`;
+  try {
+    message = JSON.parse(text).error.message;
+  } catch {
+    // a proxy's own page: the status has to do
+  }
+  return new ApiError(status, message);
+}
+
+// The events of an answer's body, until it ends or is silent for too long.
+export async function* readEvents(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await limited(reader.read());
+      if (done) return;
+      const blocks = (rest + value).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const data = block.split("\n").find((line) => line.startsWith("data: "));
+        if (data) yield JSON.parse(data.slice("data: ".length));
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function limited(reading) {
+  let timer;
+  const silence = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error("The connection is silent.")), SILENCE_MS);
+  });
+  return Promise.race([reading, silence]).finally(() => clearTimeout(timer));
+}
+
+// Waits; ends early when the signal aborts or the network is back.
+export function pause(milliseconds, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(end, milliseconds);
+    function end() {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    }
+    addEventListener("online", end);
+    signal?.addEventListener("abort", end);
+  });
+}

@@ -1,0 +1,8 @@
+// Where the page begins.
+
+import { loadDocuments } from "./documents.js";
+import { resume } from "./question.js";
+import { begin } from "./unlock.js";
+
+await begin();
+await Promise.all([loadDocuments(), resume()]);

@@ -1,0 +1,224 @@
+// A question from its asking to its end: it is streamed, found again after a cut or a reload, and may be cancelled.
+
+import { clearAnswer, showAnswer, showFound, showText, showUnfinished } from "./answer.js";
+import { isTemporary, pause, readEvents, request } from "./api.js";
+
+const ENDS = ["completed", "incomplete", "failed", "cancelled"];
+const RETRY_MS = [500, 1000, 2000, 5000];
+
+const form = document.getElementById("ask");
+const question = document.getElementById("question");
+const submit = document.getElementById("submit");
+const cancel = document.getElementById("cancel");
+const state = document.getElementById("state");
+
+let current = null; // what is followed now
+
+class Following {
+  constructor({ input = "", id = null }) {
+    this.input = input;
+    this.id = id;
+    this.repeatKey = randomKey(); // with it a request that is sent again finds the same response
+    this.last = -1; // number of the newest event
+    this.status = "queued";
+    this.message = null; // id of the newest message: an earlier one belongs to a worker that died
+    this.text = "";
+    this.doing = ["Sending …", "waiting"];
+    this.stopping = new AbortController();
+    this.signal = this.stopping.signal;
+  }
+
+  async follow() {
+    for (let cuts = 0; !this.signal.aborted; cuts += 1) {
+      try {
+        const response = await this.open();
+        if (cuts) say(...this.doing);
+        for await (const event of readEvents(response)) {
+          if (this.signal.aborted) return;
+          this.take(event);
+          cuts = 0;
+        }
+        if (!this.signal.aborted && this.id) this.takeEnd(await this.fetch()); // a cancelled one ends without an event
+      } catch (error) {
+        if (this.signal.aborted) return;
+        if (!isTemporary(error)) return this.fail(error.message);
+      }
+      if (this.signal.aborted) return;
+      say("The connection was lost. Trying again …", "waiting");
+      await pause(RETRY_MS[Math.min(cuts, RETRY_MS.length - 1)], this.signal);
+    }
+  }
+
+  open() {
+    const { signal } = this;
+    if (this.id) return request("GET", `v1/responses/${this.id}?stream=true&starting_after=${this.last}`, { signal });
+    const body = { input: this.input, background: true, stream: true, include: ["file_search_call.results"] };
+    return request("POST", "v1/responses", { body, signal, headers: { "Idempotency-Key": this.repeatKey } });
+  }
+
+  async fetch() {
+    return (await request("GET", `v1/responses/${this.id}`, { signal: this.signal })).json();
+  }
+
+  take(event) {
+    this.last = event.sequence_number;
+    if (event.type === "response.created") this.takeId(event.response.id);
+    else if (event.type === "response.in_progress") this.start();
+    else if (event.type === "response.output_item.added") this.openItem(event.item);
+    else if (event.type === "response.output_item.done") showFound(event.item.results);
+    else if (event.type === "response.output_text.delta") this.add(event);
+    else if (event.response) this.takeEnd(event.response);
+  }
+
+  takeId(id) {
+    this.id = id;
+    this.say("Waiting in the queue", "waiting");
+    if (location.hash !== `#${id}`) location.hash = id;
+    this.watchPlace();
+  }
+
+  // A worker begins; not for the first time when an earlier one died or the LLM failed.
+  start() {
+    this.status = "in_progress";
+    if (this.message) showText("");
+    this.say(this.message ? "Starting again …" : "Searching …", "running");
+  }
+
+  say(text, kind) {
+    this.doing = [text, kind]; // to be said again after a cut
+    say(text, kind);
+  }
+
+  openItem(item) {
+    if (item.type !== "message") return;
+    this.message = item.id;
+    this.text = "";
+    showText("");
+    this.say("Writing …", "running");
+  }
+
+  add({ item_id: id, delta }) {
+    if (id !== this.message) return;
+    this.text += delta;
+    showText(this.text);
+  }
+
+  takeEnd(response) {
+    if (!ENDS.includes(response.status)) return;
+    this.stop();
+    const [search, message] = response.output;
+    if (message) {
+      showAnswer(message);
+      showFound(search.results);
+    } else showUnfinished();
+    const seconds = (response.timing.total_ms / 1000).toFixed(1);
+    if (response.status === "completed") {
+      say(message.kind === "extractive" ? `Copied from the documents in ${seconds} s` : `Answered in ${seconds} s`, "done");
+    } else if (response.status === "incomplete") say("The answer was cut at the limit of its length.", "error");
+    else if (response.status === "cancelled") say("Cancelled", "done");
+    else say(response.error?.message ?? "The question failed.", "error");
+  }
+
+  // Shows the place in the queue until a worker takes the question.
+  async watchPlace() {
+    while (this.status === "queued" && !this.signal.aborted) {
+      let wait = 1000;
+      try {
+        const response = await request("GET", `v1/responses/${this.id}`, { signal: this.signal });
+        const { status, queue } = await response.json();
+        if (this.status === "queued" && status === "queued") this.say(describePlace(queue), "waiting");
+        wait = Math.max(300, Number(response.headers.get("openai-poll-after-ms")));
+      } catch {
+        // the stream finds out whether it matters
+      }
+      await pause(wait, this.signal);
+    }
+  }
+
+  async cancel() {
+    if (!this.id) {
+      this.stop();
+      showUnfinished();
+      return say("Cancelled", "done");
+    }
+    try {
+      this.takeEnd(await (await request("POST", `v1/responses/${this.id}/cancel`)).json());
+    } catch (error) {
+      say(`It could not be cancelled: ${error.message}`, "error");
+    }
+  }
+
+  fail(message) {
+    this.stop();
+    showUnfinished();
+    say(message, "error");
+  }
+
+  stop() {
+    this.stopping.abort();
+    if (current === this) setRunning(false);
+  }
+}
+
+function randomKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function describePlace({ position, eta_seconds: seconds }) {
+  const place = position ? `Place ${position} in the queue` : "Waiting in the queue";
+  return seconds === null ? place : `${place}, about ${Math.max(1, Math.ceil(seconds))} s`;
+}
+
+function say(text, kind) {
+  state.className = kind;
+  if (state.textContent !== text) state.textContent = text;
+}
+
+function setRunning(isRunning) {
+  submit.hidden = isRunning;
+  cancel.hidden = !isRunning;
+}
+
+function begin(following) {
+  current?.stop();
+  current = following;
+  clearAnswer();
+  setRunning(true);
+  say("Sending …", "waiting");
+  following.follow();
+}
+
+// Goes on with the response that the address names, as after a reload.
+export async function resume() {
+  const id = location.hash.slice(1);
+  if (!id.startsWith("resp_") || id === current?.id) return;
+  begin(new Following({ id }));
+  try {
+    const { data } = await (await request("GET", `v1/responses/${id}/input_items`)).json();
+    if (current.id === id) question.value = data.flatMap((item) => item.content.map((part) => part.text)).join("\n");
+  } catch {
+    // the stream says why
+  }
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (question.value.trim()) begin(new Following({ input: question.value }));
+});
+
+question.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !cancel.hidden && !document.querySelector("dialog[open]")) current.cancel();
+});
+
+cancel.addEventListener("click", () => {
+  question.focus();
+  current.cancel();
+});
+
+addEventListener("hashchange", resume);
