@@ -34,7 +34,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-MARKER = re.compile(r"\[\[fake ([^\]]*)\]\]")
+MARKER = re.compile(r"\[\[fake ((?:[^\]]|\](?!\]))*)\]\]")
 WORD = re.compile(r"\w+")
 FINISHED_EARLY = (
     "status",

@@ -149,17 +149,18 @@ class Ragq:
             check=False,
         )
 
-    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def spawn(self, *arguments: str, **variables: object) -> subprocess.Popen[bytes]:
         """Start another `ragq` command beside this one, as from a second terminal."""
+        surroundings = self.environment | {name: str(value) for name, value in variables.items()}
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             return subprocess.Popen(
-                command(*arguments), env=self.environment, cwd=self.folder.parent, stdout=log, stderr=log
+                command(*arguments), env=surroundings, cwd=self.folder.parent, stdout=log, stderr=log
             )
 
-    def spawn_api(self) -> tuple[subprocess.Popen[bytes], str]:
+    def spawn_api(self, **variables: object) -> tuple[subprocess.Popen[bytes], str]:
         """Start another API process beside this one; returns it and its address."""
         port = free_port()
-        api = self.spawn("serve", "--port", str(port))
+        api = self.spawn("serve", "--port", str(port), **variables)
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(f"{url}/readyz"), what="another API process")
         return api, url

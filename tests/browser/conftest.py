@@ -1,0 +1,110 @@
+"""A real Chromium before a real `ragq up`. What a test opens must stay without faults and must ask no other host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.documents import write_long_pdf, write_pdf
+from tests.servers import FakeLlm, Ragq
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+MISSING = "There is no Chromium on PATH (on Debian: apt-get install chromium)."
+WAIT_MS = 15_000
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; without one the tests are skipped, but in CI they fail."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None and os.environ.get("CI"):
+        pytest.fail(MISSING)
+    if path is None:
+        pytest.skip(MISSING)
+    expect.set_options(timeout=WAIT_MS)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="package")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
+    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(scope="package")
+def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Ragq]:
+    """A service that answers one question at a time, with a document in its store."""
+    folder = tmp_path_factory.mktemp("page")
+    pace = {"RAGQ_QUERY_CONCURRENCY": 1, "RAGQ_LEASE_SECONDS": 2, "RAGQ_HEARTBEAT_SECONDS": 0.5}
+    service = Ragq(folder / "data", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake", **pace).start()
+    write_pdf(folder / "harbour.pdf", [["The harbour has two piers."], ["The lighthouse of Quorra is 61 metres tall."]])
+    assert service.run("ingest", str(folder / "harbour.pdf")).returncode == 0
+    yield service
+    assert service.stop() == 0
+
+
+class Visitor:
+    """Opens pages and remembers what went wrong in them.
+
+    Attributes:
+        expected: Parts of messages of the console that a test provokes.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._homes: set[str] = set()
+        self._hosts: set[str] = set()
+        self._faults: list[str] = []
+        self.expected: list[str] = []
+
+    def visit(self, url: str, **options: Any) -> Page:
+        """Open a page in a browser without a past."""
+        self._homes.add(urlsplit(url).netloc)
+        context = self._browser.new_context(**options)
+        context.set_default_timeout(WAIT_MS)
+        page = context.new_page()
+        page.on("console", lambda said: self._faults.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self._faults.append(f"uncaught: {error}"))
+        page.on("request", lambda request: self._hosts.add(urlsplit(request.url).netloc))
+        page.goto(url)
+        return page
+
+    def check(self) -> None:
+        """Nothing was said on the console but what was expected, and nothing asked of another host."""
+        assert [fault for fault in self._faults if not any(part in fault for part in self.expected)] == []
+        assert self._hosts == self._homes
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[Visitor]:
+    visitor = Visitor(browser)
+    yield visitor
+    visitor.check()
+    for context in browser.contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(visitor: Visitor, ragq: Ragq) -> Page:
+    """The page of the service, as it is first seen."""
+    return visitor.visit(ragq.url)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Two new documents, one of them long enough to be watched."""
+    notes = tmp_path / "ferry.md"
+    notes.write_text("# Ferry\n\nThe ferry to Quorra leaves at noon.\n")
+    facts = {57: "The brig Amaranth carried forty barrels of saffron."}
+    return [write_long_pdf(tmp_path / "register.pdf", pages=80, facts=facts), notes]

@@ -1,0 +1,297 @@
+"""The page, used as people use it: with the mouse, with the keyboard, on a phone, and with a bad connection."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visitor
+from tests.servers import FakeLlm, Ragq, stop, wait_until
+
+KEY = "a key that only this test knows"
+QUESTION = "How tall is the lighthouse of Quorra?"
+TEXT = "One two three four five six seven eight nine ten."
+SLOW = f"[[fake text='{TEXT}' rate=4]] {QUESTION}"
+EVIL = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+OFFLINE = "ERR_INTERNET_DISCONNECTED"
+
+DROP = """([files]) => {
+    const transfer = new DataTransfer();
+    for (const [name, content] of files)
+        transfer.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt(0))], name));
+    for (const kind of ["dragover", "drop"])
+        document.getElementById("drop").dispatchEvent(
+            new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: transfer }));
+}"""
+WATCH = """(selector) => {
+    window.seen = [];
+    new MutationObserver(() => window.seen.push(document.querySelector(selector).innerText))
+        .observe(document.querySelector(selector), { subtree: true, childList: true, characterData: true });
+}"""
+
+
+def drop(page: Page, *paths: Path) -> None:
+    """Drop files on the page."""
+    page.evaluate(DROP, [[[path.name, base64.b64encode(path.read_bytes()).decode()] for path in paths]])
+
+
+def watch(page: Page, selector: str) -> None:
+    """From now on remember each text that an element has."""
+    page.evaluate(WATCH, selector)
+
+
+def seen(page: Page) -> list[str]:
+    texts: list[str] = page.evaluate("window.seen")
+    return texts
+
+
+def ask(page: Page, question: str) -> None:
+    page.get_by_label("Your question").fill(question)
+    page.get_by_role("button", name="Ask").click()
+
+
+def document(page: Page, name: str) -> object:
+    return page.locator("#documents li").filter(has_text=name)
+
+
+def test_files_that_are_dropped_are_ingested_before_ones_eyes_and_cited_by_page(page: Page, files: list[Path]) -> None:
+    expect(page.locator("#documents li")).to_have_count(1)
+    watch(page, "#documents")
+    drop(page, *files)
+    expect(page.locator("#documents li.ready")).to_have_count(3)
+    told = "\n".join(seen(page))
+    assert re.search(r"Uploading \d+ %", told)
+    assert len(set(re.findall(r"(?:Reading|Indexing) \d+ of \d+", told))) >= 2
+    ask(page, "[[fake text='It carried saffron [1].']] What did the brig Amaranth carry?")
+    expect(page.locator("#state")).to_have_text(re.compile(r"Answered in [\d.]+ s"))
+    expect(page.locator("#answer")).to_contain_text("saffron")
+    expect(page.locator("#answer")).not_to_contain_text("[1]")
+    source = page.locator("#sources li").first
+    expect(source).to_contain_text("register.pdf")
+    expect(source).to_contain_text("page 57")
+    expect(source.locator("blockquote")).to_contain_text("The brig Amaranth carried forty barrels of saffron.")
+    page.get_by_role("button", name="Source 1").click()
+    expect(source).to_be_focused()
+    for name in ("register.pdf", "ferry.md"):
+        page.get_by_role("button", name=f"Remove {name}").click()
+        expect(page.locator("#documents")).not_to_contain_text(name)
+    page.reload()
+    expect(page.locator("#documents li")).to_have_count(1)
+
+
+def test_an_answer_is_shown_while_it_is_written_and_its_citations_stand_where_they_belong(page: Page) -> None:
+    watch(page, "#answer")
+    ask(page, f"[[fake text='It is tall 🗼 indeed [1]. And that is all.' rate=8]] {QUESTION}")
+    expect(page.locator("#state")).to_have_text(re.compile("Answered"))
+    assert page.locator("#answer").inner_text() == "It is tall 🗼 indeed1. And that is all."
+    assert {"It", "It is tall"} & set(seen(page))
+    expect(page.locator("#sources li")).to_have_count(1)
+    expect(page.locator("#sources blockquote")).to_contain_text("61 metres")
+    expect(page.locator("#found summary")).to_have_text(re.compile(r"All \d+ passages found"))
+
+
+def test_a_question_that_waits_tells_its_place_in_the_queue(page: Page, ragq: Ragq) -> None:
+    body = {"input": SLOW, "background": True}
+    ahead = [httpx2.post(f"{ragq.url}/v1/responses", json=body).json()["id"] for _ in range(3)]
+    ask(page, QUESTION)
+    expect(page.locator("#state")).to_have_text(re.compile(r"Place 3 in the queue"))
+    httpx2.post(f"{ragq.url}/v1/responses/{ahead[1]}/cancel")
+    expect(page.locator("#state")).to_have_text(re.compile(r"Place [12] in the queue"))
+    for response_id in ahead:
+        httpx2.post(f"{ragq.url}/v1/responses/{response_id}/cancel")
+    expect(page.locator("#answer")).to_contain_text("61 metres")
+
+
+def test_a_question_can_be_cancelled_by_button(page: Page, ragq: Ragq) -> None:
+    ask(page, SLOW)
+    expect(page.locator("#answer")).to_contain_text("One two")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#state")).to_have_text("Cancelled")
+    response_id = page.url.partition("#")[2]
+    assert httpx2.get(f"{ragq.url}/v1/responses/{response_id}").json()["status"] == "cancelled"
+    expect(page.locator("#answer")).not_to_contain_text("ten.")
+    expect(page.get_by_label("Your question")).to_be_focused()
+
+
+def test_a_dropped_connection_is_made_again_and_no_word_is_lost(page: Page, visitor: Visitor) -> None:
+    visitor.expected = [OFFLINE]
+    ask(page, SLOW)
+    expect(page.locator("#answer")).to_contain_text("One two")
+    page.context.set_offline(True)
+    expect(page.locator("#state")).to_have_text(re.compile("The connection was lost"))
+    page.context.set_offline(False)
+    expect(page.locator("#state")).to_have_text(re.compile("Answered"))
+    assert page.locator("#answer").inner_text() == TEXT
+
+
+def test_a_question_that_is_sent_without_a_connection_is_asked_once_when_it_is_back(
+    page: Page, visitor: Visitor, llm: FakeLlm
+) -> None:
+    visitor.expected = [OFFLINE]
+    before = llm.calls()
+    page.context.set_offline(True)
+    ask(page, QUESTION)
+    expect(page.locator("#state")).to_have_text(re.compile("The connection was lost"))
+    page.context.set_offline(False)
+    expect(page.locator("#answer")).to_contain_text("61 metres")
+    assert llm.calls() == before + 1
+
+
+def test_a_reload_in_the_middle_finds_the_answer_again(page: Page) -> None:
+    ask(page, SLOW)
+    expect(page.locator("#answer")).to_contain_text("One two")
+    page.reload()
+    expect(page.get_by_label("Your question")).to_have_value(SLOW)
+    expect(page.locator("#answer")).to_contain_text("One two")
+    expect(page.locator("#state")).to_have_text(re.compile("Answered"))
+    assert page.locator("#answer").inner_text() == TEXT
+
+
+def test_after_the_death_of_a_worker_only_the_new_text_is_shown(page: Page, ragq: Ragq) -> None:
+    ask(page, SLOW)
+    expect(page.locator("#answer")).to_contain_text("One two")
+    workers = httpx2.get(f"{ragq.url}/status").json()["workers"]
+    os.kill(next(worker["pid"] for worker in workers if "queries" in worker["queues"]), signal.SIGKILL)
+    expect(page.locator("#state")).to_have_text(re.compile("Starting again"))
+    expect(page.locator("#state")).to_have_text(re.compile("Answered"))
+    assert page.locator("#answer").inner_text() == TEXT
+
+
+@pytest.fixture
+def locked(ragq: Ragq) -> Iterator[str]:
+    """The address of another API process, which has a key."""
+    api, url = ragq.spawn_api(RAGQ_API_KEY=KEY)
+    yield url
+    stop(api)
+
+
+def test_the_key_is_asked_for_once_and_kept_where_no_script_reads_it(visitor: Visitor, locked: str) -> None:
+    visitor.expected = ["401"]
+    page = visitor.visit(locked)
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("API key").fill("wrong")
+    dialog.get_by_role("button", name="Continue").click()
+    expect(dialog.get_by_role("alert")).to_have_text("This key is wrong. Try another.")
+    dialog.get_by_label("API key").fill(KEY)
+    dialog.get_by_role("button", name="Continue").click()
+    expect(dialog).to_be_hidden()
+    (cookie,) = page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"], cookie["expires"]) == (True, "Strict", "/", -1)
+    assert KEY not in cookie["value"]
+    assert page.evaluate("document.cookie") == ""
+    ask(page, QUESTION)
+    expect(page.locator("#answer")).to_contain_text("61 metres")
+    page.reload()
+    expect(page.locator("#answer")).to_contain_text("61 metres")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Forget the key").click()
+    expect(dialog).to_be_visible()
+    assert page.context.cookies() == []
+
+
+def test_markup_in_documents_names_and_answers_is_inert(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "<img src=x onerror=window.hacked=1>.md"
+    path.write_text(f"The password of Varn is tulip {EVIL} and that is that.\n")
+    drop(page, path)
+    expect(page.locator("#documents li.ready")).to_have_count(2)
+    ask(page, f"[[fake text='The password is tulip {EVIL} [1]']] What is the password of Varn?")
+    expect(page.locator("#answer")).to_contain_text(EVIL)
+    expect(page.locator("#sources blockquote").first).to_contain_text(EVIL)
+    expect(page.locator("#sources")).to_contain_text(path.name)
+    assert page.locator("#answer, #sources, #documents, #found").locator("img, script").count() == 0
+    assert page.evaluate("window.hacked") is None
+    page.get_by_role("button", name=f"Remove {path.name}").click()
+    expect(page.locator("#documents li")).to_have_count(1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_in_light_or_dark_has_no_sideways_scroll(visitor: Visitor, ragq: Ragq, scheme: str) -> None:
+    page = visitor.visit(ragq.url, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    ask(page, f"[[fake text='{'long' * 60} and on [1]']] {QUESTION}")
+    expect(page.locator("#sources li")).to_have_count(1)
+    page.locator("#found summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground))) > 384) == (scheme == "light")
+
+
+def test_everything_can_be_done_by_keyboard(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "kiosk.txt"
+    path.write_text("The kiosk of Varn opens at nine.\n")
+    expect(page.get_by_label("Your question")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Add files")).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(path)
+    expect(page.locator("#documents li.ready")).to_have_count(2)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.type(SLOW)
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer")).to_contain_text("One two")
+    page.keyboard.press("Escape")
+    expect(page.locator("#state")).to_have_text("Cancelled")
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.type("When does the kiosk of Varn open?")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer")).to_contain_text("nine")
+    page.get_by_role("button", name="Remove kiosk.txt").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#documents li")).to_have_count(1)
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+def test_an_answer_that_failed_says_why(page: Page) -> None:
+    ask(page, f"[[fake status=400 message=refused]] {QUESTION}")
+    expect(page.locator("#state.error")).to_be_visible()
+    expect(page.get_by_role("button", name="Ask")).to_be_visible()
+
+
+def test_the_page_and_its_parts_are_served_strictly_and_kept(ragq: Ragq) -> None:
+    with httpx2.Client(base_url=ragq.url) as http:
+        for path, kind in (("/", "text/html"), ("/web/page.js", "text/javascript"), ("/web/style.css", "text/css")):
+            answer = http.get(path)
+            assert answer.headers["content-type"].startswith(kind)
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert http.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+        assert http.get("/web/../settings.py").status_code == 404
+        assert http.get("/web/%2e%2e%2fsettings.py").status_code == 404
+
+
+def test_a_session_counts_for_changes_from_its_own_page_only(locked: str) -> None:
+    with httpx2.Client(base_url=locked) as http:
+        assert http.post("/session", json={"key": "wrong"}).json()["error"]["code"] == "invalid_api_key"
+        assert http.post("/session", json={"key": KEY}).status_code == 204
+        assert http.get("/status").status_code == 200
+        ours, body = {"Origin": locked}, {"input": QUESTION, "background": True}
+        for headers, status in (
+            (ours, 200),
+            ({"Sec-Fetch-Site": "same-origin"}, 200),
+            ({}, 401),
+            ({"Origin": "http://127.0.0.1:1"}, 401),
+            ({"Origin": "null"}, 401),
+            (ours | {"Sec-Fetch-Site": "cross-site"}, 401),
+            ({"Authorization": "Bearer wrong"} | ours, 401),
+        ):
+            assert http.post("/v1/responses", json=body, headers=headers).status_code == status, headers
+        wait_until(lambda: http.get("/status").json()["queues"][0]["in_flight"] == 0)
+        ends_at, _, signature = http.cookies["ragq_session"].partition(".")
+        for forged in (f"{int(ends_at) + 1}.{signature}", "", ".", f"{ends_at}.", f"1.{signature}", "ü.ü"):
+            answer = httpx2.get(f"{locked}/status", headers={"Cookie": f"ragq_session={forged}".encode()})
+            assert answer.status_code == 401, forged
+        http.delete("/session")
+        assert http.get("/status").status_code == 401
