@@ -90,9 +90,9 @@ class Visitor:
 def visitor(browser: Browser) -> Iterator[Visitor]:
     visitor = Visitor(browser)
     yield visitor
-    visitor.check()
     for context in browser.contexts:
         context.close()
+    visitor.check()
 
 
 @pytest.fixture
