@@ -3,9 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 EXIT ?=
+HAS_CHROMIUM = { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
+GET_CHROMIUM = { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration fault evaluate drill drill-stock lock handbook reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate drill drill-stock lock handbook screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +25,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## Ingest the handbook, ask it several questions at once; stays up (EXIT=1: ends)
 	$(BIN)/ragq demo $(if $(EXIT),--exit --port 0)
 
-test: check unit integration fault ## Everything: lint, types, imports, unit, integration, fault
+test: check unit integration browser fault ## Everything: lint, types, imports, unit, integration, browser, fault
 
 check: setup ## Lint, format, types, import contracts, generated pages
 	$(BIN)/ruff check .
@@ -36,6 +39,10 @@ unit: setup ## Tests without I/O
 
 integration: setup ## Tests with real servers
 	$(BIN)/pytest tests/integration -q
+
+browser: setup ## Tests of the page in Chromium, which apt installs if it is missing and one may
+	@$(HAS_CHROMIUM) || $(GET_CHROMIUM) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
+	$(BIN)/pytest tests/browser -q
 
 fault: setup ## Tests that kill, freeze and cut
 	$(BIN)/pytest tests/fault -q
@@ -55,6 +62,9 @@ lock: ## Resolve requirements.lock anew
 
 handbook: setup ## Make the handbook's PDF from docs/
 	$(BIN)/python scripts/make_handbook.py
+
+screenshot: setup ## Take docs/images/page.png
+	$(BIN)/python -m tests.browser.screenshot
 
 reference: setup ## Write docs/reference/settings.md and .env.example from the settings
 	$(BIN)/python scripts/settings_reference.py

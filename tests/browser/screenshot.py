@@ -10,15 +10,15 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import ViewportSize, expect, sync_playwright
 
 from ragq.demo import HANDBOOK
 from tests.browser.conftest import BROWSERS, MISSING
 from tests.servers import Ragq
 
 ROOT = Path(__file__).parents[2]
-QUESTION = "How are the results of the two searches combined?"
-SIZE = {"width": 1280, "height": 800}
+QUESTION = "What happens to a document that kills its worker?"
+SIZE = ViewportSize(width=1280, height=600)
 COLOURS = 128
 
 

@@ -290,7 +290,7 @@ def test_a_session_counts_for_changes_from_its_own_page_only(locked: str) -> Non
         wait_until(lambda: http.get("/status").json()["queues"][0]["in_flight"] == 0)
         ends_at, _, signature = http.cookies["ragq_session"].partition(".")
         for forged in (f"{int(ends_at) + 1}.{signature}", "", ".", f"{ends_at}.", f"1.{signature}", "ü.ü"):
-            answer = httpx2.get(f"{locked}/status", headers={"Cookie": f"ragq_session={forged}".encode()})
+            answer = httpx2.get(f"{locked}/status", headers={b"Cookie": f"ragq_session={forged}".encode()})
             assert answer.status_code == 401, forged
         http.delete("/session")
         assert http.get("/status").status_code == 401

@@ -48,7 +48,7 @@ export function showFound(results) {
   if (!results?.length) return;
   found.hidden = false;
   found.open = false;
-  found.querySelector("summary").textContent = `All ${results.length} passages found`;
+  found.querySelector("summary").textContent = results.length === 1 ? "The passage found" : `All ${results.length} passages found`;
   found.querySelector("ul").replaceChildren(...results.map((passage) => sourceItem(passage, passage.text)));
 }
 

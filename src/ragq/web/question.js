@@ -188,9 +188,17 @@ function begin(following) {
   following.follow();
 }
 
+function forget() {
+  current?.stop();
+  current = null;
+  clearAnswer();
+  say("", "");
+}
+
 // Goes on with the response that the address names, as after a reload.
 export async function resume() {
   const id = location.hash.slice(1);
+  if (!id) forget();
   if (!id.startsWith("resp_") || id === current?.id) return;
   begin(new Following({ id }));
   try {
