@@ -65,6 +65,17 @@ def test_the_sdks_accumulator_ends_with_the_stored_answer(client: openai.OpenAI)
     assert kinds.index("response.file_search_call.completed") < kinds.index("response.output_text.delta")
 
 
+async def test_the_async_sdk_does_the_same(ragq: Ragq) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{ragq.url}/v1", api_key="unused", max_retries=0) as sdk:
+        async with sdk.responses.stream(model="ragq", input=QUESTION, background=True) as stream:
+            events = [event async for event in stream]
+            final = await stream.get_final_response()
+        assert numbers(events) == list(range(len(events)))  # type: ignore[arg-type]
+        assert final.output_text == (await sdk.responses.retrieve(final.id)).output_text
+        rest = [event async for event in await sdk.responses.retrieve(final.id, stream=True, starting_after=3)]
+        assert numbers(rest) == numbers(events)[4:]  # type: ignore[arg-type]
+
+
 def test_a_background_stream_goes_on_anywhere_after_a_number(client: openai.OpenAI) -> None:
     first: list[ResponseStreamEvent] = []
     with client.responses.create(model="ragq", input=SLOW, background=True, stream=True) as stream:

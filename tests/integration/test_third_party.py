@@ -67,8 +67,11 @@ def chat_model(ragq: Ragq, **options: Any) -> ChatOpenAI:
     return ChatOpenAI(model="ragq", base_url=f"{ragq.url}/v1", api_key=SecretStr(KEY), max_retries=0, **options)
 
 
-def test_the_llm_command_asks_and_goes_on_with_the_conversation(ragq: Ragq, llm: FakeLlm, tmp_path: Path) -> None:
-    options = ("--no-stream", "--key", KEY)
+@pytest.mark.parametrize("stream", [(), ("--no-stream",)], ids=["stream", "no stream"])
+def test_the_llm_command_asks_and_goes_on_with_the_conversation(
+    ragq: Ragq, llm: FakeLlm, tmp_path: Path, stream: tuple[str, ...]
+) -> None:
+    options = (*stream, "--key", KEY)
     assert "61 metres" in run_llm(ragq, tmp_path, "-m", "quorra", "-s", "Be brief.", *options, QUESTION)
     assert run_llm(ragq, tmp_path, "--continue", *options, "Is it open?").strip()
     assert f"user: {QUESTION}" in llm.witness.read_text()
@@ -91,6 +94,12 @@ def test_langchain_streams_a_response_with_its_citation(ragq: Ragq) -> None:
     assert "61 metres" in first.text
     (block,) = [one for one in first.content if isinstance(one, dict) and one.get("annotations")]
     assert block["annotations"][0]["filename"] == "harbour.md"
+
+
+def test_langchain_streams_a_chat_completion(ragq: Ragq) -> None:
+    pieces = [chunk.text for chunk in chat_model(ragq).stream(f"[[fake rate=20]] {QUESTION}")]
+    assert len([piece for piece in pieces if piece]) > 1
+    assert "61 metres" in "".join(pieces)
 
 
 @pytest.mark.parametrize("responses", [True, False], ids=["responses", "chat completions"])

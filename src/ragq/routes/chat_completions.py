@@ -18,14 +18,13 @@ from ragq.routes.chat_chunks import ChatChunks, annotations_of, finish_reason_of
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, wait_connected
 from ragq.routes.objects import ChatCompletion, CompletionMessage
 from ragq.routes.openapi import refusals, shows
-from ragq.routes.questions import LANES, Metadata, TextFormat, ask, check_model, check_question
+from ragq.routes.questions import LANES, RULES, Metadata, TextFormat, ask, check_model, check_question
 from ragq.routes.rendering import MODEL
 from ragq.routes.responses import FOREGROUND_SECONDS
 
 router = APIRouter(prefix="/v1/chat/completions")
 
 COMPLETION_PREFIX = "chatcmpl-"
-RULES = ("system", "developer")
 NOT_ANSWERED = "The question was cancelled or not answered in time: ask again."
 CLIENT_GONE = 499  # nobody reads it but the metrics
 

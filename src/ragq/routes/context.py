@@ -115,7 +115,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
@@ -138,7 +138,7 @@ def explain_fault(fault: dict[str, Any], *, skip: int) -> InvalidRequestError:
 ContextDependency = Annotated[Context, Depends(_context)]
 
 
-def _tenant(request: Request, context: ContextDependency) -> str:
+async def _tenant(request: Request, context: ContextDependency) -> str:
     """Check the API key, or the session that stands for it, and tell whose data the request may touch."""
     wanted = context.settings.api_key
     if wanted is not None:
@@ -153,7 +153,7 @@ def _tenant(request: Request, context: ContextDependency) -> str:
 Tenant = Annotated[str, Depends(_tenant)]
 
 
-def refuse_unknown_parameters(request: Request) -> None:
+async def refuse_unknown_parameters(request: Request) -> None:
     """Refuse query parameters that the route does not have.
 
     Raises:
@@ -176,7 +176,7 @@ Order = Annotated[Literal["asc", "desc"], Query()]
 Cursor = Annotated[str | None, Query(max_length=100)]
 
 
-def _page(
+async def _page(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Order = "desc",
     after: Cursor = None,

@@ -83,7 +83,7 @@ def _hash(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _page(
+async def _page(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Order = "desc",
     after: Cursor = None,
