@@ -18,7 +18,7 @@ from tests.servers import Ragq
 
 ROOT = Path(__file__).parents[2]
 QUESTION = "What happens to a document that kills its worker?"
-SIZE = ViewportSize(width=1280, height=600)
+SIZE = ViewportSize(width=1280, height=720)
 COLOURS = 128
 
 

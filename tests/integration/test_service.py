@@ -281,6 +281,46 @@ def test_every_route_but_the_health_ones_asks_for_the_key(ragq: Ragq) -> None:
         assert stranger.get("/status", headers={"api-key": KEY}).status_code == 200
 
 
+def test_the_page_and_its_parts_are_served_strictly_and_kept(ragq: Ragq) -> None:
+    with httpx2.Client(base_url=ragq.url) as http:
+        for path, kind in (("/", "text/html"), ("/web/page.js", "text/javascript"), ("/web/style.css", "text/css")):
+            answer = http.get(path)
+            assert answer.headers["content-type"].startswith(kind)
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert http.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+        assert http.get("/web/../settings.py").status_code == 404
+        assert http.get("/web/%2e%2e%2fsettings.py").status_code == 404
+
+
+def test_a_session_counts_for_changes_from_its_own_page_only(ragq: Ragq) -> None:
+    with httpx2.Client(base_url=ragq.url) as http:
+        assert http.post("/session", json={"key": "wrong"}).json()["error"]["code"] == "invalid_api_key"
+        assert http.post("/session", json={"key": KEY}).status_code == 204
+        assert http.get("/status").status_code == 200
+        ours, body = {"Origin": ragq.url}, {"input": "Anything?", "background": True}
+        for headers, status in (
+            (ours, 200),
+            ({"Sec-Fetch-Site": "same-origin"}, 200),
+            ({}, 401),
+            ({"Origin": "http://127.0.0.1:1"}, 401),
+            ({"Origin": "null"}, 401),
+            (ours | {"Sec-Fetch-Site": "cross-site"}, 401),
+            ({"Authorization": "Bearer wrong"} | ours, 401),
+        ):
+            assert http.post("/v1/responses", json=body, headers=headers).status_code == status, headers
+        cookie = http.post("/session", json={"key": KEY}, headers={"X-Forwarded-Proto": "https"}).headers["set-cookie"]
+        assert {"HttpOnly", "SameSite=strict", "Path=/", "Secure"} <= set(cookie.split("; "))
+        ends_at, _, signature = http.cookies["ragq_session"].partition(".")
+        for forged in (f"{int(ends_at) + 1}.{signature}", "", ".", f"{ends_at}.", f"1.{signature}", "ü.ü"):
+            answer = httpx2.get(f"{ragq.url}/status", headers={b"Cookie": f"ragq_session={forged}".encode()})
+            assert answer.status_code == 401, forged
+        http.delete("/session")
+        assert http.get("/status").status_code == 401
+
+
 def test_many_uploads_at_once_are_all_taken(http: httpx2.Client) -> None:
     def upload(number: int) -> int:
         file = (f"many-{number}.txt", f"Words of file {number}.".encode())

@@ -12,6 +12,7 @@ const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // an LLM's own numbers, for which ou
 export function clearAnswer() {
   result.hidden = true;
   result.className = "";
+  answer.className = "";
   answer.replaceChildren();
   sources.replaceChildren();
   found.hidden = true;
@@ -31,6 +32,7 @@ export function showAnswer({ kind, content: [{ text, annotations }] }) {
     if (!numbers.has(passage)) numbers.set(passage, numbers.size + 1);
   }
   result.hidden = false;
+  answer.className = kind;
   answer.replaceChildren(...citedText(text, annotations, numbers, kind === "generated"));
   answer.removeAttribute("aria-busy");
   const firsts = [...numbers.keys()].map((passage) => annotations.find((citation) => passageOf(citation) === passage));
