@@ -158,14 +158,18 @@ input.addEventListener("change", () => {
 });
 
 // The whole page takes files, so that a drop beside the box does not leave it.
+const holdsFiles = (event) => event.dataTransfer.types.includes("Files");
+
 addEventListener("dragover", (event) => {
+  if (!holdsFiles(event)) return;
   event.preventDefault();
-  drop.classList.toggle("over", event.dataTransfer.types.includes("Files"));
+  drop.classList.add("over");
 });
 addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) drop.classList.remove("over");
 });
 addEventListener("drop", (event) => {
+  if (!holdsFiles(event)) return;
   event.preventDefault();
   drop.classList.remove("over");
   add(event.dataTransfer.files);

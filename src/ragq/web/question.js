@@ -211,7 +211,7 @@ export async function resume() {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (question.value.trim()) begin(new Following({ input: question.value }));
+  if (cancel.hidden && question.value.trim()) begin(new Following({ input: question.value }));
 });
 
 question.addEventListener("keydown", (event) => {
