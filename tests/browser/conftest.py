@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -18,6 +19,7 @@ from tests.servers import FakeLlm, Ragq
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MISSING = "There is no Chromium on PATH (on Debian: apt-get install chromium)."
 WAIT_MS = 15_000
+DOCUMENT = "harbour.pdf"
 
 
 @pytest.fixture(scope="package")
@@ -48,8 +50,8 @@ def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Rag
     folder = tmp_path_factory.mktemp("page")
     pace = {"RAGQ_QUERY_CONCURRENCY": 1, "RAGQ_LEASE_SECONDS": 2, "RAGQ_HEARTBEAT_SECONDS": 0.5}
     service = Ragq(folder / "data", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake", **pace).start()
-    write_pdf(folder / "harbour.pdf", [["The harbour has two piers."], ["The lighthouse of Quorra is 61 metres tall."]])
-    assert service.run("ingest", str(folder / "harbour.pdf")).returncode == 0
+    write_pdf(folder / DOCUMENT, [["The harbour has two piers."], ["The lighthouse of Quorra is 61 metres tall."]])
+    assert service.run("ingest", str(folder / DOCUMENT)).returncode == 0
     yield service
     assert service.stop() == 0
 
@@ -96,9 +98,13 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
 
 
 @pytest.fixture
-def page(visitor: Visitor, ragq: Ragq) -> Page:
-    """The page of the service, as it is first seen."""
-    return visitor.visit(ragq.url)
+def page(visitor: Visitor, ragq: Ragq) -> Iterator[Page]:
+    """The page of the service, as it is first seen; what a test adds to the store is taken out again."""
+    yield visitor.visit(ragq.url)
+    store = f"{ragq.url}/v1/vector_stores/default/files"
+    for file in httpx2.get(store).json()["data"]:
+        if file["filename"] != DOCUMENT:
+            httpx2.delete(f"{store}/{file['id']}")
 
 
 @pytest.fixture
@@ -107,4 +113,4 @@ def files(tmp_path: Path) -> list[Path]:
     notes = tmp_path / "ferry.md"
     notes.write_text("# Ferry\n\nThe ferry to Quorra leaves at noon.\n")
     facts = {57: "The brig Amaranth carried forty barrels of saffron."}
-    return [write_long_pdf(tmp_path / "register.pdf", pages=58, facts=facts), notes]
+    return [write_long_pdf(tmp_path / "register.pdf", pages=90, facts=facts), notes]

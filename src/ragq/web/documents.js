@@ -4,7 +4,7 @@ import { ApiError, isTemporary, pause, request, upload } from "./api.js";
 import { make } from "./element.js";
 
 const STORE = "v1/vector_stores/default/files";
-const POLL_MS = 700;
+const POLL_MS = 400;
 const STAGES = { parse: "Reading", embed: "Indexing" };
 
 const list = document.getElementById("documents");
