@@ -34,9 +34,10 @@ DROP = """([files]) => {
             new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: transfer }));
 }"""
 WATCH = """(selector) => {
-    window.seen = [];
-    new MutationObserver(() => window.seen.push(document.querySelector(selector).innerText))
-        .observe(document.querySelector(selector), { subtree: true, childList: true, characterData: true });
+    const element = document.querySelector(selector);
+    window.seen = [element.innerText];
+    new MutationObserver(() => window.seen.push(element.innerText))
+        .observe(element, { subtree: true, childList: true, characterData: true });
 }"""
 
 
@@ -46,7 +47,7 @@ def drop(page: Page, *paths: Path) -> None:
 
 
 def watch(page: Page, selector: str) -> None:
-    """From now on remember each text that an element has."""
+    """Remember the text that an element has, and each that it gets from now on."""
     page.evaluate(WATCH, selector)
 
 
