@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 from ragq.client.database import Database
 from ragq.client.job import Job
@@ -47,7 +47,7 @@ class Archive:
                     [job.tenant_id for job in latest.values()],
                     [job.created_at for job in latest.values()],
                     [_ended_at(job) for job in latest.values()],
-                    [json.dumps(asdict(job)) for job in latest.values()],
+                    [_write_job(job) for job in latest.values()],
                 ],
             )
             events = [ended_event(latest[row[0]]) for row in await stored.fetchall()]
@@ -128,6 +128,10 @@ class Archive:
             changed += batch
             if batch < EXPIRY_BATCH:
                 return changed
+
+
+def _write_job(job: Job) -> str:
+    return json.dumps({field.name: getattr(job, field.name) for field in fields(job)})  # asdict copies all of it
 
 
 def _ended_at(job: Job) -> float:

@@ -48,6 +48,7 @@ SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
 MISSED_DEADLINE = {"code": "deadline_exceeded", "message": "The job was not begun by its deadline: no worker was free."}
 REFETCH_SECONDS = 2.0
+CONNECTIONS = 32
 RECENT_SECONDS = 60.0  # in which a client sends a request again whose answer it has lost
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # of a hash that somebody else wrote
@@ -59,9 +60,12 @@ class JobQueue:
     def __init__(self, settings: Settings, url: str) -> None:
         self.prefix = settings.key_prefix
         self._settings = settings
-        self._redis = redis.asyncio.Redis.from_url(
-            url, socket_timeout=None, socket_connect_timeout=3, max_connections=512, retry=Retry(NoBackoff(), 0)
-        )
+        # Bounded, and waited for: a crowd that comes at once must not leave a connection each behind.
+        pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
+            url, socket_timeout=None, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0),
+            max_connections=CONNECTIONS, timeout=None,
+        )  # fmt: skip
+        self._redis = redis.asyncio.Redis.from_pool(pool)
         # Blocks between messages; a dead server is noticed by the health check.
         self._listener = redis.asyncio.Redis.from_url(
             url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
@@ -269,7 +273,14 @@ class JobQueue:
         await self._run("archived", self._settings.result_ttl_seconds, *flat)
 
     async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
-        """Read a job; None when this tenant has no such job."""
+        """Read a job with its place in the queue; None when this tenant has no such job."""
+        job = await self._read(job_id, tenant_id)
+        if job is None or job.status.is_final:
+            return job
+        position, eta_ms = await self._run("place", job_id)
+        return replace(job, position=position or None, eta_seconds=eta_ms / 1000 if eta_ms >= 0 else None)
+
+    async def _read(self, job_id: str, tenant_id: str) -> Job | None:
         async with translated():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hgetall(f"{self.prefix}:job:{job_id}")
@@ -279,14 +290,10 @@ class JobQueue:
         if fields.get("tenant") != tenant_id or "ticket" not in fields:
             return None
         try:
-            job = read_job(job_id, fields, results[0][1] if results else {})
+            return read_job(job_id, fields, results[0][1] if results else {})
         except UNREADABLE as error:
             log.error("job_unreadable", job_id=job_id, error=str(error))
             return None
-        if job.status.is_final:
-            return job
-        position, eta_ms = await self._run("place", job_id)
-        return replace(job, position=position or None, eta_seconds=eta_ms / 1000 if eta_ms >= 0 else None)
 
     async def statuses(self, job_ids: list[str]) -> list[JobStatus | None]:
         """Read the statuses of many jobs at once; None where there is no job."""
@@ -298,14 +305,14 @@ class JobQueue:
         return [JobStatus(status.decode()) if status else None for status in found]
 
     async def wait(self, job_id: str, tenant_id: str, *, timeout_seconds: float) -> Job | None:
-        """Wait until a job has ended; returns it as it stands then, or at the time-out."""
+        """Wait until a job has ended; returns it as it stands then, or at the time-out, without its place."""
         self._done_task = self._done_task or asyncio.create_task(self._watch_done())
         deadline = time.monotonic() + timeout_seconds
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, set()).add(future)
         try:
             while True:
-                job = await self.fetch(job_id, tenant_id)
+                job = await self._read(job_id, tenant_id)
                 left = deadline - time.monotonic()
                 if job is None or job.status.is_final or left <= 0:
                     return job

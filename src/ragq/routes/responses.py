@@ -61,17 +61,18 @@ async def create_response(
             stream=stream_of(body),
             is_repeat=None if idempotency_key else x_stainless_retry_count > 0,
         )
-        response_id = enqueued.job_id
-        job = await find_response(context, tenant, response_id)
-    if job.fingerprint != fingerprint:
+        response_id, known = enqueued.job_id, enqueued.fingerprint
+    else:
+        known = job.fingerprint
+    if known != fingerprint:
         raise ConflictError(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
+    if job is None and not body.background and not body.stream:
+        await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+    job = job or await find_response(context, tenant, response_id)
     if body.stream:
         return _open_stream(context, job, cancel=not body.background)
-    if not body.background and not job.status.is_final:
-        await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
-        job = await find_response(context, tenant, response_id)
     if not job.status.is_final:
         pace_polling(response, job)
     return render_response(job, results=bool(body.include))
