@@ -26,6 +26,7 @@ RESULTS = Path(__file__).parent / "results" / "streams.json"
 RATE = 25.0
 SECONDS = 20
 LIMIT_SECONDS = 0.25
+GONE_SECONDS = 10  # after the last reader has gone
 WORD = re.compile(rb"w(\d+) ")
 
 
@@ -47,7 +48,7 @@ class Reader:
 
 
 async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[str, Any]:
-    """Ask, read along, then drop half of a second crowd; returns the figures."""
+    """Ask, read along, then drop a second crowd in the middle; returns the figures."""
     api = json.loads((ragq.folder / "services.json").read_text())["processes"]["api"]["pid"]
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(ragq.url, connector=connector, timeout=aiohttp.ClientTimeout(300)) as session:
@@ -58,6 +59,8 @@ async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[
         await asyncio.sleep(SECONDS / 2)
         open_ = footprint(api)
         await reading
+        await asyncio.sleep(GONE_SECONDS)
+        after_first = footprint(api)
         began = {int(seen["job"]): seen["time"] for seen in map(json.loads, llm.witness.read_text().splitlines())}
         ids = [await ask(session, jobs + number) for number in range(jobs)]
         dropped = [
@@ -68,7 +71,7 @@ async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[
         for task in dropped:
             task.cancel()
         await asyncio.gather(*dropped, return_exceptions=True)
-    await asyncio.sleep(10)
+    await asyncio.sleep(GONE_SECONDS)
     delays = [at - (began[one.job] + word / RATE) for one in crowd for at, word in one.seen]
     return {
         "jobs": jobs,
@@ -78,7 +81,8 @@ async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[
         "delay_seconds": {f"p{percent}": percentile(delays, percent) for percent in (50, 95, 99, 100)},
         "api_base": base,
         "api_with_readers": open_,
-        "api_10_s_after_all_dropped": footprint(api),
+        "api_after_they_ended": after_first,
+        "api_after_a_second_crowd_dropped": footprint(api),
     }
 
 
