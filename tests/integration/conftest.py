@@ -1,4 +1,4 @@
-"""A real PostgreSQL, once per run of the tests; each test finds it empty."""
+"""A real PostgreSQL, once per run of the tests, which each test finds empty; and a fake LLM."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ragq.client.database import Database
 from ragq.embedded.services import EmbeddedServices, read_services
 from ragq.queues.worker import Clients
 from ragq.settings import Settings
+from tests.servers import FakeLlm
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,11 @@ async def clients(database: Database, database_url: str, settings: Settings, tmp
     clients = await Clients.open(settings.model_copy(update={"data_dir": tmp_path}), database_url)
     yield clients
     await clients.close()
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
+    """A fake LLM that answers at once."""
+    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
+    yield fake
+    fake.stop()

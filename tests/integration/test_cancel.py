@@ -19,13 +19,6 @@ LIMIT_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
-    yield fake
-    fake.stop()
-
-
-@pytest.fixture(scope="module")
 def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Ragq]:
     """A service whose worker runs one question at a time."""
     folder = tmp_path_factory.mktemp("cancel")

@@ -19,13 +19,6 @@ QUESTION = "How tall is the lighthouse of Quorra?"
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
-    yield fake
-    fake.stop()
-
-
-@pytest.fixture(scope="module")
 def ragq(llm: FakeLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
     folder = tmp_path_factory.mktemp("small") / "data"
     variables = {"RAGQ_LLM_BASE_URL": llm.base_url, "RAGQ_LLM_MODEL": "fake/model", "RAGQ_LLM_TRIES": 1}

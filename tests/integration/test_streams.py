@@ -20,13 +20,6 @@ SLOW = "[[fake text='One two three four five six seven eight nine ten.' rate=3]]
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
-    yield fake
-    fake.stop()
-
-
-@pytest.fixture(scope="module")
 def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Ragq]:
     """A service with one worker of each kind and a short lease."""
     folder = tmp_path_factory.mktemp("streams")

@@ -26,13 +26,6 @@ MODELS = """\
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
-    yield fake
-    fake.stop()
-
-
-@pytest.fixture(scope="module")
 def ragq(llm: FakeLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
     """A service whose default store has one document."""
     folder = tmp_path_factory.mktemp("third") / "data"
