@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.drill.load import until
 from ragq.client.rq_client import JobQueue
 from tests.queue_steps import claim, enqueue, finish
+from tests.servers import Valkey
 
 
 async def read(queue: JobQueue, job_id: str, ended: asyncio.Event, read_events: list[Any]) -> None:
@@ -42,3 +43,21 @@ async def test_what_a_dead_attempt_says_is_refused(queue: JobQueue) -> None:
     said: list[Any] = []
     await read(queue, "a", ended, said)
     assert said == []
+
+
+async def test_a_spoilt_log_does_not_keep_others_from_being_read(queue: JobQueue, valkey: Valkey) -> None:
+    for job_id in ("spoilt", "sound"):
+        await enqueue(queue, job_id)
+    spoilt, sound = await claim(queue)
+    with valkey.connect() as connection:
+        connection.xadd(f"ragq:events:{spoilt.id}", {"attempt": "one", "events": "no JSON"})
+    ended = asyncio.Event()
+    said: list[Any] = []
+    readers = [
+        asyncio.create_task(read(queue, spoilt.id, ended, [])),
+        asyncio.create_task(read(queue, sound.id, ended, said)),
+    ]
+    assert await queue.append([(sound.id, sound.attempt, [("text", "heard")])]) == set()
+    await until(lambda: said == [("text", "heard")])
+    ended.set()
+    await asyncio.gather(*readers, return_exceptions=True)

@@ -87,18 +87,22 @@ class EventReader:
                 await asyncio.sleep(BLOCK_MS / 1000)
                 continue
             try:
-                after, found = await self._read_more()
+                self._hand_out(*await self._read_more())
             except UnavailableError as error:
                 log.warning("waiting_for_service", part="events", error=error.message)
                 await asyncio.sleep(1)
-                continue
-            for follower in self._followers:
-                if follower.key not in found or follower.last < after[follower.key]:
-                    continue  # it came while the read was under way, and needs what is before as well
-                new = [(id_, fields) for id_, fields in found[follower.key] if _entry_id(id_) > follower.last]
-                if new:
-                    follower.last = _entry_id(new[-1][0])
-                    follower.entries.put_nowait(_read(new))
+            except Exception:  # a log that cannot be read must not end the reading of the others
+                log.exception("events_not_read")
+                await asyncio.sleep(1)
+
+    def _hand_out(self, after: dict[bytes, EntryId], found: dict[bytes, list[Any]]) -> None:
+        for follower in self._followers:
+            if follower.key not in found or follower.last < after[follower.key]:
+                continue  # it came while the read was under way, and needs what is before as well
+            new = [(id_, fields) for id_, fields in found[follower.key] if _entry_id(id_) > follower.last]
+            if new:
+                follower.last = _entry_id(new[-1][0])
+                follower.entries.put_nowait(_read(new))
 
     async def _read_more(self) -> tuple[dict[bytes, EntryId], dict[bytes, list[Any]]]:
         """Read each log after the last entry that all its followers have; returns that entry's id and the new ones."""
