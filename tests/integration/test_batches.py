@@ -270,6 +270,17 @@ async def test_jobs_that_valkey_lost_are_asked_again_and_archived_ones_are_not(
     assert await count_jobs(context, batch) == 1
 
 
+async def test_lines_whose_jobs_cannot_be_read_end_with_an_error(context: Context, valkey: Valkey) -> None:
+    batch = await make_batch(context, 2)
+    await step(context, batch)
+    with valkey.connect() as connection:
+        for line, status in ((1, "finished"), (2, "no status")):
+            connection.hset(f"ragq:job:{job_id_of(batch.id, line)}", mapping={"status": status})
+            connection.hdel(f"ragq:job:{job_id_of(batch.id, line)}", "ticket")
+    batch = await step(context, batch)
+    assert (batch.completed, batch.failed) == (0, 2)
+
+
 async def test_an_expired_batch_tells_which_lines_had_not_ended(context: Context, database: Database) -> None:
     batch = await make_batch(context, 3)
     await step(context, batch)

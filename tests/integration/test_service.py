@@ -211,6 +211,13 @@ BAD = [
     ("POST", "/v1/responses", {"json": {"input": ""}}, 400, "input"),
     ("POST", "/v1/responses", {"json": {"input": "x" * 10_001}}, 400, None),
     ("POST", "/v1/responses", {"json": {"input": "hi", "stream": "always"}}, 400, "stream"),
+    (
+        "POST",
+        "/v1/responses",
+        {"content": b'{"input": "sky \\ud800"}', "headers": {"Content-Type": "application/json"}},
+        400,
+        "input",
+    ),
     ("POST", "/v1/responses", {"json": {"input": "hi", "frobnicate": 1}}, 400, "frobnicate"),
     ("POST", "/v1/responses", {"json": {"input": "hi", "model": "gpt-9"}}, 404, "model"),
     ("POST", "/v1/responses", {"json": {"input": "hi", "temperature": 9}}, 400, "temperature"),

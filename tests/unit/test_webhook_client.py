@@ -9,7 +9,7 @@ from ragq.errors import InvalidRequestError
 from ragq.settings import Settings
 
 INSIDE = """127.0.0.1 0.0.0.0 10.0.0.1 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 224.0.0.1 255.255.255.255 ::1 ::
-    fe80::1 fe80::1%eth0 fd00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:8.8.8.8 64:ff9b::7f00:1 2002:7f00:1::"""
+    fe80::1 fe80::1%eth0 fd00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:8.8.8.8 64:ff9b::7f00:1 64:ff9b:1::1 2002:7f00:1:: ::7f00:1 fec0::1"""
 
 
 @pytest.mark.parametrize("address", INSIDE.split())
@@ -23,7 +23,9 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://hooks.test/", "https://[::1]/", "https://hooks.test:0/", "https://hooks.test:x/", "https://[/", "x"]
+    "url",
+    ["http://hooks.test/", "https://[::1]/", "https://hooks.test:0/", "https://hooks.test:x/", "https://[/", "x"]
+    + [f"https://{host}/" for host in ("127.1", "127.0.0.1.", "127.0.1", "2130706433", "0x7f000001", "10.1")],
 )
 def test_a_url_that_can_be_no_target_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:

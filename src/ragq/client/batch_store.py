@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -242,6 +243,6 @@ class Batches:
             )
             if changed.rowcount:
                 await connection.execute("DELETE FROM batch_lines WHERE batch_id = %s", [batch.id])
-                event = Event(batch.tenant_id, f"batch.{status}", batch.id, batch.created_at.timestamp())
+                event = Event(batch.tenant_id, f"batch.{status}", batch.id, time.time())
                 await add_deliveries(connection, [event])
             return bool(changed.rowcount)

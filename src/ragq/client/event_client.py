@@ -60,18 +60,19 @@ class EventReader:
         follower = _Follower(f"{self._prefix}:events:{job_id}".encode())
         self._followers.add(follower)
         self._task = self._task or asyncio.create_task(self._read_forever())
-        end = asyncio.create_task(ended.wait())
+        end, more = asyncio.create_task(ended.wait()), None
         try:
             while not ended.is_set():
                 more = asyncio.create_task(follower.entries.get())
                 await asyncio.wait({more, end}, return_when=asyncio.FIRST_COMPLETED)
                 if not more.done():
-                    more.cancel()
                     break
                 for entry in more.result():
                     yield entry
         finally:
             end.cancel()
+            if more:
+                more.cancel()
             self._followers.discard(follower)
         while not follower.entries.empty():
             for entry in follower.entries.get_nowait():

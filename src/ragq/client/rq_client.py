@@ -302,7 +302,7 @@ class JobQueue:
             for job_id in job_ids:
                 pipeline.hget(f"{self.prefix}:job:{job_id}", "status")
             found = await pipeline.execute()
-        return [JobStatus(status.decode()) if status else None for status in found]
+        return [_status(status.decode()) if status else None for status in found]
 
     async def wait(self, job_id: str, tenant_id: str, *, timeout_seconds: float) -> Job | None:
         """Wait until a job has ended; returns it as it stands then, or at the time-out, without its place."""
@@ -344,6 +344,14 @@ class JobQueue:
     @property
     def _lease_ms(self) -> int:
         return int(self._settings.lease_seconds * 1000)
+
+
+def _status(word: str) -> JobStatus:
+    """Read a status; a word that is none is of a job that nobody can run."""
+    try:
+        return JobStatus(word)
+    except ValueError:
+        return JobStatus.FAILED
 
 
 def _fields(raw: dict[bytes, bytes]) -> dict[str, str]:

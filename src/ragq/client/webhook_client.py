@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -24,8 +25,9 @@ from ragq.settings import Settings
 
 RESOLVER_THREADS = 16  # of our own: a name server that is slow must not hold up whatever else runs in threads
 INSIDE = "The host's address is not public. RAGQ_WEBHOOK_ALLOWED_HOSTS opens hosts by name."
-# Addresses of these networks stand for IPv4 addresses, inside ones too.
-_TRANSLATED = [ipaddress.ip_network(name) for name in ("::ffff:0:0/96", "64:ff9b::/96", "2002::/16", "2001::/32")]
+# Addresses of these networks stand for IPv4 addresses, inside ones too, or for a site's own.
+_STANDING_FOR_IPV4 = ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10")
+_TRANSLATED = [ipaddress.ip_network(name) for name in _STANDING_FOR_IPV4]
 
 
 class _InsideError(OSError):
@@ -61,7 +63,7 @@ def check_url(settings: Settings, url: str) -> None:
     allowed = host in read_allowed(settings)
     if parts.scheme != "https" and not (allowed and parts.scheme == "http"):
         raise InvalidRequestError("The URL must begin with https://.", param="url")
-    if _is_address(host) and not allowed and not is_public(host):
+    if (address := _address_of(host)) and not allowed and not is_public(address):
         raise InvalidRequestError(INSIDE, param="url")
 
 
@@ -72,12 +74,13 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _address_of(host: str) -> str | None:
+    """Read a host that is an address, also in the short and odd forms that systems take; None for a name."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    with contextlib.suppress(OSError):
+        return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
+    return None
 
 
 class _Resolver(AbstractResolver):
@@ -139,7 +142,8 @@ class WebhookClient:
     async def send(self, delivery: ClaimedDelivery) -> Attempt:
         """Send a delivery; whatever goes wrong is in the answer. The answer's body is not read."""
         host = urlsplit(delivery.url).hostname or ""
-        if _is_address(host) and host not in self._allowed and not is_public(host):  # no resolver is asked for these
+        address = _address_of(host)
+        if address and host not in self._allowed and not is_public(address):  # no resolver is asked for these
             return Attempt(None, INSIDE)
         body, timestamp = _write_body(delivery), int(time.time())
         headers = {

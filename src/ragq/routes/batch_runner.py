@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from io import BufferedRandom
 from typing import Any
 
@@ -35,6 +35,8 @@ STOPPING_LINES = 1000  # ended by one step of a batch that stops
 READ_BYTES = 1 << 16  # checked between two turns of the event loop
 WRITTEN_LINES = 100  # in memory at once
 CANCELED = {"code": "batch_cancelled", "message": "The batch was cancelled before this request had ended."}
+UNREADABLE = {"code": "server_error", "message": "The response has ended and cannot be read: ask again."}
+BROKEN = {"code": "server_error", "message": "The request could not be queued: see the server's log."}
 EXPIRED = {"code": "batch_expired", "message": "The request had not ended within the completion window."}
 
 
@@ -98,27 +100,52 @@ async def _bring_forward(context: Context, batches: Batches, batch: BatchRecord,
     """Ask lines, notice those that have ended, and end the others when the batch stops; False when none is left."""
     limit = STOPPING_LINES if stop else context.settings.batch_outstanding
     lines = await batches.asked(batch.id, limit=limit)
-    running, ended = await _find_jobs(context, batch, lines)
+    found = await _find_jobs(context, batch, lines)
     outcomes, is_full = list[EndedLine](), False
     for line in lines:
         job_id = job_id_of(batch.id, line.line)
-        if job := ended.get(job_id):
-            outcomes.append(_outcome_of(batch, line, job, stop))
-        elif job_id in running:
+        outcome = _outcome(batch, line, found, stop)
+        if job_id in found.running:
             if stop:
                 await context.queue.cancel(job_id)
-        elif stop:
-            outcomes.append(_write(batch, line, error=stop))
-        elif not is_full:
+        elif outcome is None and not is_full:
             try:
-                await _ask(context, batch, line)
+                outcome = await _try_to_ask(context, batch, line)
             except OverloadedError:
                 is_full = True
-            except PermanentError as error:
-                outcomes.append(_refuse(batch, line, error))
+        if outcome:
+            outcomes.append(outcome)
     if outcomes:
         await batches.end_lines(batch.id, outcomes)
     return bool(lines)
+
+
+def _outcome(batch: BatchRecord, line: AskedLine, found: _Found, stop: dict[str, str] | None) -> EndedLine | None:
+    """How a line has ended, or ends since the batch stops; None when it has not."""
+    job_id = job_id_of(batch.id, line.line)
+    if job := found.ended.get(job_id):
+        return _outcome_of(batch, line, job, stop)
+    if job_id in found.unreadable:
+        return _write(batch, line, error=UNREADABLE)
+    return _write(batch, line, error=stop) if stop and job_id not in found.running else None
+
+
+async def _try_to_ask(context: Context, batch: BatchRecord, line: AskedLine) -> EndedLine | None:
+    """Queue a line; what is wrong with it ends it alone.
+
+    Raises:
+        TransientError: Not now; `OverloadedError` when the queue takes no more.
+    """
+    try:
+        await _ask(context, batch, line)
+    except PermanentError as error:
+        return _refuse(batch, line, error)
+    except TransientError:
+        raise
+    except Exception:  # one line must not hold up the others
+        log.exception("batch_line_failed", batch_id=batch.id, line=line.line)
+        return _write(batch, line, error=BROKEN)
+    return None
 
 
 def job_id_of(batch_id: str, line: int) -> str:
@@ -126,17 +153,26 @@ def job_id_of(batch_id: str, line: int) -> str:
     return RESPONSE_PREFIX + hashlib.sha256(f"{batch_id}\n{line}".encode()).hexdigest()[:32]
 
 
-async def _find_jobs(context: Context, batch: BatchRecord, lines: list[AskedLine]) -> tuple[set[str], dict[str, Job]]:
-    """Find the jobs of lines, in Valkey or the archive: ids of those that have not ended, and the ended ones."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    running: set[str] = field(default_factory=set)
+    ended: dict[str, Job] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
+
+
+async def _find_jobs(context: Context, batch: BatchRecord, lines: list[AskedLine]) -> _Found:
+    """Find the jobs of lines, in Valkey or the archive."""
     ids = [job_id_of(batch.id, line.line) for line in lines]
     if not ids:
-        return set(), {}
+        return _Found()
     found = dict(zip(ids, await context.queue.statuses(ids), strict=True))
     final = [id_ for id_, status in found.items() if status and status.is_final]
     jobs = await asyncio.gather(*(context.queue.fetch(id_, batch.tenant_id) for id_ in final))
-    archived = await context.archive.fetch_many([id_ for id_ in ids if not found[id_]], batch.tenant_id)
-    ended = {job.id: job for job in [*jobs, *archived] if job and job.status.is_final}
-    return {id_ for id_, status in found.items() if status} - ended.keys(), ended
+    ended = {job.id: job for job in jobs if job and job.status.is_final}
+    elsewhere = [id_ for id_ in ids if not found[id_] or (id_ in final and id_ not in ended)]
+    ended |= {job.id: job for job in await context.archive.fetch_many(elsewhere, batch.tenant_id)}
+    unreadable = {id_ for id_, job in zip(final, jobs, strict=True) if job is None} - ended.keys()
+    return _Found({id_ for id_, status in found.items() if status} - ended.keys() - unreadable, ended, unreadable)
 
 
 async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:

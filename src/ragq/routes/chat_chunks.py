@@ -62,6 +62,10 @@ class ChatChunks:
             made.append({**self._head, "choices": [], "usage": usage_of(answer)})
         return [*made, DONE]
 
+    def cut(self) -> list[Chunk]:
+        """An error: the reader cannot go on elsewhere."""
+        return [_error("stream_cut", "The rest of the answer cannot be told now: ask again.")]
+
     def write(self, chunk: Chunk) -> bytes:
         """A chunk as it is sent."""
         data = "[DONE]" if chunk is DONE else json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))

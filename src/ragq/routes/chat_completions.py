@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import Field
 
-from ragq.client.job import Job
+from ragq.client.job import Enqueued, Job
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
 from ragq.models import JobStatus, Lane, new_id
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.chat_chunks import ChatChunks, annotations_of, finish_reason_of, usage_of
-from ragq.routes.context import Body, Context, ContextDependency, Tenant, wait_connected
+from ragq.routes.context import Body, Context, ContextDependency, Tenant, Text, wait_connected
 from ragq.routes.objects import ChatCompletion, CompletionMessage
 from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import LANES, RULES, Metadata, TextFormat, ask, check_model, check_question
@@ -40,7 +40,7 @@ class ChatMessage(Body):
     """A message; what an answer of ours carries is taken back with it, so that it can be sent again as it came."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     annotations: list[dict[str, Any]] | None = None
     refusal: None = None
 
@@ -100,10 +100,10 @@ async def create_chat_completion(
         is_repeat=x_stainless_retry_count > 0,
     )
     if body.stream:
-        return await _open_stream(context, tenant, enqueued.job_id, body)
+        return await _open_stream(context, tenant, enqueued, body)
     waiting = context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
     job = await wait_connected(request, waiting)
-    if job is None or not job.status.is_final:
+    if enqueued.created and (job is None or not job.status.is_final):
         await context.queue.cancel(enqueued.job_id)
     return Response(status_code=CLIENT_GONE) if job is None else _render(job)
 
@@ -131,12 +131,12 @@ async def _question(body: ChatCompletionCreate, context: Context, tenant: str) -
     )
 
 
-async def _open_stream(context: Context, tenant: str, job_id: str, body: ChatCompletionCreate) -> Response:
-    job = await context.queue.fetch(job_id, tenant)
+async def _open_stream(context: Context, tenant: str, enqueued: Enqueued, body: ChatCompletionCreate) -> Response:
+    job = await context.queue.fetch(enqueued.job_id, tenant)
     if job is None:
         raise UnavailableError(NOT_ANSWERED, code="not_answered")
     usage = bool(body.stream_options and body.stream_options.include_usage)
-    return context.streams.open(job, ChatChunks(job, usage=usage), kind=f"chat usage={usage}", cancel=True)
+    return context.streams.open(job, ChatChunks(job, usage=usage), kind=f"chat usage={usage}", cancel=enqueued.created)
 
 
 def _render(job: Job) -> ChatCompletion:

@@ -12,7 +12,7 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
-from ragq.routes.context import Body, Context, find_job
+from ragq.routes.context import Body, Context, Text, find_job
 from ragq.routes.filters import Filter
 from ragq.routes.rendering import MODEL, RESPONSE_PREFIX, STATUS_WORDS
 
@@ -72,7 +72,7 @@ class InputMessage(Body):
 
     type: Literal["message"] = "message"
     role: Literal["user", "system", "developer", "assistant"]
-    content: str | list[InputText | OutputText]
+    content: Text | list[InputText | OutputText]
     id: str | None = None
     status: str | None = None
     kind: Literal["extractive", "generated"] | None = None
@@ -108,7 +108,7 @@ class ResponseCreate(Body):
     """A question to be answered from the documents."""
 
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
-    input: str | list[InputMessage | EarlierSearch]
+    input: Text | list[InputMessage | EarlierSearch]
     instructions: str | None = Field(None, max_length=20_000)
     background: bool | None = False
     stream: bool | None = None

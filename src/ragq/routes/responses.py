@@ -61,9 +61,9 @@ async def create_response(
             stream=stream_of(body),
             is_repeat=None if idempotency_key else x_stainless_retry_count > 0,
         )
-        response_id, known = enqueued.job_id, enqueued.fingerprint
+        response_id, known, is_ours = enqueued.job_id, enqueued.fingerprint, enqueued.created
     else:
-        known = job.fingerprint
+        known, is_ours = job.fingerprint, False
     if known != fingerprint:
         raise ConflictError(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
@@ -72,7 +72,7 @@ async def create_response(
         await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
     job = job or await find_response(context, tenant, response_id)
     if body.stream:
-        return _open_stream(context, job, cancel=not body.background)
+        return _open_stream(context, job, cancel=is_ours and not body.background)
     if not job.status.is_final:
         pace_polling(response, job)
     return render_response(job, results=bool(body.include))
@@ -136,7 +136,12 @@ async def list_input_items(
     items = render_input(response_id, messages_of(await find_response(context, tenant, response_id)))
     if page.descending:
         items.reverse()
-    if page.after is not None:
-        ids = [item["id"] for item in items]
-        items = items[ids.index(page.after) + 1 :] if page.after in ids else []
+    ids = [item["id"] for item in items]
+    for name, cursor in (("after", page.after), ("before", page.before)):
+        if cursor is not None and cursor not in ids:
+            raise InvalidRequestError(f"Nothing of the id in '{name}' is there: list from the start.", param=name)
+    end = ids.index(page.before) if page.before else len(ids)
+    items = items[ids.index(page.after) + 1 if page.after else 0 : end]
+    if page.before and not page.after:
+        items = items[-page.limit :]
     return listing(items, page)

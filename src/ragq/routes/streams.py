@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from ragq.client.event_client import LogEntry
 from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
-from ragq.errors import RagqError
+from ragq.errors import RagqError, UnavailableError
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +35,9 @@ class EventMaker(Protocol):
     def end(self, job: Job) -> list[Any]:
         """The events after which nothing comes."""
 
+    def cut(self) -> list[Any]:
+        """What comes last when the rest cannot be told."""
+
     def write(self, event: Any) -> bytes:
         """An event as it is sent."""
 
@@ -46,33 +49,41 @@ class _Feed:
         self.events: list[bytes] = []
         self.readers = 0
         self.is_complete = False
+        self.is_cut = False
         self._grown = asyncio.Event()
         self._queue, self._job, self._made = queue, job, made
         self.task = asyncio.create_task(self._fill(), name=f"feed {job.id}")
 
     async def _fill(self) -> None:
-        ended, last = asyncio.Event(), self._job
-        self._add(self._made.begin())
-
-        async def wait() -> None:
-            nonlocal last
-            try:
-                last = await self._queue.wait(self._job.id, self._job.tenant_id, timeout_seconds=WAIT_SECONDS) or last
-            finally:
-                ended.set()
-
-        waiting = asyncio.create_task(wait())
+        ended = asyncio.Event()
+        waiting = asyncio.create_task(self._until_end(ended))
         try:
+            self._add(self._made.begin())
             async for entry in self._queue.events.follow(self._job.id, ended):
                 self._add(self._made.add(entry))
-            await waiting
-            self._add(self._made.end(last))
-        except RagqError as error:  # the stream ends before its end; its readers come again
-            log.warning("stream_cut", job_id=self._job.id, error=error.message)
+            self._add(self._made.end(await waiting))
+        except Exception:  # the stream ends before its end; its readers come again
+            log.exception("stream_cut", job_id=self._job.id)
+            self.is_cut = True
+            self._add(self._made.cut())
         finally:
             waiting.cancel()
             self.is_complete = True
             self._add([])
+
+    async def _until_end(self, ended: asyncio.Event) -> Job:
+        """Wait for the job's end, through any outage of Valkey."""
+        try:
+            while True:
+                try:
+                    job = await self._queue.wait(self._job.id, self._job.tenant_id, timeout_seconds=WAIT_SECONDS)
+                except UnavailableError as error:
+                    log.warning("waiting_for_service", part="stream", error=error.message)
+                    await asyncio.sleep(1)
+                else:
+                    return job or self._job
+        finally:
+            ended.set()
 
     def _add(self, events: list[Any]) -> None:
         self.events += map(self._made.write, events)
@@ -104,14 +115,14 @@ class Streams:
             made: Makes the events, unless somebody follows the job's events of this kind already.
             kind: Equal for equal events.
             after: Number of the last event that the client has.
-            cancel: Cancel the job when the client goes before the end.
+            cancel: Cancel the job when the client goes before the end and nobody else here follows it.
         """
         events = self._read(job, made, kind=kind, after=after, cancel=cancel)
         return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
 
     async def _read(self, job: Job, made: EventMaker, *, kind: str, after: int, cancel: bool) -> AsyncIterator[bytes]:
         feed = self._feeds.get((job.id, kind))
-        if feed is None:
+        if feed is None or feed.is_cut:
             feed = self._feeds[job.id, kind] = _Feed(self._queue, job, made)
         feed.readers += 1
         number = after + 1
@@ -121,6 +132,8 @@ class Streams:
                     more, number = feed.events[number:], len(feed.events)
                     yield b"".join(more)
                 elif feed.is_complete:
+                    if number > len(feed.events) and not feed.is_cut:  # the client has seen more than is kept
+                        yield feed.events[-1]
                     return
                 elif not await feed.wait():
                     yield PING
@@ -129,13 +142,14 @@ class Streams:
 
     def _leave(self, job: Job, feed: _Feed, *, kind: str, cancel: bool) -> None:
         feed.readers -= 1
-        if cancel and not feed.is_complete:
+        if cancel and not feed.readers and not feed.is_complete:
             task = asyncio.create_task(self._cancel(job))
             self._cancelling.add(task)
             task.add_done_callback(self._cancelling.discard)
         if not feed.readers:
             feed.task.cancel()
-            del self._feeds[job.id, kind]
+            if self._feeds.get((job.id, kind)) is feed:
+                del self._feeds[job.id, kind]
 
     async def _cancel(self, job: Job) -> None:
         with contextlib.suppress(RagqError):  # then its deadline ends it
