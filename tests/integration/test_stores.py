@@ -204,6 +204,7 @@ async def test_housekeeping_expires_files_on_its_own(clients: Clients, queue: Jo
     async with asyncio.timeout(10):
         while await clients.store.list_files(TENANT, Page(), None):  # noqa: ASYNC110  (PostgreSQL sets no event)
             await asyncio.sleep(0.02)
+    assert not task.done()
     await end_tasks([task])
 
 

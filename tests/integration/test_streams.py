@@ -107,6 +107,7 @@ def test_a_foreground_stream_that_is_dropped_cancels_its_job_and_a_background_on
             ids[background] = next(iter(stream)).response.id  # type: ignore[union-attr]
     wait_until(lambda: client.responses.retrieve(ids[False]).status == "cancelled", seconds=5)
     wait_until(lambda: client.responses.retrieve(ids[True]).status == "completed", seconds=10)
+    assert client.responses.retrieve(ids[False]).status == "cancelled"
 
 
 def test_a_canceled_response_ends_its_stream(client: openai.OpenAI) -> None:
@@ -210,3 +211,4 @@ def test_a_chat_completion_that_is_dropped_cancels_its_job(ragq: Ragq, client: o
         return all(queue["in_flight"] == 0 for queue in queues)
 
     wait_until(nothing_runs, seconds=5, what="the job is cancelled")
+    assert llm.calls() == before + 1

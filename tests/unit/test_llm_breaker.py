@@ -116,7 +116,9 @@ def test_what_says_nothing_is_not_counted(breaker: LlmBreaker) -> None:
     call(breaker, asyncio.CancelledError(), times=100)
     call(breaker, TOO_LATE, times=100)
     call(breaker, ValueError("the listener's"), times=100)
+    assert state_of(breaker) == "closed"
     opened(breaker)
+    assert state_of(breaker) == "open"
 
 
 @pytest.mark.parametrize("outcome", [RATE_LIMITED, FaultError(PermanentError, "llm_bad_request", "")])
