@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ RATE = 25.0
 SECONDS = 20
 LIMIT_SECONDS = 0.25
 GONE_SECONDS = 10  # after the last reader has gone
+BLOCKS = re.compile(r"^ragq_python_blocks (\S+)$", re.MULTILINE)
 WORD = re.compile(rb"w(\d+) ")
 
 
@@ -48,30 +50,27 @@ class Reader:
 
 
 async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[str, Any]:
-    """Ask, read along, then drop a second crowd in the middle; returns the figures."""
+    """Ask, read along, then drop a second crowd in the middle; returns the figures.
+
+    The base is measured after a reader for each job has come and gone: what a process loads at its first stream stays.
+    """
     api = json.loads((ragq.folder / "services.json").read_text())["processes"]["api"]["pid"]
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(ragq.url, connector=connector, timeout=aiohttp.ClientTimeout(300)) as session:
-        base = footprint(api)
-        ids = [await ask(session, number) for number in range(jobs)]
-        crowd = [Reader(number % jobs) for number in range(readers)]
-        reading = asyncio.gather(*(one.read(session, f"/v1/responses/{ids[one.job]}") for one in crowd))
-        await asyncio.sleep(SECONDS / 2)
-        open_ = footprint(api)
+    async with aiohttp.ClientSession(ragq.url) as session:
+        cold = await footprint(session, api)
+        _, reading = await read_along(session, ragq.url, range(jobs), jobs)
         await reading
-        await asyncio.sleep(GONE_SECONDS)
-        after_first = footprint(api)
+        base = await settled(session, api)
+        crowd, reading = await read_along(session, ragq.url, range(jobs, 2 * jobs), readers)
+        await asyncio.sleep(SECONDS / 2)
+        open_ = await footprint(session, api)
+        await reading
+        after_first = await settled(session, api)
         began = {int(seen["job"]): seen["time"] for seen in map(json.loads, llm.witness.read_text().splitlines())}
-        ids = [await ask(session, jobs + number) for number in range(jobs)]
-        dropped = [
-            asyncio.create_task(Reader(number % jobs).read(session, f"/v1/responses/{ids[number % jobs]}"))
-            for number in range(readers)
-        ]
+        _, reading = await read_along(session, ragq.url, range(2 * jobs, 3 * jobs), readers)
         await asyncio.sleep(SECONDS / 4)
-        for task in dropped:
-            task.cancel()
-        await asyncio.gather(*dropped, return_exceptions=True)
-    await asyncio.sleep(GONE_SECONDS)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        after_second = await settled(session, api)
     delays = [at - (began[one.job] + word / RATE) for one in crowd for at, word in one.seen]
     return {
         "jobs": jobs,
@@ -79,11 +78,27 @@ async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[
         "readers_that_saw_the_end": sum(one.is_whole for one in crowd),
         "pieces": len(delays),
         "delay_seconds": {f"p{percent}": percentile(delays, percent) for percent in (50, 95, 99, 100)},
+        "api_cold": cold,
         "api_base": base,
         "api_with_readers": open_,
         "api_after_they_ended": after_first,
-        "api_after_a_second_crowd_dropped": footprint(api),
+        "api_after_a_second_crowd_dropped": after_second,
     }
+
+
+async def read_along(
+    session: aiohttp.ClientSession, url: str, jobs: range, readers: int
+) -> tuple[list[Reader], asyncio.Task[None]]:
+    """Ask a question for each job, and have readers spread over them; returns the readers and their reading."""
+    ids = {number: await ask(session, number) for number in jobs}
+    crowd = [Reader(jobs[number % len(jobs)]) for number in range(readers)]
+
+    async def read_all() -> None:
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(300)) as own:
+            await asyncio.gather(*(one.read(own, f"/v1/responses/{ids[one.job]}") for one in crowd))
+
+    return crowd, asyncio.create_task(read_all())
 
 
 async def ask(session: aiohttp.ClientSession, number: int) -> str:
@@ -98,10 +113,23 @@ async def ask(session: aiohttp.ClientSession, number: int) -> str:
     raise AssertionError
 
 
-def footprint(pid: int) -> dict[str, float]:
-    """Open descriptors and resident megabytes of a process."""
+async def settled(session: aiohttp.ClientSession, pid: int) -> dict[str, float]:
+    """The footprint when the clients have been gone for a while."""
+    await asyncio.sleep(GONE_SECONDS)
+    return await footprint(session, pid)
+
+
+async def footprint(session: aiohttp.ClientSession, pid: int) -> dict[str, float]:
+    """Open descriptors, resident megabytes, and blocks that Python's objects take, of the API process."""
     rss = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return {"descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())), "rss_mb": round(int(rss.split()[1]) / 1024, 1)}
+    async with session.get("/metrics") as reply:
+        blocks = BLOCKS.search(await reply.text())
+    assert blocks
+    return {
+        "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        "rss_mb": round(int(rss.split()[1]) / 1024, 1),
+        "blocks": int(float(blocks[1])),
+    }
 
 
 def main() -> None:
@@ -131,6 +159,11 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
     late = figures["delay_seconds"]["p99"]
     print(f"{arguments.out}: p99 {late} s, at most {LIMIT_SECONDS} wanted")
+    base = figures["api_base"]
+    left = [figures[name] for name in ("api_after_they_ended", "api_after_a_second_crowd_dropped")]
+    kept = any(one["descriptors"] > base["descriptors"] or one["blocks"] > 1.05 * base["blocks"] for one in left)
+    print("Descriptors and blocks in use are", "NOT" if kept else "", "what they were before.")
+    sys.exit(late > LIMIT_SECONDS or kept)
 
 
 if __name__ == "__main__":

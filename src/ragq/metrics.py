@@ -5,6 +5,7 @@ Names follow Prometheus' conventions: base units in the name, `_total` for what 
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -35,6 +36,10 @@ WEBHOOKS = Counter("ragq_webhook_attempts", "Webhooks sent: delivered, retried, 
 # The LLM
 LLM_CALLS = Counter("ragq_llm_calls", "LLM calls; code is 'ok' or why they failed.", ["code"])
 LLM_BREAKER = Gauge("ragq_llm_breaker_open", "Circuit breaker of the LLM: 0 closed, 0.5 probing, 1 open.")
+
+# This process. Its resident memory keeps what the allocator has not given back; what is in use tells of a leak.
+BLOCKS = Gauge("ragq_python_blocks", "Blocks of memory that Python's objects take now.")
+BLOCKS.set_function(sys.getallocatedblocks)
 
 # The API
 REQUESTS = Counter("ragq_http_requests", "HTTP requests by route and status.", ["method", "route", "status"])

@@ -13,7 +13,7 @@ from rq.job import Job as RqJob
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from ragq.client import queue_monitor
+from ragq.client import valkey_client
 from ragq.client.job import ClaimedJob, Outcome, list_name
 from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, UnavailableError
@@ -394,7 +394,7 @@ async def test_one_cancellation_ends_a_task_that_talks_to_valkey_all_the_time(qu
 async def test_a_frozen_valkey_is_unavailable_after_its_time(
     queue: JobQueue, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_monitor, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(valkey_client, "ANSWER_SECONDS", 0.3)
     with valkey.connect() as connection:
         connection.client_pause(1500)
     with pytest.raises(UnavailableError, match="TimeoutError"):

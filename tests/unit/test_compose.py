@@ -26,14 +26,15 @@ OURS = [name for name, service in SERVICES.items() if service["image"].startswit
 INTERPOLATION = re.compile(r"(?<!\$)\$\{(\w+)([^}]*)\}")
 
 
-class _ConfiguredRedis:
+class _ConfiguredValkey:
     """Answers CONFIG GET with flags of a command line."""
 
     def __init__(self, flags: dict[str, str]) -> None:
         self._flags = flags
 
-    async def config_get(self, name: str) -> dict[str, str]:
-        return {name: self._flags[name]} if name in self._flags else {}
+    async def call(self, *command: str) -> list[bytes]:
+        assert command[:2] == ("CONFIG", "GET")
+        return [part.encode() for name in command[2:] if name in self._flags for part in (name, self._flags[name])]
 
 
 def valkey_flags() -> dict[str, str]:
@@ -44,7 +45,7 @@ def valkey_flags() -> dict[str, str]:
 
 def queue_with(flags: dict[str, str]) -> JobQueue:
     queue = JobQueue(Settings(_env_file=None), "redis://localhost:1")
-    queue._redis = _ConfiguredRedis(flags)  # type: ignore[assignment]
+    queue._valkey = _ConfiguredValkey(flags)  # type: ignore[assignment]
     return queue
 
 

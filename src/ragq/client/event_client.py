@@ -15,7 +15,7 @@ from typing import Any
 import redis.asyncio
 import structlog
 
-from ragq.client.queue_monitor import translated
+from ragq.client.valkey_client import ValkeyClient, pairs, translated
 from ragq.errors import UnavailableError
 from ragq.tasks import end_tasks
 
@@ -44,8 +44,8 @@ class _Follower:
 class EventReader:
     """Follows any number of logs with one connection and one task."""
 
-    def __init__(self, connection: redis.asyncio.Redis, prefix: str) -> None:
-        self._redis = connection
+    def __init__(self, valkey: ValkeyClient, listener: redis.asyncio.Redis, prefix: str) -> None:
+        self._valkey, self._listener = valkey, listener
         self._prefix = prefix
         self._followers: set[_Follower] = set()
         self._task: asyncio.Task[None] | None = None
@@ -78,8 +78,8 @@ class EventReader:
             for entry in follower.entries.get_nowait():
                 yield entry
         async with translated():
-            rest: Any = await self._redis.xrange(follower.key, min=f"({_written(follower.last)}")
-        for entry in _read(rest):
+            rest = await self._valkey.call("XRANGE", follower.key, f"({_written(follower.last)}", "+")
+        for entry in _read([(id_, pairs(fields)) for id_, fields in rest]):
             yield entry
 
     async def _read_forever(self) -> None:
@@ -112,7 +112,7 @@ class EventReader:
             last[follower.key] = min(follower.last, last.get(follower.key, follower.last))
         logs: Any = {key: _written(id_) for key, id_ in last.items()}
         async with translated():
-            found: Any = await self._redis.xread(logs, block=BLOCK_MS)
+            found: Any = await self._listener.xread(logs, block=BLOCK_MS)
         return last, dict(found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio
 from redis import exceptions
 
-from ragq.client.queue_monitor import UNAVAILABLE
+from ragq.client.valkey_client import UNAVAILABLE
 from ragq.errors import UnavailableError
 from ragq.models import JobStatus, Orphan
 from ragq.settings import Settings

@@ -9,12 +9,13 @@ scripts compute the keys they touch.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.asyncio
 import structlog
@@ -36,7 +37,8 @@ from ragq.client.job import (
     write_error,
     write_outcome,
 )
-from ragq.client.queue_monitor import UNAVAILABLE, QueueMonitor, translated
+from ragq.client.queue_monitor import QueueMonitor
+from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translated
 from ragq.errors import ConfigurationError, OverloadedError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
@@ -48,10 +50,16 @@ SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
 MISSED_DEADLINE = {"code": "deadline_exceeded", "message": "The job was not begun by its deadline: no worker was free."}
 REFETCH_SECONDS = 2.0
-CONNECTIONS = 32
 RECENT_SECONDS = 60.0  # in which a client sends a request again whose answer it has lost
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # of a hash that somebody else wrote
+
+
+class _Script(NamedTuple):
+    """A script's text, and the digest by which Valkey knows it once it has run."""
+
+    text: str
+    digest: str
 
 
 class JobQueue:
@@ -60,12 +68,7 @@ class JobQueue:
     def __init__(self, settings: Settings, url: str) -> None:
         self.prefix = settings.key_prefix
         self._settings = settings
-        # Bounded, and waited for: a crowd that comes at once must not leave a connection each behind.
-        pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
-            url, socket_timeout=None, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0),
-            max_connections=CONNECTIONS, timeout=None,
-        )  # fmt: skip
-        self._redis = redis.asyncio.Redis.from_pool(pool)
+        self._valkey = ValkeyClient(url)
         # Blocks between messages; a dead server is noticed by the health check.
         self._listener = redis.asyncio.Redis.from_url(
             url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
@@ -73,12 +76,10 @@ class JobQueue:
         # The first line has Valkey refuse a script as a whole when memory is full; else it would stop half way.
         common = "#!lua\n" + (SCRIPTS / "common.lua").read_text()
         self._scripts = {
-            path.stem: self._redis.register_script(common + path.read_text())
-            for path in SCRIPTS.glob("*.lua")
-            if path.stem != "common"
+            path.stem: _script(common + path.read_text()) for path in SCRIPTS.glob("*.lua") if path.stem != "common"
         }
-        self.monitor = QueueMonitor(self._redis, self.prefix)
-        self.events = EventReader(self._redis, self.prefix)
+        self.monitor = QueueMonitor(self._valkey, self.prefix)
+        self.events = EventReader(self._valkey, self._listener, self.prefix)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._done_task: asyncio.Task[None] | None = None
 
@@ -88,11 +89,17 @@ class JobQueue:
             await end_tasks([self._done_task])
         await self.events.close()
         await self._listener.aclose()
-        await self._redis.aclose()
+        await self._valkey.close()
 
     async def _run(self, script: str, *arguments: Any) -> Any:
+        text, digest = self._scripts[script]
         async with translated():
-            return await self._scripts[script](args=[self.prefix, *arguments])
+            try:
+                return await self._valkey.call("EVALSHA", digest, 0, self.prefix, *arguments)
+            except exceptions.ResponseError as error:
+                if not str(error).startswith("NOSCRIPT"):
+                    raise
+                return await self._valkey.call("EVAL", text, 0, self.prefix, *arguments)
 
     async def ping(self) -> None:
         """Ask whether Valkey answers.
@@ -101,7 +108,7 @@ class JobQueue:
             UnavailableError: It does not.
         """
         async with translated():
-            await self._redis.ping()
+            await self._valkey.call("PING")
 
     async def check_server(self) -> None:
         """Refuse a Valkey that could lose or evict accepted jobs.
@@ -114,13 +121,15 @@ class JobQueue:
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         try:
             async with translated():
-                found = {name: (await self._redis.config_get(name)).get(name) for name in wanted}
+                found = pairs([_text(part) for part in await self._valkey.call("CONFIG", "GET", *wanted)])
         except exceptions.ResponseError as error:
             raise ConfigurationError(
                 f"Valkey does not show its configuration ({error}). Check that it has {wanted}, then set "
                 "RAGQ_ALLOW_UNSAFE_VALKEY=true."
             ) from error
-        wrong = [f"{name} is {found[name]}, not {value}" for name, value in wanted.items() if found[name] != value]
+        wrong = [
+            f"{name} is {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value
+        ]
         if wrong:
             raise ConfigurationError(
                 f"Valkey could lose accepted jobs: {'; '.join(wrong)}. Change it (CONFIG SET, or its configuration "
@@ -194,9 +203,9 @@ class JobQueue:
             in_flight: Jobs the worker holds now.
         """
         flat = [item for lane in lanes for item in lane]
-        drain, *rows = await self._run("claim", worker_name, self._lease_ms, in_flight, *flat)
+        drain, more, *rows = await self._run("claim", worker_name, self._lease_ms, in_flight, *flat)
         now = time.monotonic()
-        return Claim([read_claimed(row, now) for row in rows], bool(drain))
+        return Claim([read_claimed(row, now) for row in rows], drain=bool(drain), more=bool(more))
 
     async def heartbeat(self, jobs: Iterable[tuple[str, int, dict[str, Any] | None]]) -> set[str]:
         """Renew the leases of (id, attempt, meta to store or None); returns the ids that were lost."""
@@ -243,28 +252,25 @@ class JobQueue:
         """Whether this process is the one to do, now, what is done once in so many seconds by all together."""
         async with translated():
             key = f"{self.prefix}:turn:{name}"
-            return bool(await self._redis.set(key, 1, nx=True, px=int(every_seconds * 1000)))
+            return bool(await self._valkey.call("SET", key, 1, "NX", "PX", int(every_seconds * 1000)))
 
     async def unarchived(self, limit: int) -> list[Job]:
         """Jobs that have ended and are not in the archive yet, oldest first."""
         async with translated():
-            oldest: list[Any] = await self._redis.zrange(f"{self.prefix}:unarchived", 0, limit - 1)
+            oldest = await self._valkey.call("ZRANGE", f"{self.prefix}:unarchived", 0, limit - 1)
             found = [id_.decode() for id_ in oldest]
-            pipeline = self._redis.pipeline(transaction=False)
-            for job_id in found:
-                pipeline.hgetall(f"{self.prefix}:job:{job_id}")
-                pipeline.xrevrange(f"{self.prefix}:results:{job_id}", count=1)
-            answers = await pipeline.execute(raise_on_error=False)
+            answers = await self._valkey.call_all([command for id_ in found for command in self._reading(id_)])
         jobs, unreadable = [], []
         for job_id, raw, results in zip(found, answers[::2], answers[1::2], strict=True):
+            await asyncio.sleep(0)  # others of this process have their turn between two
             try:
-                jobs.append(read_job(job_id, _fields(raw), results[0][1] if results else {}))
-            except (*UNREADABLE, exceptions.ResponseError):
+                jobs.append(read_job(job_id, _fields(raw), _newest(results)))
+            except UNREADABLE:
                 unreadable.append(job_id)
         if unreadable:
             log.error("jobs_not_archived", jobs=unreadable, reason="their hashes in Valkey cannot be read")
             async with translated():
-                await self._redis.zrem(f"{self.prefix}:unarchived", *unreadable)
+                await self._valkey.call("ZREM", f"{self.prefix}:unarchived", *unreadable)
         return jobs
 
     async def mark_archived(self, jobs: list[Job]) -> None:
@@ -282,26 +288,25 @@ class JobQueue:
 
     async def _read(self, job_id: str, tenant_id: str) -> Job | None:
         async with translated():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hgetall(f"{self.prefix}:job:{job_id}")
-            pipeline.xrevrange(f"{self.prefix}:results:{job_id}", count=1)
-            raw, results = await pipeline.execute()
+            raw, results = await self._valkey.transact(self._reading(job_id))
         fields = _fields(raw)
         if fields.get("tenant") != tenant_id or "ticket" not in fields:
             return None
         try:
-            return read_job(job_id, fields, results[0][1] if results else {})
+            return read_job(job_id, fields, _newest(results))
         except UNREADABLE as error:
             log.error("job_unreadable", job_id=job_id, error=str(error))
             return None
 
+    def _reading(self, job_id: str) -> list[Command]:
+        """What reads a job: its hash, and its newest result."""
+        results = f"{self.prefix}:results:{job_id}"
+        return [["HGETALL", f"{self.prefix}:job:{job_id}"], ["XREVRANGE", results, "+", "-", "COUNT", 1]]
+
     async def statuses(self, job_ids: list[str]) -> list[JobStatus | None]:
         """Read the statuses of many jobs at once; None where there is no job."""
         async with translated():
-            pipeline = self._redis.pipeline(transaction=False)
-            for job_id in job_ids:
-                pipeline.hget(f"{self.prefix}:job:{job_id}", "status")
-            found = await pipeline.execute()
+            found = await self._valkey.call_all([["HGET", f"{self.prefix}:job:{id_}", "status"] for id_ in job_ids])
         return [_status(status.decode()) if status else None for status in found]
 
     async def wait(self, job_id: str, tenant_id: str, *, timeout_seconds: float) -> Job | None:
@@ -346,6 +351,10 @@ class JobQueue:
         return int(self._settings.lease_seconds * 1000)
 
 
+def _script(text: str) -> _Script:
+    return _Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  (it is Valkey's)
+
+
 def _status(word: str) -> JobStatus:
     """Read a status; a word that is none is of a job that nobody can run."""
     try:
@@ -354,6 +363,14 @@ def _status(word: str) -> JobStatus:
         return JobStatus.FAILED
 
 
-def _fields(raw: dict[bytes, bytes]) -> dict[str, str]:
+def _fields(flat: list[bytes]) -> dict[str, str]:
     # RQ's tools compress the payload and the error text, which nobody here reads.
-    return {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
+    return pairs([_text(part) for part in flat])
+
+
+def _newest(results: list[Any]) -> dict[bytes, bytes]:
+    return pairs(results[0][1]) if results else {}
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

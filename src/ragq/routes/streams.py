@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ log = structlog.get_logger(__name__)
 PING_SECONDS = 15.0
 PING = b": ping\n\n"
 WAIT_SECONDS = 3600.0
+COLLECT_SECONDS = 5.0  # after the last client has gone
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -105,6 +107,7 @@ class Streams:
         self._queue = queue
         self._feeds: dict[tuple[str, str], _Feed] = {}
         self._cancelling: set[asyncio.Task[None]] = set()
+        self._collecting: asyncio.TimerHandle | None = None
 
     def open(
         self, job: Job, made: EventMaker, *, kind: str, after: int = -1, cancel: bool = False
@@ -150,6 +153,13 @@ class Streams:
             feed.task.cancel()
             if self._feeds.get((job.id, kind)) is feed:
                 del self._feeds[job.id, kind]
+        if not self._feeds and self._collecting is None:
+            self._collecting = asyncio.get_running_loop().call_later(COLLECT_SECONDS, self._collect)
+
+    def _collect(self) -> None:
+        """Free what dropped clients have left: their frames are in cycles, which Python collects only in use."""
+        self._collecting = None
+        gc.collect()
 
     async def _cancel(self, job: Job) -> None:
         with contextlib.suppress(RagqError):  # then its deadline ends it

@@ -1,0 +1,206 @@
+"""One connection to Valkey for all commands of a process.
+
+A command is written at once, whoever else still waits, and answers come in the order of the commands: no pool, no
+connection to wait for, and a crowd of callers costs no descriptors. Commands that block have no place here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, cast
+
+import hiredis
+from redis import exceptions
+from redis.asyncio.connection import parse_url
+
+from ragq.errors import UnavailableError
+
+ANSWER_SECONDS = 5.0
+CONNECT_SECONDS = 3.0
+UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+# Errors that pass: it starts, memory or the disk is full, replicas are missing, a script hangs, the key was changed.
+REFUSALS = ("LOADING", "OOM", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN", "BUSY ", "NOAUTH", "WRONGPASS")
+
+Command = Sequence[str | bytes | int | float]
+
+
+@contextlib.asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Give Valkey its time to answer, and say in our words that it did not."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            yield
+    except (*UNAVAILABLE, exceptions.ResponseError) as error:
+        if isinstance(error, exceptions.ResponseError) and not str(error).startswith(REFUSALS):
+            raise
+        raise UnavailableError(
+            f"Valkey does not take the command ({type(error).__name__}: {error}). Nothing was changed as far as "
+            "is known; the same call may be sent again.",
+            code="queue_unavailable",
+            retry_after_seconds=2,
+        ) from error
+
+
+class ValkeyClient:
+    """Sends commands; connects at the first, and again after a loss. Replies are RESP 2, texts are bytes.
+
+    Every method raises redis-py's ConnectionError or OSError when Valkey is away; call them within `translated`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._options: dict[str, Any] = {**parse_url(url)}
+        self._connecting = asyncio.Lock()
+        self._line: _Line | None = None
+
+    async def call(self, *command: str | bytes | float) -> Any:
+        """Send a command and return its reply.
+
+        Raises:
+            redis.exceptions.ResponseError: The reply is an error.
+        """
+        return _sound((await self.call_all([command]))[0])
+
+    async def call_all(self, commands: Iterable[Command]) -> list[Any]:
+        """Send commands in one go; a reply that is an error stands in its place, unless it is one that passes.
+
+        Raises:
+            redis.exceptions.ResponseError: The time is wrong, not the command.
+        """
+        line = self._line
+        if line is None or not line.is_sound:
+            line = await self._connect()
+        replies = [await reply for reply in line.send(commands)]
+        for reply in replies:
+            if isinstance(reply, exceptions.ResponseError) and str(reply).startswith(REFUSALS):
+                raise reply
+        return replies
+
+    async def transact(self, commands: Iterable[Command]) -> list[Any]:
+        """Send commands that are done as one, and return their replies.
+
+        Raises:
+            redis.exceptions.ResponseError: One of the replies is an error.
+        """
+        *_, replies = await self.call_all([["MULTI"], *commands, ["EXEC"]])
+        return [_sound(reply) for reply in _sound(replies)]
+
+    async def close(self) -> None:
+        """Close the connection; who still waits gets a ConnectionError."""
+        if self._line:
+            self._line.drop()
+
+    async def _connect(self) -> _Line:
+        async with self._connecting:
+            if self._line and self._line.is_sound:
+                return self._line
+            if self._line:
+                self._line.drop()
+            async with asyncio.timeout(CONNECT_SECONDS):
+                line = await _open(self._options)
+                for reply in await asyncio.gather(*line.send(_greeting(self._options))):
+                    if isinstance(reply, exceptions.ResponseError) and not str(reply).startswith("LOADING"):
+                        line.drop()
+                        raise exceptions.ConnectionError(f"Valkey refuses the connection: {reply}")
+            self._line = line
+            return line
+
+
+class _Line(asyncio.Protocol):
+    """A connection, and who waits for a reply from it."""
+
+    def __init__(self) -> None:
+        self._replies = hiredis.Reader(replyError=exceptions.ResponseError)
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is open, and has answered in time so far."""
+        is_late = self._waiting and time.monotonic() - self._waiting[0][1] > ANSWER_SECONDS
+        return self._transport is not None and not is_late
+
+    def send(self, commands: Iterable[Command]) -> list[asyncio.Future[Any]]:
+        """Write commands in one go; returns what their replies will be set to."""
+        if self._transport is None:
+            raise exceptions.ConnectionError("the connection was lost")
+        packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        futures = [loop.create_future() for _ in packed]
+        self._waiting.extend((future, now) for future in futures)
+        self._transport.write(b"".join(packed))
+        return futures
+
+    def drop(self) -> None:
+        """Close at once."""
+        if self._transport:
+            self._transport.abort()
+        self.connection_lost(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._replies.feed(data)
+            while (reply := self._replies.gets()) is not False:
+                future, _ = self._waiting.popleft()
+                if not future.done():  # else who asked has gone
+                    future.set_result(reply)
+        except (hiredis.ProtocolError, IndexError):  # what came is not an answer: it is refused by closing
+            self.drop()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(exceptions.ConnectionError("the connection was lost"))
+                future.exception()  # seen: of several commands sent together, only the first is waited for
+
+
+async def _open(options: dict[str, Any]) -> _Line:
+    loop = asyncio.get_running_loop()
+    if path := options.get("path"):
+        _, line = await loop.create_unix_connection(_Line, path)
+    else:
+        host, port = options.get("host", "localhost"), int(options.get("port", 6379))
+        _, line = await loop.create_connection(_Line, host, port, ssl=_tls(options))
+    return line
+
+
+def _tls(options: dict[str, Any]) -> ssl.SSLContext | None:
+    """Read redis-py's options of a `rediss://` URL."""
+    if "SSL" not in getattr(options.get("connection_class"), "__name__", ""):
+        return None
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+    if options.get("ssl_cert_reqs") == "none":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate := options.get("ssl_certfile"):
+        context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
+    return context
+
+
+def _greeting(options: dict[str, Any]) -> list[Command]:
+    commands: list[Command] = []
+    if password := options.get("password"):
+        user = options.get("username")
+        commands.append(["AUTH", user, password] if user else ["AUTH", password])
+    if database := options.get("db"):
+        commands.append(["SELECT", int(database)])
+    return commands
+
+
+def _sound(reply: Any) -> Any:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def pairs(flat: Sequence[Any]) -> dict[Any, Any]:
+    """Make a dict of RESP 2's list of names and values."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
