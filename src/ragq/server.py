@@ -53,7 +53,7 @@ from ragq.routes.context import Context, explain_fault, refuse_unknown_parameter
 from ragq.routes.openapi import Application
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
-from ragq.tasks import end_tasks
+from ragq.tasks import end_tasks, spare_long_lived
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +84,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             tasks = [await _prepare(context), *keep_house(settings, context.queue, database)]
             tasks.append(asyncio.create_task(guarded(partial(run_batches_forever, context), "batches"), name="batches"))
             stack.push_async_callback(end_tasks, tasks)
+            spare_long_lived()
             yield
 
     app = Application(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from psycopg import AsyncConnection
 
 from ragq.client.database import Database
 from ragq.client.filters import compile_filter
 from ragq.client.store_client import StoreFileRecord
 from ragq.errors import DocumentError, PoisonError, RagqError
-from ragq.models import Chunk, ParsedDocument, SearchResult
+from ragq.models import DEFAULT_STORE_NAME, Chunk, ParsedDocument, SearchResult
 from ragq.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,23 +63,27 @@ _SEARCH = """
          JOIN vector_store_files v USING (file_id, vector_store_id)
     ORDER BY fused.score DESC, c.file_id, c.ordinal
 """
-_MATCHING = (
-    " FROM vector_store_files WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s) AND {condition}"
-)
-_AMONG = " AND (vector_store_id, file_id) IN (SELECT vector_store_id, file_id" + _MATCHING + ")"
+_AMONG = """ AND (vector_store_id, file_id) IN (
+    SELECT vector_store_id, file_id FROM vector_store_files
+    WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s) AND {condition})"""
 # A store that is searched is active; noted once a minute, and never waited for.
-_SIZE = """
-    WITH touched AS (
+_STORES = """
+    WITH named AS (
+        SELECT id FROM vector_stores
+        WHERE tenant_id = %(tenant)s AND (id = ANY(%(names)s) OR is_default AND %(default)s = ANY(%(names)s))
+    ), touched AS (
         UPDATE vector_stores
         SET last_active_at = now(), expires_at = now() + expires_after_days * interval '24 hours'
         WHERE id IN (
             SELECT id FROM vector_stores
-            WHERE tenant_id = %(tenant)s AND id = ANY(%(stores)s) AND last_active_at < now() - interval '1 minute'
+            WHERE id IN (SELECT id FROM named) AND last_active_at < now() - interval '1 minute'
               AND (expires_at IS NULL OR expires_at > now())
             FOR NO KEY UPDATE SKIP LOCKED
         )
     )
-    SELECT coalesce(sum(chunk_count), 0) AS chunks"""
+    SELECT (SELECT coalesce(array_agg(id), '{{}}') FROM named) AS ids, coalesce(sum(chunk_count), 0) AS chunks
+    FROM vector_store_files
+    WHERE tenant_id = %(tenant)s AND vector_store_id IN (SELECT id FROM named) AND {condition}"""
 _EXACT = "(embedding <=> %(vector)s::vector) + 0"  # an expression no index serves
 _BY_INDEX = "embedding <=> %(vector)s::vector"
 
@@ -201,6 +206,7 @@ class Chunks:
         """Find the chunks nearest to a question in meaning and words, best first; the stores are active by that.
 
         Args:
+            store_ids: Ids; `default` stands for the tenant's default store.
             vector: The question's embedding, of length 1.
             limit: Results at the most.
             filters: OpenAI's attribute filter: only files that match it are searched.
@@ -209,9 +215,12 @@ class Chunks:
             PermanentError: `filters` is not a filter.
         """
         condition, values = compile_filter(filters)
-        parameters = {"tenant": tenant_id, "stores": store_ids} | values
-        size = await self._database.row(_SIZE + _MATCHING.format(condition=condition), **parameters)
-        exact = size is None or size["chunks"] <= EXACT_SEARCH_CHUNKS
+        parameters = {"tenant": tenant_id} | values
+        stores = await self._database.row(
+            _STORES.format(condition=condition), names=store_ids, default=DEFAULT_STORE_NAME, **parameters
+        )
+        assert stores  # an aggregate has a row
+        exact = stores["chunks"] <= EXACT_SEARCH_CHUNKS
         among = _AMONG.format(condition=condition) if filters else ""
         return await self._database.records(
             SearchResult,
@@ -222,6 +231,7 @@ class Chunks:
             candidates=max(CANDIDATES, limit),
             constant=RANK_CONSTANT,
             limit=limit,
+            stores=stores["ids"],
             **parameters,
         )
 
@@ -232,7 +242,7 @@ def _storable(text: str) -> str:
 
 
 def _vector_literal(vector: Vector) -> str:
-    return "[" + ",".join(map(str, vector.tolist())) + "]"
+    return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _usage_bytes(chunks: list[Chunk], vectors: Vector) -> int:

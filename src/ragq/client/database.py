@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from importlib import resources
 from typing import Any, TypeVar
@@ -21,26 +22,40 @@ log = structlog.get_logger(__name__)
 Record = TypeVar("Record")
 
 MIGRATION_LOCK = 0x72616771  # "ragq"
+RESTED_SECONDS = 1.0  # after which a connection is asked whether it is alive before it is used
 CONNECTION_OPTIONS = "-c statement_timeout=60000 -c hnsw.iterative_scan=strict_order -c hnsw.ef_search=100"
+
+
+class _Connection(AsyncConnection[Any]):
+    """A connection that knows when it was last of use."""
+
+    used_at = 0.0
+
+
+async def _check(connection: _Connection) -> None:
+    """Ask a connection that has rested whether it is alive: to ask at each use would double the round trips."""
+    if time.monotonic() - connection.used_at > RESTED_SECONDS:
+        await AsyncConnectionPool.check_connection(connection)
 
 
 class Database:
     """A pool of connections; open it with `await Database.open(…)`."""
 
-    def __init__(self, settings: Settings, pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
+    def __init__(self, settings: Settings, pool: AsyncConnectionPool[_Connection]) -> None:
         self._settings = settings
         self._pool = pool
 
     @classmethod
     async def open(cls, settings: Settings, url: str, *, connections: int = 10) -> Database:
         """Open a pool; it connects in the background and again after every loss."""
-        pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+        pool = AsyncConnectionPool(
             url,
+            connection_class=_Connection,
             min_size=1,
             max_size=connections,
             timeout=5,
             open=False,
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             kwargs={"autocommit": True, "options": CONNECTION_OPTIONS, "connect_timeout": 5},
         )
         await pool.open()
@@ -55,6 +70,7 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 yield connection
+                connection.used_at = time.monotonic()
         except psycopg.DataError as error:
             if "NUL" in str(error) or isinstance(error, psycopg.errors.UntranslatableCharacter):
                 raise InvalidRequestError("A text holds the character U+0000, which cannot be stored.") from error

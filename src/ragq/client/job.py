@@ -93,10 +93,16 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Answer of a claim; `drain` asks the worker to run empty, since a suspect waits to run alone."""
+    """Answer of a claim.
+
+    Attributes:
+        drain: The worker is to run empty, since a suspect waits to run alone.
+        more: Other jobs wait in the lanes that were asked.
+    """
 
     jobs: list[ClaimedJob]
     drain: bool
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+import uvloop
 from prometheus_client import start_http_server
 from rq.defaults import RQ_KEY_PREFIX
 from rq.serializers import JSONSerializer
@@ -37,7 +38,7 @@ from ragq.queues.housekeeping import guarded, keep_house
 from ragq.queues.perform import Retry, insist, perform
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
-from ragq.tasks import end_tasks
+from ragq.tasks import end_tasks, spare_long_lived
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +76,8 @@ class AsyncWorker(BaseWorker):
             raise ConfigurationError('RAGQ_VALKEY_URL or RAGQ_DATABASE_URL is not set: run eval "$(ragq env)" first.')
         runner = _Runner(self, settings, burst=burst)
         try:
-            asyncio.run(runner.run())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+                loop.run(runner.run())
         except ConfigurationError as error:
             sys.exit(f"ragq: {error.message}")
         return runner.finished + runner.failed > 0
@@ -138,6 +140,7 @@ class _Runner:
         self._clients = await Clients.open(self._settings, self._database_url)
         self._identity["metrics"] = serve_metrics(self._settings)
         await self._until_available(self._register)
+        spare_long_lived()
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [
             asyncio.create_task(guarded(part, part.__name__), name=part.__name__)
@@ -172,9 +175,9 @@ class _Runner:
         batch = 1
         while not self._stopping.is_set():
             self._wake.clear()
-            taken = await self._claim_once(batch)
+            taken, more = await self._claim_once(batch)
             batch = min(CLAIM_BATCH, batch * 4) if taken >= batch else 1
-            if taken:
+            if taken and more:
                 continue
             if self._burst and not self._in_flight:
                 self._stopping.set()
@@ -183,14 +186,15 @@ class _Runner:
                 async with asyncio.timeout(IDLE_SECONDS):  # wait_for of Python 3.11 can lose a cancellation
                     await self._wake.wait()
 
-    async def _claim_once(self, batch: int) -> int:
+    async def _claim_once(self, batch: int) -> tuple[int, bool]:
+        """Start the jobs of one claim; returns their number, and whether others wait."""
         lanes = [] if self._alone else self._room(batch)
         if not any(most for _, most in lanes):
-            return 0
+            return 0, False
         claim = await self._queue.claim(self._name, lanes, in_flight=len(self._in_flight))
         for job in claim.jobs:
             self._start(job)
-        return len(claim.jobs)
+        return len(claim.jobs), claim.more
 
     def _room(self, batch: int) -> list[tuple[str, int]]:
         """How many jobs each lane may give now."""

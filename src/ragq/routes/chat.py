@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from ragq.errors import InvalidRequestError, NotFoundError
+from ragq.models import DEFAULT_STORE_NAME, new_id
 from ragq.models import Query as Question
-from ragq.models import new_id
 from ragq.routes.context import Body, ContextDependency, Tenant, find_job
 from ragq.routes.objects import Accepted, JobState
 from ragq.routes.openapi import refusals
@@ -37,9 +37,10 @@ async def chat(
     if text is None:
         raise InvalidRequestError('Send the question as ?query=… or as a JSON body {"query": "…"}.', param="query")
     check_question(context, text, param="query")
-    store_id = await context.store.default_store(tenant)
     request = {"background": True, "input": text}
-    enqueued = await ask(context, tenant, new_id(RESPONSE_PREFIX), Question(text, [store_id]), request=request)
+    enqueued = await ask(
+        context, tenant, new_id(RESPONSE_PREFIX), Question(text, [DEFAULT_STORE_NAME]), request=request
+    )
     return {"status": "queued", "job_id": enqueued.job_id}
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ragq.client.job import Enqueued, Job
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
-from ragq.models import JobStatus, Lane, new_id
+from ragq.models import DEFAULT_STORE_NAME, JobStatus, Lane, new_id
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.chat_chunks import ChatChunks, annotations_of, finish_reason_of, usage_of
@@ -117,7 +117,7 @@ async def _question(body: ChatCompletionCreate, context: Context, tenant: str) -
     *history, last = turns
     check_question(context, last.text, param="messages")
     if body.vector_store_ids is None:
-        store_ids = [await context.store.default_store(tenant)]
+        store_ids = [DEFAULT_STORE_NAME]
     else:
         store_ids = [await context.store.resolve_store(tenant, id_, to_use=True) for id_ in body.vector_store_ids]
     return Question(

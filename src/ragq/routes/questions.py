@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ragq.client.job import Enqueued, Job
 from ragq.errors import InvalidRequestError, NotFoundError
-from ragq.models import JobFunction, JobStatus, Lane, QueueName
+from ragq.models import DEFAULT_STORE_NAME, JobFunction, JobStatus, Lane, QueueName
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.context import Body, Context, Text, find_job
@@ -213,7 +213,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
     elif tool:
         store_ids = [await context.store.resolve_store(tenant, id_, to_use=True) for id_ in tool.vector_store_ids]
     else:
-        store_ids = [await context.store.default_store(tenant)]
+        store_ids = [DEFAULT_STORE_NAME]
     ranking = tool.ranking_options if tool else None
     earlier = await _history(context, tenant, body.previous_response_id) if body.previous_response_id else []
     return Question(

@@ -69,7 +69,7 @@ async def create_response(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
     if job is None and not body.background and not body.stream:
-        await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+        job = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
     job = job or await find_response(context, tenant, response_id)
     if body.stream:
         return _open_stream(context, job, cancel=is_ours and not body.background)

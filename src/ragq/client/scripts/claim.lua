@@ -1,9 +1,10 @@
 -- Take jobs: out of the list, attempt + 1, lease and status in one step.
 -- ARGV: prefix, worker's name, lease ms, jobs in flight there, then lane, most jobs, … by priority.
--- Returns {drain, job, …}; drain = 1 asks the worker to run empty because a job must run alone.
+-- Returns {drain, more, job, …}; drain = 1 asks the worker to run empty because a job must run alone, more = 1 says
+-- that other jobs wait.
 -- A job is {id, attempt, data, name, tenant, ms to its deadline, tries, deaths alone, ms waited, alone}.
 local worker, lease_ms, in_flight = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local answer = {0}
+local answer = {0, 0}
 if redis.call('EXISTS', P .. ':suspended') == 1 then return answer end
 wake_due()
 
@@ -78,5 +79,6 @@ for i = 5, #ARGV, 2 do
     for _ = 1, tonumber(ARGV[i + 1]) do
         if not take(ARGV[i], 0) then break end
     end
+    if redis.call('EXISTS', P .. ':ring:' .. ARGV[i]) == 1 then answer[2] = 1 end
 end
 return answer
