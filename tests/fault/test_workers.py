@@ -242,6 +242,22 @@ async def test_killed_servers_come_back_and_what_was_accepted_is_answered(ragq: 
         stop(worker)
 
 
+async def test_a_question_is_accepted_while_postgresql_is_away(ragq: Ragq) -> None:
+    worker = ragq.spawn("worker", "queries")
+    try:
+        wait_for_workers(ragq, 1)
+        os.kill(
+            json.loads((ragq.folder / "services.json").read_text())["processes"]["PostgreSQL"]["pid"], signal.SIGKILL
+        )
+        with httpx2.Client(base_url=ragq.url, timeout=30) as client:
+            assert client.get("/readyz").status_code == 503
+        job_ids = await ask_together(ragq, 3)
+        assert [answer["status"] for answer in wait_for_answers(ragq, job_ids, seconds=40)] == ["completed"] * 3
+        assert visible_results(ragq, job_ids) == [1] * 3
+    finally:
+        stop(worker)
+
+
 def wait_until_gone(processes: dict[str, dict[str, Any]]) -> None:
     """Wait a moment: who is dead without a parent is seen until the system's init has collected it."""
     pids = [one["pid"] for one in processes.values()]
