@@ -21,10 +21,8 @@ class QueueMonitor:
 
     async def register_worker(self, name: str, fields: dict[str, Any], queues: Iterable[str]) -> None:
         """Show a worker to RQ's tools and to the estimates, with its lists, until it is silent for a while."""
-        key, known = (
-            f"{self._prefix}:worker:{name}",
-            {field: value for field, value in fields.items() if value is not None},
-        )
+        key = f"{self._prefix}:worker:{name}"
+        known = {field: value for field, value in fields.items() if value is not None}
         commands: list[Command] = [
             ["HSET", key, *(part for pair in known.items() for part in pair)],
             ["EXPIRE", key, WORKER_SECONDS],

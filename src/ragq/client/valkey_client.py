@@ -23,7 +23,7 @@ from ragq.errors import UnavailableError
 ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 3.0
 UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
-# Errors that pass: it starts, memory or the disk is full, replicas are missing, a script hangs, the key was changed.
+# Errors that pass: it starts, memory or the disk is full, replicas are missing, a script hangs, the password was changed.
 REFUSALS = ("LOADING", "OOM", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN", "BUSY ", "NOAUTH", "WRONGPASS")
 
 Command = Sequence[str | bytes | int | float]
@@ -102,10 +102,11 @@ class ValkeyClient:
                 self._line.drop()
             async with asyncio.timeout(CONNECT_SECONDS):
                 line = await _open(self._options)
-                for reply in await asyncio.gather(*line.send(_greeting(self._options))):
-                    if isinstance(reply, exceptions.ResponseError) and not str(reply).startswith("LOADING"):
-                        line.drop()
-                        raise exceptions.ConnectionError(f"Valkey refuses the connection: {reply}")
+                try:
+                    await line.greet(_greeting(self._options))
+                except BaseException:
+                    line.drop()
+                    raise
             self._line = line
             return line
 
@@ -134,6 +135,12 @@ class _Line(asyncio.Protocol):
         self._waiting.extend((future, now) for future in futures)
         self._transport.write(b"".join(packed))
         return futures
+
+    async def greet(self, commands: list[Command]) -> None:
+        """Log in and choose the database; nothing may be sent before both are done."""
+        for reply in [await reply for reply in self.send(commands)]:
+            if isinstance(reply, exceptions.ResponseError):
+                raise exceptions.ConnectionError(f"Valkey refuses the connection: {reply}")
 
     def drop(self) -> None:
         """Close at once."""

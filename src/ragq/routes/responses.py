@@ -69,7 +69,8 @@ async def create_response(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
     if job is None and not body.background and not body.stream:
-        job = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+        waited = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+        job = waited if waited and waited.status.is_final else None  # else its place is told as well
     job = job or await find_response(context, tenant, response_id)
     if body.stream:
         return _open_stream(context, job, cancel=is_ours and not body.background)
