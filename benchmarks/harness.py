@@ -21,6 +21,7 @@ from matplotlib import pyplot as plt
 
 RESULTS = Path(__file__).parent / "results"
 CALIBRATION_LOOPS = 2_000_000
+SUFFIXES = (".png", ".svg")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -137,6 +138,22 @@ def draw_bars(out: Path, panels: Mapping[str, Mapping[str, float | None]]) -> No
         axes.set_title(title)
         axes.invert_yaxis()
         axes.margins(x=0.18)
-    for suffix in (".png", ".svg"):
+    for suffix in SUFFIXES:
+        figure.savefig(out.with_suffix(suffix), dpi=120)
+    plt.close(figure)
+
+
+def draw_lines(out: Path, title: str, x: str, y: str, lines: Mapping[str, Mapping[float, float]]) -> None:
+    """Draw a line for each name, from x to y, as PNG and SVG beside the JSON."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, points in lines.items():
+        axes.plot(list(points), list(points.values()), marker="o", label=name)
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    for suffix in SUFFIXES:
         figure.savefig(out.with_suffix(suffix), dpi=120)
     plt.close(figure)

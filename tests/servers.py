@@ -212,6 +212,10 @@ class FakeLlm:
         assert self._process.stdout
         self.base_url: str = json.loads(self._process.stdout.readline())["base_url"]
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def calls(self) -> int:
         """How many calls have begun."""
         return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0

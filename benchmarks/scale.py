@@ -1,0 +1,172 @@
+"""Answers/s against query workers, and what one answer costs every part, from which a model says where it ends.
+
+`python -m benchmarks.scale`: the whole road (`ragq up`, local embedding, an LLM of 1.0 s), first with few slots a worker,
+so that the workers are what is short, then with all their slots, so that the machine's cores are. The model takes its
+costs from the last run alone, and is compared with every run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg
+import redis
+
+from benchmarks.harness import Report, arguments, cpu_seconds, draw_lines
+from ragq.embedded.services import read_services
+from tests.servers import FakeLlm, Ragq
+
+LLM_SECONDS = 1.0
+FEW, ALL = 20, 200  # slots of a worker
+RUNS = ((1, FEW), (2, FEW), (3, FEW), (4, FEW), (1, ALL), (2, ALL))  # workers, slots of each
+BURST_SECONDS = 15
+MAX_RATE = 120  # what is asked of a run that is not short of slots
+AT_ONCE = 64
+PARTS = {"api": "api", "queries": "query_workers", "documents": "document_worker", "Valkey": "valkey"}
+PARTS |= {"PostgreSQL": "postgresql"}
+TRIPS = ("cmdstat_evalsha", "cmdstat_multi", "cmdstat_set")
+TEXT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
+TOLERANCE = 0.15
+
+
+class Bench:
+    """A `ragq up` with so many query workers, a document and a fake LLM."""
+
+    def __init__(self, folder: Path, *, workers: int, slots: int) -> None:
+        self._llm = FakeLlm(folder, latency=LLM_SECONDS)
+        self._ragq = Ragq(
+            folder / "data",
+            *("--query-workers", str(workers)),
+            RAGQ_LLM_BASE_URL=self._llm.base_url,
+            RAGQ_LLM_MODEL="fake",
+            RAGQ_QUERY_CONCURRENCY=slots,
+            RAGQ_MAX_WAIT_SECONDS=0,
+            RAGQ_LOG_LEVEL="WARNING",
+        ).start()
+        self.url = self._ragq.url
+        (folder / "harbour.md").write_text(TEXT)
+        ingested = self._ragq.run("ingest", str(folder / "harbour.md"))
+        assert ingested.returncode == 0, ingested.stderr
+        services = read_services(folder / "data")
+        assert services.valkey_url
+        assert services.database_url
+        self._processes = json.loads((folder / "data" / "services.json").read_text())["processes"]
+        self._valkey = redis.Redis.from_url(services.valkey_url)
+        self._database = psycopg.connect(services.database_url, autocommit=True)
+
+    def stop(self) -> None:
+        self._valkey.close()
+        self._database.close()
+        self._ragq.stop()
+        self._llm.stop()
+
+    def spent(self) -> dict[str, float]:
+        """CPU of each part in ms, and what Valkey and PostgreSQL were sent, since their starts."""
+        spent = dict.fromkeys((f"{part}_cpu_ms" for part in PARTS.values()), 0.0)
+        for name, process in self._processes.items():
+            spent[f"{PARTS[name.split()[0]]}_cpu_ms"] += 1000 * cpu_seconds(process["pid"])
+        valkey = self._valkey.info("everything")
+        statement = """SELECT pg_current_wal_lsn() - '0/0', xact_commit FROM pg_stat_database
+                       WHERE datname = current_database()"""
+        wal, transactions = self._database.execute(statement).fetchall()[0]
+        return spent | {
+            "load_cpu_ms": 1000 * time.process_time(),
+            "llm_cpu_ms": 1000 * cpu_seconds(self._llm.pid),
+            "valkey_round_trips": sum(valkey[name]["calls"] for name in TRIPS if name in valkey),
+            "valkey_commands": valkey["total_commands_processed"],
+            "valkey_bytes_in": valkey["total_net_input_bytes"],
+            "valkey_bytes_out": valkey["total_net_output_bytes"],
+            "valkey_aof_bytes": valkey["aof_current_size"],
+            "postgresql_wal_bytes": float(wal),
+            "postgresql_transactions": transactions,
+        }
+
+
+async def answer_all(url: str, count: int) -> float:
+    """Ask so many different questions as fast as they are taken, and wait until all have ended; returns the seconds."""
+    numbers = iter(range(count))
+    async with aiohttp.ClientSession(url) as session:
+
+        async def ask() -> None:
+            for number in numbers:
+                query = f"How tall is the lighthouse of Quorra? ({number})"
+                async with session.post("/chat", params={"query": query}) as answer:
+                    assert answer.status == 200, await answer.text()
+
+        started = time.monotonic()
+        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+        while await count_waiting(session):
+            await asyncio.sleep(0.1)
+        return time.monotonic() - started
+
+
+async def count_waiting(session: aiohttp.ClientSession) -> int:
+    """How many questions are queued or in flight."""
+    async with session.get("/status") as answer:
+        queues = (await answer.json())["queues"]
+    return sum(one["queued"] + one["in_flight"] for one in queues if one["name"] == "queries")
+
+
+def measure(workers: int, slots: int) -> dict[str, Any]:
+    """Start it all, warm it up, and measure a burst."""
+    count = BURST_SECONDS * min(MAX_RATE, workers * slots)
+    with tempfile.TemporaryDirectory(prefix="ragq-scale-") as folder:
+        bench = Bench(Path(folder), workers=workers, slots=slots)
+        try:
+            asyncio.run(answer_all(bench.url, workers * FEW))
+            before = bench.spent()
+            seconds = asyncio.run(answer_all(bench.url, count))
+            after = bench.spent()
+        finally:
+            bench.stop()
+    cost = {name: round((after[name] - before[name]) / count, 2) for name in after}
+    return {"workers": workers, "slots": slots, "answers_a_second": round(count / seconds, 1), "an_answer_costs": cost}
+
+
+def predict(cost: dict[str, float], workers: int, slots: int) -> dict[str, float]:
+    """Answers/s that each part allows; the least of them is the prediction."""
+    worker = cost["query_workers_cpu_ms"]
+    return {
+        "slots": workers * slots / (LLM_SECONDS + worker / 1000),
+        "query workers": workers * 1000 / worker,
+        "one API process": 1000 / cost["api_cpu_ms"],
+        "Valkey": 1000 / cost["valkey_cpu_ms"],
+        "cores": (os.cpu_count() or 1) * 1000 / sum(spent for name, spent in cost.items() if name.endswith("_cpu_ms")),
+    }
+
+
+def main() -> int:
+    """Measure the runs, and compare the model with them."""
+    given = arguments("scale", __doc__).parse_args()
+    report, runs = Report("scale"), []
+    with report.watching():
+        for workers, slots in RUNS:
+            runs.append(measure(workers, slots))
+            print(f"{workers} workers of {slots} slots: {runs[-1]}", flush=True)
+    cost = runs[-1]["an_answer_costs"]
+    for run in runs:
+        allowed = predict(cost, run["workers"], run["slots"])
+        run["short_of"] = min(allowed, key=lambda part: allowed[part])
+        run["predicted"] = round(allowed[run["short_of"]], 1)
+    report.figures = {"runs": runs, "a_part_allows": {k: round(v) for k, v in predict(cost, 1, ALL).items()}}
+    close = all(abs(run["predicted"] / run["answers_a_second"] - 1) <= TOLERANCE for run in runs)
+    report.checks[f"the model is within {TOLERANCE:.0%} of every run"] = close
+    few = [run for run in runs if run["slots"] == FEW]
+    lines = {
+        "measured": {run["workers"]: run["answers_a_second"] for run in few},
+        "predicted": {run["workers"]: run["predicted"] for run in few},
+    }
+    draw_lines(given.out, f"Workers of {FEW} slots, LLM of {LLM_SECONDS} s", "query workers", "answers/s", lines)
+    return report.publish(given.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
