@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -234,9 +234,16 @@ class Stage:
         """Every call of the LLM, oldest first: the outside witness."""
         return list(read_witness(self.llm.witness))
 
-    def ready_times(self) -> list[float]:
-        times = [worker.ready_seconds() for worker in [*self.past, *self.workers]]
-        return sorted(one for one in times if one is not None)
+    def ready_times(self, *, without: Sequence[tuple[float, float]] = ()) -> list[float]:
+        """How long each start took; without those that met one of these spans of time."""
+        found = []
+        for worker in [*self.past, *self.workers]:
+            seconds = worker.ready_seconds()
+            if seconds is not None and not any(
+                worker.started_at < end and start < worker.started_at + seconds for start, end in without
+            ):
+                found.append(seconds)
+        return sorted(found)
 
 
 @dataclass(frozen=True)
