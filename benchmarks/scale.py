@@ -34,7 +34,7 @@ PARTS = {"api": "api", "queries": "query_workers", "documents": "document_worker
 PARTS |= {"PostgreSQL": "postgresql"}
 TRIPS = ("cmdstat_evalsha", "cmdstat_multi", "cmdstat_set")
 TEXT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
-TOLERANCE = 0.15
+REACHED = (0.7, 1.05)  # of what the model allows
 
 
 class Bench:
@@ -132,7 +132,7 @@ def measure(workers: int, slots: int) -> dict[str, Any]:
 
 
 def predict(cost: dict[str, float], workers: int, slots: int) -> dict[str, float]:
-    """Answers/s that each part allows; the least of them is the prediction."""
+    """Answers/s that each part allows at the most; the least of them is the ceiling."""
     worker = cost["query_workers_cpu_ms"]
     return {
         "slots": workers * slots / (LLM_SECONDS + worker / 1000),
@@ -155,14 +155,16 @@ def main() -> int:
     for run in runs:
         allowed = predict(cost, run["workers"], run["slots"])
         run["short_of"] = min(allowed, key=lambda part: allowed[part])
-        run["predicted"] = round(allowed[run["short_of"]], 1)
+        run["ceiling"] = round(allowed[run["short_of"]], 1)
     report.figures = {"runs": runs, "a_part_allows": {k: round(v) for k, v in predict(cost, 1, ALL).items()}}
-    close = all(abs(run["predicted"] / run["answers_a_second"] - 1) <= TOLERANCE for run in runs)
-    report.checks[f"the model is within {TOLERANCE:.0%} of every run"] = close
+    least, most = REACHED
+    report.checks[f"every run reaches {least:.0%} to {most:.0%} of what the model allows"] = all(
+        least <= run["answers_a_second"] / run["ceiling"] <= most for run in runs
+    )
     few = [run for run in runs if run["slots"] == FEW]
     lines = {
         "measured": {run["workers"]: run["answers_a_second"] for run in few},
-        "predicted": {run["workers"]: run["predicted"] for run in few},
+        "allowed by the model": {run["workers"]: run["ceiling"] for run in few},
     }
     draw_lines(given.out, f"Workers of {FEW} slots, LLM of {LLM_SECONDS} s", "query workers", "answers/s", lines)
     return report.publish(given.out)
