@@ -6,7 +6,8 @@ import hashlib
 import io
 import time
 
-from ragq.client.store_client import StoreFileRecord
+from ragq.client.store_client import Stores
+from ragq.client.store_file_client import StoreFileRecord
 from ragq.errors import PoisonError, RagqError
 from ragq.queues.documents import document_job_id
 from ragq.queues.worker import Clients, RunningJob, document_failed, process_document
@@ -19,17 +20,17 @@ async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store:
     """Upload words and put them into a store, as the routes do, but queue nothing."""
     data = text.encode()
     sha256 = hashlib.sha256(data).hexdigest()
-    async with clients.store.locked_bytes(sha256):
+    async with clients.files.locked_bytes(sha256):
         await clients.blobs.put(sha256, io.BytesIO(data))
-        file = await clients.store.create_file(
+        file = await clients.files.create(
             TENANT, filename=filename, purpose="assistants", size=len(data), sha256=sha256
         )
-    store = store or await clients.store.default_store(TENANT)
-    return await clients.store.attach_file(TENANT, store, file.id, attributes={})
+    store = store or await Stores(clients.database).default_id(TENANT)
+    return await clients.store_files.attach(TENANT, store, file.id, attributes={})
 
 
 async def look(clients: Clients, record: StoreFileRecord) -> StoreFileRecord:
-    return await clients.store.get_store_file(TENANT, record.vector_store_id, record.file_id)
+    return await clients.store_files.get(TENANT, record.vector_store_id, record.file_id)
 
 
 def job_of(record: StoreFileRecord, attempt: int = 1) -> RunningJob:

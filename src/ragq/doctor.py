@@ -13,11 +13,12 @@ import click
 
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
+from ragq.client.file_client import Files
 from ragq.client.llm_client import LlmClient
 from ragq.client.queue_audit import audit_queue
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_audit import audit_store
-from ragq.client.store_client import Store
+from ragq.client.store_file_client import StoreFiles
 from ragq.errors import RagqError, UnavailableError
 from ragq.main import check_exposure
 from ragq.models import Orphan, QueueName, new_id
@@ -101,11 +102,11 @@ async def find_orphans(settings: Settings) -> list[Orphan]:
     """
     assert settings.valkey_url
     async with _connected(settings) as (queue, database):
-        store = Store(database)
+        store_files = StoreFiles(database)
         found = await asyncio.gather(
             audit_queue(settings, settings.valkey_url.get_secret_value()),
-            audit_store(store, BlobStore(settings)),
-            find_abandoned(store, queue),
+            audit_store(Files(database), store_files, BlobStore(settings)),
+            find_abandoned(store_files, queue),
         )
     return [orphan for part in found for orphan in part]
 
@@ -117,7 +118,7 @@ async def forgive(settings: Settings, sha256: str) -> None:
         NotFoundError: They are not poison.
     """
     async with _connected(settings) as (_, database):
-        await Store(database).forgive_poison(sha256)
+        await Files(database).forgive_poison(sha256)
 
 
 @contextlib.asynccontextmanager

@@ -19,8 +19,10 @@ from ragq import __version__
 from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
+from ragq.client.file_client import Files
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Store
+from ragq.client.store_client import Stores
+from ragq.client.store_file_client import StoreFiles
 from ragq.errors import (
     ConfigurationError,
     ConflictError,
@@ -72,7 +74,9 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             settings=settings,
             queue=queue,
             database=database,
-            store=Store(database),
+            files=Files(database),
+            stores=Stores(database),
+            store_files=StoreFiles(database),
             blobs=BlobStore(settings),
             archive=Archive(database),
             streams=Streams(queue),

@@ -19,9 +19,11 @@ from ragq.client.archive_client import Archive
 from ragq.client.batch_store import Batches, BatchRecord
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
+from ragq.client.file_client import Files
 from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Store
+from ragq.client.store_client import Stores
+from ragq.client.store_file_client import StoreFiles
 from ragq.client.webhook_store import Webhooks
 from ragq.errors import NotFoundError
 from ragq.routes.batch_runner import job_id_of, take_step
@@ -202,7 +204,9 @@ def context(database: Database, queue: JobQueue, settings: Settings, tmp_path: P
         settings,
         queue,
         database,
-        Store(database),
+        Files(database),
+        Stores(database),
+        StoreFiles(database),
         BlobStore(settings),
         Archive(database),
         Streams(queue),
@@ -215,9 +219,7 @@ async def make_batch(context: Context, lines: int) -> BatchRecord:
     data = "\n".join(write_line(str(number), input=f"Why {number}?") for number in range(1, lines + 1)).encode()
     sha256 = hashlib.sha256(data).hexdigest()
     await context.blobs.put(sha256, io.BytesIO(data))
-    file = await context.store.create_file(
-        "default", filename="a.jsonl", purpose="batch", size=len(data), sha256=sha256
-    )
+    file = await context.files.create("default", filename="a.jsonl", purpose="batch", size=len(data), sha256=sha256)
     batch = await Batches(context.database).create(
         "default",
         input_file_id=file.id,
@@ -290,7 +292,7 @@ async def test_an_expired_batch_tells_which_lines_had_not_ended(context: Context
         batch = await step(context, batch)
     assert (batch.status, batch.completed, batch.failed) == ("expired", 0, 3)
     assert batch.output_file_id
-    file = await context.store.get_file("default", batch.output_file_id)
+    file = await context.files.get("default", batch.output_file_id)
     lines = b"".join([piece async for piece in context.blobs.stream(file.sha256)]).splitlines()
     assert [json.loads(line)["error"]["code"] for line in lines] == ["batch_expired"] * 3
 

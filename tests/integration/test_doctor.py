@@ -19,7 +19,7 @@ from ragq.client.blob_client import BlobStore
 from ragq.client.job import Outcome, lanes_of
 from ragq.client.queue_audit import audit_queue
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import StoreFileRecord
+from ragq.client.store_file_client import StoreFileRecord
 from ragq.models import JobFunction, Orphan, QueueName
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.queues.worker import Clients
@@ -259,7 +259,7 @@ async def lose_bytes(clients: Clients, _: JobQueue, record: StoreFileRecord) -> 
 
 
 async def leave_bytes(clients: Clients, _: JobQueue, record: StoreFileRecord) -> str:
-    await clients.store.delete_file(TENANT, record.file_id)
+    await clients.files.delete(TENANT, record.file_id)
     return record.sha256
 
 
@@ -318,8 +318,8 @@ async def test_uploads_and_deletes_that_go_on_are_no_orphans(
             number += 1
             text = f"words {number}"
             record = await attach(clients, text, filename=f"{number}.txt")
-            async with clients.store.locked_bytes(record.sha256):
-                await clients.store.delete_file(TENANT, record.file_id)
+            async with clients.files.locked_bytes(record.sha256):
+                await clients.files.delete(TENANT, record.file_id)
                 await clients.blobs.delete(record.sha256)
 
     moving = asyncio.create_task(come_and_go())

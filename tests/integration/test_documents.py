@@ -10,7 +10,7 @@ import pytest
 
 from ragq.client.job import lanes_of
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import StoreFileRecord
+from ragq.client.store_file_client import StoreFileRecord
 from ragq.errors import DocumentError, NotFoundError, PermanentError, RagqError
 from ragq.models import Chunk, ParsedDocument, QueueName
 from ragq.queues.documents import enqueue_document
@@ -55,7 +55,7 @@ async def test_a_worker_quarantines_the_document_that_killed_others_and_its_byte
     assert (found.status, found.error_code) == ("failed", "server_error")
     assert found.error_message
     assert "2 workers died while they ran this job alone" in found.error_message
-    assert await clients.store.find_poison(record.sha256)
+    assert await clients.files.find_poison(record.sha256)
 
 
 @pytest.mark.parametrize(("error", "code"), [(QUARANTINED, "server_error"), (CRASHED, "invalid_file")])
@@ -75,12 +75,12 @@ async def test_poisonous_bytes_fail_at_once_under_any_name_and_say_how_to_lift_i
 async def test_forgiven_bytes_are_ingested(clients: Clients) -> None:
     record = await attach(clients, "Words that were poison.")
     await fail(clients, record, CRASHED)
-    await clients.store.forgive_poison(record.sha256)
+    await clients.files.forgive_poison(record.sha256)
     again = await attach(clients, "Words that were poison.")
     assert (again.status, again.error_code, again.error_message) == ("in_progress", None, None)
     assert await ingest(clients, again) == "completed"
     with pytest.raises(NotFoundError, match="nothing to forgive"):
-        await clients.store.forgive_poison(record.sha256)
+        await clients.files.forgive_poison(record.sha256)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_a_refused_failure_leaves_no_poison(clients: Clients) -> None:
     assert await ingest(clients, record, attempt=2) == "completed"
     await fail(clients, record, CRASHED)
     assert (await look(clients, record)).status == "completed"
-    assert await clients.store.find_poison(record.sha256) is None
+    assert await clients.files.find_poison(record.sha256) is None
 
 
 async def test_a_reason_with_characters_that_postgresql_refuses_is_recorded(clients: Clients) -> None:
@@ -133,7 +133,7 @@ async def begin(clients: Clients, record: StoreFileRecord, attempt: int) -> bool
 async def test_a_delete_wins_over_an_ingest_that_runs(clients: Clients) -> None:
     record = await attach(clients, "words")
     assert await begin(clients, record, 1)
-    await clients.store.detach_file(TENANT, record.vector_store_id, record.file_id)
+    await clients.store_files.detach(TENANT, record.vector_store_id, record.file_id)
     assert not await complete(clients, record, 1, "words")
     assert await count_chunks(clients) == 0
     with pytest.raises(NotFoundError):
@@ -147,7 +147,7 @@ async def test_a_delete_of_the_file_in_the_middle_of_the_real_ingest_leaves_noth
 
     async def parse_and_delete(*args: Any, **kwargs: Any) -> ParsedDocument:
         document = await parse(*args, **kwargs)
-        await clients.store.delete_file(TENANT, record.file_id)
+        await clients.files.delete(TENANT, record.file_id)
         return document
 
     monkeypatch.setattr("ragq.queues.worker.parse", parse_and_delete)
@@ -164,7 +164,7 @@ async def test_an_older_attempt_can_neither_complete_nor_fail_nor_begin_again(cl
     assert not await begin(clients, record, 1)
     assert (await look(clients, record)).status == "in_progress"
     assert await complete(clients, record, 2, "words")
-    assert await clients.store.get_text(TENANT, record.vector_store_id, record.file_id) == "words"
+    assert await clients.store_files.get_text(TENANT, record.vector_store_id, record.file_id) == "words"
 
 
 async def test_an_older_generation_can_neither_complete_nor_fail(clients: Clients) -> None:

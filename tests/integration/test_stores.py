@@ -13,7 +13,8 @@ from ragq.client import chunk_client
 from ragq.client.file_batch_client import FileBatches
 from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Attachment, StoreFileRecord
+from ragq.client.store_client import Stores
+from ragq.client.store_file_client import Attachment, StoreFileRecord
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Attributes, Chunk, JobStatus, ParsedDocument
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
@@ -38,7 +39,7 @@ async def put(
 ) -> StoreFileRecord:
     """Make a searchable file with these chunks, without the embedding model."""
     record = await attach(clients, name, filename=name, store=store)
-    await clients.store.set_attributes(TENANT, store, record.file_id, attributes)
+    await clients.store_files.set_attributes(TENANT, store, record.file_id, attributes)
     where = (TENANT, store, record.file_id, record.generation)
     assert await clients.chunks.begin_ingest(*where, 1)
     chunks = [Chunk("word", 0, 4, None, None, 1)] * len(vectors)
@@ -52,7 +53,7 @@ async def search(clients: Clients, store: str, filters: dict[str, Any] | None, l
 
 
 async def make_store(clients: Clients, **options: Any) -> str:
-    return (await clients.store.create_store(TENANT, name="", description=None, metadata={}, **options)).id
+    return (await Stores(clients.database).create(TENANT, name="", description=None, metadata={}, **options)).id
 
 
 async def run(clients: Clients, statement: str, *values: Any) -> None:
@@ -110,14 +111,14 @@ async def test_a_batch_counts_its_files_as_they_are(clients: Clients) -> None:
     batch_id = await batches.create(TENANT, store, [*attachments, attachments[0]])
     batch = await batches.get(TENANT, store, batch_id)
     assert (batch.in_progress, batch.completed, batch.cancelled_at) == (3, 0, None)
-    in_store = await clients.store.list_store_files(TENANT, store, Page(), None, batch_id)
+    in_store = await clients.store_files.list_files(TENANT, store, Page(), None, batch_id)
     assert {record.file_id: record.attributes["n"] for record in in_store} == {
         record.file_id: n for n, record in enumerate(records)
     }
-    (last,) = await clients.store.find_in_progress(TENANT, store, [records[2].file_id])
+    (last,) = await clients.store_files.find_in_progress(TENANT, store, [records[2].file_id])
     assert await ingest(clients, last) == "completed"
     again = await batches.create(TENANT, store, attachments[2:])
-    await clients.store.detach_file(TENANT, store, records[0].file_id)
+    await clients.store_files.detach(TENANT, store, records[0].file_id)
     batch, other = [await batches.get(TENANT, store, one) for one in (batch_id, again)]
     assert (batch.in_progress, batch.completed) == (1, 1)
     assert (other.in_progress, other.completed) == (0, 1)
@@ -133,7 +134,7 @@ async def test_a_canceled_batch_fences_its_running_ingests_and_cancels_their_job
     store, batches = await make_store(clients), FileBatches(clients.database)
     file_ids = [(await attach(clients, f"words {n}", filename=f"{n}.txt")).file_id for n in range(3)]
     batch_id = await batches.create(TENANT, store, [Attachment(file_id, {}) for file_id in file_ids])
-    records = await clients.store.find_in_progress(TENANT, store, file_ids)
+    records = await clients.store_files.find_in_progress(TENANT, store, file_ids)
     await enqueue_documents(queue, clients.settings, records)
     done, running, _ = records
     assert await ingest(clients, done) == "completed"
@@ -150,7 +151,7 @@ async def test_a_canceled_batch_fences_its_running_ingests_and_cancels_their_job
     assert (batch.in_progress, batch.completed, batch.cancelled) == (0, 1, 2)
     assert batch.cancelled_at
     assert await batches.cancel(TENANT, store, batch_id) == []
-    revived = await clients.store.attach_file(TENANT, store, running.file_id, attributes={})
+    revived = await clients.store_files.attach(TENANT, store, running.file_id, attributes={})
     assert (revived.status, revived.generation) == ("in_progress", running.generation + 2)
     assert await ingest(clients, revived) == "completed"
 
@@ -159,14 +160,14 @@ async def test_a_batch_that_has_ended_is_not_canceled(clients: Clients) -> None:
     store, batches = await make_store(clients), FileBatches(clients.database)
     file_id = (await attach(clients, "words")).file_id
     batch_id = await batches.create(TENANT, store, [Attachment(file_id, {})])
-    (record,) = await clients.store.find_in_progress(TENANT, store, [file_id])
+    (record,) = await clients.store_files.find_in_progress(TENANT, store, [file_id])
     assert await ingest(clients, record) == "completed"
     assert await batches.cancel(TENANT, store, batch_id) == []
     assert (await batches.get(TENANT, store, batch_id)).cancelled_at is None
 
 
 async def make_file(clients: Clients, name: str, seconds: int | None, sha256: str = "0" * 64) -> str:
-    file = await clients.store.create_file(
+    file = await clients.files.create(
         TENANT, filename=name, purpose="assistants", size=1, sha256=sha256, expires_after_seconds=seconds
     )
     return file.id
@@ -174,7 +175,7 @@ async def make_file(clients: Clients, name: str, seconds: int | None, sha256: st
 
 async def test_of_two_expiries_of_one_file_the_later_stays(clients: Clients) -> None:
     for seconds, lasts in ((3600, 3600), (7200, 7200), (3600, 7200), (None, None), (3600, None)):
-        file = await clients.store.get_file(TENANT, await make_file(clients, "a.txt", seconds))
+        file = await clients.files.get(TENANT, await make_file(clients, "a.txt", seconds))
         if lasts is None:
             assert file.expires_at is None
         else:
@@ -187,22 +188,22 @@ async def test_an_expired_file_goes_with_its_chunks_and_its_bytes_when_no_other_
     assert await ingest(clients, record) == "completed"
     stays = await make_file(clients, "stays.txt", None, record.sha256)
     await run(clients, "UPDATE files SET expires_at = now() WHERE id = %s", record.file_id)
-    await expire_files_and_stores(clients.store, clients.blobs)
+    await expire_files_and_stores(clients.files, Stores(clients.database), clients.blobs)
     with pytest.raises(NotFoundError):
-        await clients.store.get_file(TENANT, record.file_id)
+        await clients.files.get(TENANT, record.file_id)
     assert await count_chunks(clients) == 0
     assert await clients.blobs.exists(record.sha256)
     await run(clients, "UPDATE files SET expires_at = now() WHERE id = %s", stays)
-    await expire_files_and_stores(clients.store, clients.blobs)
+    await expire_files_and_stores(clients.files, Stores(clients.database), clients.blobs)
     assert not await clients.blobs.exists(record.sha256)
 
 
 async def test_housekeeping_expires_files_on_its_own(clients: Clients, queue: JobQueue) -> None:
     file_id = await make_file(clients, "old.txt", 3600)
     await run(clients, "UPDATE files SET expires_at = now() WHERE id = %s", file_id)
-    task = asyncio.create_task(expire_forever(queue, clients.store, clients.blobs))
+    task = asyncio.create_task(expire_forever(queue, clients.files, Stores(clients.database), clients.blobs))
     async with asyncio.timeout(10):
-        while await clients.store.list_files(TENANT, Page(), None):  # noqa: ASYNC110  (PostgreSQL sets no event)
+        while await clients.files.list_files(TENANT, Page(), None):  # noqa: ASYNC110  (PostgreSQL sets no event)
             await asyncio.sleep(0.02)
     assert not task.done()
     await end_tasks([task])
@@ -212,41 +213,41 @@ async def test_an_expired_store_is_emptied_and_stays_as_an_object(clients: Clien
     store = await make_store(clients, expires_after_days=1)
     record = await attach(clients, "words", store=store)
     assert await ingest(clients, record) == "completed"
-    await expire_files_and_stores(clients.store, clients.blobs)
+    await expire_files_and_stores(clients.files, Stores(clients.database), clients.blobs)
     assert (await look(clients, record)).status == "completed"
     await run(clients, "UPDATE vector_stores SET expires_at = now() WHERE id = %s", store)
-    assert (await clients.store.get_store(TENANT, store)).expired
+    assert (await Stores(clients.database).get(TENANT, store)).expired
     await search(clients, store, None)
     with pytest.raises(InvalidRequestError):
-        await clients.store.set_expiry(TENANT, store, 30)
+        await Stores(clients.database).set_expiry(TENANT, store, 30)
     with pytest.raises(InvalidRequestError) as caught:
-        await clients.store.resolve_store(TENANT, store, to_use=True)
+        await Stores(clients.database).resolve(TENANT, store, to_use=True)
     assert caught.value.code == "vector_store_expired"
-    await expire_files_and_stores(clients.store, clients.blobs)
-    found = await clients.store.get_store(TENANT, store)
+    await expire_files_and_stores(clients.files, Stores(clients.database), clients.blobs)
+    found = await Stores(clients.database).get(TENANT, store)
     assert (found.expired, found.completed, found.usage_bytes, await count_chunks(clients)) == (True, 0, 0, 0)
-    assert (await clients.store.get_file(TENANT, record.file_id)).id == record.file_id
+    assert (await clients.files.get(TENANT, record.file_id)).id == record.file_id
 
 
 async def test_a_search_makes_a_store_active_at_most_once_a_minute(clients: Clients) -> None:
     store = await make_store(clients, expires_after_days=7)
-    made = await clients.store.get_store(TENANT, store)
+    made = await Stores(clients.database).get(TENANT, store)
     await search(clients, store, None)
-    assert (await clients.store.get_store(TENANT, store)).last_active_at == made.last_active_at
+    assert (await Stores(clients.database).get(TENANT, store)).last_active_at == made.last_active_at
     earlier = "UPDATE vector_stores SET last_active_at = now() - interval '61 seconds', expires_at = now() + '1 hour'"
     await run(clients, earlier)
     await search(clients, store, None)
-    found = await clients.store.get_store(TENANT, store)
+    found = await Stores(clients.database).get(TENANT, store)
     assert found.last_active_at > made.last_active_at
     assert found.expires_at
     assert (found.expires_at - found.last_active_at).days == 7
 
 
 async def test_the_default_store_takes_no_expiry(clients: Clients) -> None:
-    store = await clients.store.default_store(TENANT)
+    store = await Stores(clients.database).default_id(TENANT)
     with pytest.raises(InvalidRequestError):
-        await clients.store.set_expiry(TENANT, store, 1)
-    await clients.store.set_expiry(TENANT, store, None)
+        await Stores(clients.database).set_expiry(TENANT, store, 1)
+    await Stores(clients.database).set_expiry(TENANT, store, None)
 
 
 @pytest.mark.parametrize("descending", [True, False])
@@ -256,7 +257,7 @@ async def test_pages_go_forward_and_back_over_the_same_files(clients: Clients, d
         made.reverse()
 
     async def page(**where: Any) -> list[str]:
-        listed = await clients.store.list_files(TENANT, Page(descending=descending, **where), "assistants")
+        listed = await clients.files.list_files(TENANT, Page(descending=descending, **where), "assistants")
         return [file.id for file in listed]
 
     assert await page(limit=10) == made

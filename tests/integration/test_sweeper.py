@@ -9,7 +9,7 @@ import pytest
 
 from ragq.client.job import ClaimedJob, Outcome, lanes_of
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import StoreFileRecord
+from ragq.client.store_file_client import StoreFileRecord
 from ragq.models import JobStatus, QueueName
 from ragq.queues import sweeper
 from ragq.queues.documents import document_job_id, enqueue_document
@@ -22,7 +22,7 @@ WORKER = "w1"
 
 
 async def run_sweep(clients: Clients, queue: JobQueue) -> int:
-    return await sweep(clients.settings, clients.store, clients.chunks, queue)
+    return await sweep(clients.settings, clients.store_files, clients.chunks, queue)
 
 
 async def claim(queue: JobQueue) -> list[ClaimedJob]:
@@ -112,7 +112,7 @@ async def test_a_failed_jobs_row_gets_its_error(
     assert await run_sweep(clients, queue) == 1
     found = await look(clients, record)
     assert (found.status, found.error_code, found.error_message) == ("failed", code, words)
-    assert (await clients.store.find_poison(record.sha256) is not None) == poison
+    assert (await clients.files.find_poison(record.sha256) is not None) == poison
     assert await run_sweep(clients, queue) == 0
 
 
@@ -161,7 +161,7 @@ async def test_rows_of_every_tenant_are_listed_oldest_first_page_by_page(
         await connection.execute(
             "UPDATE vector_store_files SET tenant_id = 'acme' WHERE file_id = %s", [made[0].file_id]
         )
-    listed = await clients.store.list_unfinished(30, limit=10)
+    listed = await clients.store_files.list_unfinished(30, limit=10)
     made[0] = replace(made[0], tenant_id="acme")
     assert [(one.tenant_id, one.file_id) for one in listed] == [(one.tenant_id, one.file_id) for one in made]
     assert await run_sweep(clients, queue) == 5

@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from ragq.client.database import Database
 from ragq.client.filters import compile_filter
-from ragq.client.store_client import StoreFileRecord
+from ragq.client.store_file_client import StoreFileRecord
 from ragq.errors import DocumentError, PoisonError, RagqError
 from ragq.models import DEFAULT_STORE_NAME, Chunk, ParsedDocument, SearchResult
 from ragq.settings import Settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ragq.client.database import Database
-from ragq.client.store_client import Attachment, attach
+from ragq.client.store_file_client import Attachment, attach_with
 from ragq.errors import NotFoundError
 from ragq.models import new_id
 
@@ -41,7 +41,7 @@ class FileBatches:
                    SELECT %s, tenant_id, id FROM vector_stores WHERE tenant_id = %s AND id = %s""",
                 [batch_id, tenant_id, store_id],
             )
-            await attach(connection, tenant_id, store_id, attachments)
+            await attach_with(connection, tenant_id, store_id, attachments)
             await connection.execute(
                 """INSERT INTO vector_store_file_batch_files (batch_id, vector_store_id, file_id)
                    SELECT %s, vector_store_id, file_id FROM vector_store_files

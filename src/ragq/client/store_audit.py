@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from ragq.client.blob_client import BlobStore
-from ragq.client.store_client import Store
+from ragq.client.file_client import Files
+from ragq.client.store_file_client import StoreFiles
 from ragq.models import Orphan
 
 KINDS = {
@@ -16,23 +17,23 @@ KINDS = {
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-async def audit_store(store: Store, blobs: BlobStore) -> list[Orphan]:
+async def audit_store(files: Files, store_files: StoreFiles, blobs: BlobStore) -> list[Orphan]:
     """Find what is out of order; what looks wrong is looked at again while nobody may store or delete its bytes.
 
     Raises:
         UnavailableError: PostgreSQL or the blob store does not answer.
     """
     stored = {name for name in await blobs.list_names() if _SHA256.fullmatch(name)}
-    named = await store.list_bytes()
+    named = await files.list_bytes()
     orphans: list[Orphan] = []
     for sha256 in sorted(stored ^ named):
-        async with store.locked_bytes(sha256):
-            file_ids, exists = await store.list_files_of(sha256), await blobs.exists(sha256)
+        async with files.locked_bytes(sha256):
+            file_ids, exists = await files.list_files_of(sha256), await blobs.exists(sha256)
         if exists and not file_ids:
             orphans.append(_orphan("bytes_without_file", sha256))
         if not exists:
             orphans += [_orphan("bytes_missing", file_id) for file_id in file_ids]
-    wrong = await store.list_wrong_chunk_counts()
+    wrong = await store_files.list_wrong_chunk_counts()
     return orphans + [_orphan("wrong_chunk_count", f"{store_id}/{file_id}") for store_id, file_id in wrong]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable, Iterator
 
 from ragq.client.job import Enqueued
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import StoreFileRecord
+from ragq.client.store_file_client import StoreFileRecord
 from ragq.errors import OverloadedError
 from ragq.models import JobFunction, QueueName
 from ragq.settings import Settings

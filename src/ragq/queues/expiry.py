@@ -7,7 +7,8 @@ import contextlib
 import structlog
 
 from ragq.client.blob_client import BlobStore
-from ragq.client.store_client import Store
+from ragq.client.file_client import Files
+from ragq.client.store_client import Stores
 from ragq.errors import NotFoundError
 
 log = structlog.get_logger(__name__)
@@ -15,14 +16,14 @@ log = structlog.get_logger(__name__)
 EXPIRY_BATCH = 100  # files, of which each may have many chunks, deleted by one statement
 
 
-async def expire_files_and_stores(store: Store, blobs: BlobStore) -> None:
+async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore) -> None:
     """Delete expired files, and empty expired stores. Any number of processes may do so at once."""
-    while files := await store.list_expired_files(limit=EXPIRY_BATCH):
-        for tenant_id, file_id, sha256 in files:
+    while expired := await files.list_expired(limit=EXPIRY_BATCH):
+        for tenant_id, file_id, sha256 in expired:
             with contextlib.suppress(NotFoundError):  # deleted, or uploaded again, in the meantime
-                async with store.locked_bytes(sha256):
-                    if orphan := await store.delete_file(tenant_id, file_id, if_expired=True):
+                async with files.locked_bytes(sha256):
+                    if orphan := await files.delete(tenant_id, file_id, if_expired=True):
                         await blobs.delete(orphan)
-        log.info("files_expired", count=len(files))
-    while count := await store.empty_expired_stores(limit=EXPIRY_BATCH):
+        log.info("files_expired", count=len(expired))
+    while count := await stores.empty_expired(limit=EXPIRY_BATCH):
         log.info("stores_expired", files=count)

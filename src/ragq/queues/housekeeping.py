@@ -17,8 +17,10 @@ from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
 from ragq.client.chunk_client import Chunks
 from ragq.client.database import Database
+from ragq.client.file_client import Files
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Store
+from ragq.client.store_client import Stores
+from ragq.client.store_file_client import StoreFiles
 from ragq.client.webhook_store import Webhooks
 from ragq.errors import TransientError
 from ragq.queues.expiry import expire_files_and_stores
@@ -46,7 +48,7 @@ def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[
         "reap": partial(reap_forever, queue),
         "archive": partial(archive_forever, queue, database, retention_seconds=retention),
         "sweep": partial(sweep_forever, settings, queue, database),
-        "expire": partial(expire_forever, queue, Store(database), BlobStore(settings)),
+        "expire": partial(expire_forever, queue, Files(database), Stores(database), BlobStore(settings)),
         "webhooks": partial(deliver_forever, settings, database),
     }
     return [asyncio.create_task(guarded(part, name), name=name) for name, part in parts.items()]
@@ -109,16 +111,16 @@ async def archive_ended(queue: JobQueue, archive: Archive) -> None:
 
 async def sweep_forever(settings: Settings, queue: JobQueue, database: Database) -> None:
     """Look now and then for documents that no job works on."""
-    store, chunks = Store(database), Chunks(settings, database)
+    store_files, chunks = StoreFiles(database), Chunks(settings, database)
     while True:
         if await queue.take_turn("sweep", every_seconds=SWEEP_SECONDS):
-            metrics.SWEPT.inc(await sweep(settings, store, chunks, queue))
+            metrics.SWEPT.inc(await sweep(settings, store_files, chunks, queue))
         await asyncio.sleep(SWEEP_SECONDS / 2)
 
 
-async def expire_forever(queue: JobQueue, store: Store, blobs: BlobStore) -> None:
+async def expire_forever(queue: JobQueue, files: Files, stores: Stores, blobs: BlobStore) -> None:
     """Delete, now and then, what has expired."""
     while True:
         if await queue.take_turn("expire", every_seconds=FILE_EXPIRY_SECONDS):
-            await expire_files_and_stores(store, blobs)
+            await expire_files_and_stores(files, stores, blobs)
         await asyncio.sleep(FILE_EXPIRY_SECONDS / 4)

@@ -15,7 +15,7 @@ import structlog
 from ragq.client.chunk_client import Chunks
 from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Store, StoreFileRecord
+from ragq.client.store_file_client import StoreFileRecord, StoreFiles
 from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import JobStatus, Orphan
 from ragq.queues.documents import document_job_id, enqueue_document
@@ -29,20 +29,21 @@ RECHECK_SECONDS = 1.0
 ABANDONED = "The file is in progress but no job works on it: the next sweep mends it. Is a document worker running?"
 
 
-async def sweep(settings: Settings, store: Store, chunks: Chunks, queue: JobQueue) -> int:
+async def sweep(settings: Settings, store_files: StoreFiles, chunks: Chunks, queue: JobQueue) -> int:
     """Mend every ingest that no job works on; returns how many. Any number of processes may sweep at once."""
     mended = 0
-    async for record in _abandoned(store, queue):
+    async for record in _abandoned(store_files, queue):
         mended += await _mend(settings, chunks, queue, record)
     return mended
 
 
-async def find_abandoned(store: Store, queue: JobQueue) -> list[Orphan]:
+async def find_abandoned(store_files: StoreFiles, queue: JobQueue) -> list[Orphan]:
     """Find the ingests that the next sweep would mend; it only reads. Each was found twice, a second apart."""
 
     async def look() -> set[tuple[str, str, int]]:
         return {
-            (record.vector_store_id, record.file_id, record.generation) async for record in _abandoned(store, queue)
+            (record.vector_store_id, record.file_id, record.generation)
+            async for record in _abandoned(store_files, queue)
         }
 
     if not (first := await look()):
@@ -51,9 +52,9 @@ async def find_abandoned(store: Store, queue: JobQueue) -> list[Orphan]:
     return [Orphan("ingest_without_job", f"{key[0]}/{key[1]}", ABANDONED) for key in sorted(first & await look())]
 
 
-async def _abandoned(store: Store, queue: JobQueue) -> AsyncIterator[StoreFileRecord]:
+async def _abandoned(store_files: StoreFiles, queue: JobQueue) -> AsyncIterator[StoreFileRecord]:
     after = None
-    while records := await store.list_unfinished(SWEEP_AFTER_SECONDS, limit=SWEEP_BATCH, after=after):
+    while records := await store_files.list_unfinished(SWEEP_AFTER_SECONDS, limit=SWEEP_BATCH, after=after):
         statuses = await queue.statuses([document_job_id(record) for record in records])
         for record, status in zip(records, statuses, strict=True):
             if status is None or status.is_final:

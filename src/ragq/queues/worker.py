@@ -19,9 +19,10 @@ from ragq.client.blob_client import BlobStore
 from ragq.client.chunk_client import Chunks
 from ragq.client.database import Database
 from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
+from ragq.client.file_client import Files
 from ragq.client.llm_client import LlmClient
 from ragq.client.llm_stream import Completion, ContextTooLongError
-from ragq.client.store_client import Store, StoreFileRecord
+from ragq.client.store_file_client import StoreFileRecord, StoreFiles
 from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import Answer, JobFunction, Query, SearchResult
 from ragq.rag.answer import answer_extractively
@@ -48,7 +49,8 @@ class Clients:
 
     settings: Settings
     database: Database
-    store: Store
+    files: Files
+    store_files: StoreFiles
     chunks: Chunks
     blobs: BlobStore
     embedding: EmbeddingClient
@@ -61,7 +63,8 @@ class Clients:
         return cls(
             settings=settings,
             database=database,
-            store=Store(database),
+            files=Files(database),
+            store_files=StoreFiles(database),
             chunks=Chunks(settings, database),
             blobs=BlobStore(settings),
             embedding=create_embedding_client(settings),
@@ -208,8 +211,8 @@ async def process_document(
     """Ingest a file into a store: read, split, embed, then make it visible as one."""
     if not await clients.chunks.begin_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt):
         return {"status": "superseded"}
-    record = await clients.store.get_store_file(job.tenant_id, vector_store_id, file_id)
-    if reason := await clients.store.find_poison(record.sha256):  # found since this job was queued
+    record = await clients.store_files.get(job.tenant_id, vector_store_id, file_id)
+    if reason := await clients.files.find_poison(record.sha256):  # found since this job was queued
         raise DocumentError(reason)
     chunk_count = await _ingest(job, clients, record)
     return {"status": "superseded" if chunk_count is None else "completed", "chunks": chunk_count}

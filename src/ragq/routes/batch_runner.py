@@ -77,7 +77,7 @@ async def _validate(context: Context, batches: Batches, batch: BatchRecord) -> N
     reader = InputReader(batch.endpoint)
 
     async def read() -> AsyncIterator[list[tuple[int, str]]]:
-        file = await context.store.get_file(batch.tenant_id, batch.input_file_id)
+        file = await context.files.get(batch.tenant_id, batch.input_file_id)
         async for piece in context.blobs.stream(file.sha256):
             for start in range(0, len(piece), READ_BYTES):
                 yield reader.feed(piece[start : start + READ_BYTES])
@@ -261,9 +261,9 @@ async def _store(context: Context, batch: BatchRecord, file: BufferedRandom, nam
     file.seek(0)
     sha256 = (await asyncio.to_thread(hashlib.file_digest, file, "sha256")).hexdigest()
     file.seek(0)
-    async with context.store.locked_bytes(sha256):
+    async with context.files.locked_bytes(sha256):
         await context.blobs.put(sha256, file)
-        record = await context.store.create_file(
+        record = await context.files.create(
             batch.tenant_id, filename=f"{batch.id}_{name}.jsonl", purpose="batch_output", size=size, sha256=sha256
         )
     return record.id

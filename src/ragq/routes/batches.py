@@ -33,7 +33,7 @@ class BatchCreate(Body):
 @router.post("", responses=refusals(404))
 async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Tenant) -> Batch:
     """Accept a batch; it is validated and run in the background."""
-    file = await context.store.get_file(tenant, body.input_file_id)
+    file = await context.files.get(tenant, body.input_file_id)
     if file.purpose != "batch":
         raise InvalidRequestError(
             f"The file was uploaded with purpose '{file.purpose}': upload it with purpose 'batch'.",

@@ -119,7 +119,7 @@ async def _question(body: ChatCompletionCreate, context: Context, tenant: str) -
     if body.vector_store_ids is None:
         store_ids = [DEFAULT_STORE_NAME]
     else:
-        store_ids = [await context.store.resolve_store(tenant, id_, to_use=True) for id_ in body.vector_store_ids]
+        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in body.vector_store_ids]
     return Question(
         text=last.text,
         vector_store_ids=store_ids,

@@ -14,10 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
+from ragq.client.file_client import Files
 from ragq.client.job import Job
 from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Store
+from ragq.client.store_client import Stores
+from ragq.client.store_file_client import StoreFiles
 from ragq.errors import InvalidRequestError, UnavailableError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.routes.objects import Listed, Listing
@@ -46,7 +48,9 @@ class Context:
     settings: Settings
     queue: JobQueue
     database: Database
-    store: Store
+    files: Files
+    stores: Stores
+    store_files: StoreFiles
     blobs: BlobStore
     archive: Archive
     streams: Streams

@@ -60,7 +60,7 @@ async def create_file_batch(
     vector_store_id: str, body: FileBatchCreate, response: Response, context: ContextDependency, tenant: Tenant
 ) -> FileBatch:
     """Put files into a store and start to ingest them."""
-    store_id = await context.store.resolve_store(tenant, vector_store_id, to_use=True)
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
     files = body.each()
     file_ids = [file.file_id for file in files]
     await check_files(context, tenant, file_ids)
@@ -104,12 +104,12 @@ async def list_file_batch_files(
 ) -> Listing[StoreFile]:
     """List a batch's files by age."""
     batch = await _find(context, tenant, vector_store_id, batch_id)
-    records = await context.store.list_store_files(tenant, batch.vector_store_id, page, status, batch_id)
+    records = await context.store_files.list_files(tenant, batch.vector_store_id, page, status, batch_id)
     return listing([render_store_file(record) for record in records], page)
 
 
 async def _find(context: Context, tenant: str, vector_store_id: str, batch_id: str) -> FileBatchRecord:
-    store_id = await context.store.resolve_store(tenant, vector_store_id)
+    store_id = await context.stores.resolve(tenant, vector_store_id)
     return await FileBatches(context.database).get(tenant, store_id, batch_id)
 
 

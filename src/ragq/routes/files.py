@@ -11,8 +11,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 
+from ragq.client.file_client import FileRecord
 from ragq.client.paging import Page
-from ragq.client.store_client import FileRecord
 from ragq.errors import InvalidRequestError, TooLargeError
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenant, listing
@@ -45,9 +45,9 @@ async def create_file(
         check_supported(filename)
     _check_size(context, file.size or 0)
     sha256 = await asyncio.to_thread(_hash, file.file)
-    async with context.store.locked_bytes(sha256):
+    async with context.files.locked_bytes(sha256):
         await context.blobs.put(sha256, file.file)
-        record = await context.store.create_file(
+        record = await context.files.create(
             tenant,
             filename=filename,
             purpose=purpose,
@@ -97,20 +97,20 @@ async def list_files(
     page: Annotated[Page, Depends(_page)], context: ContextDependency, tenant: Tenant, purpose: AnyPurpose | None = None
 ) -> Listing[FileObject]:
     """List files by age."""
-    records = await context.store.list_files(tenant, page, purpose)
+    records = await context.files.list_files(tenant, page, purpose)
     return listing([render_file(record) for record in records], page)
 
 
 @router.get("/{file_id}")
 async def get_file(file_id: str, context: ContextDependency, tenant: Tenant) -> FileObject:
     """Show a file."""
-    return render_file(await context.store.get_file(tenant, file_id))
+    return render_file(await context.files.get(tenant, file_id))
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse, responses=BYTES)
 async def get_file_content(file_id: str, context: ContextDependency, tenant: Tenant) -> StreamingResponse:
     """Send a file's bytes, as an attachment that no browser runs."""
-    record = await context.store.get_file(tenant, file_id)
+    record = await context.files.get(tenant, file_id)
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename)}",
         "X-Content-Type-Options": "nosniff",
@@ -123,9 +123,9 @@ async def get_file_content(file_id: str, context: ContextDependency, tenant: Ten
 @router.delete("/{file_id}")
 async def delete_file(file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete a file with its chunks in every store."""
-    record = await context.store.get_file(tenant, file_id)
-    async with context.store.locked_bytes(record.sha256):
-        orphan = await context.store.delete_file(tenant, file_id)
+    record = await context.files.get(tenant, file_id)
+    async with context.files.locked_bytes(record.sha256):
+        orphan = await context.files.delete(tenant, file_id)
         if orphan:
             await context.blobs.delete(orphan)
     return {"id": file_id, "object": "file", "deleted": True}

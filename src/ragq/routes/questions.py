@@ -211,7 +211,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
     if body.tool_choice == "none":
         store_ids = []
     elif tool:
-        store_ids = [await context.store.resolve_store(tenant, id_, to_use=True) for id_ in tool.vector_store_ids]
+        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in tool.vector_store_ids]
     else:
         store_ids = [DEFAULT_STORE_NAME]
     ranking = tool.ranking_options if tool else None

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 
 from ragq.client.file_batch_client import FileBatchRecord
-from ragq.client.store_client import Attachment, StoreFileRecord, StoreRecord
+from ragq.client.store_client import StoreRecord
+from ragq.client.store_file_client import Attachment, StoreFileRecord
 from ragq.errors import UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.queues.documents import document_job_id, enqueue_documents
@@ -136,7 +137,7 @@ async def create_store(body: StoreCreate, context: ContextDependency, tenant: Te
     """Make a store and start to ingest its files."""
     file_ids = body.file_ids or []
     await check_files(context, tenant, file_ids)
-    store = await context.store.create_store(
+    store = await context.stores.create(
         tenant,
         name=body.name or "",
         description=body.description,
@@ -144,23 +145,21 @@ async def create_store(body: StoreCreate, context: ContextDependency, tenant: Te
         expires_after_days=body.expires_after.days if body.expires_after else None,
     )
     files = [StoreFileCreate(file_id=file_id, chunking_strategy=body.chunking_strategy) for file_id in file_ids]
-    await context.store.attach_files(tenant, store.id, [file.to_attachment() for file in files])
+    await context.store_files.attach_many(tenant, store.id, [file.to_attachment() for file in files])
     await enqueue_files(context, tenant, store.id, file_ids)
-    return render_store(await context.store.get_store(tenant, store.id))
+    return render_store(await context.stores.get(tenant, store.id))
 
 
 @router.get("")
 async def list_stores(page: PageDependency, context: ContextDependency, tenant: Tenant) -> Listing[VectorStore]:
     """List stores by age."""
-    return listing([render_store(store) for store in await context.store.list_stores(tenant, page)], page)
+    return listing([render_store(store) for store in await context.stores.list_stores(tenant, page)], page)
 
 
 @router.get("/{vector_store_id}")
 async def get_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> VectorStore:
     """Show a store; `default` names the tenant's default store."""
-    return render_store(
-        await context.store.get_store(tenant, await context.store.resolve_store(tenant, vector_store_id))
-    )
+    return render_store(await context.stores.get(tenant, await context.stores.resolve(tenant, vector_store_id)))
 
 
 @router.post("/{vector_store_id}")
@@ -168,20 +167,20 @@ async def update_store(
     vector_store_id: str, body: StoreUpdate, context: ContextDependency, tenant: Tenant
 ) -> VectorStore:
     """Change a store's name, metadata or expiry; what is not named stays."""
-    store_id = await context.store.resolve_store(tenant, vector_store_id)
+    store_id = await context.stores.resolve(tenant, vector_store_id)
     named = body.model_fields_set
     if "expires_after" in named:
-        await context.store.set_expiry(tenant, store_id, body.expires_after.days if body.expires_after else None)
+        await context.stores.set_expiry(tenant, store_id, body.expires_after.days if body.expires_after else None)
     name = (body.name or "") if "name" in named else None
     metadata = (body.metadata or {}) if "metadata" in named else None
-    return render_store(await context.store.update_store(tenant, store_id, name=name, metadata=metadata))
+    return render_store(await context.stores.update(tenant, store_id, name=name, metadata=metadata))
 
 
 @router.delete("/{vector_store_id}")
 async def delete_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete a store; its files stay."""
-    store_id = await context.store.resolve_store(tenant, vector_store_id)
-    await context.store.delete_store(tenant, store_id)
+    store_id = await context.stores.resolve(tenant, vector_store_id)
+    await context.stores.delete(tenant, store_id)
     return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
 
@@ -193,7 +192,7 @@ async def search_store(
     queries = [body.query] if isinstance(body.query, str) else body.query
     for query in queries:
         check_question(context, query, param="query")
-    store_id = await context.store.resolve_store(tenant, vector_store_id, to_use=True)
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
     results = await _search(context, tenant, store_id, queries, body)
     return {
         "object": "vector_store.search_results.page",
@@ -240,12 +239,12 @@ async def create_store_file(
     vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: Tenant
 ) -> StoreFile:
     """Put a file into a store and start to ingest it."""
-    store_id = await context.store.resolve_store(tenant, vector_store_id, to_use=True)
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
     await check_files(context, tenant, [body.file_id])
-    await context.store.attach_files(tenant, store_id, [body.to_attachment()])
+    await context.store_files.attach_many(tenant, store_id, [body.to_attachment()])
     await enqueue_files(context, tenant, store_id, [body.file_id])
     pace_polling(response, None)
-    return render_store_file(await context.store.get_store_file(tenant, store_id, body.file_id))
+    return render_store_file(await context.store_files.get(tenant, store_id, body.file_id))
 
 
 @router.get("/{vector_store_id}/files")
@@ -257,8 +256,8 @@ async def list_store_files(
     status: Annotated[FileStatus | None, Query(alias="filter")] = None,
 ) -> Listing[StoreFile]:
     """List a store's files by age."""
-    store_id = await context.store.resolve_store(tenant, vector_store_id)
-    records = await context.store.list_store_files(tenant, store_id, page, status)
+    store_id = await context.stores.resolve(tenant, vector_store_id)
+    records = await context.store_files.list_files(tenant, store_id, page, status)
     return listing([render_store_file(record) for record in records], page)
 
 
@@ -267,8 +266,8 @@ async def get_store_file(
     vector_store_id: str, file_id: str, response: Response, context: ContextDependency, tenant: Tenant
 ) -> StoreFile:
     """Show a file in a store, with its progress while it is ingested."""
-    store_id = await context.store.resolve_store(tenant, vector_store_id)
-    record = await context.store.get_store_file(tenant, store_id, file_id)
+    store_id = await context.stores.resolve(tenant, vector_store_id)
+    record = await context.store_files.get(tenant, store_id, file_id)
     rendered = render_store_file(record)
     if record.status == "in_progress":
         job = await context.queue.fetch(document_job_id(record), tenant)
@@ -283,8 +282,8 @@ async def update_store_file(
 ) -> StoreFile:
     """Replace a file's attributes."""
     return render_store_file(
-        await context.store.set_attributes(
-            tenant, await context.store.resolve_store(tenant, vector_store_id), file_id, body.attributes
+        await context.store_files.set_attributes(
+            tenant, await context.stores.resolve(tenant, vector_store_id), file_id, body.attributes
         )
     )
 
@@ -294,8 +293,8 @@ async def get_store_file_content(
     vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant
 ) -> FileText:
     """Show the text that was read from a file; offsets of citations count its characters."""
-    store_id = await context.store.resolve_store(tenant, vector_store_id)
-    text = await context.store.get_text(tenant, store_id, file_id)
+    store_id = await context.stores.resolve(tenant, vector_store_id)
+    text = await context.store_files.get_text(tenant, store_id, file_id)
     return {
         "object": "vector_store.file_content.page",
         "data": [] if text is None else [{"type": "text", "text": text}],
@@ -307,7 +306,7 @@ async def get_store_file_content(
 @router.delete("/{vector_store_id}/files/{file_id}")
 async def delete_store_file(vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Take a file out of a store, with its chunks; the file itself stays."""
-    await context.store.detach_file(tenant, await context.store.resolve_store(tenant, vector_store_id), file_id)
+    await context.store_files.detach(tenant, await context.stores.resolve(tenant, vector_store_id), file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
@@ -318,13 +317,13 @@ async def check_files(context: Context, tenant: str, file_ids: list[str]) -> Non
         NotFoundError: One does not exist.
         DocumentError: One is of a kind that cannot be read.
     """
-    for file in await context.store.get_files(tenant, file_ids):
+    for file in await context.files.get_many(tenant, file_ids):
         check_supported(file.filename)
 
 
 async def enqueue_files(context: Context, tenant: str, store_id: str, file_ids: list[str]) -> None:
     """Queue the ingests that files which were put into a store are waiting for."""
-    records = await context.store.find_in_progress(tenant, store_id, file_ids)
+    records = await context.store_files.find_in_progress(tenant, store_id, file_ids)
     await enqueue_documents(context.queue, context.settings, records)
 
 

@@ -1,0 +1,258 @@
+"""Which file is in which vector store, in PostgreSQL: put there to be ingested, and with what became of it.
+
+A method that takes the tenant sees that tenant's rows alone. The others are for the service itself, not for routes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from ragq.client.database import Database
+from ragq.client.file_client import POISON_REASON
+from ragq.client.paging import Listed, Page, read_page
+from ragq.errors import NotFoundError
+from ragq.models import Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFileRecord:
+    """A file in a store; `generation` counts its ingests, `attempt` is the last attempt that began this one."""
+
+    tenant_id: str
+    vector_store_id: str
+    file_id: str
+    filename: str
+    sha256: str
+    status: str
+    error_code: str | None
+    error_message: str | None
+    attributes: Attributes
+    max_chunk_tokens: int | None
+    chunk_overlap_tokens: int | None
+    generation: int
+    attempt: int
+    chunk_count: int
+    usage_bytes: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file to put into a store, with how to chunk it; None for the model's own sizes."""
+
+    file_id: str
+    attributes: Attributes
+    max_chunk_tokens: int | None = None
+    chunk_overlap_tokens: int | None = None
+    replace_same_name: bool = False
+
+
+_ANY_STORE_FILE = """
+    SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
+           v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.attempt, v.chunk_count, v.usage_bytes,
+           v.created_at
+    FROM vector_store_files v JOIN files f ON f.id = v.file_id
+"""
+_STORE_FILE = _ANY_STORE_FILE + "WHERE v.tenant_id = %(tenant)s"
+_ATTACH = f"""
+    INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
+                                         chunk_overlap_tokens, replace_same_name, status, error_code, error_message)
+    SELECT s.id, f.id, s.tenant_id, a.attributes::jsonb, a.size, a.overlap, a.replace,
+           CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {POISON_REASON}
+    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(sizes)s::int[], %(overlaps)s::int[], %(replace)s::bool[])
+         AS a (file_id, attributes, size, overlap, replace)
+         JOIN files f ON f.id = a.file_id AND f.tenant_id = %(tenant)s
+         JOIN vector_stores s ON s.id = %(store)s AND s.tenant_id = %(tenant)s
+         LEFT JOIN poison p USING (sha256)
+    ORDER BY f.id
+    ON CONFLICT (vector_store_id, file_id) DO UPDATE
+    SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
+        generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
+        max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
+        attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
+    WHERE v.status IN ('failed', 'cancelled')
+       OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
+          IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
+"""  # noqa: S608  (a constant)
+_OF_BATCH = "SELECT b.file_id FROM vector_store_file_batch_files b WHERE b.batch_id = %(batch)s"
+_STORE_FILES = Listed(
+    "vector_store_files",
+    _STORE_FILE + " AND v.vector_store_id = %(store)s",
+    "tenant_id = %(tenant)s AND vector_store_id = %(store)s",
+    key="file_id",
+    alias="v",
+)
+
+
+class StoreFiles:
+    """The files of all vector stores."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def attach(
+        self,
+        tenant_id: str,
+        store_id: str,
+        file_id: str,
+        *,
+        attributes: Attributes,
+        max_chunk_tokens: int | None = None,
+        chunk_overlap_tokens: int | None = None,
+        replace_same_name: bool = False,
+    ) -> StoreFileRecord:
+        """Put a file into a store, as `attach_many` does."""
+        attachment = Attachment(file_id, attributes, max_chunk_tokens, chunk_overlap_tokens, replace_same_name)
+        await self.attach_many(tenant_id, store_id, [attachment])
+        return await self.get(tenant_id, store_id, file_id)
+
+    async def attach_many(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> None:
+        """Put files into a store, to be ingested; one that is there stays unless it failed or its chunking differs.
+
+        A file of poisonous bytes has failed at once.
+        """
+        async with self._database.connection() as connection:
+            await attach_with(connection, tenant_id, store_id, attachments)
+
+    async def get(self, tenant_id: str, store_id: str, file_id: str) -> StoreFileRecord:
+        """Find a file in a store.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+        query = _STORE_FILE + " AND v.vector_store_id = %(store)s AND v.file_id = %(file)s"
+        records = await self._database.records(StoreFileRecord, query, tenant=tenant_id, store=store_id, file=file_id)
+        if not records:
+            raise _not_found(file_id)
+        return records[0]
+
+    async def list_files(
+        self, tenant_id: str, store_id: str, page: Page, status: str | None, batch_id: str | None = None
+    ) -> list[StoreFileRecord]:
+        """List a store's files, or those of one of its batches, by age; one more than `page.limit` if there are more."""
+        condition = " AND v.status = %(status)s" if status else ""
+        if batch_id:
+            condition += f" AND v.file_id IN ({_OF_BATCH})"
+        return await read_page(
+            self._database,
+            StoreFileRecord,
+            _STORE_FILES,
+            page,
+            condition=condition,
+            tenant=tenant_id,
+            store=store_id,
+            status=status,
+            batch=batch_id,
+        )
+
+    async def find_in_progress(self, tenant_id: str, store_id: str, file_ids: Sequence[str]) -> list[StoreFileRecord]:
+        """Find those of a store's files that wait for their ingest or are in it."""
+        query = _STORE_FILE + " AND v.vector_store_id = %(store)s AND v.file_id = ANY(%(files)s)"
+        return await self._database.records(
+            StoreFileRecord,
+            query + " AND v.status = 'in_progress'",
+            tenant=tenant_id,
+            store=store_id,
+            files=list(file_ids),
+        )
+
+    async def list_unfinished(
+        self, older_than_seconds: float, *, limit: int, after: StoreFileRecord | None = None
+    ) -> list[StoreFileRecord]:
+        """List files of all tenants that have been in progress for so long, oldest first.
+
+        Args:
+            after: The last file of the page before.
+        """
+        query = (
+            _ANY_STORE_FILE + "WHERE v.status = 'in_progress' AND v.created_at < now() - make_interval(secs => %(age)s)"
+        )
+        if after:
+            query += (
+                " AND (v.created_at, v.vector_store_id, v.file_id) > (%(after_time)s, %(after_store)s, %(after_file)s)"
+            )
+        return await self._database.records(
+            StoreFileRecord,
+            query + " ORDER BY v.created_at, v.vector_store_id, v.file_id LIMIT %(limit)s",
+            age=older_than_seconds,
+            limit=limit,
+            after_time=after and after.created_at,
+            after_store=after and after.vector_store_id,
+            after_file=after and after.file_id,
+        )
+
+    async def list_wrong_chunk_counts(self) -> list[tuple[str, str]]:
+        """List (store, file) of all tenants whose row and chunks differ in number."""
+        async with self._database.connection() as connection:
+            found = await connection.execute(
+                """SELECT v.vector_store_id, v.file_id
+                   FROM vector_store_files v LEFT JOIN chunks c USING (vector_store_id, file_id)
+                   GROUP BY v.vector_store_id, v.file_id HAVING v.chunk_count <> count(c.ordinal)
+                   ORDER BY v.vector_store_id, v.file_id"""
+            )
+            return [(str(row[0]), str(row[1])) for row in await found.fetchall()]
+
+    async def set_attributes(
+        self, tenant_id: str, store_id: str, file_id: str, attributes: Attributes
+    ) -> StoreFileRecord:
+        """Replace the attributes of a file in a store."""
+        await self._database.row(
+            """UPDATE vector_store_files SET attributes = %(attributes)s
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s RETURNING file_id""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            attributes=json.dumps(attributes),
+        )
+        return await self.get(tenant_id, store_id, file_id)
+
+    async def detach(self, tenant_id: str, store_id: str, file_id: str) -> None:
+        """Take a file and its chunks out of a store; an ingest that runs finds nothing to write to."""
+        row = await self._database.row(
+            """DELETE FROM vector_store_files
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s RETURNING file_id""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+        )
+        if row is None:
+            raise _not_found(file_id)
+
+    async def get_text(self, tenant_id: str, store_id: str, file_id: str) -> str | None:
+        """Return the text that offsets of citations count in; None before the file is ingested."""
+        row = await self._database.row(
+            """SELECT text FROM vector_store_files
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+        )
+        if row is None:
+            raise _not_found(file_id)
+        text: str | None = row["text"]
+        return text
+
+
+async def attach_with(
+    connection: AsyncConnection[Any], tenant_id: str, store_id: str, attachments: Sequence[Attachment]
+) -> None:
+    """Put files into a store, as `StoreFiles.attach_many` does, in the caller's transaction."""
+    wanted = list({one.file_id: one for one in attachments}.values())
+    columns = {
+        "files": [one.file_id for one in wanted],
+        "attributes": [json.dumps(one.attributes) for one in wanted],
+        "sizes": [one.max_chunk_tokens for one in wanted],
+        "overlaps": [one.chunk_overlap_tokens for one in wanted],
+        "replace": [one.replace_same_name for one in wanted],
+    }
+    await connection.execute(_ATTACH, {"tenant": tenant_id, "store": store_id, **columns})
+
+
+def _not_found(file_id: str) -> NotFoundError:
+    return NotFoundError(f"No vector store file found with id '{file_id[:80]}'.", param="vector_store_file_id")
