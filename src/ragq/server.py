@@ -47,6 +47,8 @@ from ragq.routes import (
     models,
     page,
     responses,
+    store_files,
+    store_search,
     vector_stores,
     webhook_endpoints,
 )
@@ -99,7 +101,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_parameters)],
     )
-    stores = (files, vector_stores, file_batches)
+    stores = (files, vector_stores, store_search, store_files, file_batches)
     answers = (chat, responses, chat_completions, embeddings, models, batches, webhook_endpoints)
     parts = (page, health, metrics, *stores, *answers)
     for part in parts:

@@ -14,7 +14,7 @@ from ragq.queues.documents import cancel_documents
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues
 from ragq.routes.objects import FileBatch, Listing, StoreFile
-from ragq.routes.vector_stores import (
+from ragq.routes.store_files import (
     ChunkingStrategy,
     FileStatus,
     StoreFileCreate,

@@ -1,0 +1,210 @@
+"""OpenAI's vector store files: which file is in which store, and how far its ingest is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field, model_validator
+
+from ragq.client.file_batch_client import FileBatchRecord
+from ragq.client.store_client import StoreRecord
+from ragq.client.store_file_client import Attachment, StoreFileRecord
+from ragq.queues.documents import document_job_id, enqueue_documents
+from ragq.rag.parse import check_supported
+from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.filters import AttributeValues
+from ragq.routes.objects import Deleted, FileCounts, FileText, JobError, Listing, StoreFile
+
+router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/files")
+
+FileStatus = Literal["in_progress", "completed", "failed", "cancelled"]
+
+
+class StaticChunking(Body):
+    """Chunk size and overlap, in tokens of the embedding model."""
+
+    max_chunk_size_tokens: int = Field(ge=100, le=4096)
+    chunk_overlap_tokens: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _overlap_is_at_most_half(self) -> StaticChunking:
+        if self.chunk_overlap_tokens * 2 > self.max_chunk_size_tokens:
+            message = "chunk_overlap_tokens must be at most half of max_chunk_size_tokens"
+            raise ValueError(message)
+        return self
+
+
+class AutoStrategy(Body):
+    """Chunks sized to the embedding model."""
+
+    type: Literal["auto"]
+
+
+class StaticStrategy(Body):
+    """Chunks of a given size."""
+
+    type: Literal["static"]
+    static: StaticChunking
+
+
+ChunkingStrategy = Annotated[AutoStrategy | StaticStrategy, Field(discriminator="type")]
+
+
+class StoreFileCreate(Body):
+    """A file to put into a store."""
+
+    file_id: str
+    attributes: AttributeValues | None = None
+    chunking_strategy: ChunkingStrategy | None = None
+    replace_same_name: bool = Field(
+        False, description="When this file becomes visible, files of the same name leave the store in the same step."
+    )
+
+    def to_attachment(self) -> Attachment:
+        """Say it in the store's words."""
+        static = self.chunking_strategy.static if isinstance(self.chunking_strategy, StaticStrategy) else None
+        return Attachment(
+            self.file_id,
+            self.attributes or {},
+            max_chunk_tokens=static.max_chunk_size_tokens if static else None,
+            chunk_overlap_tokens=static.chunk_overlap_tokens if static else None,
+            replace_same_name=self.replace_same_name,
+        )
+
+
+class AttributesUpdate(Body):
+    """New attributes, replacing the old."""
+
+    attributes: AttributeValues
+
+
+@router.post("")
+async def create_store_file(
+    vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: Tenant
+) -> StoreFile:
+    """Put a file into a store and start to ingest it."""
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
+    await check_files(context, tenant, [body.file_id])
+    await context.store_files.attach_many(tenant, store_id, [body.to_attachment()])
+    await enqueue_files(context, tenant, store_id, [body.file_id])
+    pace_polling(response, None)
+    return render_store_file(await context.store_files.get(tenant, store_id, body.file_id))
+
+
+@router.get("")
+async def list_store_files(
+    vector_store_id: str,
+    page: PageDependency,
+    context: ContextDependency,
+    tenant: Tenant,
+    status: Annotated[FileStatus | None, Query(alias="filter")] = None,
+) -> Listing[StoreFile]:
+    """List a store's files by age."""
+    store_id = await context.stores.resolve(tenant, vector_store_id)
+    records = await context.store_files.list_files(tenant, store_id, page, status)
+    return listing([render_store_file(record) for record in records], page)
+
+
+@router.get("/{file_id}")
+async def get_store_file(
+    vector_store_id: str, file_id: str, response: Response, context: ContextDependency, tenant: Tenant
+) -> StoreFile:
+    """Show a file in a store, with its progress while it is ingested."""
+    store_id = await context.stores.resolve(tenant, vector_store_id)
+    record = await context.store_files.get(tenant, store_id, file_id)
+    rendered = render_store_file(record)
+    if record.status == "in_progress":
+        job = await context.queue.fetch(document_job_id(record), tenant)
+        pace_polling(response, job)
+        rendered["progress"] = job.meta.get("progress") if job else None
+    return rendered
+
+
+@router.post("/{file_id}")
+async def update_store_file(
+    vector_store_id: str, file_id: str, body: AttributesUpdate, context: ContextDependency, tenant: Tenant
+) -> StoreFile:
+    """Replace a file's attributes."""
+    return render_store_file(
+        await context.store_files.set_attributes(
+            tenant, await context.stores.resolve(tenant, vector_store_id), file_id, body.attributes
+        )
+    )
+
+
+@router.get("/{file_id}/content")
+async def get_store_file_content(
+    vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant
+) -> FileText:
+    """Show the text that was read from a file; offsets of citations count its characters."""
+    store_id = await context.stores.resolve(tenant, vector_store_id)
+    text = await context.store_files.get_text(tenant, store_id, file_id)
+    return {
+        "object": "vector_store.file_content.page",
+        "data": [] if text is None else [{"type": "text", "text": text}],
+        "has_more": False,
+        "next_page": None,
+    }
+
+
+@router.delete("/{file_id}")
+async def delete_store_file(vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
+    """Take a file out of a store, with its chunks; the file itself stays."""
+    await context.store_files.detach(tenant, await context.stores.resolve(tenant, vector_store_id), file_id)
+    return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
+
+
+async def check_files(context: Context, tenant: str, file_ids: list[str]) -> None:
+    """See that files exist and are documents, before any is put into a store.
+
+    Raises:
+        NotFoundError: One does not exist.
+        DocumentError: One is of a kind that cannot be read.
+    """
+    for file in await context.files.get_many(tenant, file_ids):
+        check_supported(file.filename)
+
+
+async def enqueue_files(context: Context, tenant: str, store_id: str, file_ids: list[str]) -> None:
+    """Queue the ingests that files which were put into a store are waiting for."""
+    records = await context.store_files.find_in_progress(tenant, store_id, file_ids)
+    await enqueue_documents(context.queue, context.settings, records)
+
+
+def render_counts(record: StoreRecord | FileBatchRecord) -> FileCounts:
+    """Show how many files have each status."""
+    return {
+        "in_progress": record.in_progress,
+        "completed": record.completed,
+        "failed": record.failed,
+        "cancelled": record.cancelled,
+        "total": record.in_progress + record.completed + record.failed + record.cancelled,
+    }
+
+
+def render_store_file(record: StoreFileRecord) -> StoreFile:
+    """Show a file in a store as OpenAI's vector store file object; its id is the file's."""
+    strategy: dict[str, Any] = {"type": "auto"}
+    if record.max_chunk_tokens is not None:
+        sizes = {
+            "max_chunk_size_tokens": record.max_chunk_tokens,
+            "chunk_overlap_tokens": record.chunk_overlap_tokens,
+        }
+        strategy = {"type": "static", "static": sizes}
+    error: JobError | None = None
+    if record.error_code:
+        error = {"code": record.error_code, "message": record.error_message or ""}
+    return {
+        "id": record.file_id,
+        "object": "vector_store.file",
+        "created_at": int(record.created_at.timestamp()),
+        "vector_store_id": record.vector_store_id,
+        "status": record.status,
+        "last_error": error,
+        "usage_bytes": record.usage_bytes,
+        "attributes": record.attributes,
+        "chunking_strategy": strategy,
+        "filename": record.filename,
+        "chunk_count": record.chunk_count,
+    }

@@ -1,0 +1,70 @@
+"""OpenAI's search of a vector store: the passages that fit a query."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from ragq.models import JobFunction
+from ragq.routes.context import Body, ContextDependency, Tenant, perform_now
+from ragq.routes.filters import Filter
+from ragq.routes.objects import SearchHit, SearchHits
+from ragq.routes.openapi import refusals
+from ragq.routes.questions import RankingOptions, check_question
+
+router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/search")
+
+
+class SearchCreate(Body):
+    """What to search for."""
+
+    query: str | Annotated[list[str], Field(min_length=1, max_length=16)]
+    max_num_results: int = Field(10, ge=1, le=50)
+    ranking_options: RankingOptions | None = None
+    rewrite_query: bool | None = Field(None, description="The query is used as it is, whatever this says.")
+    filters: Filter | None = None
+
+
+@router.post("", responses=refusals(429))
+async def search_store(
+    vector_store_id: str, body: SearchCreate, context: ContextDependency, tenant: Tenant
+) -> SearchHits:
+    """Find the passages that fit a query, best first."""
+    queries = [body.query] if isinstance(body.query, str) else body.query
+    for query in queries:
+        check_question(context, query, param="query")
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
+    done = await perform_now(
+        context,
+        tenant,
+        JobFunction.PROCESS_SEARCH,
+        queries=queries,
+        vector_store_ids=[store_id],
+        max_results=body.max_num_results,
+        score_threshold=body.ranking_options.score_threshold if body.ranking_options else 0.0,
+        filters=body.filters.model_dump(mode="json") if body.filters else None,
+    )
+    return {
+        "object": "vector_store.search_results.page",
+        "search_query": queries,
+        "data": [_render_result(result) for result in done["results"]],
+        "has_more": False,
+        "next_page": None,
+    }
+
+
+def _render_result(result: dict[str, Any]) -> SearchHit:
+    return {
+        "file_id": result["file_id"],
+        "filename": result["filename"],
+        "score": result["score"],
+        "attributes": result["attributes"],
+        "content": [{"type": "text", "text": result["text"]}],
+        "page": result["page"],
+        "heading": result["heading"],
+        "start": result["start"],
+        "end": result["end"],
+        "similarity": result["similarity"],
+    }
