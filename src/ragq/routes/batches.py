@@ -8,17 +8,67 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from ragq.client.batch_store import Batches, BatchRecord
 from ragq.errors import InvalidRequestError
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
-from ragq.routes.objects import Batch, Listing
+from ragq.routes.objects import Listing
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import Metadata
 
 router = APIRouter(prefix="/v1/batches")
 
 WINDOW_SECONDS = {"24h": 86_400}
+
+
+class BatchFault(TypedDict):
+    """What is wrong with a line of a batch's input, or with all of it."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+class BatchFaults(TypedDict):
+    """What is wrong with a batch's input."""
+
+    object: Literal["list"]
+    data: list[BatchFault]
+
+
+class RequestCounts(TypedDict):
+    """How many lines of a batch have ended, and how."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class Batch(TypedDict):
+    """A file of questions that are answered in a file."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    errors: BatchFaults | None
+    input_file_id: str
+    completion_window: str
+    status: str
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    expires_at: int
+    in_progress_at: int | None
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts
+    metadata: dict[str, str] | None
 
 
 class BatchCreate(Body):

@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter, Query
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import DEFAULT_STORE_NAME, new_id
 from ragq.models import Query as Question
 from ragq.routes.context import Body, ContextDependency, Tenant, find_job
-from ragq.routes.objects import Accepted, JobState
+from ragq.routes.objects import JobError
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import ask, check_question
-from ragq.routes.rendering import RESPONSE_PREFIX, STATUS_WORDS, timing_of
+from ragq.routes.rendering import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, Timing, timing_of
 
 router = APIRouter()
+
+
+class Accepted(TypedDict):
+    """A question that was queued."""
+
+    status: Literal["queued"]
+    job_id: str
+
+
+class Citation(TypedDict):
+    """Where a statement of an answer stands; `index` is its end in the answer, `start` and `end` are the quote's."""
+
+    index: int
+    file_id: str
+    filename: str
+    page: int | None
+    quote: str
+    start: int
+    end: int
+
+
+class Result(TypedDict):
+    """An answer, and where it is from."""
+
+    answer: str
+    kind: Literal["extractive", "generated"]
+    sources: list[Citation]
+    timing: Timing
+
+
+class JobState(TypedDict):
+    """How far a question is."""
+
+    status: StatusWord
+    result: Result | None
+    error: NotRequired[JobError]
+    position: NotRequired[int]
+    eta_seconds: NotRequired[float | None]
 
 
 class ChatCreate(Body):

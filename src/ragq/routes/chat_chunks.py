@@ -9,12 +9,21 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from typing_extensions import TypedDict
+
 from ragq.client.event_client import LogEntry
 from ragq.client.job import Job
-from ragq.routes.objects import CompletionUsage
 
 Chunk = dict[str, Any]
 DONE: Chunk = {}
+
+
+class CompletionUsage(TypedDict):
+    """Tokens as the LLM counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
 
 
 class ChatChunks:

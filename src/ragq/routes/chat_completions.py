@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from ragq.client.job import Enqueued, Job
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
 from ragq.models import DEFAULT_STORE_NAME, JobStatus, Lane, new_id
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
-from ragq.routes.chat_chunks import ChatChunks, annotations_of, finish_reason_of, usage_of
+from ragq.routes.chat_chunks import ChatChunks, CompletionUsage, annotations_of, finish_reason_of, usage_of
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, Text, wait_connected
-from ragq.routes.objects import ChatCompletion, CompletionMessage
 from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import LANES, RULES, Metadata, TextFormat, ask, check_model, check_question
 from ragq.routes.rendering import MODEL
@@ -27,6 +27,35 @@ router = APIRouter(prefix="/v1/chat/completions")
 COMPLETION_PREFIX = "chatcmpl-"
 NOT_ANSWERED = "The question was cancelled or not answered in time: ask again."
 CLIENT_GONE = 499  # nobody reads it but the metrics
+
+
+class CompletionMessage(TypedDict):
+    """The answer."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+    annotations: list[dict[str, Any]]
+
+
+class Choice(TypedDict):
+    """The only choice there is."""
+
+    index: int
+    message: CompletionMessage
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(TypedDict):
+    """OpenAI's chat completion."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
 
 
 class TextPart(Body):

@@ -8,15 +8,39 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from ragq.errors import InvalidRequestError
 from ragq.models import JobFunction
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, perform_now
-from ragq.routes.objects import Embeddings
 from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import check_model
 
 router = APIRouter(prefix="/v1/embeddings")
+
+
+class Embedding(TypedDict):
+    """A vector, as numbers or as base64 of 32-bit floats."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(TypedDict):
+    """Tokens that were embedded."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(TypedDict):
+    """The vectors of the texts, in their order."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
 
 
 class EmbeddingCreate(Body):

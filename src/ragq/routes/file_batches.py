@@ -7,16 +7,19 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
+from typing_extensions import TypedDict
 
 from ragq.client.file_batch_client import FileBatches, FileBatchRecord
 from ragq.errors import TransientError
 from ragq.queues.documents import cancel_documents
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues
-from ragq.routes.objects import FileBatch, Listing, StoreFile
+from ragq.routes.objects import Listing
 from ragq.routes.store_files import (
     ChunkingStrategy,
+    FileCounts,
     FileStatus,
+    StoreFile,
     StoreFileCreate,
     check_files,
     enqueue_files,
@@ -27,6 +30,17 @@ from ragq.routes.store_files import (
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/file_batches")
 
 MAX_FILES = 2000
+
+
+class FileBatch(TypedDict):
+    """Files that were put into a store by one request."""
+
+    id: str
+    object: Literal["vector_store.files_batch"]
+    created_at: int
+    vector_store_id: str
+    status: Literal["in_progress", "completed", "cancelled", "failed"]
+    file_counts: FileCounts
 
 
 class FileBatchCreate(Body):

@@ -10,13 +10,14 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
+from typing_extensions import TypedDict
 
 from ragq.client.file_client import FileRecord
 from ragq.client.paging import Page
 from ragq.errors import InvalidRequestError, TooLargeError
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenant, listing
-from ragq.routes.objects import Deleted, FileObject, Listing
+from ragq.routes.objects import Deleted, Listing
 
 router = APIRouter(prefix="/v1/files")
 
@@ -26,6 +27,20 @@ MAX_FILENAME_CHARACTERS = 255
 BYTES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
+
+
+class FileObject(TypedDict):
+    """An uploaded file."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+    status_details: None
 
 
 @router.post("")

@@ -6,11 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
+from typing_extensions import TypedDict
 
 from ragq import __version__
 from ragq.errors import RagqError
 from ragq.routes.context import ContextDependency, Tenant
-from ragq.routes.objects import Status
 from ragq.routes.openapi import shows
 
 router = APIRouter()
@@ -18,6 +18,15 @@ router = APIRouter()
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": dict[str, str], "description": "Something that is needed is not ready."}
 }
+
+
+class Status(TypedDict):
+    """Queues, workers and what answers."""
+
+    version: str
+    answers: dict[str, str | None]
+    queues: list[dict[str, Any]]
+    workers: list[dict[str, Any]]
 
 
 @router.get("/healthz")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from typing_extensions import TypedDict
 
 from ragq import metrics
 from ragq.models import QueueName
 from ragq.routes.context import ContextDependency, Tenant
-from ragq.routes.objects import Targets
 
 router = APIRouter(prefix="/metrics")
+
+
+class Targets(TypedDict):
+    """An address of metrics, as Prometheus' HTTP service discovery reads it."""
+
+    targets: list[str]
+    labels: dict[str, str]
 
 
 @router.get("", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

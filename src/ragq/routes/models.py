@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
+from typing_extensions import TypedDict
 
 from ragq.errors import NotFoundError
 from ragq.routes.context import Context, ContextDependency, Tenant
-from ragq.routes.objects import Model, Models
 from ragq.routes.rendering import MODEL
 
 router = APIRouter(prefix="/v1/models")
 
 CREATED_AT = 1_767_225_600  # 2026-01-01: the endpoints do not tell, and a time that moves would be worse
+
+
+class Model(TypedDict):
+    """What can be named as `model`."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class Models(TypedDict):
+    """All models."""
+
+    object: Literal["list"]
+    data: list[Model]
 
 
 @router.get("")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from ragq.client.job import Job
 from ragq.models import JobStatus
-from ragq.routes.objects import InputItem, StatusWord, Timing
+from ragq.routes.objects import JobError
 
 RESPONSE_PREFIX = "resp_"
 SEARCH_RESULTS = "file_search_call.results"
 MODEL = "ragq"  # the name that stands for whatever is configured
+StatusWord = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 STATUS_WORDS: dict[JobStatus, StatusWord] = {
     JobStatus.QUEUED: "queued",
     JobStatus.SCHEDULED: "queued",
@@ -20,6 +23,83 @@ STATUS_WORDS: dict[JobStatus, StatusWord] = {
     JobStatus.CANCELED: "cancelled",
     JobStatus.STOPPED: "cancelled",
 }
+
+
+class Timing(TypedDict):
+    """How long each stage took, in ms; null where it has not happened."""
+
+    queued_ms: int | None
+    retrieve_ms: int | None
+    answer_ms: int | None
+    first_token_ms: int | None
+    total_ms: int | None
+
+
+class QueuePlace(TypedDict):
+    """Where a response waits, and an estimate of when it has ended."""
+
+    position: int | None
+    eta_seconds: float | None
+
+
+class ResponseUsage(TypedDict):
+    """Tokens as the LLM counted them."""
+
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    output_tokens_details: dict[str, int]
+    total_tokens: int
+
+
+class ResponseObject(TypedDict):
+    """OpenAI's response; `queue`, `timing` and `attempt` are ragq's own."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: int | None
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool
+    error: JobError | None
+    incomplete_details: dict[str, str] | None
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, str]
+    model: str
+    output: list[dict[str, Any]]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    service_tier: str
+    store: bool
+    temperature: float | None
+    text: dict[str, Any]
+    tool_choice: str | dict[str, str]
+    tools: list[dict[str, Any]]
+    top_p: float | None
+    truncation: Literal["auto", "disabled"]
+    usage: ResponseUsage | None
+    user: str | None
+    queue: QueuePlace
+    timing: Timing
+    attempt: int
+
+
+class InputTextPart(TypedDict):
+    """A piece of a message."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class InputItem(TypedDict):
+    """A message that a response was asked with."""
+
+    type: Literal["message"]
+    id: str
+    role: str
+    status: Literal["completed"]
+    content: list[InputTextPart]
 
 
 def timing_of(job: Job) -> Timing:

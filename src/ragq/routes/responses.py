@@ -13,7 +13,7 @@ from ragq.client.job import Job
 from ragq.errors import ConflictError, InvalidRequestError
 from ragq.models import Lane, new_id
 from ragq.routes.context import Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
-from ragq.routes.objects import Deleted, InputItem, Listing, ResponseObject
+from ragq.routes.objects import Deleted, Listing
 from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import (
     LANES,
@@ -25,7 +25,14 @@ from ragq.routes.questions import (
     read_question,
     stream_of,
 )
-from ragq.routes.rendering import RESPONSE_PREFIX, SEARCH_RESULTS, render_input, render_response
+from ragq.routes.rendering import (
+    RESPONSE_PREFIX,
+    SEARCH_RESULTS,
+    InputItem,
+    ResponseObject,
+    render_input,
+    render_response,
+)
 from ragq.routes.stream_events import ResponseEvents
 
 router = APIRouter(prefix="/v1/responses")

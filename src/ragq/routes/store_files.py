@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
+from typing_extensions import TypedDict
 
 from ragq.client.file_batch_client import FileBatchRecord
 from ragq.client.store_client import StoreRecord
@@ -14,11 +15,54 @@ from ragq.queues.documents import document_job_id, enqueue_documents
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues
-from ragq.routes.objects import Deleted, FileCounts, FileText, JobError, Listing, StoreFile
+from ragq.routes.objects import Deleted, JobError, Listing
 
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/files")
 
 FileStatus = Literal["in_progress", "completed", "failed", "cancelled"]
+
+
+class FileCounts(TypedDict):
+    """How many files have each status."""
+
+    in_progress: int
+    completed: int
+    failed: int
+    cancelled: int
+    total: int
+
+
+class StoreFile(TypedDict):
+    """A file in a store; its id is the file's. `progress` is there while it is ingested."""
+
+    id: str
+    object: Literal["vector_store.file"]
+    created_at: int
+    vector_store_id: str
+    status: str
+    last_error: JobError | None
+    usage_bytes: int
+    attributes: dict[str, Any]
+    chunking_strategy: dict[str, Any]
+    filename: str
+    chunk_count: int
+    progress: NotRequired[dict[str, Any] | None]
+
+
+class DocumentText(TypedDict):
+    """Text of a document."""
+
+    type: Literal["text"]
+    text: str
+
+
+class FileText(TypedDict):
+    """The text that was read from a file."""
+
+    object: Literal["vector_store.file_content.page"]
+    data: list[DocumentText]
+    has_more: Literal[False]
+    next_page: None
 
 
 class StaticChunking(Body):

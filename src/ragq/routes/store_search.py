@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from ragq.models import JobFunction
 from ragq.routes.context import Body, ContextDependency, Tenant, perform_now
 from ragq.routes.filters import Filter
-from ragq.routes.objects import SearchHit, SearchHits
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import RankingOptions, check_question
+from ragq.routes.store_files import DocumentText
 
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/search")
+
+
+class SearchHit(TypedDict):
+    """A passage that fits; `score` is 0…1, higher is better, and `similarity` is the cosine's, −1…1."""
+
+    file_id: str
+    filename: str
+    score: float
+    attributes: dict[str, Any]
+    content: list[DocumentText]
+    page: int | None
+    heading: str | None
+    start: int
+    end: int
+    similarity: float | None
+
+
+class SearchHits(TypedDict):
+    """The passages, best first."""
+
+    object: Literal["vector_store.search_results.page"]
+    search_query: list[str]
+    data: list[SearchHit]
+    has_more: Literal[False]
+    next_page: None
 
 
 class SearchCreate(Body):

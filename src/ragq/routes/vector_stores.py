@@ -6,15 +6,47 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from ragq.client.store_client import StoreRecord
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
-from ragq.routes.objects import Deleted, Listing, StoreExpiry, VectorStore
+from ragq.routes.objects import Deleted, Listing
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import Metadata
-from ragq.routes.store_files import ChunkingStrategy, StoreFileCreate, check_files, enqueue_files, render_counts
+from ragq.routes.store_files import (
+    ChunkingStrategy,
+    FileCounts,
+    StoreFileCreate,
+    check_files,
+    enqueue_files,
+    render_counts,
+)
 
 router = APIRouter(prefix="/v1/vector_stores")
+
+
+class StoreExpiry(TypedDict):
+    """When a store expires: so long after it was last active."""
+
+    anchor: Literal["last_active_at"]
+    days: int
+
+
+class VectorStore(TypedDict):
+    """A set of files that are searched together."""
+
+    id: str
+    object: Literal["vector_store"]
+    created_at: int
+    name: str
+    description: str | None
+    status: Literal["expired", "in_progress", "completed"]
+    file_counts: FileCounts
+    usage_bytes: int
+    last_active_at: int
+    expires_after: StoreExpiry | None
+    expires_at: int | None
+    metadata: dict[str, str]
 
 
 class ExpiresAfter(Body):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from ragq.client.webhook_client import check_url
 from ragq.client.webhook_store import DeliveryRecord, EndpointRecord, Webhooks
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
-from ragq.routes.objects import Deleted, Listing, WebhookDelivery, WebhookEndpoint
+from ragq.routes.objects import Deleted, Listing
 
 router = APIRouter(prefix="/v1/webhook_endpoints")
 
@@ -24,6 +25,34 @@ EventType = Literal[
     "batch.expired",
     "batch.cancelled",
 ]
+
+
+class WebhookEndpoint(TypedDict):
+    """Where events are sent; no `events` stand for all, and the `secret` is shown by the creation only."""
+
+    id: str
+    object: Literal["webhook_endpoint"]
+    url: str
+    events: list[str] | None
+    description: str | None
+    status: str
+    created_at: int
+    secret: NotRequired[str]
+
+
+class WebhookDelivery(TypedDict):
+    """How far the delivery of an event is; its id is the event's."""
+
+    id: str
+    object: Literal["webhook_delivery"]
+    type: str
+    data: dict[str, str]
+    status: str
+    attempts: int
+    last_status_code: int | None
+    last_error: str | None
+    next_attempt_at: int | None
+    created_at: int
 
 
 class WebhookEndpointCreate(Body):
