@@ -9,7 +9,7 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 GET_CHROMIUM = { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams drill drill-stock lock handbook screenshot reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate streams bench-answers bench-accept drill drill-stock lock handbook screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder w
 
 streams: setup ## How late tokens reach 500 readers of one API process
 	$(BIN)/python -m benchmarks.streams
+
+bench-answers: setup $(PEERS)/.ready ## The whole road: answers/s, CPU, added latency, memory, beside the tutorial's worker
+	$(BIN)/python -m benchmarks.answers
+
+bench-accept: setup ## Questions that one API process accepts a second, each on disk
+	$(BIN)/python -m benchmarks.accept
 
 drill: setup ## Kill everything under load and audit (SECONDS=60: a short mix; ONLY="kills frozen")
 	$(BIN)/python -m benchmarks.drill $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
