@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 import tempfile
 import urllib.request
@@ -43,7 +44,7 @@ def write_questions(count: int, mark: str) -> list[str]:
     texts = [path.read_text() for path in sorted(DOCUMENTS.rglob("*.md"))]
     topics = [topic.strip("*` ") for text in texts for topic in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
     made = [form.format(topic) for form in FORMS for topic in topics]
-    return [f"{made[number % len(made)]}, in case {mark}{number}?" for number in range(count)]
+    return [f"{made[number % len(made)]}? ({mark}{number})" for number in range(count)]
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def fill(ragq: Ragq) -> None:
     """Ingest the documents and answer a few questions, so that all is loaded."""
     ingested = ragq.run("ingest", str(DOCUMENTS))
     assert ingested.returncode == 0, ingested.stderr
-    burst(ragq, write_questions(20, "warm-up "))
+    burst(ragq, write_questions(20, "f"))
 
 
 def pids_of(ragq: Ragq) -> dict[str, int]:
@@ -131,10 +132,11 @@ def rates(ragq: Ragq, ids: list[str]) -> dict[str, Any]:
 
 def measure_throughput(ragq: Ragq, count: int, rounds: int) -> dict[str, Any]:
     """One query worker, then what its stages cost, then two workers."""
-    asked = [write_questions(count, f"{number}-") for number in range(rounds)]
+    asked = [write_questions(count, "abcdefgh"[number]) for number in range(rounds)]
     runs = [measure_burst(ragq, questions) for questions in asked]
     runs.sort(key=lambda one: float(one["answers_per_second"]))
-    figures = {"one_worker": runs[len(runs) // 2] | {"rounds": [one["answers_per_second"] for one in runs]}}
+    figures: dict[str, Any] = {"words_a_question": statistics.median(len(one.split()) for one in asked[0])}
+    figures["one_worker"] = runs[len(runs) // 2] | {"rounds": [one["answers_per_second"] for one in runs]}
     figures["embedding_remembered"] = measure_burst(ragq, asked[-1])
     unsearched = {"route": "/v1/responses", "background": True, "tool_choice": "none"}
     figures["without_search"] = measure_burst(ragq, write_questions(count, "n"), **unsearched)
@@ -150,9 +152,9 @@ def measure_throughput(ragq: Ragq, count: int, rounds: int) -> dict[str, Any]:
     second = ragq.spawn("worker", "queries")
     try:
         wait_until(lambda: is_registered(ragq, second.pid), seconds=60, what="the second worker is there")
-        burst(ragq, write_questions(2 * CONNECTIONS, "second "))
+        burst(ragq, write_questions(2 * CONNECTIONS, "v"))
         more = {"queries worker 2": second.pid}
-        figures["two_workers"] = measure_burst(ragq, write_questions(count, "two "), others=more)
+        figures["two_workers"] = measure_burst(ragq, write_questions(count, "t"), others=more)
     finally:
         stop(second)
     return figures
@@ -167,7 +169,7 @@ def measure_latency(ragq: Ragq, llm: FakeLlm, seconds: float) -> dict[str, Any]:
     """What a foreground question takes beyond a direct call of the LLM, which is made in between any two."""
     figures = {}
     for rate in RATES:
-        asked = write_questions(int(rate * seconds), f"at {rate} ")
+        asked = write_questions(int(rate * seconds), f"r{rate}-")
         pace = {"llm_url": llm.base_url, "rate": rate, "seconds": seconds, "questions": asked}
         found = generate(generator.paced, ragq.url, **pace)
         usual = found["direct"]["p50"]
@@ -183,7 +185,7 @@ def measure_memory(folder: Path, llm: FakeLlm, held: int) -> dict[str, Any]:
         fill(ragq)
         base = figures["idle_after_answers_mb"] = pss_mb(ragq.pid)
         by_process = {name: pss_mb(pid) for name, pid in pids_of(ragq).items()}
-        questions = [f"[[fake latency={HELD_SECONDS}]] {one}" for one in write_questions(held, "held ")]
+        questions = [f"[[fake latency={HELD_SECONDS}]] {one}" for one in write_questions(held, "m")]
         asking = start(generator.hold, ragq.url, questions=questions)
         wait_until(lambda: in_flight(llm) == held, seconds=HELD_SECONDS, what="all wait for the LLM")
         busy = figures["in_flight_mb"] = pss_mb(ragq.pid)
@@ -204,7 +206,7 @@ def measure_tutorial(ragq: Ragq, llm: FakeLlm, count: int) -> dict[str, Any]:
     tutorial = Tutorial(read_services(ragq.folder), llm.base_url)
     figures: dict[str, Any] = {"chunks": tutorial.ingest(DOCUMENTS)}
     for number, (name, worker_class) in enumerate(RQ_WORKERS.items(), 1):
-        figures[name] = tutorial.measure(worker_class, write_questions(count * number, f"{name} "))
+        figures[name] = tutorial.measure(worker_class, write_questions(count * number, f"{name[0]}"))
     return figures
 
 
@@ -262,7 +264,7 @@ def run(report: Report, given: argparse.Namespace) -> None:
             return
         ragq = stack.enter_context(service(folder / "data", llm))
         fill(ragq)
-        burst(ragq, write_questions(given.questions // 2, "warm "))
+        burst(ragq, write_questions(given.questions // 2, "w"))
         if "throughput" in given.only:
             report.figures["throughput"] = measure_throughput(ragq, given.questions, given.rounds)
         if "latency" in given.only:
@@ -276,7 +278,9 @@ def main() -> None:
     parser = arguments("answers", __doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--questions", type=int, default=800, help="Of each burst.")
-    parser.add_argument("--rounds", type=int, default=3, help="Bursts with one worker; the median counts.")
+    parser.add_argument(
+        "--rounds", type=int, default=3, choices=range(1, 9), help="Bursts with one worker; the median counts."
+    )
     parser.add_argument("--seconds", type=float, default=20, help="Of each rate of the latency.")
     parser.add_argument("--held", type=int, default=500, help="Questions in flight while memory is measured.")
     parser.add_argument(

@@ -193,7 +193,7 @@ def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) ->
     )
 
 
-def read_accepted(  # noqa: PLR0913  (what the caller has said, and what the script answers)
+def read_accepted(
     job_id: str,
     tenant_id: str,
     fingerprint: str,
