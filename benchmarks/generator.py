@@ -50,6 +50,10 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         self._transport.close()
 
+    @property
+    def is_open(self) -> bool:
+        return not self._transport.is_closing()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
@@ -176,6 +180,7 @@ async def paced(url: str, *, llm_url: str, rate: float, seconds: float, question
 
     async def one(name: str, address: str, request: bytes) -> None:
         started = time.monotonic()
+        free[name] = [connection for connection in free[name] if connection.is_open]  # a server closes those that rest
         connection = free[name].pop() if free[name] else await Connection.open(address)
         status, body = await connection.send(request)
         times[name].append(time.monotonic() - started)
