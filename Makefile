@@ -9,7 +9,7 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 GET_CHROMIUM = { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams bench-queue bench-scale drill drill-stock lock handbook screenshot reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate streams bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,18 @@ streams: setup ## How late tokens reach 500 readers of one API process
 
 bench-queue: setup $(PEERS)/.ready ## The queue alone, beside other task queues
 	$(BIN)/python -m benchmarks.queue
+
+bench-answers: setup $(PEERS)/.ready ## The whole road: answers/s, CPU, added latency, memory, beside the tutorial's worker
+	$(BIN)/python -m benchmarks.answers
+
+bench-accept: setup ## Questions that one API process accepts a second, each on disk
+	$(BIN)/python -m benchmarks.accept
+
+bench-ingest: setup $(PEERS)/.ready ## Ingest 1,000 documents: speed against the model's own and LangChain's, memory
+	$(BIN)/python -m benchmarks.ingest
+
+bench-search: setup ## Searches in stores of 100,000 and 1,000,000 chunks: time, recall, memory (15 minutes, 10 GB of disk)
+	$(BIN)/python -m benchmarks.search
 
 bench-scale: setup ## Answers/s against workers, and where the servers' limits are
 	$(BIN)/python -m benchmarks.scale

@@ -20,10 +20,9 @@ from ragq.client.rq_client import JobQueue
 from ragq.client.store_audit import audit_store
 from ragq.client.store_file_client import StoreFiles
 from ragq.errors import RagqError, UnavailableError
-from ragq.main import check_exposure
 from ragq.models import Orphan, QueueName, new_id
 from ragq.queues.sweeper import find_abandoned
-from ragq.settings import Settings
+from ragq.settings import Settings, check_exposure
 
 CHECK_SECONDS = 15.0
 LLM_SECONDS = 5.0

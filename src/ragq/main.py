@@ -8,24 +8,10 @@ import sys
 import uvicorn
 
 from ragq.environment import join_services
-from ragq.errors import ConfigurationError, RagqError
+from ragq.errors import RagqError
 from ragq.logs import configure_logging
 from ragq.server import create_app
-from ragq.settings import Settings, read_settings
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def check_exposure(settings: Settings) -> None:
-    """Refuse to listen beyond this machine without a key.
-
-    Raises:
-        ConfigurationError: `RAGQ_HOST` is not a loopback address and `RAGQ_API_KEY` is not set.
-    """
-    if settings.host not in LOOPBACK and settings.api_key is None:
-        raise ConfigurationError(
-            f"Listening on {settings.host} would let anyone read the documents: set RAGQ_API_KEY, or listen on 127.0.0.1."
-        )
+from ragq.settings import Settings, check_exposure, read_settings
 
 
 def serve(settings: Settings, *, fd: int | None = None) -> None:

@@ -197,3 +197,7 @@ class Query:
     temperature: float | None = None
     top_p: float | None = None
     history: list[dict[str, str]] = field(default_factory=list)
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Its fields by name; `asdict` would copy each value, all the way down."""
+        return {name: getattr(self, name) for name in self.__slots__}

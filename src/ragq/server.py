@@ -103,7 +103,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     )
     stores = (files, vector_stores, store_search, store_files, file_batches)
     answers = (chat, responses, chat_completions, embeddings, models, batches, webhook_endpoints)
-    parts = (page, health, metrics, *stores, *answers)
+    parts = (*answers, *stores, page, health, metrics)  # looked through in this order for each request
     for part in parts:
         app.include_router(part.router)
     app.add_exception_handler(RagqError, _answer_error)

@@ -15,6 +15,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 LOCAL_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Settings(BaseSettings):
@@ -154,3 +155,15 @@ def read_settings() -> Settings:
     if settings.heartbeat_seconds * 2 > settings.lease_seconds:
         raise ConfigurationError("RAGQ_HEARTBEAT_SECONDS must be at most half of RAGQ_LEASE_SECONDS.")
     return settings
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to listen beyond this machine without a key.
+
+    Raises:
+        ConfigurationError: `RAGQ_HOST` is not a loopback address and `RAGQ_API_KEY` is not set.
+    """
+    if settings.host not in LOOPBACK and settings.api_key is None:
+        raise ConfigurationError(
+            f"Listening on {settings.host} would let anyone read the documents: set RAGQ_API_KEY, or listen on 127.0.0.1."
+        )

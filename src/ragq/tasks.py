@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 from collections.abc import Iterable
 from typing import Any
@@ -21,3 +22,9 @@ def spare_long_lived() -> None:
     """Have the garbage collector pass over all that lives by now: else it stops a process for about 60 ms at times."""
     gc.collect()
     gc.freeze()
+
+
+def give_back_memory() -> None:
+    """Have the C library return what is free to the system; after a document that was 50 MB, for 3 ms. glibc only."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

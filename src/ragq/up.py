@@ -21,9 +21,8 @@ from ragq.client.database import Database
 from ragq.embedded.services import EmbeddedServices
 from ragq.environment import worker_variables
 from ragq.errors import ConfigurationError, RagqError
-from ragq.main import check_exposure
 from ragq.models import QueueName
-from ragq.settings import Settings
+from ragq.settings import Settings, check_exposure
 
 log = structlog.get_logger(__name__)
 

@@ -7,13 +7,12 @@ import importlib
 import pytest
 
 from ragq.errors import ConfigurationError
-from ragq.main import check_exposure
 from ragq.models import JobFunction, ParsedDocument, Query, SearchResult
 from ragq.queues.worker import FUNCTIONS
 from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, answer_extractively
 from ragq.rag.cite import cite
 from ragq.rag.prompt import build_messages
-from ragq.settings import Settings
+from ragq.settings import Settings, check_exposure
 
 HARBOUR = (
     "# Harbour\n\nThe lighthouse of Quorra is 61 metres tall. It was built in 1840.\n\nThe ferry leaves at noon.\n"

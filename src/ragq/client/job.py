@@ -84,11 +84,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """Answer of an enqueue; `fingerprint` is that of the job that is there."""
+    """Answer of an enqueue.
+
+    Attributes:
+        fingerprint: That of the job that is there.
+        job: The job as it was accepted; None when it was there before.
+    """
 
     job_id: str
     created: bool
     fingerprint: str
+    job: Job | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +190,34 @@ def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) ->
         result=json.loads(base64.b64decode(value)) if value else None,
         error=json.loads(fields["error"]) if fields.get("error") else None,
         meta=json.loads(fields["meta"]) if fields.get("meta") else {},
+    )
+
+
+def read_accepted(
+    job_id: str,
+    tenant_id: str,
+    fingerprint: str,
+    request: dict[str, Any],
+    created_ms: int,
+    position: int,
+    eta_ms: int,
+) -> Job:
+    """Read a job from the answer of the enqueue script, as it stands before anybody has claimed it."""
+    return Job(
+        id=job_id,
+        tenant_id=tenant_id,
+        status=JobStatus.QUEUED,
+        attempt=0,
+        created_at=created_ms / 1000,
+        started_at=None,
+        ended_at=None,
+        fingerprint=fingerprint,
+        request=request,
+        result=None,
+        error=None,
+        meta={},
+        position=position,
+        eta_seconds=eta_ms / 1000 if eta_ms >= 0 else None,
     )
 
 

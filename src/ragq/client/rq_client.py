@@ -32,6 +32,7 @@ from ragq.client.job import (
     Outcome,
     Reaped,
     list_name,
+    read_accepted,
     read_claimed,
     read_job,
     write_error,
@@ -184,7 +185,7 @@ class JobQueue:
         name, limits = list_name(queue, lane, tenant_id), (self._settings.max_queued, int(max_wait_seconds * 1000))
         payload = "" if is_repeat is None else f"{tenant_id}:{fingerprint}"
         recent = (payload, int(RECENT_SECONDS * 1000), int(bool(is_repeat)))
-        created, known, retry_ms, found_id = await self._run(
+        created, known, retry_ms, found_id, *place = await self._run(
             "enqueue", job_id, name, int(deadline_seconds * 1000), *limits, *recent, *flat
         )
         if created < 0:
@@ -193,7 +194,8 @@ class JobQueue:
                 f"Too many jobs wait in '{name}': try again after the time that Retry-After names.",
                 retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
             )
-        return Enqueued(found_id.decode(), bool(created), known.decode())
+        accepted = read_accepted(job_id, tenant_id, fingerprint, request or {}, *place) if created else None
+        return Enqueued(found_id.decode(), bool(created), known.decode(), accepted)
 
     async def claim(self, worker_name: str, lanes: Iterable[tuple[str, int]], *, in_flight: int) -> Claim:
         """Take jobs for a worker.

@@ -32,6 +32,7 @@ from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
 from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
+from ragq.tasks import give_back_memory
 
 log = structlog.get_logger(__name__)
 
@@ -214,7 +215,10 @@ async def process_document(
     record = await clients.store_files.get(job.tenant_id, vector_store_id, file_id)
     if reason := await clients.files.find_poison(record.sha256):  # found since this job was queued
         raise DocumentError(reason)
-    chunk_count = await _ingest(job, clients, record)
+    try:
+        chunk_count = await _ingest(job, clients, record)
+    finally:
+        await asyncio.to_thread(give_back_memory)
     return {"status": "superseded" if chunk_count is None else "completed", "chunks": chunk_count}
 
 

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import BufferedRandom
 from typing import Any
 
@@ -192,7 +192,7 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
     question = await read_question(body, context, batch.tenant_id)
     await context.queue.enqueue(
         JobFunction.PROCESS_QUERY,
-        {"query": asdict(question)},
+        {"query": question.as_arguments()},
         job_id=job_id_of(batch.id, line.line),
         queue=QueueName.QUERIES,
         lane=Lane.FLEX,

@@ -151,9 +151,9 @@ def explain_fault(fault: dict[str, Any], *, skip: int) -> InvalidRequestError:
 ContextDependency = Annotated[Context, Depends(_context)]
 
 
-async def _tenant(request: Request, context: ContextDependency) -> str:
+async def _tenant(request: Request) -> str:
     """Check the API key, or the session that stands for it, and tell whose data the request may touch."""
-    wanted = context.settings.api_key
+    wanted = request.app.state.context.settings.api_key
     if wanted is not None:
         given = request.headers.get("api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
         if given or COOKIE not in request.cookies:

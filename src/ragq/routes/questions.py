@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -166,7 +165,7 @@ async def ask(
     is_stored = request.get("store") is not False
     return await context.queue.enqueue(
         JobFunction.PROCESS_QUERY,
-        {"query": asdict(question), "stream": stream},
+        {"query": question.as_arguments(), "stream": stream},
         job_id=response_id,
         queue=QueueName.QUERIES,
         lane=lane,

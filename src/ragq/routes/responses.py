@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from ragq.client.job import Job
 from ragq.errors import ConflictError, InvalidRequestError
@@ -43,12 +43,11 @@ FOREGROUND_SECONDS = 590.0  # just below the official clients' time-out
 @router.post("", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(404, 409, 410, 429))
 async def create_response(
     body: ResponseCreate,
-    response: Response,
     context: ContextDependency,
     tenant: Tenant,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
-) -> dict[str, Any] | StreamingResponse:
+) -> Response:
     """Queue a question; answer with events, or at once with `background`, else when the job has ended."""
     question = await read_question(body, context, tenant)
     fingerprint = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
@@ -75,21 +74,20 @@ async def create_response(
         raise ConflictError(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
-    if job is None and not body.background and not body.stream:
+    if job is None and (body.background or body.stream):
+        job = enqueued.job
+    elif job is None:
         waited = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
         job = waited if waited and waited.status.is_final else None  # else its place is told as well
     job = job or await find_response(context, tenant, response_id)
     if body.stream:
         return _open_stream(context, job, cancel=is_ours and not body.background)
-    if not job.status.is_final:
-        pace_polling(response, job)
-    return render_response(job, results=bool(body.include))
+    return _show(job, results=bool(body.include))
 
 
 @router.get("/{response_id}", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(410))
 async def get_response(
     response_id: str,
-    response: Response,
     context: ContextDependency,
     tenant: Tenant,
     include: Annotated[list[Literal["file_search_call.results"]] | None, Query()] = None,
@@ -98,14 +96,20 @@ async def get_response(
     starting_after: Annotated[int, Query(ge=-1)] = -1,
     last_event_id: Annotated[int, Header(ge=-1)] = -1,
     _include_obfuscation: Annotated[bool, Query(alias="include_obfuscation")] = False,
-) -> dict[str, Any] | StreamingResponse:
+) -> Response:
     """Show a response as it stands, or its events after a number."""
     job = await find_response(context, tenant, response_id)
     if stream:
         return _open_stream(context, job, after=max(starting_after, last_event_id))
+    return _show(job, results=bool(include or include_list) or _shows_results(job))
+
+
+def _show(job: Job, *, results: bool) -> Response:
+    """Write the response object here: FastAPI would look through all of it before."""
+    shown = JSONResponse(render_response(job, results=results))
     if not job.status.is_final:
-        pace_polling(response, job)
-    return render_response(job, results=bool(include or include_list) or _shows_results(job))
+        pace_polling(shown, job)
+    return shown
 
 
 def _shows_results(job: Job) -> bool:
@@ -118,13 +122,13 @@ def _open_stream(context: Context, job: Job, *, after: int = -1, cancel: bool = 
 
 
 @router.post("/{response_id}/cancel", response_model=None, responses=shows(ResponseObject) | refusals(410))
-async def cancel_response(response_id: str, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def cancel_response(response_id: str, context: ContextDependency, tenant: Tenant) -> Response:
     """Cancel a background response; one that has ended stays as it is."""
     job = await find_response(context, tenant, response_id)
     if not job.request.get("background"):
         raise InvalidRequestError("Only a response created with background=true can be cancelled.", param="response_id")
     await context.queue.cancel(response_id)
-    return render_response(await find_response(context, tenant, response_id), results=False)
+    return _show(await find_response(context, tenant, response_id), results=False)
 
 
 @router.delete("/{response_id}", responses=refusals(410))

@@ -2,7 +2,7 @@
 -- ARGV: prefix, id, name, deadline ms from now, most jobs ahead, most ms of waiting (0: any), what to recognize a
 -- repeat by ('': nothing), ms for which, 1 for a repeat, then field, value, …
 -- Returns {1 created | 0 was there | -1 refused, fingerprint of the one there, ms after which a refused one has its turn,
--- id of the one there}.
+-- id of the one there} and, when it was created, {…, its ms of creation, its place from 1, ms until it has ended or -1}.
 local id, name, most_jobs, most_ms = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local key, recent = job_key(id), ARGV[7] ~= '' and P .. ':recent:' .. ARGV[7]
 if redis.call('EXISTS', key) == 1 then
@@ -35,4 +35,4 @@ redis.call('HSET', key, 'origin', name, 'created_at', iso(now), 'enqueued_at', i
 if recent and not state then redis.call('SET', recent, id, 'PX', ARGV[8]) end
 redis.call('ZADD', P .. ':deadlines', now + ARGV[4], id)
 push('RPUSH', name, id)
-return {1, redis.call('HGET', key, 'fingerprint') or '', 0, id}
+return {1, redis.call('HGET', key, 'fingerprint') or '', 0, id, now, jobs + 1, wait >= 0 and mean >= 0 and math.floor(wait + mean) or -1}
