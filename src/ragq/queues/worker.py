@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -98,6 +99,13 @@ class RunningJob:
         """Add to the job's meta data."""
         self.meta.update(meta)
         self.meta_changed = True
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note what a stage of the job takes."""
+        started = time.monotonic()
+        yield
+        self.note(**{f"{stage}_ms": _ms_since(started)})
 
 
 async def process_query(
@@ -217,31 +225,32 @@ async def process_document(
 
 async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) -> int | None:
     settings, embedding = clients.settings, clients.embedding
-    started = time.monotonic()
-    async with clients.blobs.as_file(record.sha256) as path:
-        document = await parse(
-            path,
-            record.filename,
-            timeout_seconds=settings.parse_timeout_seconds,
-            memory_bytes=settings.parse_memory_bytes,
-            progress=lambda done, total: job.note(progress={"stage": "parse", "done": done, "total": total}),
-        )
-    job.note(parse_ms=_ms_since(started))
+    with job.timed("parse"):
+        async with clients.blobs.as_file(record.sha256) as path:
+            document = await parse(
+                path,
+                record.filename,
+                timeout_seconds=settings.parse_timeout_seconds,
+                memory_bytes=settings.parse_memory_bytes,
+                progress=lambda done, total: job.note(progress={"stage": "parse", "done": done, "total": total}),
+            )
     size = record.max_chunk_tokens or int(embedding.window_tokens * DEFAULT_CHUNK_SHARE)
     overlap = record.chunk_overlap_tokens
-    chunks = await asyncio.to_thread(
-        split,
-        document,
-        embedding.tokenizer,
-        max_tokens=size,
-        overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
-    )
-    vectors = await embedding.embed_documents(
-        [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks],
-        progress=lambda done, total: job.note(progress={"stage": "embed", "done": done, "total": total}),
-    )
-    job.note(embed_ms=_ms_since(started) - job.meta["parse_ms"])
-    stored = await clients.chunks.complete_ingest(record, job.attempt, document, chunks, vectors)
+    with job.timed("split"):
+        chunks = await asyncio.to_thread(
+            split,
+            document,
+            embedding.tokenizer,
+            max_tokens=size,
+            overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
+        )
+    with job.timed("embed"):
+        vectors = await embedding.embed_documents(
+            [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks],
+            progress=lambda done, total: job.note(progress={"stage": "embed", "done": done, "total": total}),
+        )
+    with job.timed("store"):
+        stored = await clients.chunks.complete_ingest(record, job.attempt, document, chunks, vectors)
     return len(chunks) if stored else None
 
 
