@@ -20,10 +20,9 @@ from tokenizers import Tokenizer
 from ragq.client.embedding_client import LocalEmbeddingClient, Progress, load_tokenizer
 from ragq.client.minilm import MiniLM
 from ragq.client.store_client import StoreFileRecord
-from ragq.models import ParsedDocument
 from ragq.queues.documents import document_job_id
 from ragq.queues.worker import DEFAULT_CHUNK_SHARE, DEFAULT_OVERLAP_SHARE, Clients, RunningJob, process_document
-from ragq.rag.parse import parse
+from ragq.rag.parse import Parser
 from ragq.rag.split import split
 from ragq.settings import Settings
 
@@ -44,17 +43,14 @@ def collect_chunks(paths: list[Path]) -> list[str]:
 
 async def _collect_chunks(paths: list[Path]) -> list[str]:
     size = int(LocalEmbeddingClient.window_tokens * DEFAULT_CHUNK_SHARE)
-    texts = []
+    texts, parser = [], Parser()
     for path in paths:
-        document = await _parse(path)
+        document = await parser.parse(path, path.name, timeout_seconds=30, memory_bytes=1 << 30)
         overlap = int(size * DEFAULT_OVERLAP_SHARE)
         chunks = split(document, load_tokenizer(), max_tokens=size, overlap_tokens=overlap)
         texts += [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks]
+    await parser.close()
     return texts
-
-
-async def _parse(path: Path) -> ParsedDocument:
-    return await parse(path, path.name, timeout_seconds=30, memory_bytes=1 << 30)
 
 
 def embed_alone(texts: list[str]) -> float:

@@ -27,7 +27,7 @@ from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import Answer, JobFunction, Query, SearchResult
 from ragq.rag.answer import answer_extractively
 from ragq.rag.cite import CitedStream, cite
-from ragq.rag.parse import parse
+from ragq.rag.parse import Parser
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
@@ -54,6 +54,7 @@ class Clients:
     blobs: BlobStore
     embedding: EmbeddingClient
     llm: LlmClient | None
+    parser: Parser
 
     @classmethod
     async def open(cls, settings: Settings, database_url: str) -> Clients:
@@ -67,12 +68,14 @@ class Clients:
             blobs=BlobStore(settings),
             embedding=create_embedding_client(settings),
             llm=LlmClient(settings) if settings.llm_base_url else None,
+            parser=Parser(),
         )
 
     async def close(self) -> None:
         """Close them all."""
         if self.llm:
             await self.llm.close()
+        await self.parser.close()
         await self.embedding.close()
         await self.database.close()
 
@@ -227,7 +230,7 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
     settings, embedding = clients.settings, clients.embedding
     with job.timed("parse"):
         async with clients.blobs.as_file(record.sha256) as path:
-            document = await parse(
+            document = await clients.parser.parse(
                 path,
                 record.filename,
                 timeout_seconds=settings.parse_timeout_seconds,
