@@ -9,7 +9,7 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 GET_CHROMIUM = { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams drill drill-stock lock handbook screenshot reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate streams drill drill-stock bench-ingest lock handbook screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ drill: setup ## Kill everything under load and audit (SECONDS=60: a short mix; O
 
 drill-stock: setup ## The same kills on stock RQ, to compare
 	$(BIN)/python -m benchmarks.drill --stock
+
+bench-ingest: setup $(PEERS)/.ready ## Ingest 1,000 documents: speed against the model's own and LangChain's, memory
+	$(BIN)/python -m benchmarks.ingest
 
 lock: ## Resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -83,10 +83,10 @@ class Watch(threading.Thread):
         return {"peak_mb": dict(self.peak_mb), "cpu_seconds": used}
 
 
-def ingest(folder: Path, documents: list[Made], vectors: Path | None = None) -> dict[str, Any]:
-    """Send documents to a new `ragq up` with one document worker and wait until all are searchable."""
+def ingest(folder: Path, documents: list[Made], vectors: Path | None = None, *, workers: int = 1) -> dict[str, Any]:
+    """Send documents to a new `ragq up` and wait until all are searchable."""
     print(f"ragq ingests {len(documents)} documents …", file=sys.stderr)
-    ragq = Ragq(folder, "--query-workers", "0", RAGQ_MAX_QUEUED=0).start()
+    ragq = Ragq(folder, "--query-workers", "0", "--document-workers", str(workers)).start()
     try:
         time.sleep(WARM_SECONDS)
         watch = Watch(ragq)
@@ -210,11 +210,13 @@ def run(report: Report, folder: Path, count: int) -> None:
     before = measure_ceiling(texts)
     small = ingest(folder / "few", few)
     large = ingest(folder / "many", documents, vectors)
+    two_workers = ingest(folder / "two", few, workers=2)
     after = measure_ceiling(texts)
     ceiling = mean((before["one_process"], after["one_process"]))
     report.figures = {
         "embedding_alone_chunks_per_second": {"texts": len(texts), "before": before, "after": after},
         "ingest": {str(len(few)): small, str(count): large},
+        "ingest_by_two_workers": two_workers,
         "share_of_ceiling": {
             str(run["documents"]): round(run["chunks_per_second"] / ceiling, 3) for run in (small, large)
         },
@@ -239,6 +241,9 @@ def check(report: Report, small: dict[str, Any], large: dict[str, Any]) -> None:
         "without_embedding": round(ours / theirs["langchain"], 2),
         "without_embedding_same_index": round(ours / theirs["langchain_hnsw"], 2),
         "whole": round(small["pages_per_second"] / figures["langchain_whole"]["pages_per_second"], 2),
+        "whole_by_two_workers": round(
+            figures["ingest_by_two_workers"]["pages_per_second"] / figures["langchain_whole"]["pages_per_second"], 2
+        ),
     }
     grown = {name: round(large["peak_mb"][name] / peak, 3) for name, peak in small["peak_mb"].items()}
     figures["memory_grown"] = grown
