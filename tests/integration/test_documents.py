@@ -15,7 +15,6 @@ from ragq.errors import DocumentError, NotFoundError, PermanentError, RagqError
 from ragq.models import Chunk, ParsedDocument, QueueName
 from ragq.queues.documents import enqueue_document
 from ragq.queues.worker import Clients
-from ragq.rag.parse import parse
 from tests.ingests import CRASHED, TENANT, attach, count_chunks, fail, ingest, look
 from tests.servers import Valkey, command, environment
 
@@ -145,12 +144,14 @@ async def test_a_delete_of_the_file_in_the_middle_of_the_real_ingest_leaves_noth
 ) -> None:
     record = await attach(clients, "Words of a file that is deleted while it is read.")
 
+    parse = clients.parser.parse
+
     async def parse_and_delete(*args: Any, **kwargs: Any) -> ParsedDocument:
         document = await parse(*args, **kwargs)
         await clients.files.delete(TENANT, record.file_id)
         return document
 
-    monkeypatch.setattr("ragq.queues.worker.parse", parse_and_delete)
+    monkeypatch.setattr(clients.parser, "parse", parse_and_delete)
     assert await ingest(clients, record) == "superseded"
     assert await count_chunks(clients) == 0
 

@@ -26,7 +26,7 @@ BACKOFF_MAX_SECONDS = 60.0
 AWAITED_BACKOFF_MAX_SECONDS = 8.0
 # Waited for until the deadline, and no try is charged: the job itself has done nothing yet that could have failed.
 AWAITED = ("queue_unavailable", "database_unavailable", "blobs_unavailable", "llm_breaker_open")
-STAGES = ("retrieve_ms", "answer_ms", "first_token_ms", "parse_ms", "embed_ms")
+STAGES = ("retrieve_ms", "answer_ms", "first_token_ms", "parse_ms", "split_ms", "embed_ms", "store_ms")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import Answer, JobFunction, Query, SearchResult
 from ragq.rag.answer import answer_extractively
 from ragq.rag.cite import CitedStream, cite
-from ragq.rag.parse import parse
+from ragq.rag.parse import Parser
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
@@ -56,6 +57,7 @@ class Clients:
     blobs: BlobStore
     embedding: EmbeddingClient
     llm: LlmClient | None
+    parser: Parser
 
     @classmethod
     async def open(cls, settings: Settings, database_url: str) -> Clients:
@@ -70,12 +72,14 @@ class Clients:
             blobs=BlobStore(settings),
             embedding=create_embedding_client(settings),
             llm=LlmClient(settings) if settings.llm_base_url else None,
+            parser=Parser(),
         )
 
     async def close(self) -> None:
         """Close them all."""
         if self.llm:
             await self.llm.close()
+        await self.parser.close()
         await self.embedding.close()
         await self.database.close()
 
@@ -102,6 +106,13 @@ class RunningJob:
         """Add to the job's meta data."""
         self.meta.update(meta)
         self.meta_changed = True
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note what a stage of the job takes."""
+        started = time.monotonic()
+        yield
+        self.note(**{f"{stage}_ms": _ms_since(started)})
 
 
 async def process_query(
@@ -224,31 +235,32 @@ async def process_document(
 
 async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) -> int | None:
     settings, embedding = clients.settings, clients.embedding
-    started = time.monotonic()
-    async with clients.blobs.as_file(record.sha256) as path:
-        document = await parse(
-            path,
-            record.filename,
-            timeout_seconds=settings.parse_timeout_seconds,
-            memory_bytes=settings.parse_memory_bytes,
-            progress=lambda done, total: job.note(progress={"stage": "parse", "done": done, "total": total}),
-        )
-    job.note(parse_ms=_ms_since(started))
+    with job.timed("parse"):
+        async with clients.blobs.as_file(record.sha256) as path:
+            document = await clients.parser.parse(
+                path,
+                record.filename,
+                timeout_seconds=settings.parse_timeout_seconds,
+                memory_bytes=settings.parse_memory_bytes,
+                progress=lambda done, total: job.note(progress={"stage": "parse", "done": done, "total": total}),
+            )
     size = record.max_chunk_tokens or int(embedding.window_tokens * DEFAULT_CHUNK_SHARE)
     overlap = record.chunk_overlap_tokens
-    chunks = await asyncio.to_thread(
-        split,
-        document,
-        embedding.tokenizer,
-        max_tokens=size,
-        overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
-    )
-    vectors = await embedding.embed_documents(
-        [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks],
-        progress=lambda done, total: job.note(progress={"stage": "embed", "done": done, "total": total}),
-    )
-    job.note(embed_ms=_ms_since(started) - job.meta["parse_ms"])
-    stored = await clients.chunks.complete_ingest(record, job.attempt, document, chunks, vectors)
+    with job.timed("split"):
+        chunks = await asyncio.to_thread(
+            split,
+            document,
+            embedding.tokenizer,
+            max_tokens=size,
+            overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
+        )
+    with job.timed("embed"):
+        vectors = await embedding.embed_documents(
+            [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks],
+            progress=lambda done, total: job.note(progress={"stage": "embed", "done": done, "total": total}),
+        )
+    with job.timed("store"):
+        stored = await clients.chunks.complete_ingest(record, job.attempt, document, chunks, vectors)
     return len(chunks) if stored else None
 
 

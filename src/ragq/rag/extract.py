@@ -1,8 +1,7 @@
 """What the parser's child process runs: the text, pages and headings of one file, under limits.
 
-Run as `python -m ragq.rag.extract KIND PATH CPU_SECONDS MEMORY_BYTES`. Progress goes to standard error as lines
-`DONE TOTAL`, the outcome to standard output as one JSON object: `text`, `page_starts`, `headings`, or `error`.
-It imports little, so that it starts in a tenth of a second, and trusts nothing in the file.
+Progress goes to standard error as lines `DONE TOTAL`, the outcome to standard output as one JSON object: `text`,
+`page_starts`, `headings`, or `error`. It trusts nothing in the file.
 """
 
 from __future__ import annotations
@@ -197,9 +196,9 @@ def _make_progress() -> Progress:
     return progress
 
 
-def main(kind: str, path: str, cpu_seconds: str, memory_bytes: str) -> None:
-    """Extract one file and print the outcome."""
-    _limit(int(cpu_seconds), int(memory_bytes))
+def main(kind: str, path: str, cpu_seconds: int, memory_bytes: int) -> None:
+    """Extract one file and print the outcome; the limits are this process' for ever."""
+    _limit(cpu_seconds, memory_bytes)
     extract = {"pdf": extract_pdf, "markdown": extract_markdown, "text": extract_text}[kind]
     try:
         outcome = extract(Path(path), _make_progress())
@@ -209,7 +208,4 @@ def main(kind: str, path: str, cpu_seconds: str, memory_bytes: str) -> None:
     except MemoryError:
         sys.exit(OUT_OF_MEMORY)
     sys.stdout.buffer.write(output)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.stdout.buffer.flush()

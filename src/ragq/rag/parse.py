@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
-import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ragq.rag.extract import MAX_CHARACTERS, OUT_OF_MEMORY
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_OUTPUT_BYTES = 6 * MAX_CHARACTERS
 NONSENSE = "The file made the parser print nonsense: it is damaged."
+END_SECONDS = 5.0  # for a child to be killed
 LATE_SECONDS = 1.0  # a time limit noticed this late says that we were frozen, not that the file is slow
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
@@ -41,82 +42,182 @@ def check_supported(filename: str) -> str:
     return kind
 
 
-async def parse(
-    path: Path,
-    filename: str,
-    *,
-    timeout_seconds: float,
-    memory_bytes: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> ParsedDocument:
-    """Read the text, pages and headings of a file.
+class Parser:
+    """Reads documents, each in a child of one process, which is started when first needed and again when it is gone."""
 
-    Args:
-        progress: Called with (pages done, pages in all), at most about ten times a second.
+    def __init__(self) -> None:
+        self._forker: asyncio.subprocess.Process | None = None
+        self._requests: socket.socket | None = None
+        self._starting = asyncio.Lock()
 
-    Raises:
-        DocumentError: The file is of no supported kind, or cannot be read; the message says what to do.
-        PoisonError: Reading it crashed, or took too much time, memory or output.
-        TransientError: This process was frozen meanwhile.
+    async def parse(
+        self,
+        path: Path,
+        filename: str,
+        *,
+        timeout_seconds: float,
+        memory_bytes: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ParsedDocument:
+        """Read the text, pages and headings of a file.
+
+        Args:
+            progress: Called with (pages done, pages in all), at most about ten times a second.
+
+        Raises:
+            DocumentError: The file is of no supported kind, or cannot be read; the message says what to do.
+            PoisonError: Reading it crashed, or took too much time, memory or output.
+            TransientError: This process was frozen meanwhile, or the one that forks was lost.
+        """
+        kind = check_supported(filename)
+        if not path.stat().st_size:  # noqa: ASYNC240  (a local temporary file)
+            raise DocumentError("The file is empty.")
+        request: list[str | int] = [kind, str(path.resolve()), math.ceil(timeout_seconds), memory_bytes]  # noqa: ASYNC240  (as above)
+        child = await self._fork(request)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                output, _ = await asyncio.gather(_read_output(child.output), _read_progress(child.errors, progress))
+                code = await child.wait()
+        except TimeoutError as error:
+            if loop.time() > deadline + LATE_SECONDS:
+                raise TransientError("The worker was frozen while it read the file.") from error
+            raise PoisonError(f"Reading the file took longer than {timeout_seconds:g} s: split it.") from error
+        finally:
+            await self._end(child)
+        if code:
+            raise _explain_crash(code, timeout_seconds)
+        return await asyncio.to_thread(_read_outcome, output)
+
+    async def _fork(self, request: list[str | int]) -> _Child:
+        """Have a child forked.
+
+        Raises:
+            TransientError: The process that forks was gone; the next call starts another.
+        """
+        async with self._starting:
+            if self._requests is None:
+                await self._start()
+        assert self._requests
+        ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+        child = await _Child.connect(*ours)
+        child.line.write(json.dumps(request).encode() + b"\n")
+        await child.line.drain()
+        try:
+            socket.send_fds(self._requests, [b"."], [one.fileno() for one in theirs])
+        except OSError as error:
+            child.close()
+            await self.close()
+            raise TransientError("The process that reads files has ended.") from error
+        finally:
+            for one in theirs:
+                one.close()
+        return child
+
+    async def _start(self) -> None:
+        self._requests, theirs = socket.socketpair()
+        with theirs:
+            self._forker = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "ragq.rag.forker"),
+                stdin=theirs.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                env={"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1"},  # no keys of ours
+            )
+
+    async def _end(self, child: _Child) -> None:
+        """Have a child killed with all it started, and wait until it is."""
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await child.hang_up()
+        except TimeoutError as error:
+            await self.close()
+            raise TransientError("The process that reads files did not answer.") from error
+        except TransientError:
+            await self.close()
+            raise
+        finally:
+            child.close()
+
+    async def close(self) -> None:
+        """End the process that forks, and with it every child."""
+        forker, requests = self._forker, self._requests
+        self._forker = self._requests = None
+        if requests is None or forker is None:
+            return
+        requests.close()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await forker.wait()
+        except TimeoutError:
+            forker.kill()
+            await forker.wait()
+
+
+@dataclass(slots=True)
+class _Child:
+    """A child that reads one file.
+
+    Attributes:
+        line: To the process that forks: the request goes there, and the end of it asks for the child's end.
     """
-    kind = check_supported(filename)
-    if not path.stat().st_size:  # noqa: ASYNC240  (a local temporary file)
-        raise DocumentError("The file is empty.")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "ragq.rag.extract", kind, str(path.resolve())),  # noqa: ASYNC240  (a local temporary file)
-        *(str(math.ceil(timeout_seconds)), str(memory_bytes)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        env={"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1"},  # no keys of ours
-    )
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_seconds
-    try:
-        async with asyncio.timeout_at(deadline):
-            output, _ = await asyncio.gather(_read_output(process), _read_progress(process, progress))
-            code = await process.wait()
-    except TimeoutError as error:
-        if loop.time() > deadline + LATE_SECONDS:
-            raise TransientError("The worker was frozen while it read the file.") from error
-        raise PoisonError(f"Reading the file took longer than {timeout_seconds:g} s: split it.") from error
-    finally:
-        await _end(process)
-    if code:
-        raise _explain_crash(code, timeout_seconds)
-    return await asyncio.to_thread(_read_outcome, output)
+
+    output: asyncio.StreamReader
+    errors: asyncio.StreamReader
+    line: asyncio.StreamWriter
+    _answer: asyncio.StreamReader
+    _writers: tuple[asyncio.StreamWriter, ...]
+    _code: int | None = None
+
+    @classmethod
+    async def connect(cls, *sockets: socket.socket) -> _Child:
+        """Connect to the three sockets of a request."""
+        readers, writers = zip(*[await asyncio.open_unix_connection(sock=one) for one in sockets], strict=True)
+        return cls(readers[0], readers[1], writers[2], readers[2], writers)
+
+    async def wait(self) -> int:
+        """Wait for its end; returns the exit code.
+
+        Raises:
+            TransientError: The process that forks ended before.
+        """
+        if self._code is None:
+            try:
+                self._code = int(await self._answer.read())
+            except (OSError, ValueError) as error:
+                raise TransientError("The process that reads files has ended.") from error
+        return self._code
+
+    async def hang_up(self) -> None:
+        """Ask for its end, if it has not ended, and wait for it."""
+        if self._code is None and not self.line.is_closing():
+            self.line.write_eof()
+        await self.wait()
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        for writer in self._writers:
+            writer.close()
 
 
-async def _read_output(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout
+async def _read_output(stream: asyncio.StreamReader) -> bytes:
     output = bytearray()
-    while part := await process.stdout.read(_READ_BYTES):
+    while part := await stream.read(_READ_BYTES):
         output += part
         if len(output) > MAX_OUTPUT_BYTES:
             raise PoisonError(f"The file has more than {MAX_CHARACTERS:,} characters of text: split it.")
     return bytes(output)
 
 
-async def _read_progress(process: asyncio.subprocess.Process, progress: Callable[[int, int], None] | None) -> None:
-    """Follow standard error."""
-    assert process.stderr
+async def _read_progress(stream: asyncio.StreamReader, progress: Callable[[int, int], None] | None) -> None:
     tail = b""
-    while part := await process.stderr.read(_READ_BYTES):
+    while part := await stream.read(_READ_BYTES):
         lines, _, rest = (tail + part).rpartition(b"\n")
         found = _PROGRESS_LINE.findall(lines)
         if found and progress:
             progress(int(found[-1][0]), int(found[-1][1]))
         tail = rest[-100:]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the child with all it started, and reap it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    # A pipe that still holds output stays open otherwise, and `wait` waits for it; asyncio has no public way.
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  (asyncio has no public way)
-    await process.wait()
 
 
 def _explain_crash(code: int, timeout_seconds: float) -> DocumentError:

@@ -1,0 +1,297 @@
+"""Ingest: how near does it come to the embedding model's own speed, what does the rest cost, and what does it hold in memory?
+
+`python -m benchmarks.ingest`: documents of `benchmarks.corpus` go over HTTP to a `ragq up` of its own, 100 and then 1,000,
+each time from empty. The model's own speed is that of the same chunks through the same model in a process alone with the
+machine, before and after. What is not embedding is compared with LangChain on the same files, the same PostgreSQL and the
+same vectors.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean
+from typing import Any, TypeVar
+
+import httpx2
+import numpy as np
+import psycopg
+
+from benchmarks.corpus import ROOT, Made, write_documents
+from benchmarks.harness import Report, arguments, cpu_seconds, draw_bars, pss_mb
+from benchmarks.ingest_parts import collect_chunks, embed_alone, run_without_embedding, upload
+from tests.servers import Ragq
+
+T = TypeVar("T")
+
+CEILING_SHARE = 0.9
+TIMES_LANGCHAIN = 5
+FLAT = 1.1
+STAGES = ("parse", "split", "embed", "store")
+SAMPLE_SECONDS = 0.5
+WARM_SECONDS = 2
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+TOKENIZER = ROOT / "src/ragq/client/all-MiniLM-L6-v2.tokenizer.json"
+
+
+def alone(function: Callable[..., T], *given: Any) -> T:
+    """Call a function in a process of its own."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *given).result()
+
+
+def measure_ceiling(texts: list[str]) -> dict[str, float]:
+    """Chunks a second through the model: one process with one thread, as a document worker is, and two at once."""
+    print(f"{len(texts)} chunks through the model alone …", file=sys.stderr)
+    one = alone(embed_alone, texts)
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        two = list(pool.map(embed_alone, [texts, texts]))
+    return {"one_process": round(one, 2), "two_processes": round(sum(two), 2)}
+
+
+class Watch(threading.Thread):
+    """Samples the memory of the processes of a `ragq up`, and notes their CPU; what they share counts once."""
+
+    def __init__(self, ragq: Ragq) -> None:
+        super().__init__(daemon=True)
+        processes = json.loads((ragq.folder / "services.json").read_text())["processes"]
+        self._pids = {name: process["pid"] for name, process in processes.items()} | {"all": ragq.pid}
+        self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
+        self._over = threading.Event()
+        self.peak_mb: dict[str, float] = defaultdict(float)
+
+    def run(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
+            for name, pid in self._pids.items():
+                self.peak_mb[name] = max(self.peak_mb[name], pss_mb(pid))
+
+    def end(self) -> dict[str, dict[str, float]]:
+        """Stop; returns peak memory and CPU by process."""
+        used = {name: round(cpu_seconds(pid) - self._before[name], 1) for name, pid in self._pids.items()}
+        self._over.set()
+        self.join()
+        return {"peak_mb": dict(self.peak_mb), "cpu_seconds": used}
+
+
+def ingest(folder: Path, documents: list[Made], vectors: Path | None = None, *, workers: int = 1) -> dict[str, Any]:
+    """Send documents to a new `ragq up` and wait until all are searchable."""
+    print(f"ragq ingests {len(documents)} documents …", file=sys.stderr)
+    ragq = Ragq(folder, "--query-workers", "0", "--document-workers", str(workers)).start()
+    try:
+        time.sleep(WARM_SECONDS)
+        watch = Watch(ragq)
+        watch.start()
+        seconds, uploaded = alone(upload, ragq.url, [made.path for made in documents])
+        resources = watch.end()
+        chunks = count_chunks(ragq, vectors)
+        stages = read_stages(ragq)
+    finally:
+        ragq.stop()
+    pages = sum(made.pages for made in documents)
+    return {
+        "documents": len(documents),
+        "pages": pages,
+        "chunks": chunks,
+        "seconds": round(seconds, 2),
+        "uploaded_after_seconds": round(uploaded, 2),
+        "chunks_per_second": round(chunks / seconds, 2),
+        "pages_per_second": round(pages / seconds, 2),
+        "stage_ms_a_document": stages,
+        **resources,
+    }
+
+
+def count_chunks(ragq: Ragq, vectors: Path | None) -> int:
+    """Count what was stored; with `vectors`, keep the vectors there."""
+    with psycopg.connect(database_url(ragq)) as connection:
+        if vectors:
+            rows = connection.execute("SELECT embedding::float4[] FROM chunks LIMIT 3000").fetchall()
+            np.save(vectors, np.array([row[0] for row in rows], dtype=np.float32))
+        found = connection.execute("SELECT count(*) FROM chunks").fetchone()
+    assert found
+    return int(found[0])
+
+
+def database_url(ragq: Ragq) -> str:
+    return str(json.loads((ragq.folder / "services.json").read_text())["services"]["database_url"])
+
+
+def read_stages(ragq: Ragq) -> dict[str, float]:
+    """What each stage took by the worker's own metrics, its waits for others included, in ms a document."""
+    target = httpx2.get(f"{ragq.url}/metrics/targets", timeout=10).json()[0]["targets"][0]
+    samples = dict(
+        line.rsplit(" ", 1)
+        for line in httpx2.get(f"http://{target}/metrics", timeout=10).text.splitlines()
+        if line.startswith("ragq_stage_seconds_")
+    )
+    stages = {}
+    for stage in STAGES:
+        label = f'{{stage="{stage}"}}'
+        if total := float(samples.get(f"ragq_stage_seconds_count{label}", 0)):
+            stages[stage] = round(1000 * float(samples[f"ragq_stage_seconds_sum{label}"]) / total, 1)
+    return stages
+
+
+@contextmanager
+def database_alone(folder: Path) -> Iterator[Ragq]:
+    """A `ragq up` without workers: its PostgreSQL has the machine for itself."""
+    ragq = Ragq(folder, "--query-workers", "0", "--document-workers", "0").start()
+    try:
+        yield ragq
+    finally:
+        ragq.stop()
+
+
+def measure_langchain(ragq: Ragq, name: str, documents: list[Made], *options: str) -> dict[str, Any]:
+    """Run LangChain's parts over the documents, into a database of its own in ragq's PostgreSQL."""
+    print(f"LangChain {' '.join(options)} {len(documents)} documents …", file=sys.stderr)
+    with psycopg.connect(database_url(ragq), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    done = subprocess.run(
+        [
+            *(PEERS_PYTHON, "-W", "ignore", "-m", "benchmarks.peers.langchain_ingest", "--tokenizer", TOKENIZER),
+            *("--database", database_url(ragq).replace("@/ragq?", f"@/{name}?"), *options),
+        ],
+        input=json.dumps([str(made.path) for made in documents]) + "\n",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return rates(json.loads(done.stdout), documents)
+
+
+def rates(run: dict[str, Any], documents: list[Made]) -> dict[str, Any]:
+    """Pages and chunks a second, in all and by stage; the first document was for warming up."""
+    pages, chunks = sum(made.pages for made in documents[1:]), run["chunks"]
+    by_stage = {
+        stage: {"pages_per_second": round(pages / seconds, 1), "chunks_per_second": round(chunks / seconds, 1)}
+        for stage, seconds in run["stages"].items()
+        if seconds
+    }
+    per_second = {"pages_per_second": round(pages / run["seconds"], 1)}
+    return {"pages": pages, "chunks": chunks, "seconds": round(run["seconds"], 2), **per_second, "stages": by_stage}
+
+
+def compare(folder: Path, documents: list[Made], vectors: Path) -> dict[str, Any]:
+    """Everything but embedding: ragq one document at a time and as many as a worker holds; LangChain in four ways."""
+    given = ("--vectors", str(vectors))
+    with database_alone(folder) as ragq:
+        url = database_url(ragq)
+        paths = [made.path for made in documents]
+        return {
+            "ragq_one_at_a_time": rates(alone(run_without_embedding, folder, url, paths, vectors, 1), documents),
+            "ragq": rates(alone(run_without_embedding, folder, url, paths, vectors, 0), documents),
+            "langchain": measure_langchain(ragq, "one", documents, *given),
+            "langchain_20_together": measure_langchain(ragq, "many", documents, *given, "--together", "20"),
+            "langchain_hnsw": measure_langchain(ragq, "indexed", documents, *given, "--index"),
+            "langchain_hnsw_20_together": measure_langchain(
+                ragq, "many_indexed", documents, *given, "--index", "--together", "20"
+            ),
+        }
+
+
+def run(report: Report, folder: Path, count: int) -> None:
+    documents = write_documents(folder / "documents", count)
+    few = documents[: max(2, count // 10)]
+    texts = alone(collect_chunks, [made.path for made in documents[:: max(1, count // 25)]])
+    vectors = folder / "vectors.npy"
+    before = measure_ceiling(texts)
+    small = ingest(folder / "few", few)
+    large = ingest(folder / "many", documents, vectors)
+    two_workers = ingest(folder / "two", few, workers=2)
+    after = measure_ceiling(texts)
+    ceiling = mean((before["one_process"], after["one_process"]))
+    report.figures = {
+        "embedding_alone_chunks_per_second": {"texts": len(texts), "before": before, "after": after},
+        "ingest": {str(len(few)): small, str(count): large},
+        "ingest_by_two_workers": two_workers,
+        "share_of_ceiling": {
+            str(run["documents"]): round(run["chunks_per_second"] / ceiling, 3) for run in (small, large)
+        },
+        "without_embedding": compare(folder / "compare", documents[: max(3, count // 5)], vectors),
+    }
+    with database_alone(folder / "whole") as ragq:
+        report.figures["langchain_whole"] = measure_langchain(ragq, "whole", few)
+    check(report, small, large)
+
+
+def check(report: Report, small: dict[str, Any], large: dict[str, Any]) -> None:
+    figures = report.figures
+    share = figures["share_of_ceiling"][str(large["documents"])]
+    ours = figures["without_embedding"]["ragq"]["pages_per_second"]
+    theirs = {
+        kind: max(
+            run["pages_per_second"] for name, run in figures["without_embedding"].items() if name.startswith(kind)
+        )
+        for kind in ("langchain", "langchain_hnsw")
+    }
+    figures["times_langchain"] = {
+        "without_embedding": round(ours / theirs["langchain"], 2),
+        "without_embedding_same_index": round(ours / theirs["langchain_hnsw"], 2),
+        "whole": round(small["pages_per_second"] / figures["langchain_whole"]["pages_per_second"], 2),
+        "whole_by_two_workers": round(
+            figures["ingest_by_two_workers"]["pages_per_second"] / figures["langchain_whole"]["pages_per_second"], 2
+        ),
+    }
+    grown = {name: round(large["peak_mb"][name] / peak, 3) for name, peak in small["peak_mb"].items()}
+    figures["memory_grown"] = grown
+    worker = "documents worker 1"
+    report.checks = {
+        f"ingest at {share:.0%} of the model's own speed (at least {CEILING_SHARE:.0%})": share >= CEILING_SHARE,
+        f"parse, split and store {figures['times_langchain']['without_embedding']} times LangChain's (at least "
+        f"{TIMES_LANGCHAIN})": figures["times_langchain"]["without_embedding"] >= TIMES_LANGCHAIN,
+        f"peak memory of the document worker {grown[worker]} times (at most {FLAT})": grown[worker] <= FLAT,
+        f"peak memory of all processes {grown['all']} times (at most {FLAT})": grown["all"] <= FLAT,
+    }
+
+
+def draw(report: Report, out: Path) -> None:
+    figures = report.figures
+    speed = {f"ragq, {name} documents": run["chunks_per_second"] for name, run in figures["ingest"].items()}
+    ceiling = figures["embedding_alone_chunks_per_second"]
+    draw_bars(
+        out,
+        {
+            "Chunks a second": {
+                "model alone, before": ceiling["before"]["one_process"],
+                "model alone, after": ceiling["after"]["one_process"],
+                **speed,
+            },
+            "Pages a second without embedding": {
+                name.replace("_", " "): run["pages_per_second"] for name, run in figures["without_embedding"].items()
+            },
+            "Peak memory (PSS), MB": {
+                f"{name}, {documents} documents": run["peak_mb"][name]
+                for name in ("documents worker 1", "all")
+                for documents, run in figures["ingest"].items()
+            },
+        },
+    )
+
+
+def main() -> None:
+    """Run it, and write figures and chart."""
+    parser = arguments("ingest", __doc__)
+    parser.add_argument("--documents", type=int, default=1000)
+    options = parser.parse_args()
+    report = Report("ingest")
+    with report.watching(), tempfile.TemporaryDirectory(prefix="ragq-ingest-") as folder:
+        run(report, Path(folder), options.documents)
+    draw(report, options.out)
+    sys.exit(report.publish(options.out))
+
+
+if __name__ == "__main__":
+    main()

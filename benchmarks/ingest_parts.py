@@ -1,0 +1,185 @@
+"""The parts of `benchmarks.ingest` that run in a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import aiohttp
+import numpy as np
+from pydantic import SecretStr
+from tokenizers import Tokenizer
+
+from ragq.client.embedding_client import LocalEmbeddingClient, Progress, load_tokenizer
+from ragq.client.minilm import MiniLM
+from ragq.client.store_client import StoreFileRecord
+from ragq.queues.documents import document_job_id
+from ragq.queues.worker import DEFAULT_CHUNK_SHARE, DEFAULT_OVERLAP_SHARE, Clients, RunningJob, process_document
+from ragq.rag.parse import Parser
+from ragq.rag.split import split
+from ragq.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+UPLOADS_AT_ONCE = 8
+LOOK_SECONDS = 0.2
+LONGEST_SECONDS = 1200
+TENANT = "default"
+
+
+def collect_chunks(paths: list[Path]) -> list[str]:
+    """Make of some documents the texts that ragq embeds."""
+    return asyncio.run(_collect_chunks(paths))
+
+
+async def _collect_chunks(paths: list[Path]) -> list[str]:
+    size = int(LocalEmbeddingClient.window_tokens * DEFAULT_CHUNK_SHARE)
+    texts, parser = [], Parser()
+    for path in paths:
+        document = await parser.parse(path, path.name, timeout_seconds=30, memory_bytes=1 << 30)
+        overlap = int(size * DEFAULT_OVERLAP_SHARE)
+        chunks = split(document, load_tokenizer(), max_tokens=size, overlap_tokens=overlap)
+        texts += [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks]
+    await parser.close()
+    return texts
+
+
+def embed_alone(texts: list[str]) -> float:
+    """Texts a second through the model as ragq loads and calls it: one thread, one text a call."""
+    model = MiniLM(load_tokenizer())
+    model.embed(texts[0])
+    started = time.perf_counter()
+    for text in texts:
+        model.embed(text)
+    return len(texts) / (time.perf_counter() - started)
+
+
+def upload(url: str, paths: list[Path]) -> tuple[float, float]:
+    """Upload files into a new store and wait until all are searchable; returns the seconds to there, and to the last upload."""
+    return asyncio.run(_upload(url, paths))
+
+
+async def _upload(url: str, paths: list[Path]) -> tuple[float, float]:
+    async with aiohttp.ClientSession(url) as session:
+        store = (await _post(session, "/v1/vector_stores", json={"name": "bench"}))["id"]
+        started = time.monotonic()
+        waiting = iter(paths)
+
+        async def work() -> None:
+            for path in waiting:
+                form = aiohttp.FormData({"purpose": "assistants"})
+                form.add_field("file", path.read_bytes(), filename=path.name)
+                file = await _post(session, "/v1/files", data=form)
+                await _post(session, f"/v1/vector_stores/{store}/files", json={"file_id": file["id"]})
+
+        await asyncio.gather(*(work() for _ in range(UPLOADS_AT_ONCE)))
+        uploaded = time.monotonic() - started
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while True:
+                async with session.get(f"/v1/vector_stores/{store}") as reply:
+                    counts = (await reply.json())["file_counts"]
+                assert not counts["failed"], counts
+                if counts["completed"] == len(paths):
+                    return time.monotonic() - started, uploaded
+                await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _post(session: aiohttp.ClientSession, path: str, **body: Any) -> dict[str, Any]:
+    async with session.post(path, **body) as reply:
+        assert reply.status == 200, await reply.text()
+        return cast("dict[str, Any]", await reply.json())
+
+
+@dataclass(slots=True)
+class Given:
+    """An embedding client that takes vectors from a list; of the rest of ingest it leaves everything as it is."""
+
+    vectors: NDArray[float32]
+    model: str = LocalEmbeddingClient.model
+    dimensions: int = LocalEmbeddingClient.dimensions
+    window_tokens: int = LocalEmbeddingClient.window_tokens
+    taken: int = 0
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer()
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def embed_query(self, text: str) -> NDArray[float32]:
+        raise NotImplementedError(text)
+
+    async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> NDArray[float32]:
+        del progress
+        rows = (self.taken + np.arange(len(texts))) % len(self.vectors)
+        self.taken += len(texts)
+        return self.vectors[rows]
+
+
+def run_without_embedding(
+    data_dir: Path, database_url: str, paths: list[Path], vectors: Path, at_once: int
+) -> dict[str, Any]:
+    """Run a document worker's own function over files, with given vectors; the first file is not measured.
+
+    Args:
+        at_once: Documents under way; 0 for as many as a document worker holds.
+    """
+    settings = Settings(data_dir=data_dir, database_url=SecretStr(database_url))
+    return asyncio.run(_run_without_embedding(settings, paths, vectors, at_once or settings.document_concurrency))
+
+
+async def _run_without_embedding(settings: Settings, paths: list[Path], vectors: Path, at_once: int) -> dict[str, Any]:
+    assert settings.database_url
+    clients = await Clients.open(settings, settings.database_url.get_secret_value())
+    await clients.embedding.close()
+    clients = replace(clients, embedding=Given(np.load(vectors)))
+    store = (await clients.store.create_store(TENANT, name="bench", description=None, metadata={})).id
+    records = [await _attach(clients, path, store) for path in paths]
+    await _process(clients, records[0])
+    waiting, totals = iter(records[1:]), Counter[str]()
+
+    async def work() -> None:
+        for record in waiting:
+            totals.update(await _process(clients, record))
+
+    started = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    seconds = time.perf_counter() - started
+    await clients.close()
+    stages = {stage: totals[f"{stage}_ms"] / 1000 for stage in ("parse", "split", "store")}
+    return {"seconds": seconds, "chunks": totals["chunks"], "stages": stages}
+
+
+async def _attach(clients: Clients, path: Path, store: str) -> StoreFileRecord:
+    """Upload a file, as the routes do, but queue nothing."""
+    data = path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    async with clients.store.locked_bytes(sha256):
+        await clients.blobs.put(sha256, io.BytesIO(data))
+        file = await clients.store.create_file(
+            TENANT, filename=path.name, purpose="assistants", size=len(data), sha256=sha256
+        )
+    return await clients.store.attach_file(TENANT, store, file.id, attributes={})
+
+
+async def _process(clients: Clients, record: StoreFileRecord) -> dict[str, int]:
+    """Ingest one; returns its chunks and the ms of its stages."""
+    deadline = asyncio.get_running_loop().time() + 60
+    job = RunningJob(document_job_id(record), 1, TENANT, deadline)
+    done = await process_document(
+        job, clients, vector_store_id=record.vector_store_id, file_id=record.file_id, generation=record.generation
+    )
+    assert done["status"] == "completed", done
+    times = {name: value for name, value in job.meta.items() if name.endswith("_ms")}
+    return {**times, "chunks": done["chunks"]}

@@ -1,0 +1,111 @@
+"""The process that the parser's children are forked from, one child for each file.
+
+Run as `python -m ragq.rag.forker`, with a socket as standard input. It has loaded what reading needs and never touches a
+file itself: a child starts clean, and in milliseconds. A request is one byte with three sockets: the child's standard
+output, its standard error, and the caller's line. On that line the caller has sent a JSON array, what `extract.main` takes;
+the child's exit code comes back. A caller that hangs up has its child killed; when standard input ends, all are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from ragq.rag import extract
+
+Children = dict[socket.socket, int]  # the caller's line → the child
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork a child for each request, until there will be no more."""
+    children: Children = {}
+    ended = _notice_ended_children()
+    while True:
+        ready, _, _ = select.select([requests.fileno(), ended, *(one.fileno() for one in children)], [], [])
+        if ended in ready:
+            os.read(ended, 4096)
+        for caller, child in list(children.items()):
+            if caller.fileno() in ready:
+                _kill(child)
+            _take_leave(children, caller)
+        if requests.fileno() in ready:
+            message, descriptors, _, _ = socket.recv_fds(requests, 1, 3)
+            if not message:
+                break
+            output, errors, line = descriptors
+            caller = socket.socket(fileno=line)
+            with caller.makefile() as lines:
+                request = json.loads(lines.readline())
+            children[caller] = os.fork() or _read(request, output, errors)
+            os.close(output)
+            os.close(errors)
+    for child in children.values():
+        _kill(child)
+
+
+def _notice_ended_children() -> int:
+    """Make a descriptor that can be read when a child has ended."""
+    ended, notice = os.pipe()
+    os.set_blocking(ended, False)
+    os.set_blocking(notice, False)
+    signal.set_wakeup_fd(notice, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return ended
+
+
+def _read(request: list[Any], output: int, errors: int) -> NoReturn:
+    """Be the child: with standard streams alone, in a session of its own, read one file and end."""
+    code: object = 1
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        extract.main(*request)
+        code = 0
+    except SystemExit as error:
+        code = error.code
+    except BaseException:  # noqa: BLE001  (whatever it is, the child ends here)
+        traceback.print_exc()
+    finally:
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _take_leave(children: Children, caller: socket.socket) -> None:
+    """Tell the caller, if its child has ended, and end all that the child had started."""
+    child, status = os.waitpid(children[caller], os.WNOHANG)
+    if not child:
+        return
+    _kill(child)
+    del children[caller]
+    with caller, contextlib.suppress(OSError):  # the caller may be gone
+        caller.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _kill(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+
+
+def main() -> None:
+    """Load what children need, then serve standard input."""
+    import pypdfium2  # noqa: F401, PLC0415  (here alone is it loaded for all children)
+
+    gc.freeze()  # so that a child's collection copies none of our memory
+    with socket.socket(fileno=sys.stdin.fileno()) as requests:
+        serve(requests)
+
+
+if __name__ == "__main__":
+    main()
