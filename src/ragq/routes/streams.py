@@ -15,6 +15,7 @@ from ragq.client.event_client import LogEntry
 from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError, UnavailableError
+from ragq.tasks import give_back_memory
 
 log = structlog.get_logger(__name__)
 
@@ -160,6 +161,7 @@ class Streams:
         """Free what dropped clients have left: their frames are in cycles, which Python collects only in use."""
         self._collecting = None
         gc.collect()
+        give_back_memory()
 
     async def _cancel(self, job: Job) -> None:
         with contextlib.suppress(RagqError):  # then its deadline ends it
