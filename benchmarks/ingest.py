@@ -1,9 +1,10 @@
 """Ingest: how near does it come to the embedding model's own speed, what does the rest cost, and what does it hold in memory?
 
 `python -m benchmarks.ingest`: documents of `benchmarks.corpus` go over HTTP to a `ragq up` of its own, 100 and then 1,000,
-each time from empty. The model's own speed is that of the same chunks through the same model in a process alone with the
-machine, before and after. What is not embedding is compared with LangChain on the same files, the same PostgreSQL and the
-same vectors.
+each time from empty. The model's own speed is that of chunks of the same documents through the same model in a process
+alone with the machine: the best of three rounds before and three after. What is not embedding is compared with LangChain on
+the same files, the same PostgreSQL and the same vectors. In memory, what PostgreSQL keeps of its tables in its buffers, 64 MB
+at the most, is told apart: it fills up with any data.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from statistics import mean
 from typing import Any, TypeVar
 
 import httpx2
@@ -28,7 +28,7 @@ import numpy as np
 import psycopg
 
 from benchmarks.corpus import ROOT, Made, write_documents
-from benchmarks.harness import Report, arguments, cpu_seconds, draw_bars, pss_mb
+from benchmarks.harness import Report, arguments, cpu_seconds, draw_bars, pss_mb, tree
 from benchmarks.ingest_parts import collect_chunks, embed_alone, run_without_embedding, upload
 from tests.servers import Ragq
 
@@ -37,6 +37,8 @@ T = TypeVar("T")
 CEILING_SHARE = 0.9
 TIMES_LANGCHAIN = 5
 FLAT = 1.1
+WORKER = "documents worker 1"
+UNBUFFERED = "all but PostgreSQL's buffers"
 STAGES = ("parse", "split", "embed", "store")
 SAMPLE_SECONDS = 0.5
 WARM_SECONDS = 2
@@ -72,8 +74,10 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(SAMPLE_SECONDS):
-            for name, pid in self._pids.items():
-                self.peak_mb[name] = max(self.peak_mb[name], pss_mb(pid))
+            now = {name: pss_mb(pid) for name, pid in self._pids.items()}
+            now[UNBUFFERED] = round(now["all"] - buffers_mb(self._pids["PostgreSQL"]), 1)
+            for name, held in now.items():
+                self.peak_mb[name] = max(self.peak_mb[name], held)
 
     def end(self) -> dict[str, dict[str, float]]:
         """Stop; returns peak memory and CPU by process."""
@@ -81,6 +85,16 @@ class Watch(threading.Thread):
         self._over.set()
         self.join()
         return {"peak_mb": dict(self.peak_mb), "cpu_seconds": used}
+
+
+def buffers_mb(pid: int) -> float:
+    """Shared memory of a process and all below it, which is where PostgreSQL keeps its buffers."""
+    total = 0
+    for one in tree(pid):
+        with suppress(OSError):
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Shmem:"))
+    return total / 1024
 
 
 def ingest(folder: Path, documents: list[Made], vectors: Path | None = None, *, workers: int = 1) -> dict[str, Any]:
@@ -205,14 +219,14 @@ def compare(folder: Path, documents: list[Made], vectors: Path) -> dict[str, Any
 def run(report: Report, folder: Path, count: int) -> None:
     documents = write_documents(folder / "documents", count)
     few = documents[: max(2, count // 10)]
-    texts = alone(collect_chunks, [made.path for made in documents[:: max(1, count // 25)]])
+    texts = alone(collect_chunks, [made.path for made in documents[:: max(1, count // 14)]])
     vectors = folder / "vectors.npy"
     before = measure_ceiling(texts)
     small = ingest(folder / "few", few)
     large = ingest(folder / "many", documents, vectors)
     two_workers = ingest(folder / "two", few, workers=2)
     after = measure_ceiling(texts)
-    ceiling = mean((before["one_process"], after["one_process"]))
+    ceiling = max(before["one_process"], after["one_process"])
     report.figures = {
         "embedding_alone_chunks_per_second": {"texts": len(texts), "before": before, "after": after},
         "ingest": {str(len(few)): small, str(count): large},
@@ -247,13 +261,12 @@ def check(report: Report, small: dict[str, Any], large: dict[str, Any]) -> None:
     }
     grown = {name: round(large["peak_mb"][name] / peak, 3) for name, peak in small["peak_mb"].items()}
     figures["memory_grown"] = grown
-    worker = "documents worker 1"
     report.checks = {
         f"ingest at {share:.0%} of the model's own speed (at least {CEILING_SHARE:.0%})": share >= CEILING_SHARE,
         f"parse, split and store {figures['times_langchain']['without_embedding']} times LangChain's (at least "
         f"{TIMES_LANGCHAIN})": figures["times_langchain"]["without_embedding"] >= TIMES_LANGCHAIN,
-        f"peak memory of the document worker {grown[worker]} times (at most {FLAT})": grown[worker] <= FLAT,
-        f"peak memory of all processes {grown['all']} times (at most {FLAT})": grown["all"] <= FLAT,
+        f"peak memory of the document worker {grown[WORKER]} times (at most {FLAT})": grown[WORKER] <= FLAT,
+        f"peak memory of {UNBUFFERED} {grown[UNBUFFERED]} times (at most {FLAT})": grown[UNBUFFERED] <= FLAT,
     }
 
 
@@ -261,6 +274,7 @@ def draw(report: Report, out: Path) -> None:
     figures = report.figures
     speed = {f"ragq, {name} documents": run["chunks_per_second"] for name, run in figures["ingest"].items()}
     ceiling = figures["embedding_alone_chunks_per_second"]
+    langchain = figures["langchain_whole"]
     draw_bars(
         out,
         {
@@ -268,13 +282,15 @@ def draw(report: Report, out: Path) -> None:
                 "model alone, before": ceiling["before"]["one_process"],
                 "model alone, after": ceiling["after"]["one_process"],
                 **speed,
+                "ragq, two document workers": figures["ingest_by_two_workers"]["chunks_per_second"],
+                "LangChain's own, all cores": round(langchain["chunks"] / langchain["seconds"], 2),
             },
             "Pages a second without embedding": {
                 name.replace("_", " "): run["pages_per_second"] for name, run in figures["without_embedding"].items()
             },
             "Peak memory (PSS), MB": {
                 f"{name}, {documents} documents": run["peak_mb"][name]
-                for name in ("documents worker 1", "all")
+                for name in (WORKER, UNBUFFERED, "all")
                 for documents, run in figures["ingest"].items()
             },
         },

@@ -1,7 +1,7 @@
 """The process that the parser's children are forked from, one child for each file.
 
 Run as `python -m ragq.rag.forker`, with a socket as standard input. It has loaded what reading needs and never touches a
-file itself: a child starts clean, and in milliseconds. A request is one byte with three sockets: the child's standard
+user's file: a child starts clean, and in milliseconds. A request is one byte with three sockets: the child's standard
 output, its standard error, and the caller's line. On that line the caller has sent a JSON array, what `extract.main` takes;
 the child's exit code comes back. A caller that hangs up has its child killed; when standard input ends, all are.
 """
@@ -17,9 +17,12 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ragq.rag import extract
+
+HANDBOOK = Path(__file__).resolve().parents[1] / "handbook" / "handbook.pdf"
 
 Children = dict[socket.socket, int]  # the caller's line → the child
 
@@ -100,8 +103,7 @@ def _kill(child: int) -> None:
 
 def main() -> None:
     """Load what children need, then serve standard input."""
-    import pypdfium2  # noqa: F401, PLC0415  (here alone is it loaded for all children)
-
+    extract.extract_pdf(HANDBOOK, lambda *_: None)  # pdfium makes tables with its first document
     gc.freeze()  # so that a child's collection copies none of our memory
     with socket.socket(fileno=sys.stdin.fileno()) as requests:
         serve(requests)

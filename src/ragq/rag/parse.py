@@ -21,6 +21,7 @@ from ragq.rag.extract import MAX_CHARACTERS, OUT_OF_MEMORY
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_OUTPUT_BYTES = 6 * MAX_CHARACTERS
 NONSENSE = "The file made the parser print nonsense: it is damaged."
+GONE = "The process that reads files has ended."
 END_SECONDS = 5.0  # for a child to be killed
 LATE_SECONDS = 1.0  # a time limit noticed this late says that we were frozen, not that the file is slow
 
@@ -46,8 +47,7 @@ class Parser:
     """Reads documents, each in a child of one process, which is started when first needed and again when it is gone."""
 
     def __init__(self) -> None:
-        self._forker: asyncio.subprocess.Process | None = None
-        self._requests: socket.socket | None = None
+        self._forker: _Forker | None = None
         self._starting = asyncio.Lock()
 
     async def parse(
@@ -73,7 +73,7 @@ class Parser:
         if not path.stat().st_size:  # noqa: ASYNC240  (a local temporary file)
             raise DocumentError("The file is empty.")
         request: list[str | int] = [kind, str(path.resolve()), math.ceil(timeout_seconds), memory_bytes]  # noqa: ASYNC240  (as above)
-        child = await self._fork(request)
+        forker, child = await self._fork(request)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         try:
@@ -85,74 +85,86 @@ class Parser:
                 raise TransientError("The worker was frozen while it read the file.") from error
             raise PoisonError(f"Reading the file took longer than {timeout_seconds:g} s: split it.") from error
         finally:
-            await self._end(child)
+            await self._end(forker, child)
         if code:
             raise _explain_crash(code, timeout_seconds)
         return await asyncio.to_thread(_read_outcome, output)
 
-    async def _fork(self, request: list[str | int]) -> _Child:
+    async def _fork(self, request: list[str | int]) -> tuple[_Forker, _Child]:
         """Have a child forked.
 
         Raises:
             TransientError: The process that forks was gone; the next call starts another.
         """
         async with self._starting:
-            if self._requests is None:
-                await self._start()
-        assert self._requests
+            forker = self._forker = self._forker or await _Forker.start()
         ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
         child = await _Child.connect(*ours)
         child.line.write(json.dumps(request).encode() + b"\n")
         await child.line.drain()
         try:
-            socket.send_fds(self._requests, [b"."], [one.fileno() for one in theirs])
+            socket.send_fds(forker.requests, [b"."], [one.fileno() for one in theirs])
         except OSError as error:
             child.close()
-            await self.close()
-            raise TransientError("The process that reads files has ended.") from error
+            await self._drop(forker)
+            raise TransientError(GONE) from error
         finally:
             for one in theirs:
                 one.close()
-        return child
+        return forker, child
 
-    async def _start(self) -> None:
-        self._requests, theirs = socket.socketpair()
+    async def _end(self, forker: _Forker, child: _Child) -> None:
+        """Have a child killed with all it started, and wait until it is."""
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await child.hang_up()
+        except (TimeoutError, TransientError) as error:
+            await self._drop(forker)
+            raise TransientError(GONE) from error
+        finally:
+            child.close()
+
+    async def _drop(self, forker: _Forker) -> None:
+        """Do without a process that forks no more."""
+        if self._forker is forker:
+            self._forker = None
+        await forker.close()
+
+    async def close(self) -> None:
+        """End the process that forks, and with it every child."""
+        if self._forker:
+            await self._drop(self._forker)
+
+
+@dataclass(frozen=True, slots=True)
+class _Forker:
+    """The process that children are forked from."""
+
+    process: asyncio.subprocess.Process
+    requests: socket.socket
+
+    @classmethod
+    async def start(cls) -> _Forker:
+        requests, theirs = socket.socketpair()
         with theirs:
-            self._forker = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "ragq.rag.forker"),
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
                 env={"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1"},  # no keys of ours
             )
-
-    async def _end(self, child: _Child) -> None:
-        """Have a child killed with all it started, and wait until it is."""
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                await child.hang_up()
-        except TimeoutError as error:
-            await self.close()
-            raise TransientError("The process that reads files did not answer.") from error
-        except TransientError:
-            await self.close()
-            raise
-        finally:
-            child.close()
+        return cls(process, requests)
 
     async def close(self) -> None:
-        """End the process that forks, and with it every child."""
-        forker, requests = self._forker, self._requests
-        self._forker = self._requests = None
-        if requests is None or forker is None:
-            return
-        requests.close()
+        """End it; it takes its children along."""
+        self.requests.close()
         try:
             async with asyncio.timeout(END_SECONDS):
-                await forker.wait()
+                await self.process.wait()
         except TimeoutError:
-            forker.kill()
-            await forker.wait()
+            self.process.kill()
+            await self.process.wait()
 
 
 @dataclass(slots=True)
@@ -186,7 +198,7 @@ class _Child:
             try:
                 self._code = int(await self._answer.read())
             except (OSError, ValueError) as error:
-                raise TransientError("The process that reads files has ended.") from error
+                raise TransientError(GONE) from error
         return self._code
 
     async def hang_up(self) -> None:
