@@ -9,7 +9,7 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 GET_CHROMIUM = { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams drill drill-stock lock handbook screenshot reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate streams bench-search drill drill-stock lock handbook screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ fault: setup ## Tests that kill, freeze and cut
 
 evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
 	$(BIN)/python benchmarks/evaluate.py $(DATA)
+
+bench-search: setup ## Searches in stores of 100,000 and 1,000,000 chunks: time, recall, memory (15 minutes, 10 GB of disk)
+	$(BIN)/python -m benchmarks.search
 
 streams: setup ## How late tokens reach 500 readers of one API process
 	$(BIN)/python -m benchmarks.streams

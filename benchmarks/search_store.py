@@ -2,8 +2,8 @@
 
 Words are drawn by Zipf's law from the words of this project's own documents, most frequent first, and then from made-up
 names: the 10 commonest are each in half of the chunks, the 100,000th in one of ten thousand. Vectors have TOPICS
-centres; a chunk lies around its centre in LOCAL_DIMENSIONS directions of that topic, with noise in all directions. A file
-is about three topics. A chunk is made from its file's number alone, so that what is in the store can be made again.
+centres, which differ in TOPIC_DIMENSIONS directions; a chunk lies around its centre in LOCAL_DIMENSIONS directions of that
+topic, with noise in all directions. A file is about three topics. A chunk is made from its file's number alone, so that what is in the store can be made again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DIMENSIONS = 384
 CHUNKS_A_FILE = 100
 WORDS_A_CHUNK = 110
 VOCABULARY = 200_000
-TOPICS, LOCAL_DIMENSIONS = 1000, 24
+TOPICS, TOPIC_DIMENSIONS, LOCAL_DIMENSIONS = 1000, 32, 24
 LOCAL_SPREAD, NOISE = 0.8, 0.25
 MID_CHUNKS = 30_000  # of a second store in the same table
 MID_FILES_FROM, QUESTION_FILES_FROM, INGESTED_FILES_FROM = 10_000_000, 20_000_000, 30_000_000
@@ -65,7 +65,8 @@ def words() -> tuple[list[str], NDArray[np.float64]]:
 def topics() -> tuple[Vectors, Vectors, NDArray[np.int64]]:
     """The centres, a rotation, and which of its directions each topic spreads in."""
     random = np.random.default_rng(1)
-    centres = random.standard_normal((TOPICS, DIMENSIONS), dtype=np.float32)
+    projection = random.standard_normal((TOPIC_DIMENSIONS, DIMENSIONS), dtype=np.float32)
+    centres = random.standard_normal((TOPICS, TOPIC_DIMENSIONS), dtype=np.float32) @ projection
     rotation = np.linalg.qr(random.standard_normal((DIMENSIONS, DIMENSIONS)))[0].astype(np.float32)
     directions = np.argsort(random.random((TOPICS, DIMENSIONS)), axis=1)[:, :LOCAL_DIMENSIONS]
     return centres / np.linalg.norm(centres, axis=1, keepdims=True), rotation, directions

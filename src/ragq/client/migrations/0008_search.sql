@@ -1,5 +1,8 @@
 -- Searches in large stores. Half precision halves the vectors and their index. Rows stay whole, so that a scan of a
 -- store reads its vectors and words where its rows are; a row that would be too long keeps its vector.
+-- A million chunks take minutes, and the more memory the fewer.
+SET LOCAL statement_timeout = 0;
+SET LOCAL maintenance_work_mem = '2GB';
 DROP INDEX chunks_by_embedding;
 ALTER TABLE chunks SET (toast_tuple_target = 4080);
 ALTER TABLE chunks ALTER COLUMN embedding SET STORAGE MAIN, ALTER COLUMN text_search SET STATISTICS 250;
