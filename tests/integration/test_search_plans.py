@@ -48,20 +48,21 @@ async def search(clients: Clients, store: str, text: str, filters: dict[str, Any
     return await clients.chunks.search(TENANT, [store], text, QUESTION, limit=10, filters=filters)
 
 
-async def explain(clients: Clients, store: str, filters: dict[str, Any] | None) -> set[str]:
-    """Name the indexes of the chunks that a search uses, but for the fetching of its results."""
-    plans = []
+async def explain(clients: Clients, store: str, filters: dict[str, Any] | None) -> tuple[set[str], str]:
+    """Name the indexes of the chunks that a search uses, but for the fetching of its results, and the words it finds by."""
+    plans, found_by = [], []
 
     async def records(_: type[SearchResult], query: str, **parameters: Any) -> list[SearchResult]:
         row = await clients.database.row(f"EXPLAIN (FORMAT JSON) {query}", **parameters)
         assert row
         plans.append(row["QUERY PLAN"][0]["Plan"])
+        found_by.append(parameters["found_by"])
         return []
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clients.database, "records", records)
         await search(clients, store, WORDS, filters)
-    return set(used_indexes(plans[0], ranking=False))
+    return set(used_indexes(plans[0], ranking=False)), found_by[0]
 
 
 def used_indexes(node: dict[str, Any], *, ranking: bool) -> list[str]:
@@ -75,14 +76,18 @@ async def test_each_search_is_served_by_the_index_that_is_meant_for_it(
 ) -> None:
     store = await fill(clients)
     nearest, words = "Index Scan chunks_by_embedding", "Bitmap Index Scan chunks_by_word"
-    assert nearest not in await explain(clients, store, None), "a small store is scanned"
+    indexes, found_by = await explain(clients, store, None)
+    assert nearest not in indexes, "a small store is scanned"
+    assert found_by == "'rare2001' | 'tenth7'"  # but not by the word that each chunk has
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
     for filters in (None, HALF):
-        assert {nearest, words} <= await explain(clients, store, filters), filters
-    of_one_file = await explain(clients, store, ONE_FILE)
-    assert nearest not in of_one_file
-    assert any(index.endswith("chunks_pkey") for index in of_one_file), of_one_file
+        indexes, _ = await explain(clients, store, filters)
+        assert {nearest, words} <= indexes, filters
+    indexes, found_by = await explain(clients, store, ONE_FILE)
+    assert nearest not in indexes, "what a filter leaves is scanned when it is few"
+    assert any(index.endswith("chunks_pkey") for index in indexes)
+    assert "'common'" in found_by
 
 
 async def test_the_indexes_find_what_a_scan_finds(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
