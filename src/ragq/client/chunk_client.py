@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Scanning n chunks takes time like n; the index must look at like N / n chunks of a table of N to find one among n. So up
 # to this many, or to this many times the root of N, a scan is as fast, and exact.
 EXACT_SEARCH_CHUNKS = 20_000
-EXACT_SEARCH_ROOTS = 20
+EXACT_SEARCH_ROOTS = 40
 CANDIDATES = 50  # taken from each of the two rankings before they are fused
 RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)
 SHARES_SECONDS = 60.0  # for which the shares of words are remembered
@@ -286,7 +286,7 @@ class Chunks:
             common = (
                 dict(zip(row["words"], row["shares"], strict=False)) if row else {}
             )  # two more shares: least and most
-            self._shares = WordShares(common, min(common.values(), default=0.0) / 2)
+            self._shares = WordShares(common, min(common.values(), default=0.0) / 4)
             self._shares_until = time.monotonic() + SHARES_SECONDS
         return self._shares
 

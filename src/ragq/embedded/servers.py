@@ -62,6 +62,7 @@ POSTGRES_SIZES = {
     "max_parallel_workers_per_gather": "0",
     "max_parallel_maintenance_workers": "0",
     "jit": "off",
+    "io_method": "sync",  # reads mostly find their page in memory: a worker for them costs more
 }
 
 
