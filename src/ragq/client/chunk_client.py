@@ -269,7 +269,7 @@ class Chunks:
             _SEARCH.format(distance=distance, among=among.format(condition=condition) if filters else ""),
             vector=_vector_literal(vector),
             found_by=choose_words(scope["words"], shares, scope["chunks"]),
-            most_matches=2 * MATCHES,
+            most_matches=MATCHES,
             candidates=max(CANDIDATES, limit),
             constant=RANK_CONSTANT,
             limit=limit,

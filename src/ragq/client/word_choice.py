@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-MATCHES = 2_000  # that a search may have to rank; what they are ranked by is all words
+MATCHES = 2_000  # that a search ranks at most; what they are ranked by is all words
 
 
 @dataclass(frozen=True, slots=True)
