@@ -36,7 +36,6 @@ from ragq.settings import Settings
 from tests.servers import environment
 
 WARM_UP, COUNTED, RECALL_QUESTIONS = 30, 500, 200
-MOST_SECONDS = 10.0  # for one kind of search and number of clients
 MAIN, MID = "vs_main", "vs_mid"
 INGEST_SECONDS = 20.0
 FILTERS: dict[str, dict[str, Any] | None] = {
@@ -78,8 +77,8 @@ def make_text(file: int) -> str:
 class Searcher:
     """Searches of one kind after another, timed."""
 
-    def __init__(self, chunks: Chunks) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: Chunks, seconds: float) -> None:
+        self._chunks, self._seconds = chunks, seconds
 
     async def find(self, store: str, vector: made.Vectors, text: str, filters: dict[str, Any] | None) -> list[str]:
         results = await self._chunks.search(made.TENANT, [store], text, vector, limit=TO_NEAREST, filters=filters)
@@ -87,7 +86,7 @@ class Searcher:
         return [f"{result.file_id}/{result.start // 1000}" for result in results]
 
     async def time(self, store: str, kind: str, *, clients: int, count: int = COUNTED) -> dict[str, float]:
-        """Ask up to `count` questions, `clients` at a time; returns percentiles in ms and searches a second."""
+        """Ask up to `count` questions in a limited time, `clients` at once; returns percentiles in ms."""
         questions = make_questions(WARM_UP + count)
         filters = FILTERS.get(kind)
 
@@ -102,7 +101,7 @@ class Searcher:
         left, seconds, started = iter(questions[WARM_UP:]), list[float](), time.monotonic()
 
         async def client() -> None:
-            while time.monotonic() < started + MOST_SECONDS and (question := next(left, None)):
+            while time.monotonic() < started + self._seconds and (question := next(left, None)):
                 seconds.append(await ask(question))
 
         await asyncio.gather(*(client() for _ in range(clients)))
@@ -205,11 +204,11 @@ def mid_files() -> range:
     return range(made.MID_FILES_FROM, made.MID_FILES_FROM + made.MID_CHUNKS // made.CHUNKS_A_FILE)
 
 
-async def measure(url: str, chunks: int) -> dict[str, Any]:
+async def measure(url: str, chunks: int, seconds: float) -> dict[str, Any]:
     """Search in every way; returns the figures."""
     settings = Settings(_env_file=None)
     database = await Database.open(settings, url)
-    searcher = Searcher(Chunks(settings, database))
+    searcher = Searcher(Chunks(settings, database), seconds)
     figures: dict[str, Any] = {}
     for kind in (*FILTERS, "common_words"):
         figures[kind] = {f"clients_{clients}": await searcher.time(MAIN, kind, clients=clients) for clients in (1, 4)}
@@ -239,11 +238,11 @@ async def while_ingesting(searcher: Searcher, url: str) -> dict[str, Any]:
     return percentiles(seconds) | {"searches": len(seconds), "chunks_ingested": int(printed)}
 
 
-def run(folder: Path, chunks: int) -> dict[str, Any]:
+def run(folder: Path, chunks: int, seconds: float) -> dict[str, Any]:
     """Build and measure one size."""
     figures = {"build": built(folder, chunks)}
     with postgresql(folder) as (url, pid):
-        figures |= asyncio.run(measure(url, chunks))
+        figures |= asyncio.run(measure(url, chunks, seconds))
         figures["postgresql_mb_after"] = pss_mb(pid)
     return figures
 
@@ -252,6 +251,7 @@ def main() -> None:
     """Run it, and write the figures."""
     parser = arguments("search", __doc__)
     parser.add_argument("--chunks", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--seconds", type=float, default=10, help="for each kind of search and number of clients")
     parser.add_argument("--data", type=Path, help="a folder in which the stores are kept for the next run")
     options = parser.parse_args()
     report = Report("search")
@@ -259,7 +259,7 @@ def main() -> None:
         for chunks in options.chunks:
             folder = (options.data or Path(temporary)) / str(chunks)
             folder.mkdir(parents=True, exist_ok=True)
-            report.figures[f"{chunks:,} chunks"] = run(folder, chunks)
+            report.figures[f"{chunks:,} chunks"] = run(folder, chunks, options.seconds)
     judge(report)
     draw(report, options.out)
     sys.exit(report.publish(options.out))
