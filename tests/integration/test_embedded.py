@@ -162,7 +162,7 @@ def test_the_servers_are_private_and_durable(used_data_dir: Path) -> None:
             assert expected.items() <= valkey.config_get().items()
         with psycopg.connect(services.database_url) as connection:
             shown = {str(row[0]): row[1] for row in connection.execute("SHOW ALL")}
-            expected = {"listen_addresses": "", "fsync": "on", "data_checksums": "on", "shared_buffers": "64MB"}
+            expected = {"listen_addresses": "", "fsync": "on", "data_checksums": "on", "shared_buffers": "256MB"}
             assert expected.items() <= shown.items()
             words = connection.execute("SELECT to_tsvector('simple', 'naïve—café')").fetchone()
             assert words == ("'café':2 'naïve':1",)

@@ -5,6 +5,7 @@ Every method takes the tenant and sees that tenant's rows alone.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +14,7 @@ from psycopg import AsyncConnection
 from ragq.client.database import Database
 from ragq.client.filters import compile_filter
 from ragq.client.store_file_client import StoreFileRecord
+from ragq.client.word_choice import MATCHES, WordShares, choose_words
 from ragq.errors import DocumentError, PoisonError, RagqError
 from ragq.models import DEFAULT_STORE_NAME, Chunk, ParsedDocument, SearchResult
 from ragq.settings import Settings
@@ -23,21 +25,24 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
 
-EXACT_SEARCH_CHUNKS = 20_000  # up to here a scan of the store is as fast as the index, and exact
+# Scanning n chunks takes time like n; the index must look at like N / n chunks of a table of N to find one among n. So up
+# to this many, or to this many times the root of N, a scan is as fast, and exact.
+EXACT_SEARCH_CHUNKS = 20_000
+EXACT_SEARCH_ROOTS = 40
 CANDIDATES = 50  # taken from each of the two rankings before they are fused
 RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)
+SHARES_SECONDS = 60.0  # for which the shares of words are remembered
 
-# Two rankings of the chunks of the given stores, fused by reciprocal rank: by meaning and by words
-# (any of the question's words, rarer matches and shorter chunks first). `among` keeps to the files that a filter matches.
+# Two rankings of the chunks of the given stores, fused by reciprocal rank: by meaning and by words (rarer matches and
+# shorter chunks first; found by the words of `choose_words`). `among` keeps to the files that a filter matches.
 _SEARCH = """
     WITH question AS MATERIALIZED (
-        SELECT %(vector)s::vector AS vector,
-               replace(plainto_tsquery(%(config)s::regconfig, %(text)s)::text, ' & ', ' | ')::tsquery AS words
+        SELECT replace(plainto_tsquery(%(config)s::regconfig, %(text)s)::text, ' & ', ' | ')::tsquery AS words
     ), by_meaning AS (
         SELECT file_id, vector_store_id, ordinal, row_number() OVER (ORDER BY distance) AS rank
         FROM (
             SELECT file_id, vector_store_id, ordinal, {distance} AS distance
-            FROM chunks
+            FROM chunks c
             WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s){among}
             ORDER BY {distance} LIMIT %(candidates)s
         ) AS nearest
@@ -45,8 +50,13 @@ _SEARCH = """
         SELECT file_id, vector_store_id, ordinal, row_number() OVER (ORDER BY weight DESC) AS rank
         FROM (
             SELECT file_id, vector_store_id, ordinal, ts_rank(text_search, question.words, 1) AS weight
-            FROM chunks, question
-            WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s) AND text_search @@ question.words{among}
+            FROM question, (
+                SELECT file_id, vector_store_id, ordinal, text_search
+                FROM chunks c
+                WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)
+                  AND text_search @@ %(found_by)s::tsquery{among}
+                LIMIT %(most_matches)s
+            ) AS found
             ORDER BY weight DESC LIMIT %(candidates)s
         ) AS matching
     ), fused AS (
@@ -57,17 +67,22 @@ _SEARCH = """
     )
     SELECT c.file_id, f.filename, c.text, c.start_offset AS start, c.end_offset AS end, c.page, c.heading, c.token_count,
            (fused.score * (%(constant)s + 1) / 2)::float8 AS score,
-           (1 - (c.embedding <=> %(vector)s::vector))::float8 AS similarity, v.attributes
+           (1 - (c.embedding <=> %(vector)s::halfvec))::float8 AS similarity, v.attributes
     FROM fused JOIN chunks c USING (file_id, vector_store_id, ordinal)
          JOIN files f ON f.id = c.file_id
          JOIN vector_store_files v USING (file_id, vector_store_id)
     ORDER BY fused.score DESC, c.file_id, c.ordinal
 """
-_AMONG = """ AND (vector_store_id, file_id) IN (
-    SELECT vector_store_id, file_id FROM vector_store_files
-    WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s) AND {condition})"""
+_EXACT = "(embedding <=> %(vector)s::halfvec) + 0"  # an expression no index serves
+_BY_INDEX = "embedding <=> %(vector)s::halfvec"
+_AMONG_FEW = """
+    AND (vector_store_id, file_id) IN (SELECT * FROM unnest(%(store_of_file)s::text[], %(files)s::text[]))"""
+# A subquery for each chunk, not a join: what the index gives, nearest first, stays in that order.
+_AMONG_MANY = """
+    AND (SELECT {condition} FROM vector_store_files v WHERE (v.vector_store_id, v.file_id) = (c.vector_store_id, c.file_id))"""
+# What is to be searched: the stores, the chunks that match the filter and their files if they are few, and the words.
 # A store that is searched is active; noted once a minute, and never waited for.
-_STORES = """
+_SCOPE = """
     WITH named AS (
         SELECT id FROM vector_stores
         WHERE tenant_id = %(tenant)s AND (id = ANY(%(names)s) OR is_default AND %(default)s = ANY(%(names)s))
@@ -80,12 +95,30 @@ _STORES = """
               AND (expires_at IS NULL OR expires_at > now())
             FOR NO KEY UPDATE SKIP LOCKED
         )
+    ), size AS (
+        SELECT greatest(reltuples, 0)::bigint AS chunks,
+               greatest(%(exact)s, %(exact_roots)s * sqrt(greatest(reltuples, 0)))::bigint AS few
+        FROM pg_class WHERE oid = 'chunks'::regclass
+    ), matching AS (
+        SELECT vector_store_id, file_id, chunk_count FROM vector_store_files
+        WHERE tenant_id = %(tenant)s AND vector_store_id IN (SELECT id FROM named) AND chunk_count > 0 AND {condition}
+        LIMIT (SELECT few + 1 FROM size)
+    ), counted AS (
+        SELECT coalesce(sum(chunk_count), 0) AS chunks,
+               coalesce(array_agg(vector_store_id) FILTER (WHERE %(filtered)s), '{{}}') AS store_of_file,
+               coalesce(array_agg(file_id) FILTER (WHERE %(filtered)s), '{{}}') AS files
+        FROM matching
     )
-    SELECT (SELECT coalesce(array_agg(id), '{{}}') FROM named) AS ids, coalesce(sum(chunk_count), 0) AS chunks
-    FROM vector_store_files
-    WHERE tenant_id = %(tenant)s AND vector_store_id IN (SELECT id FROM named) AND {condition}"""
-_EXACT = "(embedding <=> %(vector)s::vector) + 0"  # an expression no index serves
-_BY_INDEX = "embedding <=> %(vector)s::vector"
+    SELECT (SELECT coalesce(array_agg(id), '{{}}') FROM named) AS stores, counted.chunks <= size.few AS are_few,
+           CASE WHEN counted.chunks <= size.few THEN counted.chunks ELSE size.chunks END AS chunks,
+           CASE WHEN counted.chunks <= size.few THEN store_of_file ELSE '{{}}' END AS store_of_file,
+           CASE WHEN counted.chunks <= size.few THEN files ELSE '{{}}' END AS files,
+           tsvector_to_array(to_tsvector(%(config)s::regconfig, %(text)s)) AS words
+    FROM counted, size"""
+_SHARES = """
+    SELECT most_common_elems::text::text[] AS words, most_common_elem_freqs AS shares FROM pg_stats
+    WHERE (schemaname, tablename, attname) = (
+        SELECT relnamespace::regnamespace::name, relname, 'text_search'::name FROM pg_class WHERE oid = 'chunks'::regclass)"""
 
 
 class Chunks:
@@ -94,6 +127,8 @@ class Chunks:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
+        self._shares = WordShares()
+        self._shares_until = 0.0
 
     async def begin_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int) -> bool:
         """Take a file for ingest; False when it was deleted, is done, or belongs to a later generation or attempt."""
@@ -215,25 +250,45 @@ class Chunks:
             PermanentError: `filters` is not a filter.
         """
         condition, values = compile_filter(filters)
-        parameters = {"tenant": tenant_id} | values
-        stores = await self._database.row(
-            _STORES.format(condition=condition), names=store_ids, default=DEFAULT_STORE_NAME, **parameters
+        question = {"tenant": tenant_id, "config": self._settings.text_search_config, "text": text.replace("\0", " ")}
+        scope = await self._database.row(
+            _SCOPE.format(condition=condition),
+            names=store_ids,
+            default=DEFAULT_STORE_NAME,
+            exact=EXACT_SEARCH_CHUNKS,
+            exact_roots=EXACT_SEARCH_ROOTS,
+            filtered=filters is not None,
+            **question,
+            **values,
         )
-        assert stores  # an aggregate has a row
-        exact = stores["chunks"] <= EXACT_SEARCH_CHUNKS
-        among = _AMONG.format(condition=condition) if filters else ""
+        assert scope  # it has one row
+        distance, among = (_EXACT, _AMONG_FEW) if scope["are_few"] else (_BY_INDEX, _AMONG_MANY)
+        shares = await self._word_shares() if scope["chunks"] > MATCHES else WordShares()
         return await self._database.records(
             SearchResult,
-            _SEARCH.format(distance=_EXACT if exact else _BY_INDEX, among=among),
-            text=text.replace("\0", " "),
+            _SEARCH.format(distance=distance, among=among.format(condition=condition) if filters else ""),
             vector=_vector_literal(vector),
-            config=self._settings.text_search_config,
+            found_by=choose_words(scope["words"], shares, scope["chunks"]),
+            most_matches=MATCHES,
             candidates=max(CANDIDATES, limit),
             constant=RANK_CONSTANT,
             limit=limit,
-            stores=stores["ids"],
-            **parameters,
+            stores=scope["stores"],
+            store_of_file=scope["store_of_file"],
+            files=scope["files"],
+            **question,
+            **values,
         )
+
+    async def _word_shares(self) -> WordShares:
+        if time.monotonic() > self._shares_until:
+            row = await self._database.row(_SHARES)
+            common = (
+                dict(zip(row["words"], row["shares"], strict=False)) if row else {}
+            )  # two more shares: least and most
+            self._shares = WordShares(common, min(common.values(), default=0.0) / 4)
+            self._shares_until = time.monotonic() + SHARES_SECONDS
+        return self._shares
 
 
 def _storable(text: str) -> str:

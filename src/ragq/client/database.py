@@ -23,7 +23,10 @@ Record = TypeVar("Record")
 
 MIGRATION_LOCK = 0x72616771  # "ragq"
 RESTED_SECONDS = 1.0  # after which a connection is asked whether it is alive before it is used
-CONNECTION_OPTIONS = "-c statement_timeout=60000 -c hnsw.iterative_scan=strict_order -c hnsw.ef_search=100"
+CONNECTION_OPTIONS = (
+    "-c statement_timeout=60000 -c hnsw.iterative_scan=relaxed_order -c hnsw.ef_search=400"
+    " -c plan_cache_mode=force_custom_plan"  # a plan for any filter and store would miss the index that serves this one
+)
 
 
 class _Connection(AsyncConnection[Any]):

@@ -55,13 +55,14 @@ POSTGRES_OPTIONS = {
 # Written by initdb, once: `ALTER SYSTEM` may change them. Parallel work is off: it needs a large /dev/shm.
 POSTGRES_SIZES = {
     "max_connections": "100",
-    "shared_buffers": "64MB",
+    "shared_buffers": "256MB",
     "work_mem": "8MB",
     "maintenance_work_mem": "128MB",
     "max_parallel_workers": "2",
     "max_parallel_workers_per_gather": "0",
     "max_parallel_maintenance_workers": "0",
     "jit": "off",
+    "io_method": "sync",  # reads mostly find their page in memory: a worker for them costs more
 }
 
 

@@ -1,0 +1,46 @@
+"""By which of a question's words chunks are looked up: common words match too many to rank them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+MATCHES = 2_000  # that a search ranks at most; what they are ranked by is all words
+
+
+@dataclass(frozen=True, slots=True)
+class WordShares:
+    """In what share of the chunks the commonest words are; any other word counts as `rare`."""
+
+    common: dict[str, float] = field(default_factory=dict)
+    rare: float = 0.0
+
+    def of(self, word: str) -> float:
+        return self.common.get(word, self.rare)
+
+
+def choose_words(words: Iterable[str], known: WordShares, chunks: int) -> str:
+    """Write the tsquery that finds the chunks to rank among so many: few enough, with the rarest words.
+
+    Any of the rarest words, as many as do not match too much together. When already the rarest does, the chunks with
+    all of the rarest words, as many as it takes: a chunk with one common word of several says little.
+    """
+    rarest = sorted(words, key=lambda word: (known.of(word), word))
+    kept = list[str]()
+    if rarest and known.of(rarest[0]) * chunks > MATCHES:
+        expected = float(chunks)
+        while len(kept) < len(rarest) and expected > MATCHES:
+            kept.append(rarest[len(kept)])
+            expected *= known.of(kept[-1])
+        return " & ".join(map(_quote, kept))
+    expected = 0.0
+    for word in rarest:
+        expected += known.of(word) * chunks
+        if expected > MATCHES:
+            break
+        kept.append(word)
+    return " | ".join(map(_quote, kept))
+
+
+def _quote(word: str) -> str:
+    return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"

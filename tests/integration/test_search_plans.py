@@ -1,0 +1,108 @@
+"""How PostgreSQL searches: which index serves which search, and that an index finds what a scan finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ragq.client import chunk_client
+from ragq.models import Chunk, ParsedDocument, SearchResult
+from ragq.queues.worker import Clients
+from tests.ingests import TENANT, attach
+
+FILES, CHUNKS_A_FILE = 32, 100
+DIRECTIONS = np.random.default_rng(0).standard_normal((12, 384), dtype=np.float32)  # texts differ in few ways
+HALF = {"type": "eq", "key": "even", "value": True}
+ONE_FILE = {"type": "eq", "key": "number", "value": 7}
+WORDS = "common tenth7 rare2001"
+
+
+def make_vectors(random: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    vectors = random.standard_normal((count, len(DIRECTIONS)), dtype=np.float32) @ DIRECTIONS
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+
+QUESTION = make_vectors(np.random.default_rng(1), 1)[0]
+
+
+async def fill(clients: Clients) -> str:
+    """Make a store in which `common` is in each chunk, `tenth0` to `tenth9` in a tenth, and `rare…` in one."""
+    store = await clients.store.create_store(TENANT, name="", description=None, metadata={})
+    random = np.random.default_rng(2)
+    for file in range(FILES):
+        record = await attach(clients, f"{file}", filename=f"{file}.txt", store=store.id)
+        await clients.store.set_attributes(TENANT, store.id, record.file_id, {"number": file, "even": file % 2 == 0})
+        assert await clients.chunks.begin_ingest(TENANT, store.id, record.file_id, record.generation, 1)
+        texts = [f"common tenth{n % 10} rare{file * CHUNKS_A_FILE + n}" for n in range(CHUNKS_A_FILE)]
+        chunks = [Chunk(text, n, n + len(text), None, None, 3) for n, text in enumerate(texts)]
+        vectors = make_vectors(random, CHUNKS_A_FILE)
+        assert await clients.chunks.complete_ingest(record, 1, ParsedDocument(" ".join(texts)), chunks, vectors)
+    async with clients.database.connection() as connection:
+        await connection.execute("VACUUM ANALYZE")
+    return store.id
+
+
+async def search(clients: Clients, store: str, text: str, filters: dict[str, Any] | None) -> list[SearchResult]:
+    return await clients.chunks.search(TENANT, [store], text, QUESTION, limit=10, filters=filters)
+
+
+async def explain(clients: Clients, store: str, filters: dict[str, Any] | None) -> tuple[set[str], str]:
+    """Name the indexes of the chunks that a search uses, but for the fetching of its results, and the words it finds by."""
+    plans, found_by = [], []
+
+    async def records(_: type[SearchResult], query: str, **parameters: Any) -> list[SearchResult]:
+        async with clients.database.connection() as connection, connection.transaction():
+            await connection.execute(
+                "SET LOCAL hnsw.ef_search = 40"
+            )  # so these few thousand are as many to the planner
+            explained = await connection.execute(f"EXPLAIN (FORMAT JSON) {query}", parameters)
+            ((plan,),) = await explained.fetchall()
+        plans.append(plan[0]["Plan"])
+        found_by.append(parameters["found_by"])
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clients.database, "records", records)
+        await search(clients, store, WORDS, filters)
+    return set(used_indexes(plans[0], ranking=False)), found_by[0]
+
+
+def used_indexes(node: dict[str, Any], *, ranking: bool) -> list[str]:
+    ranking = ranking or str(node.get("Alias")) in {"by_meaning", "by_words"}
+    found = [f"{node['Node Type']} {node['Index Name']}"] if ranking and "Index Name" in node else []
+    return found + [name for inner in node.get("Plans", []) for name in used_indexes(inner, ranking=ranking)]
+
+
+async def test_each_search_is_served_by_the_index_that_is_meant_for_it(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await fill(clients)
+    nearest, words = "Index Scan chunks_by_embedding", "Bitmap Index Scan chunks_by_word"
+    indexes, found_by = await explain(clients, store, None)
+    assert nearest not in indexes, "a small store is scanned"
+    assert found_by == "'rare2001' | 'tenth7'"  # but not by the word that each chunk has
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
+    for filters in (None, HALF):
+        indexes, _ = await explain(clients, store, filters)
+        assert {nearest, words} <= indexes, (filters, indexes)
+    indexes, found_by = await explain(clients, store, ONE_FILE)
+    assert nearest not in indexes, "what a filter leaves is scanned when it is few"
+    assert any(index.endswith("chunks_pkey") for index in indexes)
+    assert "'common'" in found_by
+
+
+async def test_the_indexes_find_what_a_scan_finds(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await fill(clients)
+    cases = [(text, filters) for text in ("", "rare2001 rare1234") for filters in (None, HALF, ONE_FILE)]
+    exact = [await search(clients, store, text, filters) for text, filters in cases]
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
+    for (text, filters), expected in zip(cases, exact, strict=True):
+        found = await search(clients, store, text, filters)
+        same = {(one.file_id, one.start) for one in found} & {(one.file_id, one.start) for one in expected}
+        assert len(same) >= 9, (text, filters)  # the index of vectors is approximate
+    found = await search(clients, store, "common tenth1 rare2001", None)
+    assert "common tenth1 rare2001" in {result.text for result in found}
