@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 
 from ragq.client.embedding_client import LocalEmbeddingClient, Progress, load_tokenizer
 from ragq.client.minilm import MiniLM
-from ragq.client.store_client import StoreFileRecord
+from ragq.client.store_client import Stores
+from ragq.client.store_file_client import StoreFileRecord
 from ragq.queues.documents import document_job_id
 from ragq.queues.worker import DEFAULT_CHUNK_SHARE, DEFAULT_OVERLAP_SHARE, Clients, RunningJob, process_document
 from ragq.rag.parse import Parser
@@ -148,7 +149,7 @@ async def _run_without_embedding(settings: Settings, paths: list[Path], vectors:
     clients = await Clients.open(settings, settings.database_url.get_secret_value())
     await clients.embedding.close()
     clients = replace(clients, embedding=Given(np.load(vectors)))
-    store = (await clients.store.create_store(TENANT, name="bench", description=None, metadata={})).id
+    store = (await Stores(clients.database).create(TENANT, name="bench", description=None, metadata={})).id
     records = [await _attach(clients, path, store) for path in paths]
     await _process(clients, records[0])
     waiting, totals = iter(records[1:]), Counter[str]()
@@ -169,12 +170,12 @@ async def _attach(clients: Clients, path: Path, store: str) -> StoreFileRecord:
     """Upload a file, as the routes do, but queue nothing."""
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    async with clients.store.locked_bytes(sha256):
+    async with clients.files.locked_bytes(sha256):
         await clients.blobs.put(sha256, io.BytesIO(data))
-        file = await clients.store.create_file(
+        file = await clients.files.create(
             TENANT, filename=path.name, purpose="assistants", size=len(data), sha256=sha256
         )
-    return await clients.store.attach_file(TENANT, store, file.id, attributes={})
+    return await clients.store_files.attach(TENANT, store, file.id, attributes={})
 
 
 async def _process(clients: Clients, record: StoreFileRecord) -> dict[str, int]:

@@ -81,7 +81,8 @@ class Searcher:
         self._chunks, self._seconds = chunks, seconds
 
     async def find(self, store: str, vector: made.Vectors, text: str, filters: dict[str, Any] | None) -> list[str]:
-        results = await self._chunks.search(made.TENANT, [store], text, vector, limit=TO_NEAREST, filters=filters)
+        scope = await self._chunks.find_scope(made.TENANT, [store], text, filters)
+        results = await self._chunks.search(scope, vector, limit=TO_NEAREST)
         assert results
         return [f"{result.file_id}/{result.start // 1000}" for result in results]
 

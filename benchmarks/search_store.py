@@ -27,7 +27,8 @@ from psycopg.types.json import Jsonb
 
 from ragq.client.chunk_client import Chunks
 from ragq.client.database import Database
-from ragq.client.store_client import Store
+from ragq.client.file_client import Files
+from ragq.client.store_file_client import StoreFiles
 from ragq.models import Chunk, ParsedDocument
 from ragq.settings import Settings
 
@@ -189,7 +190,7 @@ async def ingest(url: str, store: str, seconds: float) -> None:
     """Put files into a store, at the rate at which two cores can embed them, as a document worker does."""
     settings = Settings(_env_file=None)
     database = await Database.open(settings, url, connections=1)
-    files, chunks = Store(database), Chunks(settings, database)
+    files, store_files, chunks = Files(database), StoreFiles(database), Chunks(settings, database)
     started = time.monotonic()
     for number in itertools.count():
         due = started + number * CHUNKS_A_FILE / INGESTED_CHUNKS_A_SECOND
@@ -197,8 +198,8 @@ async def ingest(url: str, store: str, seconds: float) -> None:
             break
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         name = str(INGESTED_FILES_FROM + time.time_ns())
-        file = await files.create_file(TENANT, filename=name, purpose="assistants", size=1, sha256=name)
-        record = await files.attach_file(TENANT, store, file.id, attributes={})
+        file = await files.create(TENANT, filename=name, purpose="assistants", size=1, sha256=name)
+        record = await store_files.attach(TENANT, store, file.id, attributes={})
         assert await chunks.begin_ingest(TENANT, store, file.id, record.generation, 1)
         made = [
             Chunk(text, 0, len(text), None, None, WORDS_A_CHUNK) for text in make_texts(INGESTED_FILES_FROM + number)

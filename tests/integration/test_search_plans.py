@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ragq.client import chunk_client
+from ragq.client.store_client import Stores
 from ragq.models import Chunk, ParsedDocument, SearchResult
 from ragq.queues.worker import Clients
 from tests.ingests import TENANT, attach
@@ -29,11 +30,13 @@ QUESTION = make_vectors(np.random.default_rng(1), 1)[0]
 
 async def fill(clients: Clients) -> str:
     """Make a store in which `common` is in each chunk, `tenth0` to `tenth9` in a tenth, and `rare…` in one."""
-    store = await clients.store.create_store(TENANT, name="", description=None, metadata={})
+    store = await Stores(clients.database).create(TENANT, name="", description=None, metadata={})
     random = np.random.default_rng(2)
     for file in range(FILES):
         record = await attach(clients, f"{file}", filename=f"{file}.txt", store=store.id)
-        await clients.store.set_attributes(TENANT, store.id, record.file_id, {"number": file, "even": file % 2 == 0})
+        await clients.store_files.set_attributes(
+            TENANT, store.id, record.file_id, {"number": file, "even": file % 2 == 0}
+        )
         assert await clients.chunks.begin_ingest(TENANT, store.id, record.file_id, record.generation, 1)
         texts = [f"common tenth{n % 10} rare{file * CHUNKS_A_FILE + n}" for n in range(CHUNKS_A_FILE)]
         chunks = [Chunk(text, n, n + len(text), None, None, 3) for n, text in enumerate(texts)]
@@ -45,7 +48,8 @@ async def fill(clients: Clients) -> str:
 
 
 async def search(clients: Clients, store: str, text: str, filters: dict[str, Any] | None) -> list[SearchResult]:
-    return await clients.chunks.search(TENANT, [store], text, QUESTION, limit=10, filters=filters)
+    scope = await clients.chunks.find_scope(TENANT, [store], text, filters)
+    return await clients.chunks.search(scope, QUESTION, limit=10)
 
 
 async def explain(clients: Clients, store: str, filters: dict[str, Any] | None) -> tuple[set[str], str]:
@@ -54,9 +58,8 @@ async def explain(clients: Clients, store: str, filters: dict[str, Any] | None) 
 
     async def records(_: type[SearchResult], query: str, **parameters: Any) -> list[SearchResult]:
         async with clients.database.connection() as connection, connection.transaction():
-            await connection.execute(
-                "SET LOCAL hnsw.ef_search = 40"
-            )  # so these few thousand are as many to the planner
+            # So that these few thousand are as many to the planner.
+            await connection.execute("SET LOCAL hnsw.ef_search = 40")
             explained = await connection.execute(f"EXPLAIN (FORMAT JSON) {query}", parameters)
             ((plan,),) = await explained.fetchall()
         plans.append(plan[0]["Plan"])

@@ -48,7 +48,8 @@ async def put(
 
 
 async def search(clients: Clients, store: str, filters: dict[str, Any] | None, limit: int = 50) -> list[str]:
-    found = await clients.chunks.search(TENANT, [store], "word", NEAR, limit=limit, filters=filters)
+    scope = await clients.chunks.find_scope(TENANT, [store], "word", filters)
+    found = await clients.chunks.search(scope, NEAR, limit=limit)
     return [result.filename for result in found]
 
 

@@ -6,6 +6,7 @@ Every method takes the tenant and sees that tenant's rows alone.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -121,6 +122,14 @@ _SHARES = """
         SELECT relnamespace::regnamespace::name, relname, 'text_search'::name FROM pg_class WHERE oid = 'chunks'::regclass)"""
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a question is searched in, and how: known before the question is embedded."""
+
+    query: str
+    parameters: dict[str, Any]
+
+
 class Chunks:
     """The passages of the documents, by store."""
 
@@ -228,22 +237,13 @@ class Chunks:
             poison=isinstance(error, PoisonError) or error.code == "quarantined",
         )
 
-    async def search(
-        self,
-        tenant_id: str,
-        store_ids: list[str],
-        text: str,
-        vector: Vector,
-        *,
-        limit: int,
-        filters: dict[str, Any] | None = None,
-    ) -> list[SearchResult]:
-        """Find the chunks nearest to a question in meaning and words, best first; the stores are active by that.
+    async def find_scope(
+        self, tenant_id: str, store_ids: list[str], text: str, filters: dict[str, Any] | None = None
+    ) -> Scope:
+        """Look up what a question is to be searched in; the stores are active by that.
 
         Args:
             store_ids: Ids; `default` stands for the tenant's default store.
-            vector: The question's embedding, of length 1.
-            limit: Results at the most.
             filters: OpenAI's attribute filter: only files that match it are searched.
 
         Raises:
@@ -251,7 +251,7 @@ class Chunks:
         """
         condition, values = compile_filter(filters)
         question = {"tenant": tenant_id, "config": self._settings.text_search_config, "text": text.replace("\0", " ")}
-        scope = await self._database.row(
+        found = await self._database.row(
             _SCOPE.format(condition=condition),
             names=store_ids,
             default=DEFAULT_STORE_NAME,
@@ -261,31 +261,44 @@ class Chunks:
             **question,
             **values,
         )
-        assert scope  # it has one row
-        distance, among = (_EXACT, _AMONG_FEW) if scope["are_few"] else (_BY_INDEX, _AMONG_MANY)
-        shares = await self._word_shares() if scope["chunks"] > MATCHES else WordShares()
+        assert found  # it has one row
+        distance, among = (_EXACT, _AMONG_FEW) if found["are_few"] else (_BY_INDEX, _AMONG_MANY)
+        shares = await self._word_shares() if found["chunks"] > MATCHES else WordShares()
+        return Scope(
+            _SEARCH.format(distance=distance, among=among.format(condition=condition) if filters else ""),
+            {
+                "found_by": choose_words(found["words"], shares, found["chunks"]),
+                "stores": found["stores"],
+                "store_of_file": found["store_of_file"],
+                "files": found["files"],
+                **question,
+                **values,
+            },
+        )
+
+    async def search(self, scope: Scope, vector: Vector, *, limit: int) -> list[SearchResult]:
+        """Find the chunks nearest to a question in meaning and words, best first.
+
+        Args:
+            vector: The question's embedding, of length 1.
+            limit: Results at the most.
+        """
         return await self._database.records(
             SearchResult,
-            _SEARCH.format(distance=distance, among=among.format(condition=condition) if filters else ""),
+            scope.query,
             vector=_vector_literal(vector),
-            found_by=choose_words(scope["words"], shares, scope["chunks"]),
             most_matches=MATCHES,
             candidates=max(CANDIDATES, limit),
             constant=RANK_CONSTANT,
             limit=limit,
-            stores=scope["stores"],
-            store_of_file=scope["store_of_file"],
-            files=scope["files"],
-            **question,
-            **values,
+            **scope.parameters,
         )
 
     async def _word_shares(self) -> WordShares:
         if time.monotonic() > self._shares_until:
             row = await self._database.row(_SHARES)
-            common = (
-                dict(zip(row["words"], row["shares"], strict=False)) if row else {}
-            )  # two more shares: least and most
+            # Two shares more than words: the least and the most.
+            common = dict(zip(row["words"], row["shares"], strict=False)) if row else {}
             self._shares = WordShares(common, min(common.values(), default=0.0) / 4)
             self._shares_until = time.monotonic() + SHARES_SECONDS
         return self._shares

@@ -146,11 +146,11 @@ async def process_query(
 async def _retrieve(job: RunningJob, clients: Clients, question: Query) -> list[SearchResult]:
     if not question.vector_store_ids:
         return []
-    vector = await clients.embedding.embed_query(question.text)
-    limit = question.max_results or clients.settings.max_results
-    results = await clients.chunks.search(
-        job.tenant_id, question.vector_store_ids, question.text, vector, limit=limit, filters=question.filters
+    scope, vector = await asyncio.gather(
+        clients.chunks.find_scope(job.tenant_id, question.vector_store_ids, question.text, question.filters),
+        clients.embedding.embed_query(question.text),
     )
+    results = await clients.chunks.search(scope, vector, limit=question.max_results or clients.settings.max_results)
     return [result for result in results if result.score >= question.score_threshold]
 
 
