@@ -56,7 +56,8 @@ async def explain(clients: Clients, store: str, filters: dict[str, Any] | None) 
     """Name the indexes of the chunks that a search uses, but for the fetching of its results, and the words it finds by."""
     plans, found_by = [], []
 
-    async def records(_: type[SearchResult], query: str, **parameters: Any) -> list[SearchResult]:
+    async def records(_: type[SearchResult], query: str, *, plan_anew: bool, **parameters: Any) -> list[SearchResult]:
+        del plan_anew
         async with clients.database.connection() as connection, connection.transaction():
             # So that these few thousand are as many to the planner.
             await connection.execute("SET LOCAL hnsw.ef_search = 40")

@@ -111,6 +111,7 @@ _SCOPE = """
         FROM matching
     )
     SELECT (SELECT coalesce(array_agg(id), '{{}}') FROM named) AS stores, counted.chunks <= size.few AS are_few,
+           size.chunks AS of_all,
            CASE WHEN counted.chunks <= size.few THEN counted.chunks ELSE size.chunks END AS chunks,
            CASE WHEN counted.chunks <= size.few THEN store_of_file ELSE '{{}}' END AS store_of_file,
            CASE WHEN counted.chunks <= size.few THEN files ELSE '{{}}' END AS files,
@@ -124,10 +125,15 @@ _SHARES = """
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a question is searched in, and how: known before the question is embedded."""
+    """What a question is searched in, and how: known before the question is embedded.
+
+    Attributes:
+        plan_anew: A plan for any store and filter could miss the index that serves this one.
+    """
 
     query: str
     parameters: dict[str, Any]
+    plan_anew: bool
 
 
 class Chunks:
@@ -274,6 +280,7 @@ class Chunks:
                 **question,
                 **values,
             },
+            plan_anew=found["of_all"] > EXACT_SEARCH_CHUNKS,
         )
 
     async def search(self, scope: Scope, vector: Vector, *, limit: int) -> list[SearchResult]:
@@ -286,6 +293,7 @@ class Chunks:
         return await self._database.records(
             SearchResult,
             scope.query,
+            plan_anew=scope.plan_anew,
             vector=_vector_literal(vector),
             most_matches=MATCHES,
             candidates=max(CANDIDATES, limit),

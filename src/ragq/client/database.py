@@ -23,10 +23,7 @@ Record = TypeVar("Record")
 
 MIGRATION_LOCK = 0x72616771  # "ragq"
 RESTED_SECONDS = 1.0  # after which a connection is asked whether it is alive before it is used
-CONNECTION_OPTIONS = (
-    "-c statement_timeout=60000 -c hnsw.iterative_scan=relaxed_order -c hnsw.ef_search=400"
-    " -c plan_cache_mode=force_custom_plan"  # a plan for any filter and store would miss the index that serves this one
-)
+CONNECTION_OPTIONS = "-c statement_timeout=60000 -c hnsw.iterative_scan=relaxed_order -c hnsw.ef_search=400"
 
 
 class _Connection(AsyncConnection[Any]):
@@ -90,9 +87,16 @@ class Database:
             await cursor.execute(query, parameters)
             return await cursor.fetchone()
 
-    async def records(self, record: type[Record], query: str, **parameters: Any) -> list[Record]:
+    async def records(
+        self, record: type[Record], query: str, *, plan_anew: bool = False, **parameters: Any
+    ) -> list[Record]:
+        """Fetch all rows.
+
+        Args:
+            plan_anew: Plan for these values, at the price of about a millisecond; else the plan may be one for any values.
+        """
         async with self.connection() as connection, connection.cursor(row_factory=class_row(record)) as cursor:
-            await cursor.execute(query, parameters)
+            await cursor.execute(query, parameters, prepare=False if plan_anew else None)
             return await cursor.fetchall()
 
     async def migrate(self, *, embedding_model: str) -> None:
