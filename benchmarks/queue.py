@@ -9,6 +9,7 @@ which has moved every result on to PostgreSQL before the CPU is read; the others
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import redis
 from benchmarks.endpoint import Endpoint
 from benchmarks.harness import Report, arguments, cpu_seconds, draw_bars, percentiles, pss_mb, tree
 from ragq.embedded.services import EmbeddedServices
-from tests.servers import Valkey, command, environment, wait_until
+from tests.servers import Valkey, command, environment, stop, wait_until
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
@@ -104,11 +104,14 @@ class Bench:
         self.system, self._folder, self._variables = system, folder, variables
         self._enqueued = 0
 
-    @contextmanager
+    @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        self.valkey = Valkey(self._folder).start()
-        self.connection = self.valkey.connect()
-        with Endpoint(CALL_SECONDS) as self.endpoint:
+        self.valkey = Valkey(self._folder)
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.valkey.stop)
+            self.valkey.start()
+            self.connection = closing.enter_context(self.valkey.connect())
+            self.endpoint = closing.enter_context(Endpoint(CALL_SECONDS))
             self.environment = environment(
                 BENCH_ENDPOINT=self.endpoint.url,
                 BENCH_VALKEY_SOCKET=f"{self._folder}/valkey.sock",
@@ -118,16 +121,11 @@ class Bench:
                 **self._variables,
             )
             self.worker = self._start_worker()
-            try:
-                self.enqueue("call", 2)
-                self.enqueue("noop", 2)
-                self.wait(4, seconds=60)
-                yield
-            finally:
-                self.worker.terminate()
-                self.worker.wait(60)
-                self.connection.close()
-                self.valkey.stop()
+            closing.callback(stop, self.worker)
+            self.enqueue("call", 2)
+            self.enqueue("noop", 2)
+            self.wait(4, seconds=60)
+            yield
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
         line = [str(self.system.python), "-c", f"from {self.system.module} import COMMAND; print(*COMMAND, sep='\\n')"]

@@ -9,6 +9,7 @@ the child's exit code comes back. A caller that hangs up has its child killed; w
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -23,6 +24,10 @@ from typing import Any, NoReturn
 from ragq.rag import extract
 
 HANDBOOK = Path(__file__).resolve().parents[1] / "handbook" / "handbook.pdf"
+
+LATE_SECONDS = 5  # after its time limit, at which the caller hangs up
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 Children = dict[socket.socket, int]  # the caller's line → the child
 
@@ -69,6 +74,7 @@ def _read(request: list[Any], output: int, errors: int) -> NoReturn:
     code: object = 1
     try:
         os.setsid()
+        _end_without_parent(request[2] + LATE_SECONDS)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
@@ -83,6 +89,13 @@ def _read(request: list[Any], output: int, errors: int) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(code if isinstance(code, int) else 1)
+
+
+def _end_without_parent(seconds: int) -> None:
+    """Have the system end this process when the one that forked it is gone: at once on Linux, elsewhere by its time."""
+    signal.alarm(seconds)
+    if LIBRARY:
+        LIBRARY.prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _take_leave(children: Children, caller: socket.socket) -> None:
