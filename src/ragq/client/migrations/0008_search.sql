@@ -7,7 +7,8 @@ DROP INDEX chunks_by_embedding;
 ALTER TABLE chunks SET (toast_tuple_target = 4080);
 ALTER TABLE chunks ALTER COLUMN embedding SET STORAGE MAIN, ALTER COLUMN text_search SET STATISTICS 250;
 ALTER TABLE chunks ALTER COLUMN embedding TYPE halfvec({dimensions});
-CREATE INDEX chunks_by_embedding ON chunks USING hnsw (embedding halfvec_cosine_ops);
+CREATE INDEX chunks_by_embedding ON chunks USING hnsw (embedding halfvec_cosine_ops)
+    WITH (m = 24, ef_construction = 128);
 -- A search reads the words that wait to be put into the index one by one.
 ALTER INDEX chunks_by_word SET (gin_pending_list_limit = 256);
 -- How many chunks are in a store, from the index alone.
