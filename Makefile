@@ -71,7 +71,7 @@ bench-accept: setup ## Questions that one API process accepts a second, each on 
 bench-ingest: setup $(PEERS)/.ready ## Ingest 1,000 documents: speed against the model's own and LangChain's, memory
 	$(BIN)/python -m benchmarks.ingest
 
-bench-search: setup ## Searches in stores of 100,000 and 1,000,000 chunks: time, recall, memory (15 minutes, 10 GB of disk)
+bench-search: setup ## Searches in stores of 100,000 and 1,000,000 chunks: time, recall, memory (20 minutes, 10 GB of disk)
 	$(BIN)/python -m benchmarks.search
 
 bench-scale: setup ## Answers/s against workers, and where the servers' limits are

@@ -6,7 +6,6 @@ as soon as it has its answer. `ragq up` with its own Valkey (AOF always) and Pos
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -28,14 +27,10 @@ P99_MS = 150
 
 def measure(ragq: Ragq, name: str, seconds: float) -> dict[str, Any]:
     """One round of one route: accepts, times, and the CPU that an accept costs each process."""
-    pids = {
-        kind: process["pid"]
-        for kind, process in json.loads((ragq.folder / "services.json").read_text())["processes"].items()
-    }
     route, more = ROUTES[name]
-    before = {kind: cpu_seconds(pid) for kind, pid in pids.items()}
+    before = {kind: cpu_seconds(pid) for kind, pid in ragq.pids.items()}
     found = generate(generator.accept, ragq.url, route=route, more=more, connections=CONNECTIONS, seconds=seconds)
-    spent = {kind: cpu_seconds(pid) - before[kind] for kind, pid in pids.items()}
+    spent = {kind: cpu_seconds(pid) - before[kind] for kind, pid in ragq.pids.items()}
     return found | {
         "cpu_ms_per_accept": {kind: round(1000 * used / found["accepted"], 3) for kind, used in spent.items()}
     }

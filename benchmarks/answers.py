@@ -71,11 +71,6 @@ def fill(ragq: Ragq) -> None:
     burst(ragq, write_questions(20, "f"))
 
 
-def pids_of(ragq: Ragq) -> dict[str, int]:
-    state = json.loads((ragq.folder / "services.json").read_text())
-    return {name: process["pid"] for name, process in state["processes"].items()}
-
-
 def burst(ragq: Ragq, questions: list[str], route: str = "/chat", **more: Any) -> list[str]:
     """Ask all at once, and wait until all are answered and archived; returns their ids."""
     ids: list[str] = generate(
@@ -100,7 +95,7 @@ def measure_burst(
     Args:
         others: Processes beside those of `ragq up`, by name.
     """
-    pids = pids_of(ragq) | (others or {})
+    pids = ragq.pids | (others or {})
     before = {name: cpu_seconds(pid) for name, pid in pids.items()}
     ids = burst(ragq, questions, **request)
     spent = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
@@ -184,13 +179,13 @@ def measure_memory(folder: Path, llm: FakeLlm, held: int) -> dict[str, Any]:
         figures: dict[str, Any] = {"idle_mb": pss_mb(ragq.pid)}
         fill(ragq)
         base = figures["idle_after_answers_mb"] = pss_mb(ragq.pid)
-        by_process = {name: pss_mb(pid) for name, pid in pids_of(ragq).items()}
+        by_process = {name: pss_mb(pid) for name, pid in ragq.pids.items()}
         questions = [f"[[fake latency={HELD_SECONDS}]] {one}" for one in write_questions(held, "m")]
         asking = start(generator.hold, ragq.url, questions=questions)
         wait_until(lambda: in_flight(llm) == held, seconds=HELD_SECONDS, what="all wait for the LLM")
         busy = figures["in_flight_mb"] = pss_mb(ragq.pid)
         figures["by_process_mb"] = {
-            name: {"idle": by_process[name], "in_flight": pss_mb(pid)} for name, pid in pids_of(ragq).items()
+            name: {"idle": by_process[name], "in_flight": pss_mb(pid)} for name, pid in ragq.pids.items()
         }
         assert finish(asking)["statuses"] == {"completed": held}
     return figures | {"in_flight": held, "mb_each": round((busy - base) / held, 3)}

@@ -137,7 +137,7 @@ async def accept(url: str, *, route: str, more: dict[str, Any], connections: int
 async def burst(
     url: str, *, route: str, more: dict[str, Any], questions: list[str], connections: int
 ) -> dict[str, Any]:
-    """Ask all at once and wait until none is left in the queue; returns their ids."""
+    """Ask all at once and wait until none is left in the queue; returns their ids and what it took."""
     started, cpu = time.monotonic(), time.process_time()
     replies = await shared(url, connections, [ask(route, question, **more) for question in questions])
     assert {status for status, _ in replies} == {200}, Counter(status for status, _ in replies)
@@ -148,10 +148,14 @@ async def burst(
         await asyncio.sleep(POLL_SECONDS)
         _, body = await connection.send(write("GET", "/status"))
         left = sum(one["queued"] + one["in_flight"] for one in json.loads(body)["queues"])
+    seconds = time.monotonic() - started
     bodies = [json.loads(body) for _, body in replies]
-    share = round((time.process_time() - cpu) / (time.monotonic() - started), 2)
-    ids = [body.get("job_id") or body["id"] for body in bodies]
-    return {"ids": ids, "accepting_seconds": round(accepted, 2), "generator_cpu_share": share}
+    return {
+        "ids": [body.get("job_id") or body["id"] for body in bodies],
+        "seconds": seconds,
+        "accepting_seconds": round(accepted, 2),
+        "cpu_seconds": time.process_time() - cpu,
+    }
 
 
 async def read(url: str, *, ids: list[str]) -> dict[str, Any]:

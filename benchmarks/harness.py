@@ -20,6 +20,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 RESULTS = Path(__file__).parent / "results"
+PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin"  # what is compared
 CALIBRATION_LOOPS = 2_000_000
 SUFFIXES = (".png", ".svg")
 TICKS = os.sysconf("SC_CLK_TCK")

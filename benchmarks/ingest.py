@@ -3,8 +3,8 @@
 `python -m benchmarks.ingest`: documents of `benchmarks.corpus` go over HTTP to a `ragq up` of its own, 100 and then 1,000,
 each time from empty. The model's own speed is that of chunks of the same documents through the same model in a process
 alone with the machine: the best of three rounds before and three after. What is not embedding is compared with LangChain on
-the same files, the same PostgreSQL and the same vectors. In memory, what PostgreSQL keeps of its tables in its buffers, 64 MB
-at the most, is told apart: it fills up with any data.
+the same files, the same PostgreSQL and the same vectors. In memory, what PostgreSQL keeps of its tables in its buffers
+is told apart: it fills up with any data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 import psycopg
 
 from benchmarks.corpus import ROOT, Made, write_documents
-from benchmarks.harness import Report, arguments, cpu_seconds, draw_bars, pss_mb, tree
+from benchmarks.harness import PEERS, Report, arguments, cpu_seconds, draw_bars, pss_mb, tree
 from benchmarks.ingest_parts import collect_chunks, embed_alone, run_without_embedding, upload
 from tests.servers import Ragq
 
@@ -42,7 +42,6 @@ UNBUFFERED = "all but PostgreSQL's buffers"
 STAGES = ("parse", "split", "embed", "store")
 SAMPLE_SECONDS = 0.5
 WARM_SECONDS = 2
-PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 TOKENIZER = ROOT / "src/ragq/client/all-MiniLM-L6-v2.tokenizer.json"
 
 
@@ -66,8 +65,7 @@ class Watch(threading.Thread):
 
     def __init__(self, ragq: Ragq) -> None:
         super().__init__(daemon=True)
-        processes = json.loads((ragq.folder / "services.json").read_text())["processes"]
-        self._pids = {name: process["pid"] for name, process in processes.items()} | {"all": ragq.pid}
+        self._pids = ragq.pids | {"all": ragq.pid}
         self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
         self._over = threading.Event()
         self.peak_mb: dict[str, float] = defaultdict(float)
@@ -173,7 +171,7 @@ def measure_langchain(ragq: Ragq, name: str, documents: list[Made], *options: st
         connection.execute(f"CREATE DATABASE {name}")
     done = subprocess.run(
         [
-            *(PEERS_PYTHON, "-W", "ignore", "-m", "benchmarks.peers.langchain_ingest", "--tokenizer", TOKENIZER),
+            *(PEERS / "python", "-W", "ignore", "-m", "benchmarks.peers.langchain_ingest", "--tokenizer", TOKENIZER),
             *("--database", database_url(ragq).replace("@/ragq?", f"@/{name}?"), *options),
         ],
         input=json.dumps([str(made.path) for made in documents]) + "\n",

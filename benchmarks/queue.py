@@ -24,12 +24,11 @@ from typing import Any
 import redis
 
 from benchmarks.endpoint import Endpoint
-from benchmarks.harness import Report, arguments, cpu_seconds, draw_bars, percentiles, pss_mb, tree
+from benchmarks.harness import PEERS, Report, arguments, cpu_seconds, draw_bars, percentiles, pss_mb, tree
 from ragq.embedded.services import EmbeddedServices
 from tests.servers import Valkey, command, environment, stop, wait_until
 
 ROOT = Path(__file__).parents[1]
-PEERS = ROOT / ".venv-peers" / "bin" / "python"
 IN_FLIGHT = 500
 CALL_SECONDS = 1.0
 CALLS, NOOPS = 2000, 5000
@@ -57,7 +56,7 @@ class System:
 
     @property
     def python(self) -> Path:
-        return PEERS if ".peers." in self.module else Path(sys.executable)
+        return PEERS / "python" if ".peers." in self.module else Path(sys.executable)
 
     @property
     def is_concurrent(self) -> bool:

@@ -7,19 +7,17 @@ costs from the last run alone, and is compared with every run.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psycopg
 import redis
 
+from benchmarks import generator
+from benchmarks.generator import generate
 from benchmarks.harness import Report, arguments, cpu_seconds, draw_lines
 from ragq.embedded.services import read_services
 from tests.servers import FakeLlm, Ragq
@@ -51,14 +49,12 @@ class Bench:
             RAGQ_MAX_WAIT_SECONDS=0,
             RAGQ_LOG_LEVEL="WARNING",
         ).start()
-        self.url = self._ragq.url
         (folder / "harbour.md").write_text(TEXT)
         ingested = self._ragq.run("ingest", str(folder / "harbour.md"))
         assert ingested.returncode == 0, ingested.stderr
         services = read_services(folder / "data")
         assert services.valkey_url
         assert services.database_url
-        self._processes = json.loads((folder / "data" / "services.json").read_text())["processes"]
         self._valkey = redis.Redis.from_url(services.valkey_url)
         self._database = psycopg.connect(services.database_url, autocommit=True)
 
@@ -68,17 +64,23 @@ class Bench:
         self._ragq.stop()
         self._llm.stop()
 
+    def answer(self, count: int) -> dict[str, Any]:
+        """Have so many different questions answered, asked as fast as they are taken; returns what that took."""
+        questions = [f"How tall is the lighthouse of Quorra? ({number})" for number in range(count)]
+        return generate(
+            generator.burst, self._ragq.url, route="/chat", more={}, questions=questions, connections=AT_ONCE
+        )
+
     def spent(self) -> dict[str, float]:
         """CPU of each part in ms, and what Valkey and PostgreSQL were sent, since their starts."""
         spent = dict.fromkeys((f"{part}_cpu_ms" for part in PARTS.values()), 0.0)
-        for name, process in self._processes.items():
-            spent[f"{PARTS[name.split()[0]]}_cpu_ms"] += 1000 * cpu_seconds(process["pid"])
+        for name, pid in self._ragq.pids.items():
+            spent[f"{PARTS[name.split()[0]]}_cpu_ms"] += 1000 * cpu_seconds(pid)
         valkey = self._valkey.info("everything")
         statement = """SELECT pg_current_wal_lsn() - '0/0', xact_commit FROM pg_stat_database
                        WHERE datname = current_database()"""
         wal, transactions = self._database.execute(statement).fetchall()[0]
         return spent | {
-            "load_cpu_ms": 1000 * time.process_time(),
             "llm_cpu_ms": 1000 * cpu_seconds(self._llm.pid),
             "valkey_round_trips": sum(valkey[name]["calls"] for name in TRIPS if name in valkey),
             "valkey_commands": valkey["total_commands_processed"],
@@ -90,45 +92,25 @@ class Bench:
         }
 
 
-async def answer_all(url: str, count: int) -> float:
-    """Ask so many different questions as fast as they are taken, and wait until all have ended; returns the seconds."""
-    numbers = iter(range(count))
-    async with aiohttp.ClientSession(url) as session:
-
-        async def ask() -> None:
-            for number in numbers:
-                query = f"How tall is the lighthouse of Quorra? ({number})"
-                async with session.post("/chat", params={"query": query}) as answer:
-                    assert answer.status == 200, await answer.text()
-
-        started = time.monotonic()
-        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
-        while await count_waiting(session):
-            await asyncio.sleep(0.1)
-        return time.monotonic() - started
-
-
-async def count_waiting(session: aiohttp.ClientSession) -> int:
-    """How many questions are queued or in flight."""
-    async with session.get("/status") as answer:
-        queues = (await answer.json())["queues"]
-    return sum(one["queued"] + one["in_flight"] for one in queues if one["name"] == "queries")
-
-
 def measure(workers: int, slots: int) -> dict[str, Any]:
     """Start it all, warm it up, and measure a burst."""
     count = BURST_SECONDS * min(MAX_RATE, workers * slots)
     with tempfile.TemporaryDirectory(prefix="ragq-scale-") as folder:
         bench = Bench(Path(folder), workers=workers, slots=slots)
         try:
-            asyncio.run(answer_all(bench.url, workers * FEW))
+            bench.answer(workers * FEW)
             before = bench.spent()
-            seconds = asyncio.run(answer_all(bench.url, count))
+            load = bench.answer(count)
             after = bench.spent()
         finally:
             bench.stop()
     cost = {name: round((after[name] - before[name]) / count, 2) for name in after}
-    return {"workers": workers, "slots": slots, "answers_a_second": round(count / seconds, 1), "an_answer_costs": cost}
+    return {
+        "workers": workers,
+        "slots": slots,
+        "answers_a_second": round(count / load["seconds"], 1),
+        "an_answer_costs": cost | {"load_cpu_ms": round(1000 * load["cpu_seconds"] / count, 2)},
+    }
 
 
 def predict(cost: dict[str, float], workers: int, slots: int) -> dict[str, float]:

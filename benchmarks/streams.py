@@ -54,7 +54,7 @@ async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[
 
     The base is measured after a reader for each job has come and gone: what a process loads at its first stream stays.
     """
-    api = json.loads((ragq.folder / "services.json").read_text())["processes"]["api"]["pid"]
+    api = ragq.pids["api"]
     async with aiohttp.ClientSession(ragq.url) as session:
         cold = await footprint(session, api)
         _, reading = await read_along(session, ragq.url, range(jobs), jobs)

@@ -11,12 +11,10 @@ from urllib.parse import urlsplit
 import psycopg
 import redis
 
-from benchmarks.harness import cpu_seconds
+from benchmarks.harness import PEERS, cpu_seconds
 from ragq.embedded.services import Services
 from tests.servers import environment, stop, wait_until
 
-ROOT = Path(__file__).parent.parent
-PEERS = ROOT / ".venv-peers" / "bin"
 TUTORIAL = Path(__file__).parent / "peers" / "tutorial"
 WARM_UP = 2  # jobs, not measured
 

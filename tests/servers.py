@@ -118,6 +118,12 @@ class Ragq:
         assert self._process
         return self._process.pid
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes that it runs, by name."""
+        state = json.loads((self.folder / "services.json").read_text())
+        return {name: process["pid"] for name, process in state["processes"].items()}
+
     def start(self) -> Ragq:
         with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
             self._process = subprocess.Popen(

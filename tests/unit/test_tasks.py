@@ -13,7 +13,10 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"),
+    reason="this C library, not glibc, has no malloc_trim: there is nothing to test",
+)
 def test_memory_that_is_free_goes_back_to_the_system() -> None:
     pieces = [bytearray(PIECE) for _ in range(PIECES)]
     last = pieces.pop()  # keeps the heap from shrinking by itself
