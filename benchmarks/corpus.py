@@ -1,8 +1,8 @@
 """Documents of realistic size for the benchmarks, made of the project's own pages.
 
-Each takes paragraphs of docs/ in an order of its own, so that no two are alike: every second one is a PDF, the others are
-Markdown. They have one to three pages of about 300 words. The PDFs are set as word processors set them, justified and with
-an embedded font.
+Each takes paragraphs of docs/ in an order of its own, so that no two are alike. Notes have one to three pages of about 300
+words; every second one is a PDF, the others are Markdown. Reports are PDFs of 20 pages of about 500 words. The PDFs are set as
+word processors set them, justified and with an embedded font.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 from reportlab.lib.enums import TA_JUSTIFY
-from reportlab.lib.pagesizes import A5
+from reportlab.lib.pagesizes import A4, A5
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE_WORDS = 300
 FONT = "DejaVuSerif"  # which Matplotlib brings
-BODY = ParagraphStyle("body", fontName=FONT, fontSize=7.5, leading=9.5, spaceAfter=4, alignment=TA_JUSTIFY)
-HEADING = ParagraphStyle("heading", BODY, fontSize=12, leading=16)
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 
@@ -37,16 +34,31 @@ class Made:
     pages: int
 
 
-def write_documents(folder: Path, count: int) -> list[Made]:
-    """Write documents; the same numbers give the same words."""
+def write_notes(folder: Path, count: int) -> list[Made]:
+    """Write short documents; the same numbers give the same words."""
     folder.mkdir(parents=True)
-    pdfmetrics.registerFont(TTFont(FONT, Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{FONT}.ttf"))
     paragraphs = read_paragraphs()
     made = []
     for number in range(count):
-        pages = list(_pages(random.Random(number), paragraphs, 1 + number % 3))
-        path = folder / f"report-{number:04}.{'md' if number % 2 else 'pdf'}"
-        (_write_markdown if number % 2 else _write_pdf)(path, number, pages)
+        pages = list(_pages(random.Random(number), paragraphs, 1 + number % 3, words=300))
+        path = folder / f"note-{number:04}.{'md' if number % 2 else 'pdf'}"
+        if number % 2:
+            _write_markdown(path, f"Note {number}", pages)
+        else:
+            _write_pdf(path, f"Note {number}", pages, size=A5, letters=7.5)
+        made.append(Made(path, len(pages)))
+    return made
+
+
+def write_reports(folder: Path, count: int) -> list[Made]:
+    """Write long documents; the same numbers give the same words."""
+    folder.mkdir(parents=True)
+    paragraphs = read_paragraphs()
+    made = []
+    for number in range(count):
+        pages = list(_pages(random.Random(number), paragraphs, 20, words=500))
+        path = folder / f"report-{number:04}.pdf"
+        _write_pdf(path, f"Report {number}", pages, size=A4, letters=9.5)
         made.append(Made(path, len(pages)))
     return made
 
@@ -63,29 +75,35 @@ def read_paragraphs() -> list[str]:
     return found
 
 
-def _pages(dice: random.Random, paragraphs: list[str], count: int) -> list[list[str]]:
+def _pages(dice: random.Random, paragraphs: list[str], count: int, *, words: int) -> list[list[str]]:
     order = iter(dice.sample(paragraphs, len(paragraphs)))
     pages = []
     for _ in range(count):
         page: list[str] = []
-        while sum(len(paragraph.split()) for paragraph in page) < PAGE_WORDS:
-            words = next(order).split()
-            page.append(" ".join(words[:PAGE_WORDS]))
+        while sum(len(paragraph.split()) for paragraph in page) < words:
+            page.append(" ".join(next(order).split()[:words]))
         pages.append(page)
     return pages
 
 
-def _write_pdf(path: Path, number: int, pages: list[list[str]]) -> None:
+def _write_pdf(path: Path, title: str, pages: list[list[str]], *, size: tuple[float, float], letters: float) -> None:
+    pdfmetrics.registerFont(TTFont(FONT, Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{FONT}.ttf"))
+    body = ParagraphStyle(
+        "body", fontName=FONT, fontSize=letters, leading=letters + 2, spaceAfter=4, alignment=TA_JUSTIFY
+    )
+    heading = ParagraphStyle("heading", body, fontSize=12, leading=16)
     story: list[Flowable] = []
     for page_number, paragraphs in enumerate(pages, 1):
-        story.append(Paragraph(f"Report {number}, page {page_number}", HEADING))
-        story += [Paragraph(escape(paragraph), BODY) for paragraph in paragraphs]
+        story.append(Paragraph(f"{title}, page {page_number}", heading))
+        story += [Paragraph(escape(paragraph), body) for paragraph in paragraphs]
         story.append(PageBreak())
-    SimpleDocTemplate(str(path), pagesize=A5, topMargin=28, bottomMargin=28, leftMargin=36, rightMargin=36).build(story)
+    SimpleDocTemplate(str(path), pagesize=size, topMargin=28, bottomMargin=28, leftMargin=36, rightMargin=36).build(
+        story
+    )
 
 
-def _write_markdown(path: Path, number: int, pages: list[list[str]]) -> None:
-    parts = [f"# Report {number}"]
+def _write_markdown(path: Path, title: str, pages: list[list[str]]) -> None:
+    parts = [f"# {title}"]
     for page_number, paragraphs in enumerate(pages, 1):
         parts += [f"## Part {page_number}", *paragraphs]
     path.write_text("\n\n".join(parts) + "\n")

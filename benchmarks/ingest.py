@@ -3,8 +3,8 @@
 `python -m benchmarks.ingest`: documents of `benchmarks.corpus` go over HTTP to a `ragq up` of its own, 100 and then 1,000,
 each time from empty. The model's own speed is that of chunks of the same documents through the same model in a process
 alone with the machine: the best of three rounds before and three after. What is not embedding is compared with LangChain on
-the same files, the same PostgreSQL and the same vectors. In memory, what PostgreSQL keeps of its tables in its buffers
-is told apart: it fills up with any data.
+the same files, the same PostgreSQL and the same vectors, for short notes and for long reports. In memory, what PostgreSQL keeps
+of its tables in its buffers is told apart: it fills up with any data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import httpx2
 import numpy as np
 import psycopg
 
-from benchmarks.corpus import ROOT, Made, write_documents
+from benchmarks.corpus import ROOT, Made, write_notes, write_reports
 from benchmarks.harness import PEERS, Report, arguments, cpu_seconds, draw_bars, pss_mb, tree
 from benchmarks.ingest_parts import collect_chunks, embed_alone, run_without_embedding, upload
 from tests.servers import Ragq
@@ -127,7 +127,7 @@ def count_chunks(ragq: Ragq, vectors: Path | None) -> int:
     """Count what was stored; with `vectors`, keep the vectors there."""
     with psycopg.connect(database_url(ragq)) as connection:
         if vectors:
-            rows = connection.execute("SELECT embedding::float4[] FROM chunks LIMIT 3000").fetchall()
+            rows = connection.execute("SELECT embedding::float4[] FROM chunks").fetchall()
             np.save(vectors, np.array([row[0] for row in rows], dtype=np.float32))
         found = connection.execute("SELECT count(*) FROM chunks").fetchone()
     assert found
@@ -197,25 +197,31 @@ def rates(run: dict[str, Any], documents: list[Made]) -> dict[str, Any]:
 
 
 def compare(folder: Path, documents: list[Made], vectors: Path) -> dict[str, Any]:
-    """Everything but embedding: ragq one document at a time and as many as a worker holds; LangChain in four ways."""
-    given = ("--vectors", str(vectors))
-    with database_alone(folder) as ragq:
-        url = database_url(ragq)
-        paths = [made.path for made in documents]
-        return {
-            "ragq_one_at_a_time": rates(alone(run_without_embedding, folder, url, paths, vectors, 1), documents),
-            "ragq": rates(alone(run_without_embedding, folder, url, paths, vectors, 0), documents),
-            "langchain": measure_langchain(ragq, "one", documents, *given),
-            "langchain_20_together": measure_langchain(ragq, "many", documents, *given, "--together", "20"),
-            "langchain_hnsw": measure_langchain(ragq, "indexed", documents, *given, "--index"),
-            "langchain_hnsw_20_together": measure_langchain(
-                ragq, "many_indexed", documents, *given, "--index", "--together", "20"
-            ),
-        }
+    """Everything but embedding: ragq one document at a time and as many as a worker holds; LangChain in four ways.
+
+    Each into an empty database: an index takes a vector that it holds already for nothing.
+    """
+    folder.mkdir()
+    runs = {}
+    for name, at_once in (("ragq_one_at_a_time", 1), ("ragq", 0)):
+        with database_alone(folder / name) as ragq:
+            given = (folder / name, database_url(ragq), [made.path for made in documents], vectors, at_once)
+            runs[name] = rates(alone(run_without_embedding, *given), documents)
+    ways: dict[str, tuple[str, ...]] = {
+        "langchain": (),
+        "langchain_20_together": ("--together", "20"),
+        "langchain_hnsw": ("--index",),
+        "langchain_hnsw_20_together": ("--index", "--together", "20"),
+    }
+    with database_alone(folder / "langchain") as ragq:
+        for name, options in ways.items():
+            runs[name] = measure_langchain(ragq, name, documents, "--vectors", str(vectors), *options)
+    return runs
 
 
 def run(report: Report, folder: Path, count: int) -> None:
-    documents = write_documents(folder / "documents", count)
+    documents = write_notes(folder / "notes", count)
+    reports = write_reports(folder / "reports", max(3, count // 25))
     few = documents[: max(2, count // 10)]
     texts = alone(collect_chunks, [made.path for made in documents[:: max(1, count // 14)]])
     vectors = folder / "vectors.npy"
@@ -232,7 +238,10 @@ def run(report: Report, folder: Path, count: int) -> None:
         "share_of_ceiling": {
             str(run["documents"]): round(run["chunks_per_second"] / ceiling, 3) for run in (small, large)
         },
-        "without_embedding": compare(folder / "compare", documents[: max(3, count // 5)], vectors),
+        "without_embedding": {
+            "notes": compare(folder / "compare", documents[: max(3, count // 5)], vectors),
+            "reports": compare(folder / "compare-reports", reports, vectors),
+        },
     }
     with database_alone(folder / "whole") as ragq:
         report.figures["langchain_whole"] = measure_langchain(ragq, "whole", few)
@@ -242,16 +251,9 @@ def run(report: Report, folder: Path, count: int) -> None:
 def check(report: Report, small: dict[str, Any], large: dict[str, Any]) -> None:
     figures = report.figures
     share = figures["share_of_ceiling"][str(large["documents"])]
-    ours = figures["without_embedding"]["ragq"]["pages_per_second"]
-    theirs = {
-        kind: max(
-            run["pages_per_second"] for name, run in figures["without_embedding"].items() if name.startswith(kind)
-        )
-        for kind in ("langchain", "langchain_hnsw")
-    }
     figures["times_langchain"] = {
-        "without_embedding": round(ours / theirs["langchain"], 2),
-        "without_embedding_same_index": round(ours / theirs["langchain_hnsw"], 2),
+        kind: times_langchain(runs) for kind, runs in figures["without_embedding"].items()
+    } | {
         "whole": round(small["pages_per_second"] / figures["langchain_whole"]["pages_per_second"], 2),
         "whole_by_two_workers": round(
             figures["ingest_by_two_workers"]["pages_per_second"] / figures["langchain_whole"]["pages_per_second"], 2
@@ -259,13 +261,23 @@ def check(report: Report, small: dict[str, Any], large: dict[str, Any]) -> None:
     }
     grown = {name: round(large["peak_mb"][name] / peak, 3) for name, peak in small["peak_mb"].items()}
     figures["memory_grown"] = grown
-    report.checks = {
+    for kind in figures["without_embedding"]:
+        times = figures["times_langchain"][kind]["any_index"]
+        words = f"parse, split and store {kind} {times} times as fast as LangChain (at least {TIMES_LANGCHAIN} times)"
+        report.checks[words] = times >= TIMES_LANGCHAIN
+    report.checks |= {
         f"ingest at {share:.0%} of the model's own speed (at least {CEILING_SHARE:.0%})": share >= CEILING_SHARE,
-        f"parse, split and store {figures['times_langchain']['without_embedding']} times LangChain's (at least "
-        f"{TIMES_LANGCHAIN})": figures["times_langchain"]["without_embedding"] >= TIMES_LANGCHAIN,
         f"peak memory of the document worker {grown[WORKER]} times (at most {FLAT})": grown[WORKER] <= FLAT,
         f"peak memory of {UNBUFFERED} {grown[UNBUFFERED]} times (at most {FLAT})": grown[UNBUFFERED] <= FLAT,
     }
+
+
+def times_langchain(runs: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """How many times as fast as the fastest of LangChain's ways ragq is: of all, and of those with an index like its own."""
+    speed = {name: run["pages_per_second"] for name, run in runs.items()}
+    fastest = max(found for name, found in speed.items() if name.startswith("langchain"))
+    indexed = max(found for name, found in speed.items() if name.startswith("langchain_hnsw"))
+    return {"any_index": round(speed["ragq"] / fastest, 2), "same_index": round(speed["ragq"] / indexed, 2)}
 
 
 def draw(report: Report, out: Path) -> None:
@@ -283,8 +295,11 @@ def draw(report: Report, out: Path) -> None:
                 "ragq, two document workers": figures["ingest_by_two_workers"]["chunks_per_second"],
                 "LangChain's own, all cores": round(langchain["chunks"] / langchain["seconds"], 2),
             },
-            "Pages a second without embedding": {
-                name.replace("_", " "): run["pages_per_second"] for name, run in figures["without_embedding"].items()
+            **{
+                f"Pages of {kind} a second without embedding": {
+                    name.replace("_", " "): run["pages_per_second"] for name, run in runs.items()
+                }
+                for kind, runs in figures["without_embedding"].items()
             },
             "Peak memory (PSS), MB": {
                 f"{name}, {documents} documents": run["peak_mb"][name]

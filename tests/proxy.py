@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -63,6 +63,7 @@ class ValkeyProxy:
         target: Valkey's socket.
         choose: Says for each write whether, and where, to cut.
         strike: Called at a cut, before the client's connection is closed.
+        refused: Numbers of the connections, from 1, that are closed at once.
     """
 
     def __init__(
@@ -71,12 +72,15 @@ class ValkeyProxy:
         target: Path,
         choose: Callable[[Write], Cut | None] = lambda _: None,
         strike: Callable[[Write, Cut], None] = lambda _write, _cut: None,
+        *,
+        refused: Container[int] = (),
     ) -> None:
         self.url = f"unix://{path}"
+        self.connections = 0
         self.writes: list[Write] = []
         self.cuts: list[tuple[Write, Cut]] = []
         self._path, self._target = path, target
-        self._choose, self._strike = choose, strike
+        self._choose, self._strike, self._refused = choose, strike, refused
         self._names = {hashlib.sha1(text.encode()).hexdigest().encode(): name for name, text in script_texts().items()}
         self._turns: Counter[str] = Counter()
         self._clients: set[asyncio.StreamWriter] = set()
@@ -96,6 +100,10 @@ class ValkeyProxy:
         self._path.unlink(missing_ok=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.connections in self._refused:
+            writer.transport.abort()
+            return
         self._clients.add(writer)
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)

@@ -99,13 +99,19 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     from ragq.environment import join_services, wait_for_valkey, worker_variables
 
     settings = join_services(_settings(data_dir=data_dir))
-    asyncio.run(wait_for_valkey(settings))
     os.environ |= worker_variables(settings)
     read_settings.cache_clear()
     # RQ reads the environment when it is imported. There is one road into the worker: its own command.
+    from redis.exceptions import ConnectionError as ValkeyAwayError
     from rq.cli.cli import main as rq
 
-    rq(["worker", *(["--burst"] if burst else []), *(queues or QueueName)], prog_name="rq")
+    while True:
+        asyncio.run(wait_for_valkey(settings))
+        try:
+            rq(["worker", *(["--burst"] if burst else []), *(queues or QueueName)], prog_name="rq")
+        except SystemExit as end:
+            if not isinstance(end.__context__, ValkeyAwayError):  # RQ gives up when it is away before our part begins
+                raise
 
 
 @main.command()

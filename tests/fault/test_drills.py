@@ -84,7 +84,7 @@ async def test_a_valkey_that_evicts_is_refused_by_workers_and_api(stage: Stage, 
 
 
 async def test_ten_kills_of_workers_and_two_of_valkey_lose_nothing(stage: Stage, client: HttpClient) -> None:
-    report = await kills(stage, client, say, count=10, valkey_kills=2)
+    report = await kills(stage, client, say, count=10, valkey_kills=2, ready_seconds=10)
     assert_passed(report)
     assert report.figures["worker_kills"] == 10
     assert report.figures["valkey_kills"] == 2

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx2
 import psycopg
 import pytest
 import redis
 
+from tests.proxy import ValkeyProxy
 from tests.servers import FakeLlm, Ragq, environment, stop, wait_until
 
 LEASE_SECONDS = 8
@@ -119,6 +121,20 @@ async def test_two_ragq_workers_and_a_bare_rq_worker_share_200_questions(ragq: R
     finally:
         for worker in workers:
             stop(worker)
+
+
+async def test_a_worker_that_loses_valkey_after_its_first_look_waits_for_it(ragq: Ragq, tmp_path: Path) -> None:
+    services = json.loads((ragq.folder / "services.json").read_text())["services"]
+    target = Path(unquote(urlsplit(services["valkey_url"]).path))
+    tries_of_rq = range(2, 6)
+    async with ValkeyProxy(tmp_path / "v.sock", target, refused=tries_of_rq) as proxy:
+        worker = ragq.spawn("worker", "queries", RAGQ_VALKEY_URL=proxy.url, RAGQ_DATABASE_URL=services["database_url"])
+        try:
+            await asyncio.to_thread(wait_for_workers, ragq, 1)
+            assert proxy.connections > tries_of_rq.stop
+            assert worker.poll() is None
+        finally:
+            await asyncio.to_thread(stop, worker)
 
 
 async def test_a_killed_workers_50_questions_each_get_one_result_within_lease_and_5_seconds(
