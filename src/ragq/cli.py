@@ -102,7 +102,8 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     os.environ |= worker_variables(settings)
     read_settings.cache_clear()
     # RQ reads the environment when it is imported. There is one road into the worker: its own command.
-    from redis.exceptions import ConnectionError as ValkeyAwayError
+    from redis.exceptions import ConnectionError as LostError
+    from redis.exceptions import TimeoutError as LateError
     from rq.cli.cli import main as rq
 
     while True:
@@ -110,7 +111,7 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
         try:
             rq(["worker", *(["--burst"] if burst else []), *(queues or QueueName)], prog_name="rq")
         except SystemExit as end:
-            if not isinstance(end.__context__, ValkeyAwayError):  # RQ gives up when it is away before our part begins
+            if not isinstance(end.__context__, LostError | LateError):  # of Valkey, for which RQ does not wait as we do
                 raise
 
 
