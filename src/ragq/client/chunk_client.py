@@ -126,7 +126,7 @@ _SHARES = """
 _COPY = """
     COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, embedding)
     FROM STDIN (FORMAT binary)"""
-# The last is a halfvec as pgvector sends it: its length, 0, its numbers. Sent as text, it made storing a quarter slower.
+# The last is a halfvec as pgvector sends it: its length, 0, its numbers. As text it takes both ends longer.
 _COPY_TYPES = ("text", "text", "int4", "text", "int4", "int4", "int4", "text", "int4", "text", "bytea")
 
 
