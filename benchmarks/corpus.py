@@ -23,6 +23,7 @@ from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate
 
 ROOT = Path(__file__).resolve().parents[1]
 FONT = "DejaVuSerif"  # which Matplotlib brings
+pdfmetrics.registerFont(TTFont(FONT, Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{FONT}.ttf"))
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 
@@ -87,7 +88,6 @@ def _pages(dice: random.Random, paragraphs: list[str], count: int, *, words: int
 
 
 def _write_pdf(path: Path, title: str, pages: list[list[str]], *, size: tuple[float, float], letters: float) -> None:
-    pdfmetrics.registerFont(TTFont(FONT, Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{FONT}.ttf"))
     body = ParagraphStyle(
         "body", fontName=FONT, fontSize=letters, leading=letters + 2, spaceAfter=4, alignment=TA_JUSTIFY
     )

@@ -135,7 +135,7 @@ def count_chunks(ragq: Ragq, vectors: Path | None) -> int:
 
 
 def database_url(ragq: Ragq) -> str:
-    return str(json.loads((ragq.folder / "services.json").read_text())["services"]["database_url"])
+    return ragq.services["database_url"]
 
 
 def read_stages(ragq: Ragq) -> dict[str, float]:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 import redis
@@ -121,8 +121,16 @@ class Ragq:
     @property
     def pids(self) -> dict[str, int]:
         """The processes that it runs, by name."""
-        state = json.loads((self.folder / "services.json").read_text())
-        return {name: process["pid"] for name, process in state["processes"].items()}
+        return {name: process["pid"] for name, process in self._state()["processes"].items()}
+
+    @property
+    def services(self) -> dict[str, str]:
+        """The addresses of its servers, `valkey_url` and `database_url`."""
+        found: dict[str, str] = self._state()["services"]
+        return found
+
+    def _state(self) -> Any:
+        return json.loads((self.folder / "services.json").read_text())
 
     def start(self) -> Ragq:
         with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:

@@ -102,16 +102,16 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     os.environ |= worker_variables(settings)
     read_settings.cache_clear()
     # RQ reads the environment when it is imported. There is one road into the worker: its own command.
-    from redis.exceptions import ConnectionError as LostError
-    from redis.exceptions import TimeoutError as LateError
     from rq.cli.cli import main as rq
+
+    from ragq.client.valkey_client import UNAVAILABLE
 
     while True:
         asyncio.run(wait_for_valkey(settings))
         try:
             rq(["worker", *(["--burst"] if burst else []), *(queues or QueueName)], prog_name="rq")
         except SystemExit as end:
-            if not isinstance(end.__context__, LostError | LateError):  # of Valkey, for which RQ does not wait as we do
+            if not isinstance(end.__context__, UNAVAILABLE):  # RQ does not wait for Valkey, as we do
                 raise
 
 

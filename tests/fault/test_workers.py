@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import httpx2
 import psycopg
 import pytest
 import redis
+from redis.connection import parse_url
 
 from tests.proxy import ValkeyProxy
 from tests.servers import FakeLlm, Ragq, environment, stop, wait_until
@@ -84,7 +84,7 @@ def wait_for_answers(ragq: Ragq, job_ids: list[str], *, seconds: float) -> list[
 
 def visible_results(ragq: Ragq, job_ids: list[str]) -> list[int]:
     """How many results each job has in Valkey."""
-    services = json.loads((ragq.folder / "services.json").read_text())["services"]
+    services = ragq.services
     with redis.Redis.from_url(services["valkey_url"]) as connection:
         return [int(connection.xlen(f"ragq:results:{job_id}")) for job_id in job_ids]
 
@@ -124,8 +124,8 @@ async def test_two_ragq_workers_and_a_bare_rq_worker_share_200_questions(ragq: R
 
 
 async def test_a_worker_that_loses_valkey_after_its_first_look_waits_for_it(ragq: Ragq, tmp_path: Path) -> None:
-    services = json.loads((ragq.folder / "services.json").read_text())["services"]
-    target = Path(unquote(urlsplit(services["valkey_url"]).path))
+    services = ragq.services
+    target = Path(parse_url(services["valkey_url"])["path"])  # type: ignore[no-untyped-call]
     tries_of_rq = range(2, 6)
     async with ValkeyProxy(tmp_path / "v.sock", target, refused=tries_of_rq) as proxy:
         worker = ragq.spawn("worker", "queries", RAGQ_VALKEY_URL=proxy.url, RAGQ_DATABASE_URL=services["database_url"])
@@ -173,7 +173,7 @@ async def test_sigterm_hands_jobs_back_at_once_and_charges_nothing(ragq: Ragq, l
         wait_until(lambda: llm.calls() == calls + 20)
         first.terminate()
         assert first.wait(5) == 0
-        services = json.loads((ragq.folder / "services.json").read_text())["services"]
+        services = ragq.services
         with redis.Redis.from_url(services["valkey_url"]) as connection:
             for job_id in job_ids:
                 status, tries, deaths = connection.hmget(f"ragq:job:{job_id}", "status", "tries", "deaths")
@@ -226,7 +226,7 @@ async def test_a_dead_llm_costs_a_bounded_number_of_calls(ragq: Ragq, llm: FakeL
 
 async def test_a_stock_rq_worker_takes_nothing_of_ours(ragq: Ragq) -> None:
     (job_id,) = await ask_together(ragq, 1)
-    services = json.loads((ragq.folder / "services.json").read_text())["services"]
+    services = ragq.services
     stock = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", services["valkey_url"], "queries", "default"]
     done = subprocess.run(stock, env=environment(), capture_output=True, text=True, timeout=60, check=False)  # noqa: ASYNC221  (nothing else runs)
     assert done.returncode == 0, done.stderr
@@ -240,9 +240,9 @@ async def test_killed_servers_come_back_and_what_was_accepted_is_answered(ragq: 
     try:
         wait_for_workers(ragq, 1)
         job_ids = await ask_together(ragq, 10)
-        processes = json.loads((ragq.folder / "services.json").read_text())["processes"]
+        pids = ragq.pids
         for name in ("Valkey", "PostgreSQL"):
-            os.kill(processes[name]["pid"], signal.SIGKILL)
+            os.kill(pids[name], signal.SIGKILL)
         with httpx2.Client(base_url=ragq.url, timeout=30) as client:
             away = client.post("/chat", params={"query": "Anyone there?"})
             if away.status_code != 200:  # unless it was back already
@@ -262,9 +262,7 @@ async def test_a_question_is_accepted_while_postgresql_is_away(ragq: Ragq) -> No
     worker = ragq.spawn("worker", "queries")
     try:
         wait_for_workers(ragq, 1)
-        os.kill(
-            json.loads((ragq.folder / "services.json").read_text())["processes"]["PostgreSQL"]["pid"], signal.SIGKILL
-        )
+        os.kill(ragq.pids["PostgreSQL"], signal.SIGKILL)
         with httpx2.Client(base_url=ragq.url, timeout=30) as client:
             assert client.get("/readyz").status_code == 503
         job_ids = await ask_together(ragq, 3)
@@ -298,7 +296,7 @@ def test_a_killed_up_is_cleaned_up_by_the_next_which_finds_everything_again(tmp_
 
 
 def test_configured_services_are_used_and_neither_is_started(ragq: Ragq, tmp_path: Path) -> None:
-    services = json.loads((ragq.folder / "services.json").read_text())["services"]
+    services = ragq.services
     second = Ragq(
         tmp_path / "data",
         "--query-workers",

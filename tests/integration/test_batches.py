@@ -110,7 +110,7 @@ def test_a_batch_goes_on_after_its_api_process_is_killed(ragq: Ragq, client: ope
     batch = start_batch(client, [ask_line(number) for number in range(LINES)])
     assert (batch.status, batch.object) == ("validating", "batch")
     assert wait_until(lambda: poll(client, batch, until=40), seconds=30).status == "in_progress"  # type: ignore[union-attr]
-    api = json.loads((ragq.folder / "services.json").read_text())["processes"]["api"]["pid"]
+    api = ragq.pids["api"]
     os.kill(api, signal.SIGKILL)
     batch = wait_for_end(client, batch)
     assert (batch.status, batch.metadata, batch.errors) == ("completed", {"ticket": "7"}, None)

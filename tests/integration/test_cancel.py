@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 
@@ -82,7 +81,7 @@ def test_a_response_that_is_cancelled_in_the_queue_is_never_begun(client: openai
 def test_a_response_that_is_cancelled_in_its_search_ends_the_search_and_frees_the_slot(
     ragq: Ragq, client: openai.OpenAI, llm: FakeLlm
 ) -> None:
-    url = json.loads((ragq.folder / "services.json").read_text())["services"]["database_url"]
+    url = ragq.services["database_url"]
     searching = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%%chunks%%'"
     calls = stats(llm)["calls"]
     with psycopg.connect(url) as blocker, psycopg.connect(url, autocommit=True) as observer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,13 +47,8 @@ def client(ragq: Ragq) -> Iterator[httpx2.Client]:
         yield client
 
 
-def services(ragq: Ragq) -> dict[str, str]:
-    found: dict[str, str] = json.loads((ragq.folder / "services.json").read_text())["services"]
-    return found
-
-
 def connect_valkey(ragq: Ragq) -> redis.Redis:
-    return redis.Redis.from_url(services(ragq)["valkey_url"])
+    return redis.Redis.from_url(ragq.services["valkey_url"])
 
 
 def ask(client: httpx2.Client, key: str, **body: Any) -> httpx2.Response:
@@ -115,7 +109,7 @@ def test_an_answer_is_read_from_the_archive_and_an_expired_one_is_gone(ragq: Rag
         answer = wait_for_answer(client, response_id)
     finally:
         stop(worker)
-    with psycopg.connect(services(ragq)["database_url"], autocommit=True) as database, connect_valkey(ragq) as valkey:
+    with psycopg.connect(ragq.services["database_url"], autocommit=True) as database, connect_valkey(ragq) as valkey:
         query = "SELECT count(*) FROM responses WHERE id = %s"
         wait_until(lambda: database.execute(query, [response_id]).fetchone() == (1,), what="it is archived")
         wait_until(lambda: 0 < valkey.ttl(f"ragq:job:{response_id}") <= 60, what="Valkey may let it go")
