@@ -54,7 +54,7 @@ fault: setup ## Tests that kill, freeze and cut
 	$(BIN)/pytest tests/fault -q
 
 evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
-	$(BIN)/python benchmarks/evaluate.py $(DATA)
+	$(BIN)/python -m benchmarks.evaluate $(DATA)
 
 streams: setup ## How late tokens reach 500 readers of one API process
 	$(BIN)/python -m benchmarks.streams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import sys
@@ -66,7 +67,9 @@ async def run(url: str, path: Path) -> None:
 
 def main() -> None:
     """Start a service of its own in a temporary folder, evaluate, and stop it."""
-    path = Path(sys.argv[1]) / "xquad.en.json" if len(sys.argv) > 1 else Path("xquad.en.json")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", nargs="?", type=Path, default=Path(), help="the folder of xquad.en.json")
+    path = parser.parse_args().data / "xquad.en.json"
     if not path.is_file():
         sys.exit(f"{path} is not there: name its folder, as in `make evaluate DATA=FOLDER`.")
     with tempfile.TemporaryDirectory(prefix="ragq-evaluate-") as folder:

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.ingest`: documents of `benchmarks.corpus` go over HTTP to a `ragq up` of its own, 100 and then 1,000,
 each time from empty. The model's own speed is that of chunks of the same documents through the same model in a process
-alone with the machine: the best of three rounds before and three after. What is not embedding is compared with LangChain on
+alone with the machine: the best of three rounds before and three after. So few chunks have no index of vectors; runs
+called indexed go into one, as beyond 20,000 chunks. What is not embedding is compared with LangChain on
 the same files, the same PostgreSQL and the same vectors, for short notes and for long reports. In memory, what PostgreSQL keeps
 of its tables in its buffers is told apart: it fills up with any data.
 """
@@ -30,6 +31,7 @@ import psycopg
 from benchmarks.corpus import ROOT, Made, write_notes, write_reports
 from benchmarks.harness import PEERS, Report, arguments, cpu_seconds, draw_bars, pss_mb, tree
 from benchmarks.ingest_parts import collect_chunks, embed_alone, run_without_embedding, upload
+from ragq.client.vector_index import CREATE_INDEX
 from tests.servers import Ragq
 
 T = TypeVar("T")
@@ -95,11 +97,15 @@ def buffers_mb(pid: int) -> float:
     return total / 1024
 
 
-def ingest(folder: Path, documents: list[Made], vectors: Path | None = None, *, workers: int = 1) -> dict[str, Any]:
+def ingest(
+    folder: Path, documents: list[Made], vectors: Path | None = None, *, workers: int = 1, indexed: bool = False
+) -> dict[str, Any]:
     """Send documents to a new `ragq up` and wait until all are searchable."""
     print(f"ragq ingests {len(documents)} documents …", file=sys.stderr)
     ragq = Ragq(folder, "--query-workers", "0", "--document-workers", str(workers)).start()
     try:
+        if indexed:
+            make_index(ragq)
         time.sleep(WARM_SECONDS)
         watch = Watch(ragq)
         watch.start()
@@ -132,6 +138,12 @@ def count_chunks(ragq: Ragq, vectors: Path | None) -> int:
         found = connection.execute("SELECT count(*) FROM chunks").fetchone()
     assert found
     return int(found[0])
+
+
+def make_index(ragq: Ragq) -> None:
+    """Make the index of vectors, as ragq does when there are many."""
+    with psycopg.connect(database_url(ragq), autocommit=True) as connection:
+        connection.execute(CREATE_INDEX)
 
 
 def database_url(ragq: Ragq) -> str:
@@ -203,8 +215,10 @@ def compare(folder: Path, documents: list[Made], vectors: Path) -> dict[str, Any
     """
     folder.mkdir()
     runs = {}
-    for name, at_once in (("ragq_one_at_a_time", 1), ("ragq", 0)):
+    for name, at_once in (("ragq_one_at_a_time", 1), ("ragq", 0), ("ragq_indexed", 0)):
         with database_alone(folder / name) as ragq:
+            if name == "ragq_indexed":
+                make_index(ragq)
             given = (folder / name, database_url(ragq), [made.path for made in documents], vectors, at_once)
             runs[name] = rates(alone(run_without_embedding, *given), documents)
     ways: dict[str, tuple[str, ...]] = {
@@ -228,12 +242,14 @@ def run(report: Report, folder: Path, count: int) -> None:
     before = measure_ceiling(texts)
     small = ingest(folder / "few", few)
     large = ingest(folder / "many", documents, vectors)
+    indexed = ingest(folder / "indexed", few, indexed=True)
     two_workers = ingest(folder / "two", few, workers=2)
     after = measure_ceiling(texts)
     ceiling = max(before["one_process"], after["one_process"])
     report.figures = {
         "embedding_alone_chunks_per_second": {"texts": len(texts), "before": before, "after": after},
         "ingest": {str(len(few)): small, str(count): large},
+        "ingest_indexed": indexed,
         "ingest_by_two_workers": two_workers,
         "share_of_ceiling": {
             str(run["documents"]): round(run["chunks_per_second"] / ceiling, 3) for run in (small, large)
@@ -262,7 +278,7 @@ def check(report: Report, small: dict[str, Any], large: dict[str, Any]) -> None:
     grown = {name: round(large["peak_mb"][name] / peak, 3) for name, peak in small["peak_mb"].items()}
     figures["memory_grown"] = grown
     for kind in figures["without_embedding"]:
-        times = figures["times_langchain"][kind]["any_index"]
+        times = figures["times_langchain"][kind]["fastest"]
         words = f"parse, split and store {kind} {times} times as fast as LangChain (at least {TIMES_LANGCHAIN} times)"
         report.checks[words] = times >= TIMES_LANGCHAIN
     report.checks |= {
@@ -273,11 +289,11 @@ def check(report: Report, small: dict[str, Any], large: dict[str, Any]) -> None:
 
 
 def times_langchain(runs: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """How many times as fast as the fastest of LangChain's ways ragq is: of all, and of those with an index like its own."""
+    """How many times as fast as the fastest of LangChain's ways ragq is: of all, and both with an index of vectors."""
     speed = {name: run["pages_per_second"] for name, run in runs.items()}
     fastest = max(found for name, found in speed.items() if name.startswith("langchain"))
     indexed = max(found for name, found in speed.items() if name.startswith("langchain_hnsw"))
-    return {"any_index": round(speed["ragq"] / fastest, 2), "same_index": round(speed["ragq"] / indexed, 2)}
+    return {"fastest": round(speed["ragq"] / fastest, 2), "indexed": round(speed["ragq_indexed"] / indexed, 2)}
 
 
 def draw(report: Report, out: Path) -> None:
@@ -292,6 +308,7 @@ def draw(report: Report, out: Path) -> None:
                 "model alone, before": ceiling["before"]["one_process"],
                 "model alone, after": ceiling["after"]["one_process"],
                 **speed,
+                "ragq, into an index of vectors": figures["ingest_indexed"]["chunks_per_second"],
                 "ragq, two document workers": figures["ingest_by_two_workers"]["chunks_per_second"],
                 "LangChain's own, all cores": round(langchain["chunks"] / langchain["seconds"], 2),
             },

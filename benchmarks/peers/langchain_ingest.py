@@ -105,7 +105,9 @@ def main() -> None:
     parser.add_argument("--database", required=True)
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--vectors", help="a .npy with vectors to store instead of embedding")
-    parser.add_argument("--index", action="store_true", help="store into an HNSW index, as ragq does")
+    parser.add_argument(
+        "--index", action="store_true", help="store into an HNSW index, as ragq does beyond 20,000 chunks"
+    )
     parser.add_argument("--together", type=int, default=1, help="files to load, split and store at once")
     options = parser.parse_args()
     paths = [Path(line) for line in json.loads(input())]

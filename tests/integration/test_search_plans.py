@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ragq.client import chunk_client
+from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Stores
+from ragq.client.vector_index import INDEX_LOCK, index_vectors
+from ragq.errors import UnavailableError
 from ragq.models import Chunk, ParsedDocument, SearchResult
+from ragq.queues import housekeeping
 from ragq.queues.worker import Clients
+from ragq.tasks import end_tasks
 from tests.ingests import TENANT, attach
+from tests.receiver import eventually
 
-FILES, CHUNKS_A_FILE = 32, 100
+FILES, FEW, CHUNKS_A_FILE = 32, 3, 100
 DIRECTIONS = np.random.default_rng(0).standard_normal((12, 384), dtype=np.float32)  # texts differ in few ways
 HALF = {"type": "eq", "key": "even", "value": True}
 ONE_FILE = {"type": "eq", "key": "number", "value": 7}
@@ -28,11 +36,11 @@ def make_vectors(random: np.random.Generator, count: int) -> np.ndarray[Any, np.
 QUESTION = make_vectors(np.random.default_rng(1), 1)[0]
 
 
-async def fill(clients: Clients) -> str:
+async def fill(clients: Clients, files: int = FILES) -> str:
     """Make a store in which `common` is in each chunk, `tenth0` to `tenth9` in a tenth, and `rare…` in one."""
     store = await Stores(clients.database).create(TENANT, name="", description=None, metadata={})
     random = np.random.default_rng(2)
-    for file in range(FILES):
+    for file in range(files):
         record = await attach(clients, f"{file}", filename=f"{file}.txt", store=store.id)
         await clients.store_files.set_attributes(
             TENANT, store.id, record.file_id, {"number": file, "even": file % 2 == 0}
@@ -83,6 +91,7 @@ async def test_each_search_is_served_by_the_index_that_is_meant_for_it(
     clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await fill(clients)
+    await index_vectors(clients.database, above=0)
     nearest, words = "Index Scan chunks_by_embedding", "Bitmap Index Scan chunks_by_word"
     indexes, found_by = await explain(clients, store, None)
     assert nearest not in indexes, "a small store is scanned"
@@ -102,6 +111,7 @@ async def test_the_indexes_find_what_a_scan_finds(clients: Clients, monkeypatch:
     store = await fill(clients)
     cases = [(text, filters) for text in ("", "rare2001 rare1234") for filters in (None, HALF, ONE_FILE)]
     exact = [await search(clients, store, text, filters) for text, filters in cases]
+    await index_vectors(clients.database, above=0)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
     for (text, filters), expected in zip(cases, exact, strict=True):
@@ -110,3 +120,56 @@ async def test_the_indexes_find_what_a_scan_finds(clients: Clients, monkeypatch:
         assert len(same) >= 9, (text, filters)  # the index of vectors is approximate
     found = await search(clients, store, "common tenth1 rare2001", None)
     assert "common tenth1 rare2001" in {result.text for result in found}
+
+
+async def ask(clients: Clients, question: str) -> Any:
+    async with clients.database.connection() as connection:
+        return await (await connection.execute(question)).fetchone()
+
+
+IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding')"
+
+
+async def test_the_vectors_are_indexed_once_when_they_are_many(clients: Clients) -> None:
+    await fill(clients, FEW)
+    async with clients.database.connection() as connection:
+        await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")
+    assert not await index_vectors(clients.database, above=FEW * CHUNKS_A_FILE)
+    assert await ask(clients, IS_VALID) is None
+    assert await index_vectors(clients.database, above=FEW * CHUNKS_A_FILE - 1)
+    assert await ask(clients, IS_VALID) == (True,)
+    assert not await index_vectors(clients.database, above=0), "it is there"
+
+
+async def test_housekeeping_indexes_the_vectors_on_its_own(
+    clients: Clients, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(clients, FEW)
+    async with clients.database.connection() as connection:
+        await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")
+    monkeypatch.setattr(housekeeping, "index_vectors", partial(index_vectors, above=0))
+    task = asyncio.create_task(housekeeping.index_forever(queue, clients.database))
+    await eventually(lambda: ask(clients, IS_VALID + " AND indisvalid"))
+    assert not task.done()
+    await end_tasks([task])
+
+
+async def test_an_index_of_vectors_whose_maker_was_killed_is_made_anew(clients: Clients) -> None:
+    store = await fill(clients, FEW)
+    async with clients.database.connection() as connection:
+        await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")
+    async with clients.database.connection() as other, other.transaction():
+        await other.execute("UPDATE chunks SET page = 1")  # the maker waits for whoever writes
+        making = asyncio.create_task(index_vectors(clients.database, above=0))
+        await eventually(lambda: ask(clients, IS_VALID))  # a row that says False
+        assert not await index_vectors(clients.database, above=0), "another makes it"
+        await ask(
+            clients,
+            f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = {INDEX_LOCK}",
+        )
+        with pytest.raises(UnavailableError):
+            await making
+    assert await ask(clients, IS_VALID) == (False,)
+    assert len(await search(clients, store, "rare2001", None)) == 10
+    assert await index_vectors(clients.database, above=0)
+    assert await ask(clients, IS_VALID) == (True,)

@@ -125,3 +125,23 @@ def test_the_licence_is_the_apache_licence() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_benchmark_starts_as_the_makefile_starts_it() -> None:
+    recipes = (ROOT / "Makefile").read_text()
+    assert "python benchmarks/" not in recipes, "its folder would be searched for modules first, and has a queue.py"
+    modules = sorted(set(re.findall(r"python -m (benchmarks\.\w+)", recipes)))
+    assert len(modules) > 5
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, "--help"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for module in modules
+    ]
+    for module, process in zip(modules, started, strict=True):
+        said, _ = process.communicate()
+        assert process.returncode == 0, (module, said)

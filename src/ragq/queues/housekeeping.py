@@ -21,6 +21,7 @@ from ragq.client.file_client import Files
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Stores
 from ragq.client.store_file_client import StoreFiles
+from ragq.client.vector_index import index_vectors
 from ragq.client.webhook_store import Webhooks
 from ragq.errors import TransientError
 from ragq.queues.expiry import expire_files_and_stores
@@ -39,6 +40,7 @@ ARCHIVE_BATCH = 100
 EXPIRY_SECONDS = 600.0
 SWEEP_SECONDS = 10.0
 FILE_EXPIRY_SECONDS = 60.0
+INDEX_SECONDS = 10.0
 
 
 def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[asyncio.Task[None]]:
@@ -49,6 +51,7 @@ def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[
         "archive": partial(archive_forever, queue, database, retention_seconds=retention),
         "sweep": partial(sweep_forever, settings, queue, database),
         "expire": partial(expire_forever, queue, Files(database), Stores(database), BlobStore(settings)),
+        "index": partial(index_forever, queue, database),
         "webhooks": partial(deliver_forever, settings, database),
     }
     return [asyncio.create_task(guarded(part, name), name=name) for name, part in parts.items()]
@@ -124,3 +127,11 @@ async def expire_forever(queue: JobQueue, files: Files, stores: Stores, blobs: B
         if await queue.take_turn("expire", every_seconds=FILE_EXPIRY_SECONDS):
             await expire_files_and_stores(files, stores, blobs)
         await asyncio.sleep(FILE_EXPIRY_SECONDS / 4)
+
+
+async def index_forever(queue: JobQueue, database: Database) -> None:
+    """See now and then whether the vectors are so many that they need an index."""
+    while True:
+        if await queue.take_turn("index", every_seconds=INDEX_SECONDS):
+            await index_vectors(database)
+        await asyncio.sleep(INDEX_SECONDS / 2)

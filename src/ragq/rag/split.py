@@ -12,44 +12,42 @@ from ragq.models import Chunk, ParsedDocument
 Passage = tuple[int, str]  # (offset, text)
 
 _SAMPLES = 16
-_SAMPLE_CHARACTERS = 2000
+_SAMPLE_CHARACTERS = 500
 _MAX_CHARACTERS_PER_TOKEN = 6.0  # a run of letters without end counts as one unknown token
-_FILL = 0.95  # of the capacity, so that few chunks have to be split again
+_FILL = 0.95  # of the capacity, so that few chunks have to be cut again
 
 
 def split(document: ParsedDocument, tokenizer: Tokenizer, *, max_tokens: int, overlap_tokens: int) -> list[Chunk]:
     """Split at the best boundaries: headings, paragraphs, sentences, words.
 
-    Chunks are cut by characters, at the document's own density of tokens, and counted afterwards; only those that
-    came out too long are split by tokens, which is ten times slower. No chunk crosses a page, so its page is right for
-    every quote in it.
+    Chunks are cut by characters, at the document's own density of tokens, and counted afterwards; those that came out
+    too long are cut again, at their own density. No chunk crosses a page, so its page is right for every quote in it.
 
     Args:
         tokenizer: With truncation and padding off.
         max_tokens: Limit of a chunk, special tokens not counted.
     """
-    characters_per_token = _measure_density(document.text, tokenizer)
-    capacity = max(1, int(max_tokens * characters_per_token * _FILL))
-    overlap = min(int(overlap_tokens * characters_per_token * _FILL), capacity // 2)
+    characters_per_token = _measure_density(document.text, tokenizer) * _FILL
+    capacity = max(1, int(max_tokens * characters_per_token))
+    overlap = int(overlap_tokens * characters_per_token)
     kind = MarkdownSplitter if document.headings else TextSplitter
-    by_characters = kind(capacity, overlap=overlap)
-    by_tokens = kind.from_callback(  # `from_huggingface_tokenizer` would copy the tokenizer, 11 MB in 30 ms
-        lambda text: _count_tokens([text], tokenizer)[0], max_tokens, overlap=min(overlap_tokens, max_tokens // 2)
-    )
-    passages = [
-        (start + offset, text)
-        for start, page in _iterate_pages(document)
-        for offset, text in by_characters.chunk_indices(page)
-        if text.strip()
-    ]
-    counted: list[tuple[Passage, int]] = []
-    for passage, count in zip(passages, _count_tokens([text for _, text in passages], tokenizer), strict=True):
-        if count <= max_tokens:
-            counted.append((passage, count))
-            continue
-        parts = [(passage[0] + offset, text) for offset, text in by_tokens.chunk_indices(passage[1])]
-        counted += zip(parts, _count_tokens([text for _, text in parts], tokenizer), strict=True)
-    return [_make_chunk(document, passage, count) for passage, count in counted]
+    to_cut = [(passage, capacity) for passage in _iterate_pages(document)]
+    chunks = []
+    while to_cut:
+        parts = [
+            (start + offset, part)
+            for (start, text), capacity in to_cut
+            for offset, part in kind(capacity, overlap=min(overlap, capacity // 2)).chunk_indices(text)
+            if part.strip()
+        ]
+        to_cut = []
+        for passage, count in zip(parts, _count_tokens([text for _, text in parts], tokenizer), strict=True):
+            length = len(passage[1])
+            if count > max_tokens and length > 1:
+                to_cut.append((passage, max(1, int(length * max_tokens / count * _FILL))))
+            else:
+                chunks.append(_make_chunk(document, passage, count))
+    return sorted(chunks, key=lambda chunk: chunk.start)
 
 
 def _measure_density(text: str, tokenizer: Tokenizer) -> float:

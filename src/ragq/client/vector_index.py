@@ -1,0 +1,66 @@
+"""The index of vectors: made when there are so many chunks that a search uses it.
+
+Until then it would cost each chunk that is stored two milliseconds, most of what storing takes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+from psycopg import AsyncConnection
+
+from ragq.client.chunk_client import EXACT_SEARCH_CHUNKS
+from ragq.client.database import Database
+
+log = structlog.get_logger(__name__)
+
+INDEX_LOCK = 0x72616772
+CREATE_INDEX = """
+    CREATE INDEX CONCURRENTLY chunks_by_embedding ON chunks USING hnsw (embedding halfvec_cosine_ops)
+    WITH (m = 24, ef_construction = 128)"""
+# Whoever was killed while it made the index has left an invalid one, which searches do not use.
+_IS_DUE = """
+    SELECT CASE WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding') AND indisvalid) THEN false
+                ELSE (SELECT coalesce(sum(chunk_count), 0) > %s FROM vector_store_files WHERE chunk_count > 0) END"""
+# Outside of transactions, so that neither ingests nor searches wait for it.
+_MAKE = (
+    "SET statement_timeout = 0",
+    "SET maintenance_work_mem = '2GB'",
+    "SET max_parallel_maintenance_workers = 0",  # they share as much of /dev/shm, and a container has 64 MB
+    "DROP INDEX CONCURRENTLY IF EXISTS chunks_by_embedding",
+    CREATE_INDEX,
+)
+
+
+async def index_vectors(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) -> bool:
+    """Make the index if there are more than `above` chunks and no index that works; whether this call made it.
+
+    Whoever comes while another makes it leaves it to that one.
+    """
+    async with database.connection() as connection:
+        if not await _ask(connection, "SELECT pg_try_advisory_lock(%s)", INDEX_LOCK):
+            return False
+        try:
+            due = await _ask(connection, _IS_DUE, above)
+            if due:
+                await _make(connection)
+            return due
+        finally:
+            await connection.execute("RESET ALL")
+            await connection.execute("SELECT pg_advisory_unlock(%s)", [INDEX_LOCK])
+
+
+async def _make(connection: AsyncConnection[Any]) -> None:
+    started = time.monotonic()
+    log.info("vectors_being_indexed")
+    for statement in _MAKE:
+        await connection.execute(statement)
+    log.info("vectors_indexed", seconds=round(time.monotonic() - started, 1))
+
+
+async def _ask(connection: AsyncConnection[Any], question: str, value: int) -> bool:
+    row = await (await connection.execute(question, [value])).fetchone()
+    assert row
+    return bool(row[0])
