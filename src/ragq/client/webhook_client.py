@@ -1,13 +1,14 @@
-"""Sending webhooks by Standard Webhooks (https://www.standardwebhooks.com), to public addresses alone."""
+"""Sending webhooks by Standard Webhooks (https://www.standardwebhooks.com), to public addresses alone.
+
+Imported when the first is sent: most processes need no HTTP client but for this.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import hmac
-import ipaddress
 import json
 import socket
 import time
@@ -20,51 +21,14 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ragq.client.webhook_store import SECRET_PREFIX, Attempt, ClaimedDelivery
-from ragq.errors import InvalidRequestError
+from ragq.client.webhook_target import INSIDE, find_address, is_public, read_allowed
 from ragq.settings import Settings
 
 RESOLVER_THREADS = 16  # of our own: a name server that is slow must not hold up whatever else runs in threads
-INSIDE = "The host's address is not public. RAGQ_WEBHOOK_ALLOWED_HOSTS opens hosts by name."
-# Addresses of these networks stand for IPv4 addresses, inside ones too, or for a site's own.
-_STANDING_FOR_IPV4 = ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10")
-_TRANSLATED = [ipaddress.ip_network(name) for name in _STANDING_FOR_IPV4]
 
 
 class _InsideError(OSError):
     """A host has an address that is not public."""
-
-
-def read_allowed(settings: Settings) -> frozenset[str]:
-    """Read the hosts that may be inside, and may be spoken to without TLS."""
-    names = settings.webhook_allowed_hosts.split(",")
-    return frozenset(name.strip().lower() for name in names if name.strip())
-
-
-def is_public(address: str) -> bool:
-    """Whether an address is one of the public Internet, and plainly so."""
-    found = ipaddress.ip_address(address)
-    translated = any(found.version == network.version and found in network for network in _TRANSLATED)
-    return found.is_global and not found.is_multicast and not translated
-
-
-def check_url(settings: Settings, url: str) -> None:
-    """Refuse a URL that can never be a webhook's target. Names are looked up when it is used.
-
-    Raises:
-        InvalidRequestError: Saying why.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise InvalidRequestError(f"The URL cannot be read: {error}.", param="url") from error
-    if not host or port == 0 or parts.username is not None or parts.fragment:
-        raise InvalidRequestError("The URL needs a host, and no user, password or fragment.", param="url")
-    allowed = host in read_allowed(settings)
-    if parts.scheme != "https" and not (allowed and parts.scheme == "http"):
-        raise InvalidRequestError("The URL must begin with https://.", param="url")
-    if (address := _address_of(host)) and not allowed and not is_public(address):
-        raise InvalidRequestError(INSIDE, param="url")
 
 
 def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
@@ -72,15 +36,6 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
     signed = f"{event_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
-
-
-def _address_of(host: str) -> str | None:
-    """Read a host that is an address, also in the short and odd forms that systems take; None for a name."""
-    with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_address(host))
-    with contextlib.suppress(OSError):
-        return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
-    return None
 
 
 class _Resolver(AbstractResolver):
@@ -142,7 +97,7 @@ class WebhookClient:
     async def send(self, delivery: ClaimedDelivery) -> Attempt:
         """Send a delivery; whatever goes wrong is in the answer. The answer's body is not read."""
         host = urlsplit(delivery.url).hostname or ""
-        address = _address_of(host)
+        address = find_address(host)
         if address and host not in self._allowed and not is_public(address):  # no resolver is asked for these
             return Attempt(None, INSIDE)
         body, timestamp = _write_body(delivery), int(time.time())

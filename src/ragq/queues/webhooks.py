@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from typing import TYPE_CHECKING
 
 import structlog
 
 from ragq import metrics
 from ragq.client.database import Database
-from ragq.client.webhook_client import WebhookClient
 from ragq.client.webhook_store import Attempt, ClaimedDelivery, Webhooks
 from ragq.errors import RagqError
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
+
+if TYPE_CHECKING:
+    from ragq.client.webhook_client import WebhookClient
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +36,8 @@ async def deliver_forever(settings: Settings, database: Database) -> None:
         in_flight.discard(task)
         ended.set()
 
-    async with WebhookClient(settings) as client:
+    async with contextlib.AsyncExitStack() as stack:
+        client: WebhookClient | None = None
         try:
             while True:
                 ended.clear()
@@ -44,6 +48,8 @@ async def deliver_forever(settings: Settings, database: Database) -> None:
                     lease_seconds=3 * settings.webhook_timeout_seconds,
                 )
                 for delivery in claimed:
+                    if client is None:
+                        client = await stack.enter_async_context(_make_client(settings))
                     task = asyncio.create_task(_deliver(settings, webhooks, client, delivery))
                     in_flight.add(task)
                     task.add_done_callback(forget)
@@ -53,6 +59,12 @@ async def deliver_forever(settings: Settings, database: Database) -> None:
                         await ended.wait()
         finally:
             await end_tasks(in_flight)
+
+
+def _make_client(settings: Settings) -> WebhookClient:
+    from ragq.client.webhook_client import WebhookClient  # noqa: PLC0415  (aiohttp: a tenth of the API's start)
+
+    return WebhookClient(settings)
 
 
 async def _deliver(settings: Settings, webhooks: Webhooks, client: WebhookClient, delivery: ClaimedDelivery) -> None:

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ragq.client.webhook_client import check_url
 from ragq.client.webhook_store import DeliveryRecord, EndpointRecord, Webhooks
+from ragq.client.webhook_target import check_url
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
 from ragq.routes.objects import Deleted, Listing
 
