@@ -2,7 +2,7 @@
 DO $$
 BEGIN
     IF (SELECT coalesce(sum(chunk_count), 0) FROM vector_store_files) <= 20000 THEN
-        DROP INDEX chunks_by_embedding;
+        DROP INDEX IF EXISTS chunks_by_embedding;
     END IF;
 END
 $$;
