@@ -209,9 +209,9 @@ def rates(run: dict[str, Any], documents: list[Made]) -> dict[str, Any]:
 
 
 def compare(folder: Path, documents: list[Made], vectors: Path) -> dict[str, Any]:
-    """Everything but embedding: ragq one document at a time and as many as a worker holds; LangChain in four ways.
+    """Everything but embedding: ragq in three ways, LangChain in four.
 
-    Each into an empty database: an index takes a vector that it holds already for nothing.
+    ragq takes one document at a time, or as many as a worker holds, without an index of vectors and with one. Each into an empty database: an index takes a vector that it holds already for nothing.
     """
     folder.mkdir()
     runs = {}

@@ -104,7 +104,7 @@ def attributes_of(file: int) -> dict[str, str | float | bool]:
 
 
 def build(url: str, stores: dict[str, range]) -> dict[str, Any]:
-    """Fill the stores and then build the indexes as the migrations define them; returns seconds and sizes."""
+    """Fill the stores and then build the indexes as ragq defines them; returns seconds and sizes."""
     figures: dict[str, Any] = {}
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(BUILD)

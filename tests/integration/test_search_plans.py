@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from importlib import resources
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ragq.client import chunk_client
+from ragq.client.database import Database
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Stores
-from ragq.client.vector_index import INDEX_LOCK, index_vectors
+from ragq.client.vector_index import INDEX_LOCK, is_index_due, make_index
 from ragq.errors import UnavailableError
 from ragq.models import Chunk, ParsedDocument, SearchResult
 from ragq.queues import housekeeping
@@ -26,6 +28,8 @@ DIRECTIONS = np.random.default_rng(0).standard_normal((12, 384), dtype=np.float3
 HALF = {"type": "eq", "key": "even", "value": True}
 ONE_FILE = {"type": "eq", "key": "number", "value": 7}
 WORDS = "common tenth7 rare2001"
+IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding')"
+OF_THE_INDEX = f"WHERE locktype = 'advisory' AND objid = {INDEX_LOCK}"
 
 
 def make_vectors(random: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -91,7 +95,7 @@ async def test_each_search_is_served_by_the_index_that_is_meant_for_it(
     clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await fill(clients)
-    await index_vectors(clients.database, above=0)
+    await make_index(clients.database, above=0)
     nearest, words = "Index Scan chunks_by_embedding", "Bitmap Index Scan chunks_by_word"
     indexes, found_by = await explain(clients, store, None)
     assert nearest not in indexes, "a small store is scanned"
@@ -111,7 +115,8 @@ async def test_the_indexes_find_what_a_scan_finds(clients: Clients, monkeypatch:
     store = await fill(clients)
     cases = [(text, filters) for text in ("", "rare2001 rare1234") for filters in (None, HALF, ONE_FILE)]
     exact = [await search(clients, store, text, filters) for text, filters in cases]
-    await index_vectors(clients.database, above=0)
+    await make_index(clients.database, above=0)
+    assert await ask(clients, IS_VALID) == (True,)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
     for (text, filters), expected in zip(cases, exact, strict=True):
@@ -122,54 +127,84 @@ async def test_the_indexes_find_what_a_scan_finds(clients: Clients, monkeypatch:
     assert "common tenth1 rare2001" in {result.text for result in found}
 
 
-async def ask(clients: Clients, question: str) -> Any:
-    async with clients.database.connection() as connection:
-        return await (await connection.execute(question)).fetchone()
-
-
-IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding')"
-
-
-async def test_the_vectors_are_indexed_once_when_they_are_many(clients: Clients) -> None:
+async def test_the_vectors_are_indexed_once_when_a_tenant_has_many(clients: Clients) -> None:
     await fill(clients, FEW)
-    async with clients.database.connection() as connection:
-        await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")
-    assert not await index_vectors(clients.database, above=FEW * CHUNKS_A_FILE)
+    await drop_index(clients)
+    assert not await make_index(clients.database, above=FEW * CHUNKS_A_FILE)
     assert await ask(clients, IS_VALID) is None
-    assert await index_vectors(clients.database, above=FEW * CHUNKS_A_FILE - 1)
+    assert await make_index(clients.database, above=FEW * CHUNKS_A_FILE - 1)
     assert await ask(clients, IS_VALID) == (True,)
-    assert not await index_vectors(clients.database, above=0), "it is there"
+    assert not await make_index(clients.database, above=0), "it is there"
 
 
 async def test_housekeeping_indexes_the_vectors_on_its_own(
     clients: Clients, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(clients, FEW)
-    async with clients.database.connection() as connection:
-        await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")
-    monkeypatch.setattr(housekeeping, "index_vectors", partial(index_vectors, above=0))
+    await drop_index(clients)
+    monkeypatch.setattr(housekeeping, "is_index_due", partial(is_index_due, above=0))
+    monkeypatch.setattr(housekeeping, "make_index", partial(make_index, above=0))
     task = asyncio.create_task(housekeeping.index_forever(queue, clients.database))
-    await eventually(lambda: ask(clients, IS_VALID + " AND indisvalid"))
+    await eventually(lambda: ask(clients, f"{IS_VALID} AND indisvalid"))
     assert not task.done()
     await end_tasks([task])
 
 
-async def test_an_index_of_vectors_whose_maker_was_killed_is_made_anew(clients: Clients) -> None:
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+async def test_an_index_of_vectors_whose_making_was_cut_short_is_made_anew(clients: Clients, how: str) -> None:
     store = await fill(clients, FEW)
-    async with clients.database.connection() as connection:
-        await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")
+    await drop_index(clients)
     async with clients.database.connection() as other, other.transaction():
         await other.execute("UPDATE chunks SET page = 1")  # the maker waits for whoever writes
-        making = asyncio.create_task(index_vectors(clients.database, above=0))
+        making = asyncio.create_task(make_index(clients.database, above=0))
         await eventually(lambda: ask(clients, IS_VALID))  # a row that says False
-        assert not await index_vectors(clients.database, above=0), "another makes it"
-        await ask(
-            clients,
-            f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = {INDEX_LOCK}",
-        )
-        with pytest.raises(UnavailableError):
+        assert not await make_index(clients.database, above=0), "another makes it"
+        if how == "cancelled":
+            making.cancel()
+        else:
+            await ask(clients, f"SELECT pg_terminate_backend(pid) FROM pg_locks {OF_THE_INDEX}")
+        with pytest.raises(asyncio.CancelledError if how == "cancelled" else UnavailableError):
             await making
     assert await ask(clients, IS_VALID) == (False,)
-    assert len(await search(clients, store, "rare2001", None)) == 10
-    assert await index_vectors(clients.database, above=0)
+    assert len(await search(clients, store, "rare201", None)) == 10
+    assert await eventually(lambda: make_index(clients.database, above=0))
     assert await ask(clients, IS_VALID) == (True,)
+
+
+async def test_whoever_made_the_index_leaves_its_connection_as_it_was(clients: Clients, database_url: str) -> None:
+    await fill(clients, FEW)
+    await drop_index(clients)
+    settings = "SELECT current_setting('statement_timeout'), current_setting('maintenance_work_mem')"
+    database = await Database.open(clients.settings, database_url, connections=1)
+    async with database.connection() as connection:
+        before = await (await connection.execute(settings)).fetchone()
+    assert await make_index(database, above=0)
+    async with database.connection() as connection:
+        assert await (await connection.execute(settings)).fetchone() == before
+    assert await ask(clients, f"SELECT pid FROM pg_locks {OF_THE_INDEX}") is None
+    await database.close()
+
+
+@pytest.mark.parametrize(("chunks", "stays"), [(20_000, False), (20_001, True)])
+async def test_the_migration_leaves_the_index_to_many_chunks(clients: Clients, chunks: int, stays: bool) -> None:
+    await fill(clients, FEW)
+    await make_index(clients.database, above=0)
+    migration = resources.files("ragq.client") / "migrations" / "0009_index_when_large.sql"
+    async with clients.database.connection() as connection, connection.transaction(force_rollback=True):
+        await connection.execute(
+            "UPDATE vector_store_files SET chunk_count = CASE file_id WHEN min THEN %s ELSE 0 END FROM (SELECT min(file_id) FROM vector_store_files) AS first",
+            [chunks],
+        )
+        await connection.execute(migration.read_bytes())
+        row = await (await connection.execute(IS_VALID)).fetchone()
+    assert (row is not None) == stays
+
+
+async def ask(clients: Clients, question: str) -> Any:
+    async with clients.database.connection() as connection:
+        return await (await connection.execute(question)).fetchone()
+
+
+async def drop_index(clients: Clients) -> None:
+    async with clients.database.connection() as connection:
+        await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")

@@ -15,7 +15,7 @@ from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Stores
 from ragq.client.store_file_client import Attachment, StoreFileRecord
-from ragq.client.vector_index import index_vectors
+from ragq.client.vector_index import make_index
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Attributes, Chunk, JobStatus, ParsedDocument
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
@@ -101,7 +101,7 @@ async def test_a_selective_filter_finds_what_many_nearer_chunks_would_hide(
     store = await make_store(clients)
     await put(clients, store, "crowd", {"kind": "crowd"}, [NEAR] * 500)
     await put(clients, store, "hermit", {"kind": "hermit"}, [FAR])
-    await index_vectors(clients.database, above=exact_up_to)
+    await make_index(clients.database, above=exact_up_to)
     await run(clients, "ANALYZE chunks")
     assert "hermit" not in await search(clients, store, None, limit=5)
     assert await search(clients, store, {"type": "eq", "key": "kind", "value": "hermit"}, limit=5) == ["hermit"]

@@ -48,6 +48,14 @@ def test_chunks_of_prose_fill_the_window_and_overlap() -> None:
     assert all(after.start < before.end for before, after in pairwise(chunks))
 
 
+@pytest.mark.parametrize("dense", ["japanese", "punctuation"])
+def test_what_is_denser_than_its_document_overlaps_no_more_than_the_rest(dense: str) -> None:
+    prose, tail = SCRIPTS["english"] * 200, SCRIPTS[dense] * 80
+    chunks = cut(ParsedDocument(prose + tail))
+    alone = len(load_tokenizer().encode(tail, add_special_tokens=False).ids)
+    assert sum(chunk.token_count for chunk in chunks if chunk.start >= len(prose)) < 1.5 * alone
+
+
 def test_no_chunk_crosses_a_page() -> None:
     pages = [f"Page {number} says a little about itself. " * (number % 7) for number in range(40)]
     starts = [sum(len(page) for page in pages[:number]) for number in range(40)]

@@ -20,10 +20,12 @@ INDEX_LOCK = 0x72616772
 CREATE_INDEX = """
     CREATE INDEX CONCURRENTLY chunks_by_embedding ON chunks USING hnsw (embedding halfvec_cosine_ops)
     WITH (m = 24, ef_construction = 128)"""
-# Whoever was killed while it made the index has left an invalid one, which searches do not use.
+# A build that was cancelled, or whose PostgreSQL stopped, leaves an invalid index, which searches do not use.
 _IS_DUE = """
     SELECT CASE WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding') AND indisvalid) THEN false
-                ELSE (SELECT coalesce(sum(chunk_count), 0) > %s FROM vector_store_files WHERE chunk_count > 0) END"""
+                ELSE (SELECT coalesce(max(chunks), 0) > %s FROM (
+                    SELECT sum(chunk_count) AS chunks FROM vector_store_files WHERE chunk_count > 0 GROUP BY tenant_id
+                ) AS of_tenant) END"""
 # Outside of transactions, so that neither ingests nor searches wait for it.
 _MAKE = (
     "SET statement_timeout = 0",
@@ -34,8 +36,14 @@ _MAKE = (
 )
 
 
-async def index_vectors(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) -> bool:
-    """Make the index if there are more than `above` chunks and no index that works; whether this call made it.
+async def is_index_due(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) -> bool:
+    """Whether a tenant has more than `above` chunks, and there is no index that works."""
+    async with database.connection() as connection:
+        return await _ask(connection, _IS_DUE, above)
+
+
+async def make_index(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) -> bool:
+    """Make the index if it is due; whether this call made it.
 
     Whoever comes while another makes it leaves it to that one.
     """
@@ -48,8 +56,9 @@ async def index_vectors(database: Database, *, above: int = EXACT_SEARCH_CHUNKS)
                 await _make(connection)
             return due
         finally:
-            await connection.execute("RESET ALL")
-            await connection.execute("SELECT pg_advisory_unlock(%s)", [INDEX_LOCK])
+            if not connection.closed:
+                await connection.execute("RESET ALL")
+                await connection.execute("SELECT pg_advisory_unlock(%s)", [INDEX_LOCK])
 
 
 async def _make(connection: AsyncConnection[Any]) -> None:

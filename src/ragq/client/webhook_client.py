@@ -1,6 +1,6 @@
 """Sending webhooks by Standard Webhooks (https://www.standardwebhooks.com), to public addresses alone.
 
-Imported when the first is sent: most processes need no HTTP client but for this.
+Imported when the first is sent: the API needs an HTTP client for nothing else.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from ragq.client.file_client import Files
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Stores
 from ragq.client.store_file_client import StoreFiles
-from ragq.client.vector_index import index_vectors
+from ragq.client.vector_index import is_index_due, make_index
 from ragq.client.webhook_store import Webhooks
 from ragq.errors import TransientError
 from ragq.queues.expiry import expire_files_and_stores
@@ -41,6 +41,7 @@ EXPIRY_SECONDS = 600.0
 SWEEP_SECONDS = 10.0
 FILE_EXPIRY_SECONDS = 60.0
 INDEX_SECONDS = 10.0
+INDEX_AGAIN_SECONDS = 600.0  # after it could not be made, as on a full disk: it may have taken long
 
 
 def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[asyncio.Task[None]]:
@@ -132,6 +133,10 @@ async def expire_forever(queue: JobQueue, files: Files, stores: Stores, blobs: B
 async def index_forever(queue: JobQueue, database: Database) -> None:
     """See now and then whether the vectors are so many that they need an index."""
     while True:
-        if await queue.take_turn("index", every_seconds=INDEX_SECONDS):
-            await index_vectors(database)
+        if (
+            await queue.take_turn("index", every_seconds=INDEX_SECONDS)
+            and await is_index_due(database)
+            and await queue.take_turn("make-index", every_seconds=INDEX_AGAIN_SECONDS)
+        ):
+            await make_index(database)
         await asyncio.sleep(INDEX_SECONDS / 2)

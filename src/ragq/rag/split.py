@@ -29,15 +29,16 @@ def split(document: ParsedDocument, tokenizer: Tokenizer, *, max_tokens: int, ov
     """
     characters_per_token = _measure_density(document.text, tokenizer) * _FILL
     capacity = max(1, int(max_tokens * characters_per_token))
-    overlap = int(overlap_tokens * characters_per_token)
     kind = MarkdownSplitter if document.headings else TextSplitter
     to_cut = [(passage, capacity) for passage in _iterate_pages(document)]
     chunks = []
     while to_cut:
         parts = [
             (start + offset, part)
-            for (start, text), capacity in to_cut
-            for offset, part in kind(capacity, overlap=min(overlap, capacity // 2)).chunk_indices(text)
+            for (start, text), limit in to_cut
+            for offset, part in kind(
+                limit, overlap=min(limit * overlap_tokens // max_tokens, limit // 2)
+            ).chunk_indices(text)
             if part.strip()
         ]
         to_cut = []
