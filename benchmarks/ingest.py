@@ -2,10 +2,10 @@
 
 `python -m benchmarks.ingest`: documents of `benchmarks.corpus` go over HTTP to a `ragq up` of its own, 100 and then 1,000,
 each time from empty. The model's own speed is that of chunks of the same documents through the same model in a process
-alone with the machine: the best of three rounds before and three after. So few chunks have no index of vectors; runs
-called indexed go into one, as beyond 20,000 chunks. What is not embedding is compared with LangChain on
-the same files, the same PostgreSQL and the same vectors, for short notes and for long reports. In memory, what PostgreSQL keeps
-of its tables in its buffers is told apart: it fills up with any data.
+alone with the machine: the best of three rounds before and three after. What is not embedding is compared with LangChain on
+the same files, the same PostgreSQL and the same vectors, for short notes and for long reports. So few chunks have no index of
+vectors; runs called indexed go into one, as beyond 20,000 chunks. In memory, what PostgreSQL keeps of its tables in its
+buffers is told apart: it fills up with any data.
 """
 
 from __future__ import annotations
@@ -211,7 +211,8 @@ def rates(run: dict[str, Any], documents: list[Made]) -> dict[str, Any]:
 def compare(folder: Path, documents: list[Made], vectors: Path) -> dict[str, Any]:
     """Everything but embedding: ragq in three ways, LangChain in four.
 
-    ragq takes one document at a time, or as many as a worker holds, without an index of vectors and with one. Each into an empty database: an index takes a vector that it holds already for nothing.
+    ragq takes one document at a time, or as many as a worker holds, without an index of vectors and with one. Each goes
+    into an empty database: an index takes a vector that it holds already for nothing.
     """
     folder.mkdir()
     runs = {}

@@ -12,11 +12,11 @@ import structlog
 from psycopg import AsyncConnection
 
 from ragq.client.chunk_client import EXACT_SEARCH_CHUNKS
-from ragq.client.database import Database
+from ragq.client.database import MIGRATION_LOCK, Database
 
 log = structlog.get_logger(__name__)
 
-INDEX_LOCK = 0x72616772
+INDEX_LOCK = MIGRATION_LOCK + 1
 CREATE_INDEX = """
     CREATE INDEX CONCURRENTLY chunks_by_embedding ON chunks USING hnsw (embedding halfvec_cosine_ops)
     WITH (m = 24, ef_construction = 128)"""
