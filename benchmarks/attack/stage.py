@@ -22,7 +22,7 @@ from tests.servers import Ragq, free_port
 KEY = "only the attacks and the good clients know it"
 MAX_RATIO = 2.0  # of the good clients' p95 during an attack
 ALONE_SECONDS = 2.0
-STREAM_CHARACTERS, STREAM_PIECE, STREAM_SECONDS = 100_000, 20, 20.0
+STREAM_CHARACTERS, STREAM_PIECE, STREAM_SECONDS = 100_000, 10, 20.0
 SHORT_SECONDS = 0.3  # what the LLM takes for a short answer
 
 
