@@ -22,6 +22,7 @@ from tests.servers import Ragq
 HEAD = b"POST /session HTTP/1.1\r\nhost: 127.0.0.1\r\n"
 HOLD_SECONDS = 5.0
 OPEN_AT_ONCE = 50
+REOPEN_SECONDS = 2.0
 MAX_GROWTH_MB = 20.0  # of Valkey, by 300 MB of questions
 STREAMS, SHORT_QUESTIONS = 10, 10
 MAX_SHORT_RATIO = 1.2
@@ -113,6 +114,7 @@ async def hold(url: str, count: int, seconds: float, drip: bytes) -> dict[str, i
                         await keep(*connection, drip)
                         found["closed"] += 1
                 connection[1].transport.abort()
+            await asyncio.sleep(REOPEN_SECONDS)  # faster, it would be a flood that no silence is needed for
             connection = await open_one()
         if connection:
             connection[1].transport.abort()
