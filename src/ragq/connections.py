@@ -26,7 +26,8 @@ MAX_PIPELINED = 16  # requests that wait for the answer before theirs
 MAX_OVERHEAD = 8  # bytes that may surround each byte of a chunked body, once MAX_HEAD_BYTES are used up
 MIN_BODY_BYTES = 16 << 10  # of a body that must come each time that it is waited for
 MAX_DISCARDED_BYTES = 1 << 20  # taken after a refusal, so that the client comes to read it
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.1  # short, so that connections opened together are not closed in one long turn of the loop
+LOG_SECONDS = 10.0
 
 
 class Wait(Enum):
@@ -53,7 +54,8 @@ class Connections:
         self._most = most
         self._open: set[Connection] = set()
         self._waiting: dict[Wait, dict[Connection, float]] = {wait: {} for wait in Wait}  # by deadline, earliest first
-        self._closed = 0  # since the last sweep, to make room
+        self._closed = 0  # since the last log line, to make room
+        self._logged_at = -LOG_SECONDS
         self._sweeping: asyncio.TimerHandle | None = None
         CONNECTIONS.set_function(lambda: len(self._open))
 
@@ -99,7 +101,8 @@ class Connections:
                 connection = next(iter(waiting))
                 self.place(connection, None)
                 connection.expire(wait)
-        if self._closed:
+        if self._closed and loop.time() > self._logged_at + LOG_SECONDS:
+            self._logged_at = loop.time()
             log.warning("connections_full", most=self._most, closed_or_refused=self._closed)
             self._closed = 0
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
