@@ -9,7 +9,7 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 GET_CHROMIUM = { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook screenshot reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate streams attack bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder w
 
 streams: setup ## How late tokens reach 500 readers of one API process
 	$(BIN)/python -m benchmarks.streams
+
+attack: setup ## Attack a ragq up of its own: access and exhaustion, one line each (ONLY="silent_1000 guesses")
+	$(BIN)/python -m benchmarks.attack $(if $(ONLY),--only $(ONLY))
 
 bench-queue: setup $(PEERS)/.ready ## The queue alone, beside other task queues
 	$(BIN)/python -m benchmarks.queue

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import socket
 import sys
+from functools import partial
 
 import uvicorn
 
+from ragq.connections import Connection, Connections
+from ragq.descriptors import raise_descriptor_limit
 from ragq.environment import join_services
 from ragq.errors import RagqError
 from ragq.logs import configure_logging
 from ragq.server import create_app
 from ragq.settings import Settings, check_exposure, read_settings
+
+MAX_CONNECTIONS = 4096  # of one process, unless set
+BACKLOG = 2048  # connections that wait to be accepted
 
 
 def serve(settings: Settings, *, fd: int | None = None) -> None:
@@ -31,14 +37,18 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
         valkey_url=settings.valkey_url.get_secret_value(),
         database_url=settings.database_url.get_secret_value(),
     )
+    descriptors = raise_descriptor_limit()  # a half for clients, a quarter for those being accepted, a quarter for us
+    most = min(settings.max_connections or MAX_CONNECTIONS, descriptors // 2)
     config = uvicorn.Config(
         app,
+        http=partial(Connection, Connections(most)),  # type: ignore[arg-type]  # it is called with keywords alone
+        ws="none",
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
-        h11_max_incomplete_event_size=64 << 10,
+        backlog=min(BACKLOG, descriptors // 4),
     )
     server = uvicorn.Server(config)
     server.run(sockets=None if fd is None else [socket.socket(fileno=fd)])

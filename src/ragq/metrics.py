@@ -43,6 +43,10 @@ BLOCKS.set_function(sys.getallocatedblocks)
 
 # The API
 REQUESTS = Counter("ragq_http_requests", "HTTP requests by route and status.", ["method", "route", "status"])
+CONNECTIONS = Gauge("ragq_http_connections", "Open HTTP connections of this process.")
+CONNECTIONS_CLOSED = Counter(
+    "ragq_http_connections_closed", "HTTP connections closed for breaking a limit.", ["reason"]
+)
 
 # The queue, read by the API when it is asked
 JOBS = Gauge("ragq_queue_jobs", "Jobs of a list by state.", ["list", "state"])

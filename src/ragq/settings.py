@@ -26,6 +26,12 @@ class Settings(BaseSettings):
     # Where
     host: str = Field("127.0.0.1", description="Address the API listens on. Beyond loopback it needs `RAGQ_API_KEY`.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
+    max_connections: int = Field(
+        0,
+        ge=0,
+        description="HTTP connections of one API process, at most half of its descriptors; beyond, the longest silent "
+        "one is closed. 0: 4096.",
+    )
     url: str = Field("http://127.0.0.1:8000", description="Where `ragq ask`, `ingest` and `status` find the API.")
     data_dir: Path = Field(Path(".ragq"), description="Folder of the embedded services and of uploaded files.")
     api_key: SecretStr | None = Field(None, description="When set, every route but the health ones asks for this key.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -139,3 +142,31 @@ def test_the_metrics_of_api_and_workers_can_be_scraped(ragq: Ragq, client: httpx
         assert 'ragq_http_requests_total{method="POST",route="/v1/responses",status="200"}' in shown
     finally:
         stop(worker)
+
+
+def test_silent_connections_to_a_workers_metrics_take_no_threads_and_are_closed(
+    ragq: Ragq, client: httpx2.Client
+) -> None:
+    worker = ragq.spawn("worker", "queries")
+    try:
+        targets = wait_until(lambda: client.get("/metrics/targets").json(), what="the worker's address")
+        host, _, port = targets[0]["targets"][0].partition(":")
+        threads = Path(f"/proc/{worker.pid}/task")
+        before = len(list(threads.iterdir()))
+        silent = [socket.create_connection((host, int(port))) for _ in range(300)]
+        silent[0].sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert len(list(threads.iterdir())) <= before
+        wait_until(lambda: metrics_of(f"http://{host}:{port}/metrics"), what="its metrics again")
+        for one in silent:
+            one.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                assert one.recv(1) == b""
+            one.close()
+    finally:
+        stop(worker)
+
+
+def metrics_of(url: str) -> str:
+    with contextlib.suppress(httpx2.TransportError):
+        return httpx2.get(url).text
+    return ""

@@ -22,7 +22,6 @@ from typing import Any
 
 import structlog
 import uvloop
-from prometheus_client import start_http_server
 from rq.defaults import RQ_KEY_PREFIX
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
@@ -31,10 +30,12 @@ from rq.worker import BaseWorker
 from ragq import metrics
 from ragq.client.job import ClaimedJob, Outcome, lanes_of
 from ragq.client.rq_client import JobQueue
+from ragq.descriptors import raise_descriptor_limit
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.models import JobStatus, Lane, QueueName
 from ragq.queues.housekeeping import guarded, keep_house
+from ragq.queues.metrics_server import serve_metrics
 from ragq.queues.perform import Retry, insist, perform
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
@@ -68,6 +69,7 @@ class AsyncWorker(BaseWorker):
         """Run until told to stop; with `burst`, until no job is left. True if any job ran."""
         settings = read_settings()
         configure_logging(settings)
+        raise_descriptor_limit()  # a question in flight holds a connection to the LLM
         if settings.key_prefix != RQ_KEY_PREFIX:
             raise ConfigurationError(
                 f"RQ_KEY_PREFIX is '{RQ_KEY_PREFIX}', RAGQ_KEY_PREFIX '{settings.key_prefix}': run eval \"$(ragq env)\"."
@@ -81,22 +83,6 @@ class AsyncWorker(BaseWorker):
         except ConfigurationError as error:
             sys.exit(f"ragq: {error.message}")
         return runner.finished + runner.failed > 0
-
-
-def serve_metrics(settings: Settings) -> str:
-    """Show this process' metrics to Prometheus from a thread; returns the address.
-
-    Raises:
-        ConfigurationError: The address cannot be had.
-    """
-    try:
-        server, _ = start_http_server(settings.metrics_port, addr=settings.metrics_host)
-    except OSError as error:
-        raise ConfigurationError(
-            f"RAGQ_METRICS_HOST {settings.metrics_host}, RAGQ_METRICS_PORT {settings.metrics_port}: {error.strerror}. "
-            "Workers of one machine need a port each; 0 takes a free one."
-        ) from error
-    return f"{settings.metrics_host}:{server.server_port}"
 
 
 class _Runner:
@@ -138,7 +124,7 @@ class _Runner:
             loop.add_signal_handler(number, self._request_stop)
         await self._until_available(self._queue.check_server)
         self._clients = await Clients.open(self._settings, self._database_url)
-        self._identity["metrics"] = serve_metrics(self._settings)
+        self._metrics_server, self._identity["metrics"] = await serve_metrics(self._settings)
         await self._until_available(self._register)
         spare_long_lived()
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
@@ -374,6 +360,7 @@ class _Runner:
                 await self._queue.commit(self._name, self._outcomes)
             await self._queue.monitor.unregister_worker(self._name, self._lists())
         await end_tasks(one.task for one in self._in_flight.values())
+        self._metrics_server.close()
         await self._clients.close()
         await self._queue.close()
         log.info("worker_stopped", worker=self._name, finished=self.finished, failed=self.failed)

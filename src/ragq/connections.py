@@ -1,0 +1,304 @@
+"""The API's HTTP connections: how many there may be, how long each may wait, and how large a request's head may be.
+
+uvicorn bounds none of these with httptools, so that one endless header or a thousand silent connections would stop the
+service. `Connection` is uvicorn's protocol with bounds; `Connections` is what those of a process share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from ragq.errors import InvalidRequestError, RagqError, UnavailableError
+from ragq.metrics import CONNECTIONS, CONNECTIONS_CLOSED
+
+log = structlog.get_logger(__name__)
+
+MAX_HEAD_BYTES = 64 << 10  # of request line and headers, of trailers, and of what surrounds the chunks of a body
+MAX_HEADERS = 100
+MAX_PIPELINED = 16  # requests that wait for the answer before theirs
+MAX_OVERHEAD = 8  # bytes that may surround each byte of a chunked body, once MAX_HEAD_BYTES are used up
+MIN_BODY_BYTES = 16 << 10  # of a body that must come each time that it is waited for
+MAX_DISCARDED_BYTES = 1 << 20  # taken after a refusal, so that the client comes to read it
+SWEEP_SECONDS = 0.1  # short, so that connections opened together are not closed in one long turn of the loop
+LOG_SECONDS = 10.0
+
+
+class Wait(Enum):
+    """What the server waits for on a connection. To make room, the first kinds are closed first."""
+
+    END = "end"  # after a refusal: the client reads it and closes
+    FIRST_REQUEST = "first request"  # its whole head
+    NEXT_REQUEST = "next request"
+    BODY = "body"  # MIN_BODY_BYTES of it
+    READER = "reader"  # who takes some of an answer that fills the buffer
+
+
+SECONDS = {Wait.END: 2.0, Wait.FIRST_REQUEST: 15.0, Wait.NEXT_REQUEST: 15.0, Wait.BODY: 30.0, Wait.READER: 60.0}
+
+
+class Connections:
+    """The connections of a process. When all are taken, the longest silent one is closed for a new one.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: set[Connection] = set()
+        self._waiting: dict[Wait, dict[Connection, float]] = {wait: {} for wait in Wait}  # by deadline, earliest first
+        self._closed = 0  # since the last log line, to make room
+        self._logged_at = -LOG_SECONDS
+        self._sweeping: asyncio.TimerHandle | None = None
+        CONNECTIONS.set_function(lambda: len(self._open))
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection, if there is room or room can be made."""
+        if len(self._open) >= self._most and not self._make_room():
+            return False
+        self._open.add(connection)
+        if self._sweeping is None:
+            self._sweeping = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
+        return True
+
+    def _make_room(self) -> bool:
+        self._closed += 1
+        for waiting in self._waiting.values():
+            if waiting:
+                longest = next(iter(waiting))
+                self.remove(longest)
+                longest.close("full")
+                return True
+        CONNECTIONS_CLOSED.labels("refused").inc()
+        return False
+
+    def place(self, connection: Connection, wait: Wait | None) -> None:
+        """Note what a connection waits for from now on; None: for the application."""
+        if wait is connection.wait:
+            return
+        if connection.wait:
+            self._waiting[connection.wait].pop(connection, None)
+        connection.wait = wait
+        if wait and connection in self._open:
+            self._waiting[wait][connection] = connection.loop.time() + SECONDS[wait]
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self.place(connection, None)
+        self._open.discard(connection)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell the connections whose time is over."""
+        for wait, waiting in self._waiting.items():
+            while waiting and next(iter(waiting.values())) <= loop.time():
+                connection = next(iter(waiting))
+                self.place(connection, None)
+                connection.expire(wait)
+        if self._closed and loop.time() > self._logged_at + LOG_SECONDS:
+            self._logged_at = loop.time()
+            log.warning("connections_full", most=self._most, closed_or_refused=self._closed)
+            self._closed = 0
+        self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that keeps to the bounds of this module; given to uvicorn as its protocol.
+
+    What breaks them is refused with OpenAI's error body where no answer has begun, and cut off otherwise.
+    """
+
+    def __init__(self, connections: Connections, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._connections = connections
+        self.wait: Wait | None = None
+        self._running: RequestResponseCycle | None = None  # the newest that was given to the application
+        self._overhead = 0  # bytes that came since the last request was whole, less those that its body accounts for
+        self._head_bytes = 0
+        self._body_bytes = 0  # since Wait.BODY began
+        self._unsent = 0  # when Wait.READER began
+        self._discarded: int | None = None  # bytes since a refusal
+        self._fault: tuple[HTTPStatus, RagqError] | None = None  # found by a callback of the parser
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._connections.admit(self):
+            self._settle()
+            return
+        full = UnavailableError("This process has too many connections. Try again later.", code="too_many_connections")
+        transport.write(_render(HTTPStatus.SERVICE_UNAVAILABLE, full))
+        transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.remove(self)
+        self._end_running()
+        super().connection_lost(exc)
+
+    # Bytes
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarded is not None:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self.flow.pause_reading()
+            return
+        self._overhead += len(data)
+        super().data_received(data)
+        if self._overhead > MAX_HEAD_BYTES:
+            self._refuse(*_head_too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + 4)
+
+    def _count(self, length: int) -> None:
+        self._head_bytes += length
+        if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            self._stop(*_head_too_large())
+
+    def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._stop(HTTPStatus.BAD_REQUEST, InvalidRequestError("Wait for answers before you send more requests."))
+        self._overhead = self._body_bytes = 0
+        super().on_headers_complete()
+        self._settle()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._overhead -= (1 + MAX_OVERHEAD) * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._overhead = 0
+        super().on_message_complete()
+        self._settle()
+
+    def _stop(self, status: HTTPStatus, error: RagqError) -> None:
+        """Have the parser stop here; `send_400_response` follows."""
+        self._fault = status, error
+        raise error
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser does not take."""
+        self._refuse(*(self._fault or (HTTPStatus.BAD_REQUEST, InvalidRequestError(msg))))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a request that asks for another protocol is answered by this one."""
+
+    # Answers
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._settle()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._settle()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._settle()
+
+    # Waiting
+
+    def _settle(self) -> None:
+        """Note what this connection waits for now."""
+        running = self._running
+        if self._discarded is not None:
+            wait: Wait | None = Wait.END
+        elif self.flow.write_paused:
+            wait = Wait.READER
+        elif running and not running.response_complete:
+            wait = Wait.BODY if running.more_body else None
+        else:
+            wait = Wait.NEXT_REQUEST if running else Wait.FIRST_REQUEST
+        self._connections.place(self, wait)
+
+    def expire(self, wait: Wait) -> None:
+        """Refuse or close the connection, unless what it waited for goes on."""
+        if wait is Wait.BODY:
+            self._expect_body()
+        elif unsent := self.transport.get_write_buffer_size():
+            if wait is Wait.END or (wait is Wait.READER and unsent >= self._unsent):
+                self.close("reader")
+            else:
+                self._unsent = unsent
+                self._connections.place(self, Wait.READER)
+        elif wait is not Wait.END and self._overhead > 0:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, _too_slow("the head of a request"))
+        else:
+            self.close("silent")
+
+    def _expect_body(self) -> None:
+        running = self._running
+        is_ours = self.flow.read_paused or (running and running.waiting_for_100_continue)  # we do not take it
+        if is_ours or self._body_bytes >= MIN_BODY_BYTES:
+            self._body_bytes = 0
+            self._connections.place(self, Wait.BODY)
+        else:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, _too_slow("the body of a request"))
+
+    # Ends
+
+    def _refuse(self, status: HTTPStatus, error: RagqError) -> None:
+        """Answer with an error and end the connection; where an answer has begun, end it at once."""
+        if self._discarded is not None or self.transport.is_closing():
+            return
+        running = self._running
+        if self.pipeline or (running and running.response_started and not running.response_complete):
+            self.close(error.code)
+            return
+        CONNECTIONS_CLOSED.labels(error.code).inc()
+        self._end_running()
+        self._discarded = 0
+        self.transport.write(_render(status, error))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._settle()
+
+    def close(self, reason: str) -> None:
+        """End the connection at once."""
+        CONNECTIONS_CLOSED.labels(reason).inc()
+        self.transport.abort()
+
+    def _end_running(self) -> None:
+        """Tell the application that its client has gone: uvicorn tells the newest request only."""
+        if self._running and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+
+def _head_too_large() -> tuple[HTTPStatus, RagqError]:
+    message = f"The head of a request may have {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers. Send what is long in the body."
+    return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidRequestError(message, code="request_head_too_large")
+
+
+def _too_slow(part: str) -> RagqError:
+    return InvalidRequestError(f"The server waited too long for {part}. Send it faster.", code="request_timeout")
+
+
+def _render(status: HTTPStatus, error: RagqError) -> bytes:
+    """Write an answer in OpenAI's form."""
+    content = {"message": error.message, "type": error.type, "param": None, "code": error.code}
+    body = json.dumps({"error": content}).encode()
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body

@@ -1,0 +1,17 @@
+"""How many files and sockets a process may hold open."""
+
+from __future__ import annotations
+
+import resource
+
+MOST = 65_536  # nothing here needs more, and some libraries walk through all numbers up to the limit
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process' limit on descriptors as far as it may; returns the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        return allowed
+    return MOST if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,60 @@
+"""A worker's metrics over HTTP, on its event loop.
+
+prometheus_client's own server gives each connection a thread for as long as the client likes: silent ones would fill
+the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from ragq.errors import ConfigurationError
+from ragq.settings import Settings
+
+SECONDS = 5.0  # for a whole request and its answer
+MAX_CONNECTIONS = 32
+MAX_HEAD_BYTES = 16 << 10
+
+
+async def serve_metrics(settings: Settings) -> tuple[asyncio.Server, str]:
+    """Show this process' metrics to Prometheus; returns the server and its address.
+
+    Raises:
+        ConfigurationError: The address cannot be had.
+    """
+    open_: set[asyncio.StreamWriter] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_.add(writer)
+        try:
+            if len(open_) <= MAX_CONNECTIONS:
+                with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                    async with asyncio.timeout(SECONDS):
+                        await _answer(reader, writer)
+        finally:
+            open_.discard(writer)
+            writer.transport.abort()
+
+    try:
+        server = await asyncio.start_server(
+            answer, settings.metrics_host, settings.metrics_port, limit=MAX_HEAD_BYTES, backlog=MAX_CONNECTIONS
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"RAGQ_METRICS_HOST {settings.metrics_host}, RAGQ_METRICS_PORT {settings.metrics_port}: {error.strerror}. "
+            "Workers of one machine need a port each; 0 takes a free one."
+        ) from error
+    return server, f"{settings.metrics_host}:{server.sockets[0].getsockname()[1]}"
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    body = generate_latest() if head.startswith(b"GET ") else b""
+    status = "200 OK" if body else "405 Method Not Allowed"
+    fields = f"content-type: {CONTENT_TYPE_LATEST}\r\ncontent-length: {len(body)}\r\nconnection: close\r\nallow: GET"
+    writer.write(f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode() + body)
+    writer.close()
+    await writer.wait_closed()
