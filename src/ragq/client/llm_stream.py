@@ -29,7 +29,7 @@ END_OF_STREAM_SECONDS: Final = 1.0  # for the usage and the end of the body, onc
 ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BYTES: Final = 64_000
 MAX_EVENT_BYTES: Final = 1_000_000
-MAX_ANSWER_CHARACTERS: Final = 400_000  # about 100,000 tokens
+MAX_ANSWER_CHARACTERS: Final = 1_000_000
 MAX_ANSWER_BYTES: Final = 200_000_000  # of the body, in which a token takes about 250 bytes; thoughts count here only
 SLICE_BYTES: Final = 8192  # of the body, read in one turn of the event loop: half a millisecond
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -195,8 +195,11 @@ class AnswerStream:
             piece = delta.get("content") or delta.get("refusal")
             if piece:
                 self._pieces.append(piece + "")  # a TypeError for what is no text
+                self._characters += len(piece)
             if piece or delta.get("reasoning_content") or delta.get("reasoning"):
                 self._has_moved = self._has_begun = True
+            if self._characters > MAX_ANSWER_CHARACTERS:
+                raise FaultError(PermanentError, "llm_answer_too_large", "sent an answer of over 1,000,000 characters")
             if reason := choice.get("finish_reason"):
                 self._finish(str(reason).lower())
         if usage := chunk.get("usage"):
@@ -220,11 +223,6 @@ class AnswerStream:
         self._pieces.clear()
         self._text.append(text)
         self._first_text_at = self._first_text_at or self._time()
-        self._characters += len(text)
-        if self._characters > MAX_ANSWER_CHARACTERS:
-            raise FaultError(
-                PermanentError, "llm_answer_too_large", f"sent an answer of over {MAX_ANSWER_CHARACTERS:,} characters"
-            )
         if self._on_delta:
             self._on_delta(text)
 

@@ -96,15 +96,23 @@ class _Citations:
 
 
 def _split_at_markers(text: str, count: int) -> Iterator[tuple[int, str, str, list[int]]]:
-    """Yield each marker's place, the text before it, the marker as it is shown, and the sources it names; then the rest."""
-    last = 0
-    for match in _CODE_OR_MARKER.finditer(text):
-        if match["code"]:
-            continue
-        marker, known = _read_marker(match, count)
-        yield match.start(), text[last : match.start()], marker, known
-        last = match.end()
-    yield len(text), text[last:], "", []
+    """Yield each marker's place, the text before it, the marker as it is shown, and the sources it names.
+
+    Where no marker is for long, and at the end, the text so far comes without one.
+    """
+    reader, place, last = _Reader(), 0, 0
+    for start in range(0, len(text) + 1, PART_CHARACTERS):
+        part = text[start : start + PART_CHARACTERS]
+        is_last = start + PART_CHARACTERS > len(text)
+        for before, match in reader.feed(part, is_last=is_last):
+            place += len(before)
+            if match:
+                marker, known = _read_marker(match, count)
+                yield place, text[last:place], marker, known
+                place += len(match.group())
+                last = place
+        yield place, text[last:place], "", []
+        last = place
 
 
 def _read_marker(match: re.Match[str], count: int) -> tuple[str, list[int]]:
@@ -116,8 +124,54 @@ def _read_marker(match: re.Match[str], count: int) -> tuple[str, list[int]]:
     return " " * (match.group()[0] in " \t") + "".join(f"[{number}]" for number in known), known
 
 
+class _Reader:
+    """Finds the markers of a text that comes in pieces; each costs as much as it is long."""
+
+    def __init__(self) -> None:
+        self._held = ""  # what may still become a marker or code
+        self._before = ""  # the character before it
+        self._in_fence = False
+
+    def feed(self, piece: str, *, is_last: bool = False) -> Iterator[tuple[str, re.Match[str] | None]]:
+        """Take a piece; yields text, code included, and the marker after it, as far as nothing to come changes them."""
+        text, place = self._before + self._held + piece, len(self._before)
+        is_settled = True
+        while is_settled:
+            start = place
+            if self._in_fence:
+                place, is_settled = self._leave_fence(text, start)
+                yield text[start:place], None
+                continue
+            match = _NEXT.search(text, start)
+            is_settled = bool(match and match["begun"] is None)
+            if match and is_settled:
+                place = match.end()
+                self._in_fence = bool(match["fence"])
+                is_code = match["fence"] or match["code"]
+                yield (text[start:place], None) if is_code else (text[start : match.start()], match)
+            else:
+                place = match.start() if match else len(text)
+                yield text[start:place], None
+        if is_last:
+            for match in _CODE_OR_MARKER.finditer(text, place):
+                if not match["code"]:
+                    yield text[place : match.start()], match
+                    place = match.end()
+            yield text[place:], None
+        self._before, self._held = text[place - 1 : place], text[place:]
+
+    def _leave_fence(self, text: str, start: int) -> tuple[int, bool]:
+        """Find up to where a block of code is settled, and whether it has ended there."""
+        end = text.find(_FENCE, start)
+        if end >= 0:
+            self._in_fence = False
+            return end + len(_FENCE), True
+        ticks = len(text) - max(start, len(text.rstrip("`")))
+        return len(text) - ticks, False
+
+
 class CitedStream:
-    """Shows an LLM's text while it comes, as `cite` will show it in the end; each piece costs as much as it is long.
+    """Shows an LLM's text while it comes, as `cite` will show it in the end.
 
     Args:
         count: Number of sources.
@@ -125,41 +179,14 @@ class CitedStream:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._held = ""  # what may still become a marker or code
-        self._before = ""  # the character before it
-        self._in_fence = False
+        self._reader = _Reader()
 
     def add(self, piece: str) -> str:
         """Take a piece of text; returns what more can be shown, since nothing to come changes it."""
-        text, place = self._before + self._held + piece, len(self._before)
         shown: list[str] = []
-        is_settled = True
-        while is_settled:
-            start = place
-            if self._in_fence:
-                place, is_settled = self._leave_fence(text, start)
-                shown.append(text[start:place])
-                continue
-            match = _NEXT.search(text, start)
-            place = match.start() if match else len(text)
-            shown.append(text[start:place])
-            is_settled = bool(match and match["begun"] is None)
-            if match and is_settled:
-                is_code = match["fence"] or match["code"]
-                shown.append(match.group() if is_code else _read_marker(match, self._count)[0])
-                self._in_fence = bool(match["fence"])
-                place = match.end()
-        self._before, self._held = text[place - 1 : place], text[place:]
+        for text, match in self._reader.feed(piece):
+            shown += [text, _read_marker(match, self._count)[0] if match else ""]
         return "".join(shown)
-
-    def _leave_fence(self, text: str, start: int) -> tuple[int, bool]:
-        """Find up to where a block of code can be shown, and whether it has ended there."""
-        end = text.find(_FENCE, start)
-        if end >= 0:
-            self._in_fence = False
-            return end + len(_FENCE), True
-        ticks = len(text) - max(start, len(text.rstrip("`")))
-        return len(text) - ticks, False
 
 
 def make_citation(source: SearchResult, start: int, end: int, index: int) -> Citation:
