@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -160,6 +160,11 @@ class Usage:
     output_tokens: int = 0
 
 
+def fields_of(value: Query | Citation | SearchResult) -> dict[str, Any]:
+    """The fields of a value by name; `asdict` would copy each of them, all the way down."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What is told to the asker.
@@ -174,6 +179,16 @@ class Answer:
     kind: Literal["extractive", "generated"]
     usage: Usage = Usage()
     truncated: bool = False
+
+    def as_result(self) -> dict[str, Any]:
+        """What is stored of it, as JSON."""
+        return {
+            "text": self.text,
+            "citations": [fields_of(citation) for citation in self.citations],
+            "kind": self.kind,
+            "usage": asdict(self.usage),
+            "truncated": self.truncated,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,5 +214,5 @@ class Query:
     history: list[dict[str, str]] = field(default_factory=list)
 
     def as_arguments(self) -> dict[str, Any]:
-        """Its fields by name; `asdict` would copy each value, all the way down."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Its fields by name."""
+        return fields_of(self)

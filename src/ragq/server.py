@@ -54,6 +54,7 @@ from ragq.routes import (
 )
 from ragq.routes.batch_runner import run_batches_forever
 from ragq.routes.context import Context, explain_fault, refuse_unknown_parameters
+from ragq.routes.input import refuse_bad_input
 from ragq.routes.openapi import Application
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
@@ -99,7 +100,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         lifespan=lifespan,
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
-        dependencies=[Depends(refuse_unknown_parameters)],
+        dependencies=[Depends(refuse_bad_input), Depends(refuse_unknown_parameters)],
     )
     stores = (files, vector_stores, store_search, store_files, file_batches)
     answers = (chat, responses, chat_completions, embeddings, models, batches, webhook_endpoints)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections.abc import Generator, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SLICE_SECONDS = 0.002  # for which long work may keep the event loop from everybody else
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -28,3 +33,37 @@ def give_back_memory() -> None:
     """Have the C library return what is free to the system; after a document that was 50 MB, for 3 ms. glibc only."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
+
+
+class Turns:
+    """Lets one piece of long work at a time go on in an event loop, a slice in each turn, however much of it there is."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def take(self) -> None:
+        """Wait until everybody else had a turn."""
+        async with self._lock:
+            await asyncio.sleep(0)
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """Run a generator to its end, in slices of `SLICE_SECONDS`; returns what it returns."""
+        while True:
+            ends_at = time.perf_counter() + SLICE_SECONDS
+            try:
+                while time.perf_counter() < ends_at:
+                    next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            await self.take()
+
+
+def run_through(steps: Generator[None, None, T]) -> T:
+    """Run a generator to its end at once; returns what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result

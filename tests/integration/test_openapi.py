@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -136,3 +139,160 @@ def test_what_is_taken_is_answered_as_the_document_describes(
     headers = {"Authorization": f"Bearer {KEY}"}
     answer = case.call_and_validate(base_url=ragq.url, headers=headers, checks=CHECKS, timeout=60)
     assert answer.status_code == 200
+
+
+HALF = "half \ud83d of a pair"
+NUL = "a \0 b"
+Place = tuple[str | int, ...]
+
+
+def resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference into the document."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return document.raw_schema["components"]["schemas"][name] if name else schema
+
+
+def strings_of(schema: dict[str, Any], seen: tuple[str, ...] = ()) -> Iterator[Place]:
+    """Name each place where a schema takes a string: of a list the first item, of a map a key of our own."""
+    if (name := schema.get("$ref", "")) in seen:
+        return
+    seen, schema = (*seen, name) if name else seen, resolve(schema)
+    if schema.get("type") == "string" and "const" not in schema and "enum" not in schema:
+        yield ()
+    for one in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        yield from strings_of(one, seen)
+    for key, inner in schema.get("properties", {}).items():
+        yield from ((key, *rest) for rest in strings_of(inner, seen))
+    if items := schema.get("items"):
+        yield from ((0, *rest) for rest in strings_of(items, seen))
+    if isinstance(values := schema.get("additionalProperties"), dict):
+        yield from (("key", *rest) for rest in strings_of(values, seen))
+
+
+def wrap(place: Place, value: Any) -> Any:
+    """Make the JSON that has a value at a place, and nothing else."""
+    for name in reversed(place):
+        value = [value] if isinstance(name, int) else {name: value}
+    return value
+
+
+BODIES = [
+    (method.upper(), path, place)
+    for path, methods in document.raw_schema["paths"].items()
+    for method, operation in methods.items()
+    if "application/json" in (content := operation.get("requestBody", {}).get("content", {}))
+    for place in dict.fromkeys(strings_of(content["application/json"]["schema"]))
+]
+
+
+def test_bodies_have_strings_in_many_places() -> None:
+    places = {(path, ".".join(map(str, place))) for _, path, place in BODIES}
+    assert ("/v1/responses", "input") in places
+    assert ("/v1/responses", "input.0.content.0.text") in places
+    assert ("/v1/responses", "metadata.key") in places
+    assert ("/v1/vector_stores/{vector_store_id}/files", "attributes.key") in places
+    assert ("/v1/vector_stores/{vector_store_id}/search", "filters.filters.0.value") in places
+    assert len(places) > 50
+
+
+def send_json(http: httpx2.Client, method: str, path: str, body: str) -> httpx2.Response:
+    headers = {"Content-Type": "application/json"}
+    return http.request(method, path.replace("{", "").replace("}", ""), content=body.encode(), headers=headers)
+
+
+@pytest.mark.parametrize("text", [HALF, NUL], ids=["half", "nul"])
+def test_what_is_no_text_is_refused_in_every_string_of_every_body(http: httpx2.Client, text: str) -> None:
+    for method, path, place in BODIES:
+        answer = send_json(http, method, path, json.dumps(wrap(place, text)))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value"), (path, place)
+        assert answer.json()["error"]["param"] == (".".join(map(str, place)) or None)
+        answer = send_json(http, method, path, json.dumps(wrap(place[:-1], {text: 1})))
+        assert answer.status_code == 400, (path, place)  # as the name of a field, too
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ('{"input": NaN}', "input"),
+        ('{"temperature": Infinity, "input": "hi"}', "temperature"),
+        ('{"temperature": 1e999, "input": "hi"}', "temperature"),
+        ('{"max_output_tokens": 1%s, "input": "hi"}' % ("0" * 400), "max_output_tokens"),
+        ('{"max_output_tokens": 1%s, "input": "hi"}' % ("0" * 5000), None),
+        ('{"input": [' + "[" * 500 + "]" * 500 + "]}", None),
+        ("[" * 100_000, None),
+        ('{"input": [' + "{}," * 1_000_000 + "{}]}", None),
+        ('{"input": [' + "{}," * 40_000 + "{}]}", "input"),
+        ("{" + ",".join(f'"key{number}": 1' for number in range(40_000)) + "}", None),
+    ],
+    ids=range(10),
+)
+def test_numbers_that_are_none_and_json_without_measure_are_refused_at_once(
+    http: httpx2.Client, body: str, param: str | None
+) -> None:
+    started = time.monotonic()
+    answer = send_json(http, "POST", "/v1/responses", body)
+    assert answer.status_code == 400, answer.text
+    assert param is None or answer.json()["error"]["param"].startswith(param)
+    assert time.monotonic() - started < 2  # 300 kB of empty messages once took 2.4 s
+
+
+def test_what_is_no_text_is_refused_in_every_parameter(http: httpx2.Client) -> None:
+    for path, methods in document.raw_schema["paths"].items():
+        for method, operation in methods.items():
+            for parameter in operation.get("parameters", []):
+                name = parameter["name"]
+                for code, statuses in (("%ED%A0%80", {400}), ("%00", {400, 404}), ("%FF", {400})):
+                    if parameter["in"] == "query":
+                        address = f"{path.replace('{', '').replace('}', '')}?{quote(name)}={code}"
+                    elif parameter["in"] == "path":
+                        address = path.replace(f"{{{name}}}", code).replace("{", "").replace("}", "")
+                    else:
+                        continue
+                    answer = http.request(method.upper(), address)
+                    assert answer.status_code in statuses, (method, address, answer.text)
+    for value in (b"\xed\xa0\x80", b"\xff", b"'\\"):
+        headers = {b"Idempotency-Key": value, b"Content-Type": b"application/json"}
+        assert http.post("/v1/responses", content=b'{"input": "hi"}', headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "utf-7", "unicode_escape"])
+def test_what_is_no_text_is_refused_in_every_field_of_a_form(http: httpx2.Client, charset: str) -> None:
+    half = {"utf-8": b"\xed\xa0\x80", "utf-7": b"+2AA-", "unicode_escape": b"\\ud800"}[charset]
+    for value in (half, b"a\0b"):
+        for name in ("purpose", "expires_after[anchor]", "file"):
+            fields = {"purpose": b"assistants", "file": b"a.md"} | {name: value}
+            parts = [b'form-data; name="file"; filename="%s"\r\n\r\ntext' % fields.pop("file")]
+            parts += [b'form-data; name="%s"\r\n\r\n%s' % (key.encode(), text) for key, text in fields.items()]
+            body = b"".join(b"--x\r\nContent-Disposition: " + part + b"\r\n" for part in parts) + b"--x--\r\n"
+            headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+            answer = http.post("/v1/files", content=body, headers=headers)
+            assert answer.status_code == 400 or (charset, name, value) == ("utf-8", "file", half), answer.text
+
+
+@document.include(method="POST").parametrize()  # type: ignore[untyped-decorator]
+@settings(max_examples=2, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_half_of_a_surrogate_pair_anywhere_in_a_made_up_body_is_refused(case: Any, http: httpx2.Client) -> None:
+    if case.media_type != "application/json" or not isinstance(case.body, dict):
+        return
+    places = list(strings_in(case.body))
+    for place in places[:: max(1, len(places) // 5)]:
+        answer = send_json(http, "POST", case.path, json.dumps(spoil(case.body, place)))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value"), answer.text
+
+
+def strings_in(value: Any) -> Iterator[Place]:
+    """Name the place of each string in JSON."""
+    if isinstance(value, str):
+        yield ()
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in items:
+        yield from ((name, *rest) for rest in strings_in(inner))
+
+
+def spoil(value: Any, place: Place) -> Any:
+    """Put half of a surrogate pair at a place."""
+    if not place:
+        return value + "\ud800"
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    changed = {name: spoil(inner, place[1:]) if name == place[0] else inner for name, inner in items}
+    return changed if isinstance(value, dict) else list(changed.values())

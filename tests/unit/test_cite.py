@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragq.models import SearchResult
@@ -116,14 +116,39 @@ def test_a_stream_shows_what_the_whole_answer_will_and_takes_nothing_back(text: 
         assert len(whole) - len(shown) <= 40  # what may still become a marker is held back, no more
 
 
-@given(
-    st.lists(
-        st.sampled_from(["word ", "[1]", "[12]", "[", "]", "(", "`", "```", "\n", " ", ",", "1", "【2】", "."])
-    ).map("".join),
-    st.integers(1, 5),
-)
-def test_a_stream_of_ordinary_lines_never_takes_anything_back(text: str, size: int) -> None:
-    text = text.replace("`", "")  # a backtick that is never closed, or over lines, may
+PARTS = [
+    "word ",
+    "[1]",
+    "[12]",
+    "[",
+    "]",
+    "(",
+    "`",
+    "```",
+    "\n",
+    " ",
+    "\t",
+    ",",
+    "1",
+    "【2】",
+    "【",
+    "†s】",
+    ".",
+    "x" * 290,
+]
+PARTS += [" " * 39, "[1" + ",1" * 98, "é", "\u0661"]
+
+
+@given(st.lists(st.sampled_from(PARTS)).map("".join), st.lists(st.integers(1, 400), min_size=1))
+@settings(max_examples=300)
+def test_a_stream_in_any_pieces_shows_the_beginning_of_the_whole_answer(text: str, sizes: list[int]) -> None:
     whole, _ = cite(text, SOURCES)
-    stream = CitedStream(2)
-    assert whole.startswith("".join(stream.add(text[start : start + size]) for start in range(0, len(text), size)))
+    stream, shown, start = CitedStream(2), "", 0
+    for size in [*sizes, len(text)]:
+        shown += stream.add(text[start : start + size])
+        start += size
+        assert whole.startswith(shown)
+        so_far = cite(text[:start], SOURCES)[0]
+        assert len(so_far) - len(shown) <= 310  # what may still become code or a marker is held back, no more
+    assert shown == CitedStream(2).add(text)  # however it was cut
+    assert shown + stream.add("\nx") == CitedStream(2).add(text + "\nx") == cite(text + "\nx", SOURCES)[0]

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import redis.asyncio
@@ -128,11 +129,9 @@ def _written(id_: EntryId) -> str:
 def write_events(events: list[tuple[str, Any]]) -> str:
     """Write events as an entry holds them; pieces of text in a row become one."""
     joined: list[tuple[str, Any]] = []
-    for name, value in events:
-        if name == "text" and joined and joined[-1][0] == "text":
-            joined[-1] = ("text", joined[-1][1] + value)
-        else:
-            joined.append((name, value))
+    for is_text, group in groupby(events, key=lambda event: event[0] == "text"):
+        together = list(group)
+        joined += [("text", "".join(piece for _, piece in together))] if is_text else together
     return json.dumps(joined)
 
 

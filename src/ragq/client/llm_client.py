@@ -21,6 +21,7 @@ from ragq.client.llm_breaker import LlmBreaker
 from ragq.client.llm_stream import AnswerStream, Completion, FaultError, connection_fault, read_refusal
 from ragq.errors import ConfigurationError, RagqError, UnavailableError
 from ragq.settings import Settings
+from ragq.tasks import Turns
 
 MAX_QUOTED_CHARACTERS: Final = 300
 PROMPT_WINDOW: Final = 24  # so many characters of the prompt in a server's message keep that message out of ours
@@ -47,6 +48,7 @@ class LlmClient:
         self._stream_options: dict[str, bool] | None = {"include_usage": True}
         self._output_limit = "max_tokens"
         self._session: aiohttp.ClientSession | None = None
+        self._turns = Turns()
         self._name = f"LLM {self._model} at {self._url.with_query(None)}"
         self.breaker = LlmBreaker(
             self._name,
@@ -133,7 +135,7 @@ class LlmClient:
         while True:
             limits = {self._output_limit: max_output_tokens}
             sent = request | limits | {"stream": True, "stream_options": self._stream_options}
-            answer = AnswerStream(self._settings, deadline, on_delta)
+            answer = AnswerStream(self._settings, deadline, on_delta, self._turns)
             try:
                 await self._call({name: value for name, value in sent.items() if value is not None}, answer)
                 return answer.completion(self._model)

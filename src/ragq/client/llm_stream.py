@@ -22,6 +22,7 @@ import aiohttp
 from ragq.errors import OverloadedError, PermanentError, RagqError, UnavailableError
 from ragq.models import Usage
 from ragq.settings import Settings
+from ragq.tasks import Turns
 
 MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
 END_OF_STREAM_SECONDS: Final = 1.0  # for the usage and the end of the body, once finish_reason is there
@@ -29,6 +30,8 @@ ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BYTES: Final = 64_000
 MAX_EVENT_BYTES: Final = 1_000_000
 MAX_ANSWER_CHARACTERS: Final = 1_000_000
+MAX_ANSWER_BYTES: Final = 200_000_000  # of the body, in which a token takes about 250 bytes; thoughts count here only
+SLICE_BYTES: Final = 8192  # of the body, read in one turn of the event loop: half a millisecond
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FINISH_REASONS: Final = {"length": "length", "max_tokens": "length", "model_length": "length"} | dict.fromkeys(
     ("stop", "eos", "eos_token", "end_turn", "stop_sequence"), "stop"
@@ -79,13 +82,17 @@ class FaultError(Exception):
 class AnswerStream:
     """One call: the answer that grows out of its response, and its time limits."""
 
-    def __init__(self, settings: Settings, deadline: float | None, on_delta: Callable[[str], None] | None) -> None:
-        self._settings, self._on_delta, self._time = settings, on_delta, asyncio.get_running_loop().time
+    def __init__(
+        self, settings: Settings, deadline: float | None, on_delta: Callable[[str], None] | None, turns: Turns
+    ) -> None:
+        self._settings, self._on_delta, self._turns = settings, on_delta, turns
+        self._time = asyncio.get_running_loop().time
         self._started = self._time()
         self._answer_end = self._started + settings.llm_answer_timeout_seconds
         self._deadline = math.inf if deadline is None else deadline
         self._format = b""  # the first byte of the body
-        self._buffer, self._event, self._event_bytes = b"", list[bytes](), 0
+        self._buffer, self._buffer_bytes, self._body_bytes = list[bytes](), 0, 0  # what is not a whole line yet
+        self._event, self._event_bytes = list[bytes](), 0
         self._pieces, self._text, self._characters, self._first_text_at = list[str](), list[str](), 0, 0.0
         self._usage, self._model, self._has_begun, self._has_moved = Usage(), "", False, False
         self.finish_reason = ""
@@ -120,8 +127,7 @@ class AnswerStream:
                 data = await content.readany()
             except (aiohttp.ClientError, OSError) as error:
                 raise connection_fault(error) from error
-            self._take(data)
-            self._tell()
+            await self._take_in_turn(data)
             if self._has_moved:
                 self._has_moved = False
                 gap = END_OF_STREAM_SECONDS if self.finish_reason else self._settings.llm_token_gap_timeout_seconds
@@ -131,29 +137,45 @@ class AnswerStream:
         if not self.finish_reason:
             raise _cut_fault()
 
+    async def _take_in_turn(self, data: bytes) -> None:
+        """Take what was read; what came faster than it can be taken at once takes turns with everybody else."""
+        for start in range(0, len(data) or 1, SLICE_BYTES):
+            if len(data) > SLICE_BYTES:
+                await self._turns.take()
+            self._take(data[start : start + SLICE_BYTES])
+            self._tell()
+
     def _take(self, data: bytes) -> None:
         """Take bytes of the body, none at its end: server-sent events, or one JSON object."""
-        self._buffer += data
-        if not self._format and (not data or len(self._buffer) > len(_BYTE_ORDER_MARK)):
-            self._buffer = self._buffer.removeprefix(_BYTE_ORDER_MARK).lstrip()
-            self._format = self._buffer[:1]
+        self._buffer.append(data)
+        self._buffer_bytes += len(data)
+        self._body_bytes += len(data)
+        if not self._format and (not data or self._buffer_bytes > len(_BYTE_ORDER_MARK)):
+            begun = b"".join(self._buffer).removeprefix(_BYTE_ORDER_MARK).lstrip()
+            self._buffer, self._format = [begun], begun[:1]
         if self._format == b"<":
             raise FaultError(UnavailableError, "llm_malformed", "sent HTML; check RAGQ_LLM_BASE_URL")
         if self._format == b"{":
             if not data:
-                self._take_event(self._buffer)
-        elif self._format:
-            *lines, self._buffer = (self._buffer if data else self._buffer + b"\n\n").split(b"\n")
-            for line in lines:
-                if line.startswith(b"data:"):
-                    self._event.append(line[5:].strip())
-                    self._event_bytes += len(line)
-                elif self._event and line in (b"", b"\r"):
-                    event, self._event_bytes = b"\n".join(self._event), 0
-                    self._event.clear()
-                    self._take_event(event)
-        if len(self._buffer) + self._event_bytes > MAX_EVENT_BYTES:
+                self._take_event(b"".join(self._buffer))
+        elif self._format and (b"\n" in self._buffer[-1] or not data):
+            *lines, rest = b"".join([*self._buffer, b"" if data else b"\n\n"]).split(b"\n")
+            self._buffer, self._buffer_bytes = [rest], len(rest)
+            self._take_lines(lines)
+        if self._buffer_bytes + self._event_bytes > MAX_EVENT_BYTES:
             raise FaultError(PermanentError, "llm_answer_too_large", "sent an event of over 1 MB")
+        if self._body_bytes > MAX_ANSWER_BYTES:
+            raise FaultError(PermanentError, "llm_answer_too_large", "sent an answer of over 200 MB")
+
+    def _take_lines(self, lines: list[bytes]) -> None:
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._event.append(line[5:].strip())
+                self._event_bytes += len(line)
+            elif self._event and line in (b"", b"\r"):
+                event, self._event_bytes = b"\n".join(self._event), 0
+                self._event.clear()
+                self._take_event(event)
 
     def _take_event(self, event: bytes) -> None:
         if event == b"[DONE]":
@@ -173,8 +195,11 @@ class AnswerStream:
             piece = delta.get("content") or delta.get("refusal")
             if piece:
                 self._pieces.append(piece + "")  # a TypeError for what is no text
+                self._characters += len(piece)
             if piece or delta.get("reasoning_content") or delta.get("reasoning"):
                 self._has_moved = self._has_begun = True
+            if self._characters > MAX_ANSWER_CHARACTERS:
+                raise FaultError(PermanentError, "llm_answer_too_large", "sent an answer of over 1,000,000 characters")
             if reason := choice.get("finish_reason"):
                 self._finish(str(reason).lower())
         if usage := chunk.get("usage"):
@@ -198,9 +223,6 @@ class AnswerStream:
         self._pieces.clear()
         self._text.append(text)
         self._first_text_at = self._first_text_at or self._time()
-        self._characters += len(text)
-        if self._characters > MAX_ANSWER_CHARACTERS:
-            raise FaultError(PermanentError, "llm_answer_too_large", "sent an answer of over 1,000,000 characters")
         if self._on_delta:
             self._on_delta(text)
 

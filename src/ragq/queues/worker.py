@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import structlog
@@ -25,15 +25,15 @@ from ragq.client.llm_client import LlmClient
 from ragq.client.llm_stream import Completion, ContextTooLongError
 from ragq.client.store_file_client import StoreFileRecord, StoreFiles
 from ragq.errors import DocumentError, PermanentError, RagqError
-from ragq.models import Answer, JobFunction, Query, SearchResult
-from ragq.rag.answer import answer_extractively
-from ragq.rag.cite import CitedStream, cite
+from ragq.models import Answer, JobFunction, Query, SearchResult, fields_of
+from ragq.rag.answer import answer_in_steps
+from ragq.rag.cite import CitedStream, cite_in_steps
 from ragq.rag.parse import Parser
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
 from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
-from ragq.tasks import give_back_memory
+from ragq.tasks import Turns, give_back_memory
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +58,7 @@ class Clients:
     embedding: EmbeddingClient
     llm: LlmClient | None
     parser: Parser
+    turns: Turns = field(default_factory=Turns)
 
     @classmethod
     async def open(cls, settings: Settings, database_url: str) -> Clients:
@@ -132,15 +133,16 @@ async def process_query(
         job.said.append(("start", [searched.text] if searched.vector_store_ids else []))
     results = await _retrieve(job, clients, searched)
     job.note(retrieve_ms=_ms_since(started))
+    found = [fields_of(result) for result in results]
     if stream != "nothing":
-        job.said.append(("found", [asdict(result) for result in results] if stream == "results" else None))
+        job.said.append(("found", found if stream == "results" else None))
     if clients.llm:
         answer = await _generate(job, clients, question, results, aloud=stream != "nothing")
     else:
         calibrated = clients.settings.embedding_name == LOCAL_EMBEDDING_MODEL
-        answer = answer_extractively(searched.text, results, trust_similarity=calibrated)
+        answer = await clients.turns.run(answer_in_steps(searched.text, results, trust_similarity=calibrated))
     job.note(answer_ms=_ms_since(started) - job.meta["retrieve_ms"])
-    return {"query": searched.text, "answer": asdict(answer), "results": [asdict(result) for result in results]}
+    return {"query": searched.text, "answer": answer.as_result(), "results": found}
 
 
 async def _retrieve(job: RunningJob, clients: Clients, question: Query) -> list[SearchResult]:
@@ -162,7 +164,7 @@ async def _generate(
         completion, sources = await _ask_llm(job, clients, question, results, budget, aloud=aloud)
     except ContextTooLongError:
         completion, sources = await _ask_llm(job, clients, question, results, budget // 2, aloud=aloud)
-    text, citations = cite(completion.text, sources)
+    text, citations = await clients.turns.run(cite_in_steps(completion.text, sources))
     job.note(first_token_ms=round(completion.first_token_seconds * 1000))
     truncated = completion.finish_reason == "length"
     return Answer(text, citations, "generated", completion.usage, truncated)
@@ -214,7 +216,7 @@ async def process_search(
             key = (result.file_id, result.start)
             found[key] = max(result, found.get(key, result), key=lambda one: one.score)
     best = sorted(found.values(), key=lambda one: -one.score)[:max_results]
-    return {"results": [asdict(result) for result in best]}
+    return {"results": [fields_of(result) for result in best]}
 
 
 async def process_document(

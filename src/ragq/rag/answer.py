@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from ragq.models import Answer, Citation, SearchResult
 from ragq.rag.cite import make_citation
 from ragq.rag.sentences import find_sentences, find_terms
+from ragq.tasks import run_through
 
 NO_DOCUMENTS = "No documents were found to answer from. Ingest some first, or name a store that has them."
 NO_ANSWER = "The documents do not answer this question."
@@ -17,6 +18,7 @@ NO_ANSWER = "The documents do not answer this question."
 # Tuned on the first half of XQuAD-en, with MiniLM's similarities and the store's fused scores. Coverage, 0…1, is the
 # share of the question's terms, weighed by rarity, that a text holds; the others are weighed against it.
 CONTEXT_WEIGHT = 0.25  # terms that stand in the sentences around, or in the heading
+HEADING_CHARACTERS = 500  # its end names what is nearest
 SCORE_WEIGHT = 1.0
 SIMILARITY_WEIGHT = 0.7
 SECOND_SHARE = 0.8  # a second sentence needs this share of the first one's score
@@ -48,19 +50,30 @@ def answer_extractively(question: str, results: list[SearchResult], *, trust_sim
         results: Best first, as the search gave them.
         trust_similarity: The similarities are MiniLM's, for which refusing is calibrated; else words alone decide.
     """
+    return run_through(answer_in_steps(question, results, trust_similarity=trust_similarity))
+
+
+def answer_in_steps(
+    question: str, results: list[SearchResult], *, trust_similarity: bool = True
+) -> Generator[None, None, Answer]:
+    """Do what `answer_extractively` does, in steps of a few milliseconds or less."""
     if not results:
         return Answer(NO_DOCUMENTS, [], "extractive")
-    sentences = [sentence for result in results for sentence in _read(result)]
+    sentences: list[_Sentence] = []
+    for result in results:
+        sentences += _read(result)
+        yield
     weights = _weigh_terms(question, sentences)
     known = [result.similarity for result in results if result.similarity is not None] if trust_similarity else []
     lowest = min(known, default=0.0)
-
-    def score(sentence: _Sentence) -> float:
+    scored: list[tuple[float, _Sentence]] = []
+    for sentence in sentences:
         source = sentence.source
         similarity = lowest if source.similarity is None or not known else source.similarity
-        return _fit(sentence, weights) + SCORE_WEIGHT * source.score + SIMILARITY_WEIGHT * similarity
-
-    scored = sorted(((score(sentence), sentence) for sentence in sentences), key=lambda one: -one[0])
+        score = _fit(sentence, weights) + SCORE_WEIGHT * source.score + SIMILARITY_WEIGHT * similarity
+        scored.append((score, sentence))
+        yield
+    scored.sort(key=lambda one: -one[0])
     if not scored or not _is_confident(scored[0][1], weights, max(known, default=None)):
         return Answer(NO_ANSWER, [], "extractive")
     return _quote(_choose(scored))
@@ -71,7 +84,7 @@ def _read(result: SearchResult) -> Iterator[_Sentence]:
     spans = find_sentences(result.text)
     terms = [find_terms(result.text[start:end]) for start, end in spans]
     chunk = find_terms(result.text)
-    heading = find_terms(result.heading or "")
+    heading = find_terms((result.heading or "")[-HEADING_CHARACTERS:])
     asks = [result.text[start:end].rstrip("*_\"'”’»)").endswith(("?", "？")) for start, end in spans]
     for place, (start, end) in enumerate(spans):
         if asks[place]:
@@ -93,7 +106,7 @@ def _weigh_terms(question: str, sentences: list[_Sentence]) -> dict[str, float]:
 
 
 def _cover(terms: set[str], weights: dict[str, float]) -> float:
-    return sum(weight for term, weight in weights.items() if term in terms)
+    return math.fsum(weights[term] for term in terms if term in weights)  # the same in any order of the terms
 
 
 def _fit(sentence: _Sentence, weights: dict[str, float]) -> float:

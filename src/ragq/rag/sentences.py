@@ -23,7 +23,7 @@ _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _HEADING = re.compile(r"[ \t]{0,3}#{1,6}(?:\s|$)")
 _RULE = re.compile(r"[\s|:=*_-]+$")  # blank lines, table rules, thematic breaks, setext underlines
 _BULLET = re.compile(r"[ \t]*(?:>[ \t]*)*(?:[-*+•▪‣◦–][ \t]+|\(?(?:\d{1,3}|[a-zA-Z])[.)][ \t]+)?(?:\[[ xX]\][ \t]+)?")
-_LINE = re.compile(r"[^\n]*\n?")
+_LINE = re.compile(r"\n+|[^\n]+\n?")
 
 # Combining marks are no \w, yet belong to the words of Indic scripts; the danda does not.
 _TERM = re.compile(r"(?:\w|[\u0300-\u036f\u0900-\u0963\u0966-\u0fff])+")
@@ -67,26 +67,27 @@ def _find_blocks(passage: str) -> Iterator[Span]:
     """Join lines that run on; list items, table rows and lines of code stand alone, headings are left out."""
     longest = max(map(len, passage.split("\n")))
     block: Span | None = None
+    lines = 0  # in the block
     in_code = False
     for match in _LINE.finditer(passage):
         line = match.group()
         fence = _FENCE.match(line)
         marker = _BULLET.match(line)
         stands_alone = in_code or line.lstrip().startswith("|")
-        if fence or _HEADING.match(line) or _RULE.fullmatch(line) or not line:
+        if fence or _HEADING.match(line) or _RULE.fullmatch(line):
             in_code ^= fence is not None
             if block:
                 yield block
             block = None
         elif block and not stands_alone and not (marker and marker.group().strip(" \t>")):
-            if _ends_title(passage, block, line, longest):
+            if lines == 1 and _is_title(passage[slice(*block)], line, longest):
                 yield block
-                block = match.span()
-            block = (block[0], match.end())
+                block, lines = match.span(), 0
+            block, lines = (block[0], match.end()), lines + 1
         else:
             if block:
                 yield block
-            block = (match.end(0) - len(line) + (marker.end() if marker else 0), match.end())
+            block, lines = (match.start() + (marker.end() if marker else 0), match.end()), 1
             if stands_alone:
                 yield match.span()
                 block = None
@@ -94,12 +95,10 @@ def _find_blocks(passage: str) -> Iterator[Span]:
         yield block
 
 
-def _ends_title(passage: str, block: Span, line: str, longest: int) -> bool:
-    """Tell whether the block's only line is a title: short, unpunctuated, and a sentence starts after it."""
-    if passage.find("\n", block[0]) < block[1] - 1:
-        return False
-    title = passage[block[0] : block[1]].strip()
-    return len(title) < longest * 0.6 and title[-1:].isalnum() and line.lstrip()[:1].isupper()
+def _is_title(first: str, second: str, longest: int) -> bool:
+    """Tell whether the first of two lines is a title: short, unpunctuated, and a sentence starts after it."""
+    title = first.strip()
+    return len(title) < longest * 0.6 and title[-1:].isalnum() and second.lstrip()[:1].isupper()
 
 
 def _cut_block(passage: str, start: int, end: int) -> Iterator[Span]:

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from ragq.errors import InvalidRequestError
 from ragq.routes.context import Body, explain_fault
+from ragq.routes.input import check_json
 
 MAX_LINES = 50_000
 MAX_LINE_BYTES = 4 << 20  # as much as a request's body
@@ -77,7 +78,9 @@ class InputReader:
             limits = f"at most {MAX_LINES} lines, and a line at most {MAX_LINE_BYTES} bytes"
             raise InvalidRequestError(f"A batch has {limits}.", code="batch_too_large")
         try:
-            read = BatchLine.model_validate(json.loads(line))
+            value = json.loads(line)
+            check_json(value, allow_nul=True)
+            read = BatchLine.model_validate(value)
         except ValidationError as error:
             raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
         except (ValueError, RecursionError) as error:

@@ -24,6 +24,7 @@ from ragq.errors import InvalidRequestError, NotFoundError, OverloadedError, Per
 from ragq.models import JobFunction, Lane, QueueName
 from ragq.routes.batch_input import InputReader
 from ragq.routes.context import Context, explain_fault
+from ragq.routes.input import check_json
 from ragq.routes.questions import ResponseCreate, echo_of, read_question
 from ragq.routes.rendering import RESPONSE_PREFIX, SEARCH_RESULTS, render_response
 
@@ -183,7 +184,9 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
         PermanentError: The line asks for what cannot be.
     """
     try:
-        body = ResponseCreate.model_validate(json.loads(line.request)["body"])
+        asked = json.loads(line.request)["body"]
+        check_json(asked)
+        body = ResponseCreate.model_validate(asked)
     except ValidationError as error:
         raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
     if body.stream:

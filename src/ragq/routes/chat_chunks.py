@@ -41,9 +41,11 @@ class ChatChunks:
             "model": job.request["model"],
         }
         self._with_usage = usage
-        self._said = ""
+        self._said: list[str] = []
         self._attempt = 0
-        self._text = ""  # of the newest attempt
+        self._repeats = ""  # what was said before the newest attempt, which has to say it again
+        self._repeated = 0  # so many characters of it, by now
+        self._differs = False
 
     def begin(self) -> list[Chunk]:
         """Who speaks."""
@@ -52,9 +54,12 @@ class ChatChunks:
     def add(self, entry: LogEntry) -> list[Chunk]:
         """The text of an entry of the log, as far as it is new."""
         if entry.attempt != self._attempt:
-            self._attempt, self._text = entry.attempt, ""
-        self._text += "".join(value for name, value in entry.events if name == "text")
-        return self._say(self._text)
+            self._attempt, self._repeats, self._repeated, self._differs = entry.attempt, "".join(self._said), 0, False
+        text = "".join(value for name, value in entry.events if name == "text")
+        again = self._repeats[self._repeated : self._repeated + len(text)]
+        self._repeated += len(again)
+        self._differs |= not text.startswith(again)
+        return [] if self._differs else self._say(text[len(again) :])
 
     def end(self, job: Job) -> list[Chunk]:
         """The rest of the answer with its citations, or the error."""
@@ -62,9 +67,10 @@ class ChatChunks:
             error = job.error or {"code": "not_answered", "message": "The question was cancelled: ask again."}
             return [_error(error["code"], error["message"])]
         answer = job.result["answer"]
-        if not answer["text"].startswith(self._said):
+        said = "".join(self._said)
+        if not answer["text"].startswith(said):
             return [_error("answer_restarted", "A worker died, and the answer became another: ask again.")]
-        made = self._say(answer["text"])
+        made = self._say(answer["text"][len(said) :])
         last = {"annotations": annotations} if (annotations := annotations_of(answer)) else {}
         made.append(self._chunk(last, finish_reason=finish_reason_of(answer)))
         if self._with_usage:
@@ -80,10 +86,10 @@ class ChatChunks:
         data = "[DONE]" if chunk is DONE else json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
         return f"data: {data}\n\n".encode()
 
-    def _say(self, text: str) -> list[Chunk]:
-        if len(text) <= len(self._said) or not text.startswith(self._said):
+    def _say(self, more: str) -> list[Chunk]:
+        if not more:
             return []
-        more, self._said = text[len(self._said) :], text
+        self._said.append(more)
         return [self._chunk({"content": more})]
 
     def _chunk(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> Chunk:

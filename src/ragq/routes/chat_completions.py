@@ -16,7 +16,7 @@ from ragq.models import DEFAULT_STORE_NAME, JobStatus, Lane, new_id
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.chat_chunks import ChatChunks, CompletionUsage, annotations_of, finish_reason_of, usage_of
-from ragq.routes.context import Body, Context, ContextDependency, Tenant, Text, wait_connected
+from ragq.routes.context import Body, Context, ContextDependency, Tenant, wait_connected
 from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import LANES, RULES, Metadata, TextFormat, ask, check_model, check_question
 from ragq.routes.rendering import MODEL
@@ -69,7 +69,7 @@ class ChatMessage(Body):
     """A message; what an answer of ours carries is taken back with it, so that it can be sent again as it came."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     annotations: list[dict[str, Any]] | None = None
     refusal: None = None
 
@@ -88,7 +88,7 @@ class StreamOptions(Body):
 class ChatCompletionCreate(Body):
     """A conversation whose last question is to be answered from the documents."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
     vector_store_ids: list[str] | None = Field(
         None, max_length=16, description="Stores to search, ragq's own field; the default store when left out."

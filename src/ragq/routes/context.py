@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
@@ -117,15 +117,6 @@ class Body(BaseModel):
     """A request body: what it does not name is refused, never ignored."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-def _check_text(text: str) -> str:
-    if any("\ud800" <= one <= "\udfff" for one in text):
-        raise ValueError("half of a surrogate pair is no text")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_check_text)]  # in a union, pydantic itself does not look
 
 
 async def _context(request: Request) -> Context:

@@ -11,7 +11,7 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import DEFAULT_STORE_NAME, JobFunction, JobStatus, Lane, QueueName
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
-from ragq.routes.context import Body, Context, Text, find_job
+from ragq.routes.context import Body, Context, find_job
 from ragq.routes.filters import Filter
 from ragq.routes.rendering import MODEL, RESPONSE_PREFIX, STATUS_WORDS
 
@@ -71,7 +71,7 @@ class InputMessage(Body):
 
     type: Literal["message"] = "message"
     role: Literal["user", "system", "developer", "assistant"]
-    content: Text | list[InputText | OutputText]
+    content: str | Annotated[list[InputText | OutputText], Field(fail_fast=True)]
     id: str | None = None
     status: str | None = None
     kind: Literal["extractive", "generated"] | None = None
@@ -107,7 +107,7 @@ class ResponseCreate(Body):
     """A question to be answered from the documents."""
 
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
-    input: Text | list[InputMessage | EarlierSearch]
+    input: str | Annotated[list[InputMessage | EarlierSearch], Field(fail_fast=True)]
     instructions: str | None = Field(None, max_length=20_000)
     background: bool | None = False
     stream: bool | None = None

@@ -38,7 +38,7 @@ class ResponseEvents:
         self._attempt = 0
         self._queries: list[str] = []
         self._open: str | None = None  # kind of the newest item, while it is not done
-        self._text = ""  # of the newest message
+        self._said: list[str] = []  # of the newest message
 
     def begin(self) -> list[Event]:
         """The first two events."""
@@ -105,14 +105,14 @@ class ResponseEvents:
     def _say(self, text: str) -> list[Event]:
         made: list[Event] = []
         if self._open != "message":
-            self._text = ""
+            self._said = []
             made = [
                 self._open_item("message", self._message_item("in_progress", [])),
                 self._of_item("response.content_part.added", content_index=0, part=_part("")),
             ]
         if text:
             made.append(self._of_item("response.output_text.delta", content_index=0, delta=text, logprobs=[]))
-        self._text += text
+        self._said.append(text)
         return made
 
     def _finish_message(self, job: Job) -> list[Event]:
@@ -120,9 +120,11 @@ class ResponseEvents:
         assert job.result
         answer = job.result["answer"]
         made: list[Event] = []
-        if self._open == "message" and not answer["text"].startswith(self._text):
+        said = "".join(self._said) if self._open == "message" else ""
+        if not answer["text"].startswith(said):
             made += self._close()
-        made += self._say(answer["text"][len(self._text) if self._open == "message" else 0 :])
+            said = ""
+        made += self._say(answer["text"][len(said) :])
         message = render_output(job, results=False)[-1] | {"id": self._item}
         part = message["content"][0]
         for number, annotation in enumerate(part["annotations"]):
@@ -133,7 +135,7 @@ class ResponseEvents:
     def _close(self) -> list[Event]:
         """End the newest item as incomplete, if it is open."""
         if self._open == "message":
-            part = _part(self._text)
+            part = _part("".join(self._said))
             return self._message_done(self._message_item("incomplete", [part]), part)
         if self._open == "search":
             self._open = None

@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 PING_SECONDS = 15.0
 PING = b": ping\n\n"
 WAIT_SECONDS = 3600.0
+SLICE_BYTES = 100_000  # of events, written in one turn of the event loop: about a millisecond
 COLLECT_SECONDS = 5.0  # after the last client has gone
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -61,18 +62,18 @@ class _Feed:
         ended = asyncio.Event()
         waiting = asyncio.create_task(self._until_end(ended))
         try:
-            self._add(self._made.begin())
+            await self._add(self._made.begin())
             async for entry in self._queue.events.follow(self._job.id, ended):
-                self._add(self._made.add(entry))
-            self._add(self._made.end(await waiting))
+                await self._add(self._made.add(entry))
+            await self._add(self._made.end(await waiting))
         except Exception:  # the stream ends before its end; its readers come again
             log.exception("stream_cut", job_id=self._job.id)
             self.is_cut = True
-            self._add(self._made.cut())
+            await self._add(self._made.cut())
         finally:
             waiting.cancel()
             self.is_complete = True
-            self._add([])
+            self._wake_readers()
 
     async def _until_end(self, ended: asyncio.Event) -> Job:
         """Wait for the job's end, through any outage of Valkey."""
@@ -88,8 +89,17 @@ class _Feed:
         finally:
             ended.set()
 
-    def _add(self, events: list[Any]) -> None:
-        self.events += map(self._made.write, events)
+    async def _add(self, events: list[Any]) -> None:
+        written = 0
+        for event in events:
+            self.events.append(self._made.write(event))
+            written += len(self.events[-1])
+            if written > SLICE_BYTES:  # others have their turn between two slices
+                written = 0
+                await asyncio.sleep(0)
+        self._wake_readers()
+
+    def _wake_readers(self) -> None:
         self._grown.set()
         self._grown = asyncio.Event()
 

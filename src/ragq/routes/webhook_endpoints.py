@@ -60,7 +60,7 @@ class WebhookEndpointCreate(Body):
 
     url: str = Field(max_length=2048, pattern=r"^[\x21-\x7e]+$")
     events: Annotated[list[EventType], Field(min_length=1, max_length=16)] | None = None
-    description: str | None = Field(None, max_length=512, pattern=r"^[^\x00]*$")
+    description: str | None = Field(None, max_length=512)
 
 
 @router.post("")
