@@ -35,7 +35,7 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "url": quote,
     "html": html.escape,
     "unicode escapes": lambda text: "".join(f"\\u{ord(sign):04x}" for sign in text),
-    "spaced": lambda text: "\u200b-".join(text),
+    "spaced": "\u200b-".join,
     "upper": str.upper,
     "pieces": in_pieces,
 }
@@ -93,6 +93,7 @@ class EchoServer:
 
     def __init__(self) -> None:
         self.fault, self.encode = "", ENCODINGS["plain"]
+        self.faulty_path = ""  # only paths with this end are answered so; empty: all
         self.calls = 0
         self.base_url = ""
 
@@ -111,10 +112,10 @@ class EchoServer:
 
     def _response(self, path: str, authorization: str, request: dict[str, Any]) -> str:
         texts = request.get("input") or [message["content"] for message in request.get("messages", [])]
-        if self.fault:
+        if self.fault and path.partition("?")[0].endswith(self.faulty_path):
             texts = [texts] if isinstance(texts, str) else texts
             return FAULTS[self.fault](self.encode(" ".join([authorization.partition(" ")[2], *reversed(texts)])))
-        if path.endswith("/embeddings"):
+        if "/embeddings" in path:
             rows = [{"index": place, "embedding": hash_vector(text, 384)} for place, text in enumerate(texts)]
             return with_json("200 OK", {"data": rows})
         choice = {"delta": {"content": "Yes [1]."}, "finish_reason": "stop"}

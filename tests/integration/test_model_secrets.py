@@ -6,6 +6,7 @@ import asyncio
 import json
 import traceback
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -114,14 +115,19 @@ def test_neither_clients_nor_logs_nor_the_doctor_of_a_service_show_what_was_sent
         seen = []
         for place, fault in enumerate(FAULTS_OF_THE_SERVICE):
             server.fault, server.encode = fault, list(ENCODINGS.values())[place % len(ENCODINGS)]
-            seen += [ask(http, f"{QUESTION} {place}"), put(http, f"{fault}.txt", DOCUMENT.encode() * 3)]
+            server.faulty_path = "/chat/completions"
+            seen.append(ask(http, f"{QUESTION} {place}"))
+            server.faulty_path, calls = "/embeddings", server.calls
+            seen += [ask(http, f"{QUESTION} {place}?"), put(http, f"{fault}.txt", DOCUMENT.encode() * 3)]
             seen += [call(http, "/v1/embeddings", {"model": "fake", "input": f"{DOCUMENT} {place}"})]
+            assert server.calls <= calls + 4  # two questions, a document and a text, each with one try
         seen += [http.get(path).text for path in ("/status", "/metrics", "/v1/models")]
-        server.fault = "status 401"
+        server.fault, server.faulty_path = "status 401", ""
         found = ragq.run("doctor")
         seen += [found.stdout, found.stderr]
     failed = [json.loads(one) for one in seen if one.startswith("{")]
-    assert sum("fake" in json.dumps(one.get("last_error") or one.get("error")) for one in failed) >= 16
+    for label in ("LLM fake at", "Embedding model fake at"):
+        assert sum(label in json.dumps(one) for one in failed) >= len(FAULTS_OF_THE_SERVICE)
     assert "FAIL  embedding" in found.stdout
     assert "FAIL  llm" in found.stdout
     for shown in (*seen, ragq.log()):
@@ -137,11 +143,11 @@ def ask(http: httpx2.Client, question: str) -> str:
     response = http.post("/v1/responses", json={"model": "ragq", "input": question, "background": True}).json()
     job_id = http.post("/chat", params={"query": question}).json()["job_id"]
 
-    def ended(identity: str) -> str | None:
+    def ended(identity: str) -> str:
         shown = http.get("/job-status", params={"job_id": identity})
-        return shown.text if shown.json()["status"] in ("failed", "finished") else None
+        return shown.text if shown.json()["status"] in ("failed", "finished") else ""
 
-    shown = [wait_until(lambda name=name: ended(name), seconds=60) for name in (response["id"], job_id)]
+    shown = [wait_until(partial(ended, name), seconds=60) for name in (response["id"], job_id)]
     shown.append(http.get(f"/v1/responses/{response['id']}").text)
     assert all("failed" in one for one in shown), shown
     return json.dumps({"error": shown})
@@ -153,8 +159,8 @@ def put(http: httpx2.Client, name: str, content: bytes) -> str:
     path = "/v1/vector_stores/default/files"
     http.post(path, json={"file_id": file["id"]})
 
-    def ended() -> str | None:
+    def ended() -> str:
         shown = http.get(f"{path}/{file['id']}")
-        return shown.text if shown.json()["status"] != "in_progress" else None
+        return shown.text if shown.json()["status"] != "in_progress" else ""
 
     return wait_until(ended, seconds=60)

@@ -137,7 +137,7 @@ class HttpEmbeddingClient:
 
     def __init__(self, settings: Settings) -> None:
         self._endpoint = ModelEndpoint(settings, "embedding", "embeddings")
-        self._settings = settings
+        self.settings = settings
         self.model = settings.embedding_name
         self.dimensions = settings.embedding_dimensions
         self.window_tokens = settings.embedding_window_tokens
@@ -179,7 +179,7 @@ class HttpEmbeddingClient:
         Raises:
             PermanentError: All tries have failed; also in place of a transient error, so that the queue adds none.
         """
-        settings, failures = self._settings, 0
+        settings, failures = self.settings, 0
         while True:
             try:
                 return await self._embed(texts)
@@ -204,7 +204,7 @@ class HttpEmbeddingClient:
         with self._endpoint.watch(texts):
             try:
                 async with (
-                    asyncio.timeout(self._settings.embedding_timeout_seconds) as timer,
+                    asyncio.timeout(self.settings.embedding_timeout_seconds) as timer,
                     self._endpoint.post(body) as response,
                 ):
                     answer = await self._read(response.content, len(texts))
@@ -248,7 +248,8 @@ class HttpEmbeddingClient:
                     f"makes vectors of {found} numbers, not {self.dimensions}: set RAGQ_EMBEDDING_DIMENSIONS={found}"
                 )
                 raise FaultError(ConfigurationError, "embedding_dimensions", advice)
-            vectors = np.array(numbers, dtype=np.float32)
+            with np.errstate(over="ignore"):  # what overflows is not finite, and found below
+                vectors = np.array(numbers, dtype=np.float32)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise _malformed("sent what is not a list of embeddings") from None
         if not np.isfinite(vectors).all():
