@@ -13,6 +13,7 @@ import click
 
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
+from ragq.client.embedding_client import create_embedding_client
 from ragq.client.file_client import Files
 from ragq.client.llm_client import LlmClient
 from ragq.client.queue_audit import audit_queue
@@ -25,7 +26,7 @@ from ragq.queues.sweeper import find_abandoned
 from ragq.settings import Settings, check_exposure
 
 CHECK_SECONDS = 15.0
-LLM_SECONDS = 5.0
+MODEL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ async def examine(settings: Settings) -> list[Finding]:
             _check("blob store", _check_blobs(settings)),
             *(_check(f"{name} workers", _check_workers(queue, name)) for name in QueueName),
             _check("llm", _check_llm(settings)),
+            _check("embedding", _check_embedding(settings)),
         )
 
 
@@ -193,12 +195,30 @@ async def _check_llm(settings: Settings) -> str:
         return "None is configured: answers are extractive."
     client = LlmClient(settings)
     try:
-        await client.check(timeout_seconds=LLM_SECONDS)
+        await client.check(timeout_seconds=MODEL_SECONDS)
     except RagqError as error:
         raise _advised(error, "See RAGQ_LLM_BASE_URL, which often ends in /v1, and RAGQ_LLM_API_KEY.") from error
     finally:
         await client.close()
     return "The endpoint lists its models."
+
+
+async def _check_embedding(settings: Settings) -> str:
+    if settings.embedding_base_url is None:
+        return "The model on this machine is used."
+    client = create_embedding_client(settings)
+    try:
+        async with asyncio.timeout(MODEL_SECONDS):
+            await client.embed_query("a probe of ragq doctor")
+    except TimeoutError as error:
+        raise UnavailableError(f"The embedding endpoint gave no answer within {MODEL_SECONDS:g} s.") from error
+    except RagqError as error:
+        raise _advised(
+            error, "See RAGQ_EMBEDDING_BASE_URL, which often ends in /v1, and RAGQ_EMBEDDING_API_KEY."
+        ) from error
+    finally:
+        await client.close()
+    return f"The endpoint makes vectors of {client.dimensions} numbers."
 
 
 def _advised(error: RagqError, advice: str) -> RagqError:

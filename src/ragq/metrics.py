@@ -33,9 +33,13 @@ SWEPT = Counter("ragq_documents_swept", "Documents whose job was missing or had 
 # Webhooks
 WEBHOOKS = Counter("ragq_webhook_attempts", "Webhooks sent: delivered, retried, failed or disabled.", ["outcome"])
 
-# The LLM
+# The served models
 LLM_CALLS = Counter("ragq_llm_calls", "LLM calls; code is 'ok' or why they failed.", ["code"])
 LLM_BREAKER = Gauge("ragq_llm_breaker_open", "Circuit breaker of the LLM: 0 closed, 0.5 probing, 1 open.")
+EMBEDDING_CALLS = Counter(
+    "ragq_embedding_calls", "Calls of the embedding endpoint; code is 'ok' or why they failed.", ["code"]
+)
+EMBEDDING_BREAKER = Gauge("ragq_embedding_breaker_open", "Circuit breaker of the embedding endpoint, likewise.")
 
 # This process. Its resident memory keeps what the allocator has not given back; what is in use tells of a leak.
 BLOCKS = Gauge("ragq_python_blocks", "Blocks of memory that Python's objects take now.")

@@ -113,9 +113,9 @@ class Settings(BaseSettings):
     llm_backoff_max_seconds: Seconds = Field(8, description="Longest such wait, unless the LLM asks for a longer one.")
     llm_breaker_calls: Count = Field(
         20,
-        description="The breaker opens when so many LLM calls, or more, ended in its window and half of them failed.",
+        description="Least number of calls in the window before a breaker may open. It opens when half of them failed.",
     )
-    llm_breaker_window_seconds: Seconds = Field(30, description="Length of the breaker's window.")
+    llm_breaker_window_seconds: Seconds = Field(30, description="Length of a breaker's window.")
     llm_breaker_probe_seconds: Seconds = Field(5, description="How often an open breaker lets one call through.")
     prompt_tokens: int = Field(3000, ge=200, description="Budget for the sources in the prompt, in tokens.")
     max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved for a question that names no number.")
@@ -127,6 +127,13 @@ class Settings(BaseSettings):
     )
     embedding_api_key: SecretStr | None = Field(None, description="Key for that endpoint.")
     embedding_model: str | None = Field(None, description="Model; needed with `RAGQ_EMBEDDING_BASE_URL`.")
+    embedding_connect_timeout_seconds: Seconds = Field(5, description="Limit on connecting to that endpoint.")
+    embedding_timeout_seconds: Seconds = Field(60, description="Limit on one call of it.")
+    embedding_tries: Count = Field(8, le=20, description="Calls for the same texts that fail, before the job fails.")
+    embedding_backoff_seconds: Seconds = Field(0.5, description="First wait after such a call; doubles, with jitter.")
+    embedding_backoff_max_seconds: Seconds = Field(
+        30, description="Longest such wait, unless the endpoint asks for a longer one."
+    )
     embedding_dimensions: int = Field(384, ge=8, le=2000, description="Length of the model's vectors.")
     embedding_window_tokens: int = Field(256, ge=64, description="Tokens the model reads at once.")
     text_search_config: str = Field(

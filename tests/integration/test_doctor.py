@@ -139,6 +139,27 @@ async def test_the_llm_endpoint_is_asked_for_its_models(
     assert words in found["llm"].message
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "vectors of 384 numbers"),
+        ({"embedding_dimensions": 256}, "RAGQ_EMBEDDING_DIMENSIONS=384"),
+        ({"embedding_model": "fake?status=401"}, "RAGQ_EMBEDDING_API_KEY"),
+        ({"embedding_base_url": "http://127.0.0.1:9/v1"}, "RAGQ_EMBEDDING_BASE_URL"),
+        ({"embedding_base_url": "127.0.0.1"}, "RAGQ_EMBEDDING_BASE_URL"),
+    ],
+)
+async def test_the_embedding_endpoint_embeds_a_probe(
+    configured: Settings, queue: JobQueue, changes: dict[str, object], words: str
+) -> None:
+    assert queue
+    async with running_fake_llm(Behaviour()) as fake:
+        endpoint = {"embedding_base_url": fake.base_url, "embedding_model": "fake"}
+        found = await examine(configured.model_copy(update=endpoint | changes))
+    assert found["embedding"].ok == (not changes)
+    assert words in found["embedding"].message
+
+
 # Orphans in Valkey
 
 
@@ -348,7 +369,8 @@ def test_a_service_that_has_worked_is_healthy_and_audits_clean(ragq: Ragq, tmp_p
     shown = json.loads(done.stdout)
     assert shown["orphans"] == []
     assert {check["check"] for check in shown["checks"]} == {
-        *("settings", "valkey", "postgresql", "blob store", "queries workers", "documents workers", "llm", "audit"),
+        *("settings", "valkey", "postgresql", "blob store", "queries workers", "documents workers"),
+        *("llm", "embedding", "audit"),
     }
 
 

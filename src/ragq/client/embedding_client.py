@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
+import base64
 import random
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,9 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
+import orjson
 
+from ragq.client.model_endpoint import ModelEndpoint
+from ragq.client.model_faults import FaultError, RefusedInputError, connection_fault, server_fault
 from ragq.client.query_batcher import BATCH_SIZE, QueryBatcher
-from ragq.errors import ConfigurationError, OverloadedError, PermanentError, TransientError, UnavailableError
+from ragq.errors import ConfigurationError, PermanentError, TransientError, UnavailableError
+from ragq.settings import Settings
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -23,15 +26,15 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from ragq.client.minilm import MiniLM
-    from ragq.settings import Settings
 
     Vectors = NDArray[float32]
 
 Progress = Callable[[int, int], None]  # (texts done, texts in all), called on the event loop
 
-HTTP_TRIES = 5
 HTTP_CONCURRENCY = 8
-_LONGEST_WAIT_SECONDS = 30.0
+LONGEST_WAIT_SECONDS = 600.0  # a document whose endpoint asks for a longer wait fails at once, and says so
+_BYTES_PER_NUMBER = 40  # of an answer, as text with white space, at most
+_BYTES_AROUND = 1_000_000  # the numbers
 _TOKENIZER_PATH = Path(__file__).with_name("all-MiniLM-L6-v2.tokenizer.json")
 
 
@@ -61,17 +64,7 @@ class EmbeddingClient(Protocol):
 
 def create_embedding_client(settings: Settings) -> EmbeddingClient:
     """Make the client that the settings name; nothing is loaded or connected yet."""
-    if settings.embedding_base_url is None:
-        return LocalEmbeddingClient()
-    if settings.embedding_model is None:
-        raise ConfigurationError("RAGQ_EMBEDDING_BASE_URL is set but RAGQ_EMBEDDING_MODEL is not: name the model.")
-    return HttpEmbeddingClient(
-        settings.embedding_base_url,
-        settings.embedding_api_key.get_secret_value() if settings.embedding_api_key else None,
-        settings.embedding_model,
-        dimensions=settings.embedding_dimensions,
-        window_tokens=settings.embedding_window_tokens,
-    )
+    return HttpEmbeddingClient(settings) if settings.embedding_base_url else LocalEmbeddingClient()
 
 
 @cache
@@ -136,27 +129,18 @@ class LocalEmbeddingClient:
 
 
 class HttpEmbeddingClient:
-    """An OpenAI-compatible `/embeddings` endpoint, called in batches, and again when it fails for the moment."""
+    """An OpenAI-compatible `/embeddings` endpoint.
 
-    def __init__(
-        self,
-        base_url: str,
-        api_key: str | None,
-        model: str,
-        *,
-        dimensions: int,
-        window_tokens: int,
-        timeout_seconds: float = 60,
-        backoff_seconds: float = 0.5,
-    ) -> None:
-        self.model = model
-        self.dimensions = dimensions
-        self.window_tokens = window_tokens
-        self._url = base_url.rstrip("/") + "/embeddings"
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=5)
-        self._backoff_seconds = backoff_seconds
-        self._session: aiohttp.ClientSession | None = None
+    A question is one call in a run of its job, which the queue runs again. A document is thousands of calls: each of
+    them is made again here, and the queue does not run the job again for what they met.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoint = ModelEndpoint(settings, "embedding", "embeddings")
+        self.settings = settings
+        self.model = settings.embedding_name
+        self.dimensions = settings.embedding_dimensions
+        self.window_tokens = settings.embedding_window_tokens
         self._queries = QueryBatcher(self._embed, concurrency=HTTP_CONCURRENCY)
 
     @property
@@ -165,8 +149,7 @@ class HttpEmbeddingClient:
         return load_tokenizer()
 
     async def start(self) -> None:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, headers=self._headers)
+        self._endpoint.open()
 
     async def embed_query(self, text: str) -> Vectors:
         return await self._queries.get(text)
@@ -175,90 +158,116 @@ class HttpEmbeddingClient:
         import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
 
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for start in range(0, len(texts), BATCH_SIZE):
-            batch = list(texts[start : start + BATCH_SIZE])
-            vectors[start : start + len(batch)] = await self._embed(batch)
+        start, size = 0, BATCH_SIZE
+        while start < len(texts):
+            batch = list(texts[start : start + size])
+            try:
+                vectors[start : start + len(batch)] = await self._embed_patiently(batch)
+            except RefusedInputError:
+                if len(batch) == 1:
+                    raise
+                size = len(batch) // 2  # too many texts or tokens for one call, or one bad text: a single one tells
+                continue
+            start += len(batch)
             if progress:
-                progress(start + len(batch), len(texts))
+                progress(start, len(texts))
         return vectors
 
-    async def _embed(self, texts: list[str]) -> Vectors:
-        """Call until it succeeds, fails for good, or `HTTP_TRIES` are spent."""
-        for attempt in range(1, HTTP_TRIES + 1):
+    async def _embed_patiently(self, texts: list[str]) -> Vectors:
+        """Embed texts of a document: wait while the breaker is open, and call again after a momentary fault.
+
+        Raises:
+            PermanentError: All tries have failed; also in place of a transient error, so that the queue adds none.
+        """
+        settings, failures = self.settings, 0
+        while True:
             try:
-                return self._read_vectors(await self._post(texts), len(texts))
+                return await self._embed(texts)
             except TransientError as error:
-                wait = max(self._backoff_seconds * 2 ** (attempt - 1), error.retry_after_seconds or 0)
-                if attempt == HTTP_TRIES or wait > _LONGEST_WAIT_SECONDS:
-                    raise
-                await asyncio.sleep(wait * random.uniform(1.0, 1.5))
-        raise AssertionError("unreachable")
+                is_call = error.code != "embedding_breaker_open"
+                failures += is_call
+                wait = error.retry_after_seconds or 0.0
+                if failures == settings.embedding_tries or wait > LONGEST_WAIT_SECONDS:
+                    raise PermanentError(f"{error.message} Calls that failed: {failures}.", code=error.code) from error
+                backoff = settings.embedding_backoff_seconds * 2 ** (failures - 1) if is_call else 0.1
+                await asyncio.sleep(
+                    wait + min(backoff, settings.embedding_backoff_max_seconds) * random.uniform(0.5, 1)
+                )
 
-    async def _post(self, texts: list[str]) -> Any:
-        await self.start()
-        assert self._session is not None
+    async def _embed(self, texts: list[str]) -> Vectors:
+        """Make one call.
+
+        Raises:
+            RagqError: It failed; the message repeats neither the key nor a text.
+        """
         body = {"model": self.model, "input": texts, "encoding_format": "float"}
-        try:
-            async with self._session.post(self._url, json=body, allow_redirects=False) as response:
-                if response.status == 200:
-                    return await response.json(content_type=None)
-                raise self._explain(response, (await response.content.read(2000)).decode("utf-8", "replace")[:300])
-        except (aiohttp.ClientError, TimeoutError) as error:
-            what = str(error) or type(error).__name__
-            raise UnavailableError(f"The embedding endpoint {self._url} does not answer: {what}") from error
-        except ValueError as error:
-            raise PermanentError(
-                f"The embedding endpoint {self._url} answered with something else than JSON."
-            ) from error
+        with self._endpoint.watch(texts):
+            try:
+                async with (
+                    asyncio.timeout(self.settings.embedding_timeout_seconds) as timer,
+                    self._endpoint.post(body) as response,
+                ):
+                    answer = await self._read(response.content, len(texts))
+            except TimeoutError as error:
+                if not timer.expired():
+                    raise
+                reason = "over the limit RAGQ_EMBEDDING_TIMEOUT_SECONDS"
+                raise FaultError(UnavailableError, "embedding_timeout", reason) from error
+            return self._read_vectors(answer, len(texts))
 
-    def _explain(self, response: aiohttp.ClientResponse, body: str) -> PermanentError | TransientError:
-        status = response.status
-        message = f"The embedding endpoint {self._url} answered {status}: {body}"
-        wait = _read_retry_after(response.headers.get("Retry-After"))
-        if status == 429:
-            return OverloadedError(message, retry_after_seconds=wait)
-        if status in (408, 409, 425) or status >= 500:
-            return UnavailableError(message, retry_after_seconds=wait)
-        if status in (401, 403):
-            return ConfigurationError(f"{message} Check RAGQ_EMBEDDING_API_KEY.")
-        if status == 404 or status < 400:
-            return ConfigurationError(f"{message} Check RAGQ_EMBEDDING_BASE_URL and RAGQ_EMBEDDING_MODEL.")
-        return PermanentError(message)
+    async def _read(self, content: aiohttp.StreamReader, count: int) -> Any:
+        body, limit = bytearray(), count * self.dimensions * _BYTES_PER_NUMBER + _BYTES_AROUND
+        try:
+            while data := await content.readany():
+                body += data
+                if len(body) > limit:
+                    raise _malformed(f"sent over {limit:,} bytes for {count} texts")
+        except (aiohttp.ClientError, OSError) as error:
+            raise connection_fault("embedding", error) from None
+        try:
+            answer = orjson.loads(body)
+        except ValueError:  # not chained: the text of a cause may repeat what was sent, here and below
+            reason = "sent what is not JSON; check RAGQ_EMBEDDING_BASE_URL"
+            raise FaultError(UnavailableError, "embedding_malformed", reason) from None
+        if isinstance(answer, dict) and answer.get("error"):
+            raise server_fault("embedding", 200, answer)
+        return answer
 
     def _read_vectors(self, answer: Any, count: int) -> Vectors:
         import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
 
         try:
             rows = sorted(answer["data"], key=lambda row: row["index"])
-            vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PermanentError(f"The embedding endpoint {self._url} answered in an unknown form.") from error
-        if vectors.shape == (count, self.dimensions) and np.isfinite(vectors).all():
-            unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-            return unit
-        if len(vectors) == count and vectors.ndim == 2 and vectors.shape[1] != self.dimensions:
-            raise ConfigurationError(
-                f"{self.model} makes vectors of {vectors.shape[1]} numbers, not {self.dimensions}: "
-                f"set RAGQ_EMBEDDING_DIMENSIONS={vectors.shape[1]}."
-            )
-        raise PermanentError(f"The embedding endpoint {self._url} answered {len(vectors)} vectors for {count} texts.")
+            numbers = [_read_numbers(row["embedding"]) for row in rows]
+            lengths = {len(one) for one in numbers}
+            if [row["index"] for row in rows] != list(range(count)):
+                raise _malformed(f"sent {len(rows)} vectors for {count} texts, or under other indexes")
+            if lengths != {self.dimensions}:
+                found = min(lengths)
+                advice = (
+                    f"makes vectors of {found} numbers, not {self.dimensions}: set RAGQ_EMBEDDING_DIMENSIONS={found}"
+                )
+                raise FaultError(ConfigurationError, "embedding_dimensions", advice)
+            with np.errstate(over="ignore"):  # what overflows is not finite, and found below
+                vectors = np.array(numbers, dtype=np.float32)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise _malformed("sent what is not a list of embeddings") from None
+        if not np.isfinite(vectors).all():
+            raise _malformed("sent vectors with values that are not finite numbers")
+        unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit
 
     async def close(self) -> None:
         await self._queries.close()
-        if self._session:
-            await self._session.close()
-            self._session = None
+        await self._endpoint.close()
 
 
-def _read_retry_after(value: str | None) -> float | None:
-    """Read seconds or an HTTP date."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
+def _malformed(reason: str) -> FaultError:
+    return FaultError(PermanentError, "embedding_malformed", reason)
+
+
+def _read_numbers(embedding: Any) -> Any:
+    """Read one vector: a list of numbers, or base64 of little-endian float32, which some servers send unasked."""
+    import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
+
+    return np.frombuffer(base64.b64decode(embedding), "<f4") if isinstance(embedding, str) else embedding

@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
-import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
 
-from ragq.errors import OverloadedError, PermanentError, RagqError, UnavailableError
+from ragq.client.model_faults import FaultError, connection_fault, server_fault
+from ragq.errors import PermanentError, UnavailableError
 from ragq.models import Usage
 from ragq.settings import Settings
 from ragq.tasks import Turns
 
-MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
 END_OF_STREAM_SECONDS: Final = 1.0  # for the usage and the end of the body, once finish_reason is there
-ERROR_BODY_SECONDS: Final = 2.0
-MAX_ERROR_BYTES: Final = 64_000
 MAX_EVENT_BYTES: Final = 1_000_000
 MAX_ANSWER_CHARACTERS: Final = 1_000_000
 MAX_ANSWER_BYTES: Final = 200_000_000  # of the body, in which a token takes about 250 bytes; thoughts count here only
@@ -36,20 +29,6 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FINISH_REASONS: Final = {"length": "length", "max_tokens": "length", "model_length": "length"} | dict.fromkeys(
     ("stop", "eos", "eos_token", "end_turn", "stop_sequence"), "stop"
 )
-_CONTEXT_TOO_LONG: Final = re.compile(
-    r"context.?(length|size|window)|(prompt|input).{0,30} too long|reduce the length of"
-    r"|exceeds? the max\w* (number of )?(input |prompt )?tokens|max_new_tokens`? must be",
-    re.IGNORECASE,
-)
-_FATAL: Final = {401: "llm_authentication", 403: "llm_forbidden", 404: "llm_not_found"}
-
-logger = logging.getLogger(__name__)
-
-
-class ContextTooLongError(PermanentError):
-    """The prompt is over the model's context: ask once more with fewer chunks."""
-
-    code = "context_length_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +46,6 @@ class Completion:
     usage: Usage
     first_token_seconds: float
     model: str
-
-
-class FaultError(Exception):
-    """What one call met: `reason` in our words, `quote` in the server's, which may hold secrets."""
-
-    def __init__(
-        self, error: type[RagqError], code: str, reason: str, quote: str = "", retry_after: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.error, self.code, self.reason, self.quote, self.retry_after = error, code, reason, quote, retry_after
 
 
 class AnswerStream:
@@ -126,7 +95,7 @@ class AnswerStream:
             try:
                 data = await content.readany()
             except (aiohttp.ClientError, OSError) as error:
-                raise connection_fault(error) from error
+                raise connection_fault("llm", error) from None
             await self._take_in_turn(data)
             if self._has_moved:
                 self._has_moved = False
@@ -184,12 +153,13 @@ class AnswerStream:
         elif event:
             try:
                 self._take_chunk(json.loads(event.decode()))
-            except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-                raise FaultError(UnavailableError, "llm_malformed", "sent what is no chat completion") from error
+            except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+                fault = FaultError(UnavailableError, "llm_malformed", "sent what is no chat completion")
+                raise fault from None  # the text of the cause may repeat what was sent
 
     def _take_chunk(self, chunk: dict[str, Any]) -> None:
         if chunk.get("error"):
-            raise _server_fault(200, chunk)
+            raise server_fault("llm", 200, chunk)
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or choice.get("message") or {}
             piece = delta.get("content") or delta.get("refusal")
@@ -229,61 +199,3 @@ class AnswerStream:
 
 def _cut_fault() -> FaultError:
     return FaultError(UnavailableError, "llm_cut_stream", "the answer ended without a finish_reason")
-
-
-def connection_fault(error: Exception) -> FaultError:
-    return FaultError(UnavailableError, "llm_unavailable", type(error).__name__, str(error))
-
-
-async def read_refusal(response: aiohttp.ClientResponse) -> FaultError:
-    """Read the body of an error response and judge it."""
-    body = b""
-    try:
-        async with asyncio.timeout(ERROR_BODY_SECONDS):
-            while len(body) < MAX_ERROR_BYTES and (data := await response.content.readany()):
-                body += data
-    except (aiohttp.ClientError, OSError):
-        logger.debug("The body of an error response was cut.")  # the status says enough
-    text = body.decode(errors="replace")
-    try:
-        return _server_fault(response.status, json.loads(text), _retry_after(response.headers))
-    except (ValueError, RecursionError):
-        return _server_fault(response.status, text, _retry_after(response.headers))
-
-
-def _server_fault(status: int, body: object, retry_after: float | None = None) -> FaultError:
-    """Judge a server's error by its status (200 in a stream) and body, JSON or text."""
-    error = body.get("error", body) if isinstance(body, dict) else body
-    fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
-    quote = str(fields.get("message") or fields.get("detail") or "")
-    code = fields.get("code")
-    if status == HTTPStatus.OK:
-        status = code if isinstance(code, int) and code in range(400, 600) else 500
-    names = f"{code} {fields.get('type')}"
-    reason = f"status {status}"
-    is_rate = status == HTTPStatus.TOO_MANY_REQUESTS
-    is_too_long = re.search("context_(length|size)", names) or (not is_rate and _CONTEXT_TOO_LONG.search(quote))
-    if is_too_long or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return FaultError(ContextTooLongError, ContextTooLongError.code, f"{reason}, the prompt is too long", quote)
-    if status == HTTPStatus.PAYMENT_REQUIRED or "insufficient_quota" in names:
-        return FaultError(PermanentError, "insufficient_quota", f"{reason}, the quota is used up", quote)
-    if "content_filter" in names or "content_policy" in names:
-        return FaultError(PermanentError, "content_filter", f"{reason}, refused by the content filter", quote)
-    if is_rate:
-        return FaultError(OverloadedError, "llm_rate_limited", reason, quote, retry_after)
-    if status in (408, 409, 425) or status in range(500, 600):
-        return FaultError(UnavailableError, "llm_unavailable", reason, quote, retry_after)
-    return FaultError(PermanentError, _FATAL.get(status, "llm_bad_request"), reason, quote)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read how many seconds the server asks to wait."""
-    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
-    try:
-        seconds = float(milliseconds) / 1000 if milliseconds else float(value or "none")
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value or "").timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
-from ragq.errors import PermanentError, UnavailableError
+from ragq.client.model_faults import RefusedInputError
+from ragq.errors import UnavailableError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 CACHED_QUERIES = 4096
-BATCH_SIZE = 64
+BATCH_SIZE = 32  # as many as text-embeddings-inference takes when it is not told otherwise
 
 
 class QueryBatcher:
@@ -57,10 +58,11 @@ class QueryBatcher:
     async def _embed_each(self, batch: list[str]) -> list[Vectors | Exception]:
         try:
             return list(await self._embed(batch))
-        except PermanentError as error:
+        except RefusedInputError as error:
             if len(batch) == 1:
                 return [error]
-            return [outcome for text in batch for outcome in await self._embed_each([text])]  # the others are sound
+            middle = len(batch) // 2  # all but one text may be sound: find it, by halves
+            return [*await self._embed_each(batch[:middle]), *await self._embed_each(batch[middle:])]
         except Exception as error:  # noqa: BLE001  (raised again by every asker)
             return [error] * len(batch)
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from ragq.client.connection_errors import describe
 from ragq.client.webhook_store import SECRET_PREFIX, Attempt, ClaimedDelivery
 from ragq.client.webhook_target import INSIDE, find_address, is_public, read_allowed
 from ragq.settings import Settings
@@ -115,7 +116,7 @@ class WebhookClient:
             return Attempt(None, f"No answer within {self._settings.webhook_timeout_seconds:g} s.")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             inside = isinstance(error.__cause__, _InsideError)
-            return Attempt(None, INSIDE if inside else f"{type(error).__name__}: {error}"[:500].replace("\0", ""))
+            return Attempt(None, INSIDE if inside else f"{host}: {describe(error)}")
 
 
 def _write_body(delivery: ClaimedDelivery) -> bytes:

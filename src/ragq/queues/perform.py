@@ -7,12 +7,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 
 from ragq import metrics
 from ragq.client.job import ClaimedJob, Outcome
+from ragq.client.model_faults import Kind
 from ragq.errors import PermanentError, RagqError, TransientError
 from ragq.models import JobFunction
 from ragq.queues.worker import FUNCTIONS, ON_FAILURE, Clients, RunningJob, read_payload
@@ -25,7 +26,13 @@ BACKOFF_SECONDS = 2.0
 BACKOFF_MAX_SECONDS = 60.0
 AWAITED_BACKOFF_MAX_SECONDS = 8.0
 # Waited for until the deadline, and no try is charged: the job itself has done nothing yet that could have failed.
-AWAITED = ("queue_unavailable", "database_unavailable", "blobs_unavailable", "llm_breaker_open")
+AWAITED = (
+    "queue_unavailable",
+    "database_unavailable",
+    "blobs_unavailable",
+    "llm_breaker_open",
+    "embedding_breaker_open",
+)
 STAGES = ("retrieve_ms", "answer_ms", "first_token_ms", "parse_ms", "split_ms", "embed_ms", "store_ms")
 
 
@@ -86,8 +93,11 @@ def _refuse_quarantined(job: ClaimedJob, settings: Settings) -> None:
 def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> Retry | None:
     """Choose when the job runs again; None when it has had all its tries or has no time left."""
     tries, first, longest = settings.job_tries, BACKOFF_SECONDS, BACKOFF_MAX_SECONDS
-    if error.code.startswith("llm_"):
-        tries, first, longest = settings.llm_tries, settings.llm_backoff_seconds, settings.llm_backoff_max_seconds
+    kind = error.code.partition("_")[0]
+    if kind in get_args(Kind):  # a served model's fault
+        tries, first, longest = (
+            getattr(settings, f"{kind}_{name}") for name in ("tries", "backoff_seconds", "backoff_max_seconds")
+        )
     is_awaited = error.code in AWAITED
     if is_awaited:
         longest = AWAITED_BACKOFF_MAX_SECONDS

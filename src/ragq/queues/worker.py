@@ -22,7 +22,8 @@ from ragq.client.database import Database
 from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
 from ragq.client.file_client import Files
 from ragq.client.llm_client import LlmClient
-from ragq.client.llm_stream import Completion, ContextTooLongError
+from ragq.client.llm_stream import Completion
+from ragq.client.model_faults import ContextTooLongError
 from ragq.client.store_file_client import StoreFileRecord, StoreFiles
 from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import Answer, JobFunction, Query, SearchResult, fields_of
@@ -126,7 +127,7 @@ async def process_query(
     """
     question = Query(**query)
     if clients.llm:
-        clients.llm.check_breaker()
+        clients.llm.endpoint.check_breaker()
     started = time.monotonic()
     searched = await _stand_alone(job, clients, question)
     if stream != "nothing":

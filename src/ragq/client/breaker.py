@@ -1,4 +1,4 @@
-"""Spare an LLM that looks dead, and the jobs that would wait for it.
+"""Spare a served model that looks dead, and the jobs that would wait for it.
 
 closed ── half of the calls in the window failed ──▶ open ⇄ half_open (a probe is in flight)
    ◀──────────────────── a probe succeeds ────────────────────┘
@@ -14,7 +14,7 @@ from typing import Literal
 
 import structlog
 
-from ragq.client.llm_stream import FaultError
+from ragq.client.model_faults import FaultError, Kind
 from ragq.errors import UnavailableError
 
 log = structlog.get_logger(__name__)
@@ -24,10 +24,11 @@ def _loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-class LlmBreaker:
+class Breaker:
     """A circuit breaker for one endpoint and model.
 
     Args:
+        kind: Of which its log lines and its error are named.
         name: What log lines call the endpoint.
         calls: So many calls must have ended in the window before it may open.
         window_seconds: How long the end of a call counts.
@@ -37,6 +38,7 @@ class LlmBreaker:
 
     def __init__(
         self,
+        kind: Kind,
         name: str,
         *,
         calls: int,
@@ -44,7 +46,7 @@ class LlmBreaker:
         probe_seconds: float,
         clock: Callable[[], float] = _loop_time,
     ) -> None:
-        self._name, self._calls, self._clock = name, calls, clock
+        self._kind, self._name, self._calls, self._clock = kind, name, calls, clock
         self._window_seconds, self._probe_seconds = window_seconds, probe_seconds
         self._outcomes = deque[tuple[float, bool]]()  # calls that ended in the window: when, and whether they failed
         self._failures = 0  # among them
@@ -88,7 +90,7 @@ class LlmBreaker:
         wait = self._next_probe_at - self._clock() if self._is_open else 0
         if wait > 0:
             reason = f"its circuit breaker is open, next probe in {wait:.1f} s"
-            raise FaultError(UnavailableError, "llm_breaker_open", reason, retry_after=wait)
+            raise FaultError(UnavailableError, f"{self._kind}_breaker_open", reason, retry_after=wait)
 
     def _admit(self) -> None:
         self.check()
@@ -101,7 +103,8 @@ class LlmBreaker:
             self._probes -= 1
             if failed is False:
                 self._turn(is_open=False)
-                log.info("llm_breaker_closed", llm=self._name)
+                event = f"{self._kind}_breaker_closed"
+                log.info(event, endpoint=self._name)
         elif failed is not None:
             self._count(failed)
 
@@ -114,7 +117,8 @@ class LlmBreaker:
         calls, failures = len(self._outcomes), self._failures
         if calls >= self._calls and failures * 2 >= calls:
             self._turn(is_open=True)
-            log.warning("llm_breaker_opened", llm=self._name, calls=calls, failures=failures)
+            event = f"{self._kind}_breaker_opened"
+            log.warning(event, endpoint=self._name, calls=calls, failures=failures)
 
     def _turn(self, *, is_open: bool) -> None:
         self._is_open = is_open

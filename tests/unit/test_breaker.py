@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 import pytest
 from structlog.testing import capture_logs
 
-from ragq.client.llm_breaker import LlmBreaker
-from ragq.client.llm_stream import FaultError
+from ragq.client.breaker import Breaker
+from ragq.client.model_faults import FaultError
 from ragq.errors import OverloadedError, PermanentError, UnavailableError
 
 DEAD = FaultError(UnavailableError, "llm_timeout", "")
@@ -31,11 +31,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> LlmBreaker:
-    return LlmBreaker("the fake", calls=20, window_seconds=30, probe_seconds=5, clock=clock)
+def breaker(clock: Clock) -> Breaker:
+    return Breaker("llm", "the fake", calls=20, window_seconds=30, probe_seconds=5, clock=clock)
 
 
-def call(breaker: LlmBreaker, outcome: BaseException | None = None, times: int = 1) -> None:
+def call(breaker: Breaker, outcome: BaseException | None = None, times: int = 1) -> None:
     """Make calls that end so; what they raise is the outcome."""
     for _ in range(times):
         try:
@@ -48,18 +48,18 @@ def call(breaker: LlmBreaker, outcome: BaseException | None = None, times: int =
 
 
 @contextmanager
-def failing(breaker: LlmBreaker) -> Iterator[None]:
+def failing(breaker: Breaker) -> Iterator[None]:
     """Be in flight for the time of a `with`, then fail."""
     with suppress(FaultError), breaker.watch():
         yield
         raise DEAD
 
 
-def state_of(breaker: LlmBreaker) -> str:
+def state_of(breaker: Breaker) -> str:
     return breaker.state
 
 
-def is_refused(breaker: LlmBreaker) -> bool:
+def is_refused(breaker: Breaker) -> bool:
     try:
         call(breaker, asyncio.CancelledError())
     except FaultError as fault:
@@ -67,13 +67,13 @@ def is_refused(breaker: LlmBreaker) -> bool:
     return False
 
 
-def opened(breaker: LlmBreaker) -> LlmBreaker:
+def opened(breaker: Breaker) -> Breaker:
     call(breaker, DEAD, times=20)
     assert state_of(breaker) == "open"
     return breaker
 
 
-def test_it_opens_when_half_of_enough_calls_failed(breaker: LlmBreaker) -> None:
+def test_it_opens_when_half_of_enough_calls_failed(breaker: Breaker) -> None:
     call(breaker, times=10)
     call(breaker, DEAD, times=9)
     assert state_of(breaker) == "closed"
@@ -81,12 +81,12 @@ def test_it_opens_when_half_of_enough_calls_failed(breaker: LlmBreaker) -> None:
     assert state_of(breaker) == "open"
 
 
-def test_too_few_calls_open_nothing(breaker: LlmBreaker) -> None:
+def test_too_few_calls_open_nothing(breaker: Breaker) -> None:
     call(breaker, DEAD, times=19)
     assert state_of(breaker) == "closed"
 
 
-def test_less_than_half_of_many_calls_opens_nothing(breaker: LlmBreaker) -> None:
+def test_less_than_half_of_many_calls_opens_nothing(breaker: Breaker) -> None:
     for _ in range(1000):
         call(breaker)
         call(breaker)
@@ -94,7 +94,7 @@ def test_less_than_half_of_many_calls_opens_nothing(breaker: LlmBreaker) -> None
     assert state_of(breaker) == "closed"
 
 
-def test_a_call_counts_for_the_window_only(breaker: LlmBreaker, clock: Clock) -> None:
+def test_a_call_counts_for_the_window_only(breaker: Breaker, clock: Clock) -> None:
     call(breaker, DEAD, times=19)
     clock.now += 30
     call(breaker, times=11)
@@ -105,14 +105,14 @@ def test_a_call_counts_for_the_window_only(breaker: LlmBreaker, clock: Clock) ->
     assert state_of(breaker) == "open"
 
 
-def test_old_successes_do_not_hide_a_dead_endpoint(breaker: LlmBreaker, clock: Clock) -> None:
+def test_old_successes_do_not_hide_a_dead_endpoint(breaker: Breaker, clock: Clock) -> None:
     call(breaker, times=1000)
     clock.now += 30
     call(breaker, DEAD, times=20)
     assert state_of(breaker) == "open"
 
 
-def test_what_says_nothing_is_not_counted(breaker: LlmBreaker) -> None:
+def test_what_says_nothing_is_not_counted(breaker: Breaker) -> None:
     call(breaker, asyncio.CancelledError(), times=100)
     call(breaker, TOO_LATE, times=100)
     call(breaker, ValueError("the listener's"), times=100)
@@ -122,13 +122,13 @@ def test_what_says_nothing_is_not_counted(breaker: LlmBreaker) -> None:
 
 
 @pytest.mark.parametrize("outcome", [RATE_LIMITED, FaultError(PermanentError, "llm_bad_request", "")])
-def test_a_refusal_counts_as_a_sign_of_life(breaker: LlmBreaker, outcome: FaultError) -> None:
+def test_a_refusal_counts_as_a_sign_of_life(breaker: Breaker, outcome: FaultError) -> None:
     call(breaker, outcome, times=21)
     call(breaker, DEAD, times=20)
     assert state_of(breaker) == "closed"
 
 
-def test_while_open_it_says_when_the_next_probe_is(breaker: LlmBreaker, clock: Clock) -> None:
+def test_while_open_it_says_when_the_next_probe_is(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 2
     with pytest.raises(FaultError) as caught, breaker.watch():
@@ -138,7 +138,7 @@ def test_while_open_it_says_when_the_next_probe_is(breaker: LlmBreaker, clock: C
     assert caught.value.retry_after == 3
 
 
-def test_one_probe_goes_through_every_five_seconds(breaker: LlmBreaker, clock: Clock) -> None:
+def test_one_probe_goes_through_every_five_seconds(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     for _ in range(3):
         clock.now += 4.9
@@ -153,7 +153,7 @@ def test_one_probe_goes_through_every_five_seconds(breaker: LlmBreaker, clock: C
 
 @pytest.mark.parametrize("outcome", [None, RATE_LIMITED])
 def test_a_probe_that_is_answered_closes_it_and_empties_the_window(
-    breaker: LlmBreaker, clock: Clock, outcome: FaultError | None
+    breaker: Breaker, clock: Clock, outcome: FaultError | None
 ) -> None:
     opened(breaker)
     clock.now += 5
@@ -168,7 +168,7 @@ def test_a_probe_that_is_answered_closes_it_and_empties_the_window(
 
 @pytest.mark.parametrize("outcome", [asyncio.CancelledError(), TOO_LATE])
 def test_a_probe_that_says_nothing_is_followed_by_another(
-    breaker: LlmBreaker, clock: Clock, outcome: BaseException
+    breaker: Breaker, clock: Clock, outcome: BaseException
 ) -> None:
     opened(breaker)
     clock.now += 5
@@ -179,7 +179,7 @@ def test_a_probe_that_says_nothing_is_followed_by_another(
     assert state_of(breaker) == "closed"
 
 
-def test_a_probe_that_hangs_is_followed_by_another(breaker: LlmBreaker, clock: Clock) -> None:
+def test_a_probe_that_hangs_is_followed_by_another(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
     with failing(breaker):
@@ -195,7 +195,7 @@ def test_a_probe_that_hangs_is_followed_by_another(breaker: LlmBreaker, clock: C
     assert state_of(breaker) == "open"
 
 
-def test_a_call_from_before_it_opened_neither_closes_it_nor_counts_later(breaker: LlmBreaker, clock: Clock) -> None:
+def test_a_call_from_before_it_opened_neither_closes_it_nor_counts_later(breaker: Breaker, clock: Clock) -> None:
     with breaker.watch():
         opened(breaker)
     assert state_of(breaker) == "open"
@@ -209,7 +209,7 @@ def test_a_call_from_before_it_opened_neither_closes_it_nor_counts_later(breaker
     assert state_of(breaker) == "closed"
 
 
-def test_it_logs_a_line_when_it_opens_and_one_when_it_closes(breaker: LlmBreaker, clock: Clock) -> None:
+def test_it_logs_a_line_when_it_opens_and_one_when_it_closes(breaker: Breaker, clock: Clock) -> None:
     with capture_logs() as lines:
         opened(breaker)
         for outcome in (DEAD, None):
@@ -217,6 +217,6 @@ def test_it_logs_a_line_when_it_opens_and_one_when_it_closes(breaker: LlmBreaker
             call(breaker, outcome)
         call(breaker)
     assert lines == [
-        {"event": "llm_breaker_opened", "log_level": "warning", "llm": "the fake", "calls": 20, "failures": 20},
-        {"event": "llm_breaker_closed", "log_level": "info", "llm": "the fake"},
+        {"event": "llm_breaker_opened", "log_level": "warning", "endpoint": "the fake", "calls": 20, "failures": 20},
+        {"event": "llm_breaker_closed", "log_level": "info", "endpoint": "the fake"},
     ]

@@ -1,0 +1,172 @@
+"""One endpoint of a served model, an LLM or an embedding model: what is the same in calling both.
+
+A call is made once. Its URL and key, connections, proxies, circuit breaker and errors are dealt with here; what a call
+sends and how its answer is read is the affair of `llm_client` and `embedding_client`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from ragq import metrics
+from ragq.client.breaker import Breaker
+from ragq.client.model_faults import FaultError, Kind, connection_fault, read_refusal
+from ragq.client.quoting import quote
+from ragq.errors import ConfigurationError, RagqError
+from ragq.settings import Settings
+
+SHORTEST_QUERY_SECRET: Final = 16  # a key may be in the URL's query; shorter values are versions and the like
+_LABELS: Final[dict[Kind, str]] = {"llm": "LLM", "embedding": "Embedding model"}
+
+
+class ModelEndpoint:
+    """Calls to the endpoint and model that the settings `RAGQ_<KIND>_…` name.
+
+    Proxies come from the environment (`HTTPS_PROXY`, `NO_PROXY`, …), read at the first call; `.netrc` is never read and
+    no redirect is followed. No error shows the key, the URL's query or what was sent.
+
+    Args:
+        path: What is called, under the base URL; errors name it.
+
+    Attributes:
+        breaker: Refuses calls while the endpoint looks dead.
+    """
+
+    def __init__(self, settings: Settings, kind: Kind, path: str) -> None:
+        base_url, api_key, model = (getattr(settings, f"{kind}_{name}") for name in ("base_url", "api_key", "model"))
+        self.kind, self._base_url = kind, _read_url(kind, base_url)
+        if not model:
+            raise ConfigurationError(f"Set RAGQ_{kind.upper()}_MODEL: it names the model to ask for.")
+        self._key = _read_key(kind, api_key.get_secret_value() if api_key else "")
+        self._secrets = [
+            self._key,
+            *(one for one in self._base_url.query.values() if len(one) >= SHORTEST_QUERY_SECRET),
+        ]
+        self._connect_seconds: float = getattr(settings, f"{kind}_connect_timeout_seconds")
+        self._session: aiohttp.ClientSession | None = None
+        self._name = f"{_LABELS[kind]} {model} at {self._url(path).with_query(None)}"
+        self._path = path
+        self.breaker = Breaker(
+            kind,
+            self._name,
+            calls=settings.llm_breaker_calls,
+            window_seconds=settings.llm_breaker_window_seconds,
+            probe_seconds=settings.llm_breaker_probe_seconds,
+        )
+        self._calls = metrics.LLM_CALLS if kind == "llm" else metrics.EMBEDDING_CALLS
+        gauge = metrics.LLM_BREAKER if kind == "llm" else metrics.EMBEDDING_BREAKER
+        gauge.set_function(lambda: {"closed": 0, "half_open": 0.5, "open": 1}[self.breaker.state])
+
+    def open(self) -> aiohttp.ClientSession:
+        """Make ready for calls; done by the first one if not before."""
+        if self._session is None:
+            url = self._base_url
+            proxy = None if proxy_bypass(url.authority) else getproxies().get(url.scheme)
+            self._secrets.append((proxy and URL(proxy).password) or "")
+            headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_seconds),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=headers | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+                proxy=proxy,
+            )
+        return self._session
+
+    async def close(self) -> None:
+        """Close all connections for good."""
+        if self._session:
+            await self._session.close()
+
+    @contextlib.contextmanager
+    def watch(self, sent: Sequence[str]) -> Iterator[None]:
+        """Let one call through the breaker, count it, and turn its fault into an error that may be shown.
+
+        Args:
+            sent: The texts that no error may repeat.
+        """
+        try:
+            with self.breaker.watch():
+                yield
+        except FaultError as fault:
+            self._calls.labels(fault.code).inc()
+            raise self._error(self._name, fault, sent) from fault
+        self._calls.labels("ok").inc()
+
+    def check_breaker(self) -> None:
+        """Find out, before any work, whether a call would be refused.
+
+        Raises:
+            UnavailableError: The circuit breaker is open; `retry_after_seconds` is the time to its next probe.
+        """
+        try:
+            self.breaker.check()
+        except FaultError as fault:
+            raise self._error(self._name, fault, ()) from fault
+
+    async def check_models(self) -> None:
+        """See that the endpoint lists its models.
+
+        Raises:
+            RagqError: It does not; the message says how.
+        """
+        try:
+            async with self._request("GET", "models"):
+                return
+        except FaultError as fault:
+            raise self._error(f"GET {self._url('models').with_query(None)}", fault, ()) from fault
+
+    def post(self, request: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Send a request, and give its response with status 200, whose body is still to be read.
+
+        Raises:
+            FaultError: There is no such response.
+        """
+        return self._request("POST", self._path, json.dumps(request).encode())
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self, method: str, path: str, body: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            response = await self.open().request(method, self._url(path), data=body, allow_redirects=False)
+        except (aiohttp.ClientError, OSError) as error:
+            raise connection_fault(self.kind, error) from None
+        try:
+            if response.status != HTTPStatus.OK:
+                raise await read_refusal(self.kind, response)
+            yield response
+        finally:
+            response.close()  # no effect once the response was read to its end
+
+    def _url(self, path: str) -> URL:
+        return (self._base_url / path).with_query(self._base_url.query)
+
+    def _error(self, name: str, fault: FaultError, sent: Sequence[str]) -> RagqError:
+        message = f"{name}: {fault.reason}{quote(fault.quote, self._secrets, sent)}."
+        return fault.error(message, code=fault.code, retry_after_seconds=fault.retry_after)
+
+
+def _read_url(kind: Kind, text: str | None) -> URL:
+    try:
+        url = URL(text or "")
+    except ValueError:  # not quoted: it may hold a password
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host or url.user is not None or url.password is not None:
+        raise ConfigurationError(f"Set RAGQ_{kind.upper()}_BASE_URL to a URL with http or https and no user in it.")
+    return url
+
+
+def _read_key(kind: Kind, text: str) -> str:
+    key = text.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"RAGQ_{kind.upper()}_API_KEY has characters that an HTTP header cannot carry.")
+    return key

@@ -1,0 +1,129 @@
+"""Judge what went wrong in a call of a served model, an LLM or an embedding endpoint: try again, or fail now.
+
+No fault carries an exception of a library along (`from None`): the text of those may repeat what the server sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+import aiohttp
+
+from ragq.client.connection_errors import describe
+from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
+
+Kind = Literal["llm", "embedding"]
+
+MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
+ERROR_BODY_SECONDS: Final = 2.0
+MAX_ERROR_BYTES: Final = 64_000
+_CONTEXT_TOO_LONG: Final = re.compile(
+    r"context.?(length|size|window)|(prompt|input).{0,30} too long|reduce the length of"
+    r"|exceeds? the max\w* (number of )?(input |prompt )?tokens|max_new_tokens`? must be",
+    re.IGNORECASE,
+)
+_WRONG_SETTING: Final = {
+    401: ("authentication", "API_KEY"),
+    403: ("forbidden", "API_KEY"),
+    404: ("not_found", "BASE_URL and MODEL"),
+    **dict.fromkeys(range(300, 400), ("bad_request", "BASE_URL: it redirects")),
+}
+
+logger = logging.getLogger(__name__)
+
+
+class RefusedInputError(PermanentError):
+    """The server refused what it was sent; it may take another input."""
+
+
+class ContextTooLongError(RefusedInputError):
+    """The input is over the model's context: a shorter one would do."""
+
+    code = "context_length_exceeded"
+
+
+class FaultError(Exception):
+    """What one call met: `reason` in our words, `quote` in the server's, which may hold secrets."""
+
+    def __init__(
+        self, error: type[RagqError], code: str, reason: str, quote: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.error, self.code, self.reason, self.quote, self.retry_after = error, code, reason, quote, retry_after
+
+
+def connection_fault(kind: Kind, error: Exception) -> FaultError:
+    """Judge a connection that failed."""
+    return FaultError(UnavailableError, f"{kind}_unavailable", describe(error))
+
+
+async def read_refusal(kind: Kind, response: aiohttp.ClientResponse) -> FaultError:
+    """Read the body of an error response and judge it."""
+    body = b""
+    try:
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
+            while len(body) < MAX_ERROR_BYTES and (data := await response.content.readany()):
+                body += data
+    except (aiohttp.ClientError, OSError):
+        logger.debug("The body of an error response was cut.")  # the status says enough
+    text = body.decode(errors="replace")
+    try:
+        return server_fault(kind, response.status, json.loads(text), _retry_after(response.headers))
+    except (ValueError, RecursionError):
+        return server_fault(kind, response.status, text, _retry_after(response.headers))
+
+
+def server_fault(kind: Kind, status: int, body: object, retry_after: float | None = None) -> FaultError:
+    """Judge a server's error by its status (200 in a stream) and body, JSON or text."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
+    quote = str(fields.get("message") or fields.get("detail") or "")
+    code = fields.get("code")
+    if status == HTTPStatus.OK:
+        status = code if isinstance(code, int) and code in range(400, 600) else 500
+    names = f"{code} {fields.get('type')}"
+    reason = f"status {status}"
+    is_rate = status == HTTPStatus.TOO_MANY_REQUESTS
+    is_too_long = re.search("context_(length|size)", names) or (not is_rate and _CONTEXT_TOO_LONG.search(quote))
+    if is_too_long or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        too_long = "the prompt is too long" if kind == "llm" else "the texts are too long"
+        return FaultError(ContextTooLongError, ContextTooLongError.code, f"{reason}, {too_long}", quote)
+    if status == HTTPStatus.PAYMENT_REQUIRED or "insufficient_quota" in names:
+        return FaultError(PermanentError, "insufficient_quota", f"{reason}, the quota is used up", quote)
+    if "content_filter" in names or "content_policy" in names:
+        return FaultError(RefusedInputError, "content_filter", f"{reason}, refused by the content filter", quote)
+    return _status_fault(kind, status, quote, retry_after)
+
+
+def _status_fault(kind: Kind, status: int, quote: str, retry_after: float | None) -> FaultError:
+    reason = f"status {status}"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return FaultError(OverloadedError, f"{kind}_rate_limited", reason, quote, retry_after)
+    if status in (408, 409, 425) or status in range(500, 600):
+        return FaultError(UnavailableError, f"{kind}_unavailable", reason, quote, retry_after)
+    if status in _WRONG_SETTING:
+        word, setting = _WRONG_SETTING[status]
+        advice = f"{reason}, check RAGQ_{kind.upper()}_{setting}"
+        return FaultError(ConfigurationError, f"{kind}_{word}", advice, quote)
+    return FaultError(RefusedInputError, f"{kind}_bad_request", reason, quote)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read how many seconds the server asks to wait."""
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
+    try:
+        seconds = float(milliseconds) / 1000 if milliseconds else float(value or "none")
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value or "").timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
