@@ -23,6 +23,7 @@ from ragq.client.embedding_client import EmbeddingClient, create_embedding_clien
 from ragq.client.file_client import Files
 from ragq.client.llm_client import LlmClient
 from ragq.client.llm_stream import Completion, ContextTooLongError
+from ragq.client.request_client import Requests
 from ragq.client.store_file_client import StoreFileRecord, StoreFiles
 from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import Answer, JobFunction, Query, SearchResult
@@ -55,6 +56,7 @@ class Clients:
     store_files: StoreFiles
     chunks: Chunks
     blobs: BlobStore
+    requests: Requests
     embedding: EmbeddingClient
     llm: LlmClient | None
     parser: Parser
@@ -70,6 +72,7 @@ class Clients:
             store_files=StoreFiles(database),
             chunks=Chunks(settings, database),
             blobs=BlobStore(settings),
+            requests=Requests(settings),
             embedding=create_embedding_client(settings),
             llm=LlmClient(settings) if settings.llm_base_url else None,
             parser=Parser(),
