@@ -18,7 +18,7 @@ import secrets
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from ragq.client.blob_client import BlobStore
 from ragq.client.job import Job
@@ -28,10 +28,11 @@ from ragq.settings import Settings
 
 FOLDER = "requests"
 REFERENCE = "$blob"  # no argument of a job function and no field of a request is called so
-LARGE_BYTES = 32 << 10  # of the arguments, or of the request, from which on they do not travel through Valkey
+LARGE_BYTES = 32 << 10  # of the arguments, or of the request, from which on both do not travel through Valkey
 UNSHOWN = ("input", "history")  # fields of a request that polling does not show: they alone leave it
 MAX_SHOWN_BYTES = 256 << 10  # of the other fields, which stay with the job
 UNUSED_SECONDS = 60.0  # bytes without a job are no longer just being queued
+Part = Literal["arguments", "request"]
 _NAME = re.compile(rf"{FOLDER}/(.+)\.[0-9a-f]{{16}}\.([0-9a-f]{{64}})")
 
 
@@ -78,17 +79,11 @@ class Requests:
             raise TooLargeError(f"A request of {size} bytes is over RAGQ_MAX_QUEUED_BYTES, {most}: shorten it.")
         if max(len(data), len(text)) <= LARGE_BYTES:
             return Packed(data, request, text, "", size)
-        moved: dict[str, Any] = {}
-        if len(data) > LARGE_BYTES:
-            moved["arguments"] = arguments
-        if len(text) > LARGE_BYTES:
-            moved["request"] = {name: request[name] for name in UNSHOWN if name in request}
-            request = {name: value for name, value in request.items() if name not in UNSHOWN}
-        content, digest = await asyncio.to_thread(_write_content, moved)
+        unshown = {name: request[name] for name in UNSHOWN if name in request}
+        content, digest = await asyncio.to_thread(_write_content, arguments, unshown)
         name = f"{FOLDER}/{job_id}.{secrets.token_hex(8)}.{digest}"
-        if "arguments" in moved:
-            data = _write_payload(function, {REFERENCE: name})
-        request = {**request, REFERENCE: name}
+        data = _write_payload(function, {REFERENCE: name})
+        request = {field: value for field, value in request.items() if field not in UNSHOWN} | {REFERENCE: name}
         text = json.dumps(request)
         if len(text) > MAX_SHOWN_BYTES:
             raise TooLargeError(f"Beside its input a request has at most {MAX_SHOWN_BYTES} bytes: shorten it.")
@@ -110,7 +105,7 @@ class Requests:
         """
         if REFERENCE not in arguments:
             return arguments
-        return dict((await self._read(job_id, arguments[REFERENCE])).get("arguments", {}))
+        return await self._read(job_id, arguments[REFERENCE], "arguments")
 
     async def complete(self, job: Job) -> Job:
         """Give a job back its whole request, as the caller sent it.
@@ -120,10 +115,9 @@ class Requests:
         """
         if REFERENCE not in job.request:
             return job
-        moved = (await self._read(job.id, job.request[REFERENCE])).get("request", {})
-        return replace(job, request={**job.request, **moved})
+        return replace(job, request=job.request | await self._read(job.id, job.request[REFERENCE], "request"))
 
-    async def _read(self, job_id: str, name: Any) -> dict[str, Any]:
+    async def _read(self, job_id: str, name: Any, part: Part) -> dict[str, Any]:
         match = _NAME.fullmatch(name) if isinstance(name, str) else None
         if match is None or match[1] != job_id:
             raise PermanentError(
@@ -135,7 +129,7 @@ class Requests:
             if error.code != "blob_missing":
                 raise
             raise _lost(job_id) from error
-        read = await asyncio.to_thread(_read_content, content, match[2])
+        read = await asyncio.to_thread(_read_content, content, match[2], part)
         if read is None:
             raise _lost(job_id)
         return read
@@ -162,13 +156,18 @@ def _write_payload(function: JobFunction, arguments: dict[str, Any]) -> str:
     return json.dumps([function, None, [], arguments])
 
 
-def _write_content(moved: dict[str, Any]) -> tuple[bytes, str]:
-    content = json.dumps(moved).encode()
+def _write_content(arguments: dict[str, Any], unshown: dict[str, Any]) -> tuple[bytes, str]:
+    """Write a line for the worker and one for who reads the request: neither needs to parse the other's."""
+    content = f"{json.dumps(arguments)}\n{json.dumps(unshown)}".encode()
     return content, hashlib.sha256(content).hexdigest()
 
 
-def _read_content(content: bytes, digest: str) -> dict[str, Any] | None:
-    return json.loads(content) if hashlib.sha256(content).hexdigest() == digest else None
+def _read_content(content: bytes, digest: str, part: Part) -> dict[str, Any] | None:
+    """Read a part of what was written; None when the content is another."""
+    if hashlib.sha256(content).hexdigest() != digest:
+        return None
+    arguments, _, unshown = content.partition(b"\n")
+    return dict(json.loads(arguments if part == "arguments" else unshown))
 
 
 def _lost(job_id: str) -> GoneError:
