@@ -196,7 +196,7 @@ def _find_wrong_bytes(snapshot: _Snapshot) -> Iterator[Orphan]:
         size, _, lane = entry.partition(":")
         sums[lane] = sums.get(lane, 0) + int(size)
         job = snapshot.jobs.get(id_)
-        if job is None or job.status not in UNFINISHED:
+        if id_ not in snapshot.jobs or (job and job.status not in UNFINISHED):
             yield _orphan("stale_bytes", id_)
     for lane, total in sums.items():
         if total != int(snapshot.queued_bytes.get(lane, 0)):
