@@ -33,7 +33,7 @@ async def outage(stage: Stage, client: HttpClient, say: Say, *, seconds: float =
     returned = time.monotonic()
     await client.settle(seconds=SETTLE_SECONDS)
     waited = time.monotonic() - returned
-    _judge(report, stage, client, answers)
+    _judge(report, stage, client, answers, status=503)
     report.figures["results_after_return_seconds"] = round(waited, 2)
     report.checks[f"all results at most {RESULTS_SECONDS} s after the return"] = waited <= RESULTS_SECONDS
     stage.stop_workers()
@@ -49,14 +49,14 @@ async def _probe(client: HttpClient, seconds: float) -> list[Answer]:
     return answers
 
 
-def _judge(report: Report, stage: Stage, client: HttpClient, answers: list[Answer]) -> None:
+def _judge(report: Report, stage: Stage, client: HttpClient, answers: list[Answer], *, status: int) -> None:
     account = client.account
     audit(report, account, stage.count_results(list(account.accepted.values())), stage.runs())
-    refused = [one.status == 503 and one.retry_after >= 1 for one in answers]
+    refused = [one.status == status and one.retry_after >= 1 for one in answers]
     report.figures["refused_meanwhile"] = f"{sum(refused)} of {len(refused)}"
     report.checks |= {
         "every accepted job finished": account.count("finished") == len(account.accepted),
-        "the API answered 503 with Retry-After meanwhile": bool(refused) and all(refused),
+        f"the API answered {status} with Retry-After meanwhile": bool(refused) and all(refused),
         "no worker ended by itself": not stage.exited(),
     }
 
@@ -74,7 +74,7 @@ async def memory(stage: Stage, client: HttpClient, say: Say, *, seconds: float =
         connection.config_set("maxmemory", 0)
     await load
     await client.settle(seconds=SETTLE_SECONDS)
-    _judge(report, stage, client, answers)
+    _judge(report, stage, client, answers, status=429)
     stage.stop_workers()
     return report
 

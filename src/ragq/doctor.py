@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
 from ragq.client.database import Database
 from ragq.client.embedding_client import create_embedding_client
@@ -22,6 +23,7 @@ from ragq.client.store_audit import audit_store
 from ragq.client.store_file_client import StoreFiles
 from ragq.errors import RagqError, UnavailableError
 from ragq.models import Orphan, QueueName, new_id
+from ragq.queues.expiry import find_left_requests
 from ragq.queues.sweeper import find_abandoned
 from ragq.settings import Settings, check_exposure
 
@@ -108,6 +110,7 @@ async def find_orphans(settings: Settings) -> list[Orphan]:
             audit_queue(settings, settings.valkey_url.get_secret_value()),
             audit_store(Files(database), store_files, BlobStore(settings)),
             find_abandoned(store_files, queue),
+            find_left_requests(queue, Archive(database)),
         )
     return [orphan for part in found for orphan in part]
 

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     max_queued: int = Field(
         10_000, ge=0, description="Jobs that may wait ahead of a new one; more are refused with 429. 0: any number."
     )
+    max_queued_bytes: int = Field(
+        1 << 30,
+        ge=0,
+        description="Bytes of unfinished jobs, in Valkey and in the blob store, beyond which a new one gets 429. 0: any.",
+    )
     max_wait_seconds: float = Field(
         300, ge=0, description="A question that would wait longer, by estimate, is refused with 429. 0: never."
     )

@@ -16,10 +16,10 @@ from rq.serializers import JSONSerializer
 from ragq.client import valkey_client
 from ragq.client.job import ClaimedJob, Outcome, list_name
 from ragq.client.rq_client import JobQueue
-from ragq.errors import ConfigurationError, UnavailableError
+from ragq.errors import ConfigurationError, OverloadedError, UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
-from tests.queue_steps import QUERIES, claim, claim_ids, enqueue, expire_leases, let_pass, state
+from tests.queue_steps import QUERIES, claim, claim_ids, enqueue, expire_leases, finish, let_pass, state
 from tests.servers import Valkey
 
 
@@ -364,18 +364,28 @@ async def test_a_second_reaping_within_a_second_does_nothing(queue: JobQueue, va
     assert (await queue.reap()).put_back == ["a"]
 
 
-async def test_a_full_valkey_refuses_a_claim_before_anything_is_taken(queue: JobQueue, valkey: Valkey) -> None:
-    await enqueue(queue, "a")
+async def test_a_full_valkey_refuses_new_jobs_and_brings_the_accepted_ones_to_their_end(
+    queue: JobQueue, valkey: Valkey
+) -> None:
+    await enqueue(queue, "a", archive=True)
     with valkey.connect() as connection:
         connection.config_set("maxmemory", "1")
         try:
-            with pytest.raises(UnavailableError):
-                await claim(queue)
-            with pytest.raises(UnavailableError):
+            await queue.monitor.register_worker("w1", {"name": "w1", "slots": "queries=1"}, ["queries"])
+            (job,) = await claim(queue)
+            assert await queue.heartbeat([(job.id, job.attempt, {"done": 1})]) == set()
+            assert await queue.append([(job.id, job.attempt, [("text", "yes")])]) == set()
+            await queue.reap()
+            assert await finish(queue, job)
+            assert await queue.take_turn("archive", every_seconds=60)
+            await queue.mark_archived(await queue.unarchived(10))
+            with pytest.raises(OverloadedError) as refused:
                 await enqueue(queue, "b")
+            assert refused.value.retry_after_seconds
+            assert await queue.fetch("b", "default") is None
         finally:
             connection.config_set("maxmemory", "0")
-    assert await claim_ids(queue) == ["a"]
+    assert (await state(queue, "a")).result == {"text": "yes"}
 
 
 async def test_one_cancellation_ends_a_task_that_talks_to_valkey_all_the_time(queue: JobQueue) -> None:

@@ -78,6 +78,8 @@ class Seen:
     scheduled: set[str]
     deadlines: set[str]
     unarchived: set[str]
+    bytes: dict[str, str]
+    queued_bytes: dict[str, int]
     hashes: dict[str, dict[str, str]]
     results: dict[str, int]
     ttls: dict[str, int]
@@ -96,6 +98,8 @@ def look(connection: redis.Redis, ids: list[str]) -> Seen:
         pipeline.zrange(f"ragq:scheduled:{name}", 0, -1)
     for key in ("leases", "delayed", "deadlines", "unarchived"):
         pipeline.zrange(f"ragq:{key}", 0, -1)
+    pipeline.hgetall("ragq:bytes")
+    pipeline.hgetall("ragq:queued_bytes")
     for id_ in ids:
         pipeline.hgetall(f"ragq:job:{id_}")
         pipeline.xlen(f"ragq:results:{id_}")
@@ -106,7 +110,8 @@ def look(connection: redis.Redis, ids: list[str]) -> Seen:
         for part in range(4)
     )
     leases, delayed, deadlines, unarchived = (set(texts(found)) for found in answers[4 * len(NAMES) :][:4])
-    jobs = answers[4 * len(NAMES) + 4 :]
+    held, sums = answers[4 * len(NAMES) + 4 :][:2]
+    jobs = answers[4 * len(NAMES) + 6 :]
     return Seen(
         lists,
         rings,
@@ -116,6 +121,8 @@ def look(connection: redis.Redis, ids: list[str]) -> Seen:
         {entry for entries in scheduled.values() for entry in entries},
         deadlines,
         unarchived,
+        {id_.decode(): entry.decode() for id_, entry in held.items()},
+        {lane.decode(): int(total) for lane, total in sums.items() if int(total)},
         {
             id_: {field.decode(): value.decode(errors="replace") for field, value in fields.items()}
             for id_, fields in zip(ids, jobs[::3], strict=True)
@@ -137,6 +144,17 @@ def check_places(seen: Seen) -> None:
     assert seen.wip == {f"{id_}:{attempt}" for id_, attempt in started.items()}
     assert seen.scheduled == seen.delayed
     assert [name for name in seen.lists if name not in seen.rings.get(lane_of(name), [])] == []
+
+
+def check_bytes(seen: Seen) -> None:
+    """The bytes of exactly the jobs that have not ended are counted, in their lanes."""
+    sums = Counter[str]()
+    for id_, entry in seen.bytes.items():
+        fields, (size, lane) = seen.hashes[id_], entry.split(":")
+        assert (int(size), lane) == (len(fields["data"]) + len(fields["request"]), lane_of(fields["origin"]))
+        sums[lane] += int(size)
+    assert set(seen.bytes) == {id_ for id_, fields in seen.hashes.items() if fields["status"] not in FINAL}
+    assert seen.queued_bytes == dict(sums)
 
 
 def check_progress(before: dict[str, dict[str, str]], hashes: dict[str, dict[str, str]]) -> None:
@@ -272,6 +290,7 @@ class QueueMachine(RuleBasedStateMachine):
     def all_is_as_promised(self) -> None:
         seen = look(self.connection, sorted(self.model.jobs))
         check_places(seen)
+        check_bytes(seen)
         check_progress(self.before, seen.hashes)
         check_model(seen, self.model)
         self.before = seen.hashes

@@ -88,6 +88,15 @@ class Archive:
             rows = await (await connection.execute(query, [job_ids, tenant_id])).fetchall()
         return [_read_job(row[0]) for row in rows]
 
+    async def list_kept(self, job_ids: list[str]) -> set[str]:
+        """List which of many jobs are in the archive and have not expired, of all tenants."""
+        if not job_ids:
+            return set()
+        async with self._database.connection() as connection:
+            query = "SELECT id FROM responses WHERE id = ANY (%s) AND job IS NOT NULL"
+            rows = await (await connection.execute(query, [job_ids])).fetchall()
+        return {str(row[0]) for row in rows}
+
     async def delete(self, job_id: str, tenant_id: str) -> None:
         """Delete a job, and keep one that is just being archived from coming back.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,9 +44,14 @@ class BlobStore:
             raise ConfigurationError(f"{what} names no place where files can be stored: {error}") from error
 
     async def put(self, name: str, file: BinaryIO) -> None:
-        """Store an open file's bytes; a name that exists is written again with the same bytes."""
+        """Store an open file's bytes; a name that exists is written again with the same bytes.
+
+        In a folder, they are on disk when this returns: what is accepted next names them.
+        """
         with _translated():
             await obstore.put_async(self._store, name, file)
+            if isinstance(self._store, LocalStore) and self._store.prefix:
+                await asyncio.to_thread(_sync, Path(self._store.prefix) / name)
 
     async def delete(self, name: str) -> None:
         """Delete bytes; unknown names are no error."""
@@ -69,6 +76,17 @@ class BlobStore:
         with _translated():
             return await asyncio.to_thread(read)
 
+    async def list_older(self, folder: str, seconds: float) -> list[str]:
+        """List the names of the bytes in a folder of the store that were written longer ago."""
+        limit = datetime.now(UTC) - timedelta(seconds=seconds)
+
+        def read() -> list[str]:
+            entries = (entry for page in obstore.list(self._store, folder) for entry in page)
+            return [entry["path"] for entry in entries if entry["last_modified"] < limit]
+
+        with _translated():
+            return await asyncio.to_thread(read)
+
     async def stream(self, name: str) -> AsyncIterator[bytes]:
         """Yield the bytes in pieces of about 1 MB."""
         with _translated():
@@ -84,3 +102,13 @@ class BlobStore:
                 file.write(piece)
             file.flush()
             yield Path(file.name)
+
+
+def _sync(path: Path) -> None:
+    """Put a file and its name on disk, or a power cut could take them back."""
+    for one in (path, path.parent):
+        descriptor = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

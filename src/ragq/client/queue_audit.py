@@ -20,6 +20,8 @@ BATCH = 500  # commands of a pipeline
 PAGE = 10_000  # entries of a list read at once
 SUCCESS = "1"  # the type of a result that is an answer, in RQ's numbers
 
+UNFINISHED = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED)
+
 _END = "End it (POST /v1/responses/ID/cancel, or take the file out of its store) and ask again."
 KINDS = {
     "queued_in_no_list": f"The job is queued but in no list: nobody will run it. {_END}",
@@ -30,6 +32,8 @@ KINDS = {
     "list_without_turn": "The list has jobs but no turn: a worker gives it one within 10 s. Is one running?",
     "stale_list_entry": "Harmless: the entry's job is gone or not queued. The next claim drops the entry.",
     "stale_lease": "Harmless: the lease's job is gone or not started. The lease is dropped when it runs out.",
+    "wrong_queued_bytes": "The bytes that wait in this lane are counted wrongly: report it. Admission is too strict or lax.",
+    "stale_bytes": "Harmless: the job has ended, and its bytes are counted until its deadline.",
     "stale_in_flight_entry": "Harmless: the job does not run in this attempt. Only the count of jobs in flight is wrong.",
 }
 
@@ -50,6 +54,8 @@ class _Snapshot:
     leases: set[str]
     delayed: set[str]
     turns: set[str]
+    bytes: dict[str, str]  # of a job: "bytes:LANE"
+    queued_bytes: dict[str, str]  # of a lane
     jobs: dict[str, _JobState | None]
 
 
@@ -91,12 +97,15 @@ class _Reader:
     async def read(self, job_ids: set[str] | None) -> _Snapshot:
         """Read the lists and sets, then the given jobs, or all."""
         lists = {name: await self._read_list(f"{self._prefix}:queue:{name}") for name in await self._scan("queue")}
+        held, sums = await self._read_bytes()
         return _Snapshot(
             lists=lists,
             in_flight=[entry for name in await self._scan("wip") for entry in await self._read_set(f"wip:{name}")],
             leases=set(await self._read_set("leases")),
             delayed=set(await self._read_set("delayed")),
             turns={name for lane in await self._scan("ring") for name in await self._read_set(f"ring:{lane}")},
+            bytes=held,
+            queued_bytes=sums,
             jobs=await self._read_jobs(await self._scan("job") if job_ids is None else sorted(job_ids)),
         )
 
@@ -114,6 +123,14 @@ class _Reader:
 
     async def _read_set(self, name: str) -> list[str]:
         return list(map(str, await self._redis.zrange(f"{self._prefix}:{name}", 0, -1)))
+
+    async def _read_bytes(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Read what is counted of each job and in each lane, at one moment."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hgetall(f"{self._prefix}:bytes")
+        pipeline.hgetall(f"{self._prefix}:queued_bytes")
+        held, sums = await pipeline.execute()
+        return held, sums
 
     async def _read_jobs(self, ids: list[str]) -> dict[str, _JobState | None]:
         answers = await self._pipe(ids, lambda pipe, id_: pipe.hmget(f"{self._prefix}:job:{id_}", "status", "attempt"))
@@ -165,11 +182,25 @@ def _find_orphans(snapshot: _Snapshot) -> Iterator[Orphan]:
     yield from _find_bad_jobs(snapshot, listed)
     yield from _find_stale("stale_list_entry", snapshot, listed, JobStatus.QUEUED)
     yield from _find_stale("stale_lease", snapshot, snapshot.leases, JobStatus.STARTED)
+    yield from _find_wrong_bytes(snapshot)
     for entry in snapshot.in_flight:
         id_, _, attempt = entry.partition(":")
         job = snapshot.jobs.get(id_)
         if job is None or (job.status, job.attempt) != (JobStatus.STARTED, attempt):
             yield _orphan("stale_in_flight_entry", entry)
+
+
+def _find_wrong_bytes(snapshot: _Snapshot) -> Iterator[Orphan]:
+    sums: dict[str, int] = dict.fromkeys(snapshot.queued_bytes, 0)
+    for id_, entry in snapshot.bytes.items():
+        size, _, lane = entry.partition(":")
+        sums[lane] = sums.get(lane, 0) + int(size)
+        job = snapshot.jobs.get(id_)
+        if id_ not in snapshot.jobs or (job and job.status not in UNFINISHED):
+            yield _orphan("stale_bytes", id_)
+    for lane, total in sums.items():
+        if total != int(snapshot.queued_bytes.get(lane, 0)):
+            yield _orphan("wrong_queued_bytes", lane)
 
 
 def _find_bad_jobs(snapshot: _Snapshot, listed: set[str]) -> Iterator[Orphan]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from ragq.client.job import read_worker
@@ -15,24 +15,16 @@ WORKER_SECONDS = 15  # a worker that has not registered for so long is gone
 class QueueMonitor:
     """Reads lists and workers; workers make themselves known here."""
 
-    def __init__(self, valkey: ValkeyClient, prefix: str) -> None:
+    def __init__(self, valkey: ValkeyClient, prefix: str, run: Callable[..., Awaitable[Any]]) -> None:
         self._valkey = valkey
         self._prefix = prefix
+        self._run = run
 
     async def register_worker(self, name: str, fields: dict[str, Any], queues: Iterable[str]) -> None:
         """Show a worker to RQ's tools and to the estimates, with its lists, until it is silent for a while."""
-        key = f"{self._prefix}:worker:{name}"
-        known = {field: value for field, value in fields.items() if value is not None}
-        commands: list[Command] = [
-            ["HSET", key, *(part for pair in known.items() for part in pair)],
-            ["EXPIRE", key, WORKER_SECONDS],
-            ["SADD", f"{self._prefix}:workers", key],
-        ]
-        for queue in queues:
-            commands.append(["SADD", f"{self._prefix}:workers:{queue}", key])
-            commands.append(["SADD", f"{self._prefix}:queues", f"{self._prefix}:queue:{queue}"])
-        async with translated():
-            await self._valkey.transact(commands)
+        lists = list(queues)
+        known = [part for pair in fields.items() if pair[1] is not None for part in pair]
+        await self._run("register", name, WORKER_SECONDS, len(lists), *lists, *known)
 
     async def unregister_worker(self, name: str, queues: Iterable[str]) -> None:
         """Take a worker out of what RQ's tools show."""

@@ -39,8 +39,9 @@ from ragq.client.job import (
     write_outcome,
 )
 from ragq.client.queue_monitor import QueueMonitor
+from ragq.client.request_client import Requests
 from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translated
-from ragq.errors import ConfigurationError, OverloadedError
+from ragq.errors import ConfigurationError, OverloadedError, UnavailableError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
@@ -51,6 +52,7 @@ SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
 MISSED_DEADLINE = {"code": "deadline_exceeded", "message": "The job was not begun by its deadline: no worker was free."}
 REFETCH_SECONDS = 2.0
+MEMORY_FULL_SECONDS = 5
 RECENT_SECONDS = 60.0  # in which a client sends a request again whose answer it has lost
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # of a hash that somebody else wrote
@@ -74,12 +76,14 @@ class JobQueue:
         self._listener = redis.asyncio.Redis.from_url(
             url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
         )
-        # The first line has Valkey refuse a script as a whole when memory is full; else it would stop half way.
-        common = "#!lua\n" + (SCRIPTS / "common.lua").read_text()
+        common = (SCRIPTS / "common.lua").read_text()
         self._scripts = {
-            path.stem: _script(common + path.read_text()) for path in SCRIPTS.glob("*.lua") if path.stem != "common"
+            path.stem: _script(_first_line(path.stem) + common + path.read_text())
+            for path in SCRIPTS.glob("*.lua")
+            if path.stem != "common"
         }
-        self.monitor = QueueMonitor(self._valkey, self.prefix)
+        self.requests = Requests(settings)
+        self.monitor = QueueMonitor(self._valkey, self.prefix, self._run)
         self.events = EventReader(self._valkey, self._listener, self.prefix)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._done_task: asyncio.Task[None] | None = None
@@ -159,43 +163,56 @@ class JobQueue:
         Args:
             arguments: Keyword arguments of the function, JSON.
             deadline_seconds: Seconds from now after which the job has failed, run or not.
-            request: Kept beside the job for whoever reads it.
+            request: Kept beside the job for whoever reads it; what is large of it, or of the arguments, in the blob store.
             fingerprint: Of the caller's payload, to tell a repeat from a conflict.
             archive: Keep the job, when it has ended, until `mark_archived` lets it go.
             keep_seconds: How long a job that is not archived stays when it has ended; None for the setting.
             max_wait_seconds: Refuse a job that would wait longer, by estimate; 0 takes any.
-
             is_repeat: Whether the same payload was sent before: then the job it made a moment ago, unless that was
                 canceled, is the answer. None: it is not known, and this job is not to be found so.
 
         Raises:
             OverloadedError: Too much is waiting; `retry_after_seconds` is when this job would have its turn.
+            TooLargeError: It could never be taken.
         """
+        packed = await self.requests.pack(job_id, function, arguments, request or {})
         fields = {
-            "data": json.dumps([function, None, [], arguments]),
+            "data": packed.data,
             "description": function.rpartition(".")[2],
             "timeout": int(deadline_seconds),
             "result_ttl": self._settings.result_ttl_seconds if keep_seconds is None else keep_seconds,
             "tenant": tenant_id,
-            "request": json.dumps(request or {}),
+            "request": packed.request_text,
             "fingerprint": fingerprint,
             "archive": int(archive),
         }
         flat = [item for pair in fields.items() for item in pair]
-        name, limits = list_name(queue, lane, tenant_id), (self._settings.max_queued, int(max_wait_seconds * 1000))
+        name = list_name(queue, lane, tenant_id)
+        limits = (self._settings.max_queued, int(max_wait_seconds * 1000), self._settings.max_queued_bytes, packed.size)
         payload = "" if is_repeat is None else f"{tenant_id}:{fingerprint}"
         recent = (payload, int(RECENT_SECONDS * 1000), int(bool(is_repeat)))
-        created, known, retry_ms, found_id, *place = await self._run(
-            "enqueue", job_id, name, int(deadline_seconds * 1000), *limits, *recent, *flat
+        created, known, retry_ms, found_id, *place = await self._accept(
+            job_id, name, int(deadline_seconds * 1000), *limits, *recent, *flat
         )
+        if created <= 0 and packed.name:
+            await self.requests.delete(packed.name)
         if created < 0:
             metrics.REFUSED.labels(queue).inc()
             raise OverloadedError(
-                f"Too many jobs wait in '{name}': try again after the time that Retry-After names.",
+                f"Too many jobs, or too large ones, wait in '{name}': try again after the time that Retry-After names.",
                 retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
             )
-        accepted = read_accepted(job_id, tenant_id, fingerprint, request or {}, *place) if created else None
+        accepted = read_accepted(job_id, tenant_id, fingerprint, packed.request, *place) if created else None
         return Enqueued(found_id.decode(), bool(created), known.decode(), accepted)
+
+    async def _accept(self, *arguments: Any) -> Any:
+        """Run the script that enqueues; a full memory is a refusal like any other."""
+        try:
+            return await self._run("enqueue", *arguments)
+        except UnavailableError as error:
+            if not str(error.__cause__).startswith("OOM"):
+                raise
+            return [-1, b"", MEMORY_FULL_SECONDS * 1000, b""]
 
     async def claim(self, worker_name: str, lanes: Iterable[tuple[str, int]], *, in_flight: int) -> Claim:
         """Take jobs for a worker.
@@ -252,9 +269,7 @@ class JobQueue:
 
     async def take_turn(self, name: str, *, every_seconds: float) -> bool:
         """Whether this process is the one to do, now, what is done once in so many seconds by all together."""
-        async with translated():
-            key = f"{self.prefix}:turn:{name}"
-            return bool(await self._valkey.call("SET", key, 1, "NX", "PX", int(every_seconds * 1000)))
+        return bool(await self._run("turn", name, int(every_seconds * 1000)))
 
     async def unarchived(self, limit: int) -> list[Job]:
         """Jobs that have ended and are not in the archive yet, oldest first."""
@@ -351,6 +366,11 @@ class JobQueue:
     @property
     def _lease_ms(self) -> int:
         return int(self._settings.lease_seconds * 1000)
+
+
+def _first_line(script: str) -> str:
+    """Let a full memory refuse new jobs, each as a whole, but nothing that brings the accepted ones to their end."""
+    return "#!lua\n" if script == "enqueue" else "#!lua flags=allow-oom\n"
 
 
 def _script(text: str) -> _Script:

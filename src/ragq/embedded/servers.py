@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 START_LIMIT_SECONDS = 900.0  # a large append-only file or a long crash recovery takes minutes
 PROGRESS_SECONDS = 5.0
 LOG_LIMIT_BYTES = 10_000_000
+CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 VALKEY_OPTIONS = {
     "port": "0",
     "unixsocket": "valkey.sock",
@@ -177,7 +178,8 @@ class Valkey(Server):
 
     def spawn(self, log_descriptor: int) -> subprocess.Popen[bytes]:
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        arguments = [part for name, value in VALKEY_OPTIONS.items() for part in (f"--{name}", value)]
+        options = {**VALKEY_OPTIONS, "maxmemory": str(memory_bytes() // 2)}  # a rewrite's copy may need the other half
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         return spawn([str(self.binary), *arguments], self.folder, None, log_descriptor)
 
     def is_ready(self) -> bool:
@@ -268,6 +270,14 @@ class PostgreSQL(Server):
                 raise self.failure("does not let us in", str(error)) from error
             return False
         return True
+
+
+def memory_bytes() -> int:
+    """Memory of this machine, or of the container that we are in."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # no such file, or "max"
+        return min(machine, int(CONTAINER_MEMORY.read_text()))
+    return machine
 
 
 def sync_folders(*folders: Path) -> None:

@@ -1,18 +1,27 @@
-"""What has passed its time is deleted: uploaded files with their bytes, and the content of vector stores."""
+"""What has passed its time is deleted: uploaded files with their bytes, the content of vector stores, parts of requests."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import structlog
 
+from ragq.client.archive_client import Archive
 from ragq.client.blob_client import BlobStore
 from ragq.client.file_client import Files
+from ragq.client.request_client import UNUSED_SECONDS
+from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Stores
 from ragq.errors import NotFoundError
+from ragq.models import Orphan
 
 log = structlog.get_logger(__name__)
 
+RECHECK_SECONDS = 5.0
+JOBS_BATCH = 500  # looked for at once
+LEFT_SECONDS = 3600.0
+LEFT = "Harmless: no job names these bytes of a request. The housekeeping deletes them: does an API or a worker run?"
 EXPIRY_BATCH = 100  # files, of which each may have many chunks, deleted by one statement
 
 
@@ -27,3 +36,39 @@ async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore
         log.info("files_expired", count=len(expired))
     while count := await stores.empty_expired(limit=EXPIRY_BATCH):
         log.info("stores_expired", files=count)
+
+
+async def delete_unused_requests(queue: JobQueue, archive: Archive) -> int:
+    """Delete the parts of requests whose job is neither in Valkey nor in the archive; returns how many.
+
+    They are looked for twice: one that is just being queued, by a process that was held up, has its job by then.
+    """
+    unused = await _find_unused(queue, archive, UNUSED_SECONDS)
+    if unused:
+        await asyncio.sleep(RECHECK_SECONDS)
+        unused &= await _find_unused(queue, archive, UNUSED_SECONDS)
+    for name in unused:
+        await queue.requests.delete(name)
+    if unused:
+        log.info("requests_deleted", count=len(unused))
+    return len(unused)
+
+
+async def find_left_requests(queue: JobQueue, archive: Archive) -> list[Orphan]:
+    """Find the parts of requests that should have been deleted long ago; it only reads."""
+    found = await _find_unused(queue, archive, LEFT_SECONDS)
+    return [Orphan("request_without_job", name, LEFT, harmless=True) for name in sorted(found)]
+
+
+async def _find_unused(queue: JobQueue, archive: Archive, older_than_seconds: float) -> set[str]:
+    names = list((await queue.requests.list_settled(older_than_seconds)).items())
+    unused: set[str] = set()
+    for start in range(0, len(names), JOBS_BATCH):
+        batch = dict(names[start : start + JOBS_BATCH])
+        statuses = await queue.statuses(list(batch.values()))
+        missing = {name: id_ for (name, id_), status in zip(batch.items(), statuses, strict=True) if status is None}
+        kept = await archive.list_kept(
+            list(missing.values())
+        )  # after Valkey, which lets a job go into the archive only
+        unused |= {name for name, id_ in missing.items() if id_ not in kept}
+    return unused

@@ -24,7 +24,7 @@ from ragq.client.store_file_client import StoreFiles
 from ragq.client.vector_index import is_index_due, make_index
 from ragq.client.webhook_store import Webhooks
 from ragq.errors import TransientError
-from ragq.queues.expiry import expire_files_and_stores
+from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores
 from ragq.queues.sweeper import sweep
 from ragq.queues.webhooks import deliver_forever
 from ragq.settings import Settings
@@ -40,6 +40,7 @@ ARCHIVE_BATCH = 100
 EXPIRY_SECONDS = 600.0
 SWEEP_SECONDS = 10.0
 FILE_EXPIRY_SECONDS = 60.0
+REQUESTS_SECONDS = 300.0
 INDEX_SECONDS = 10.0
 INDEX_AGAIN_SECONDS = 600.0  # after it could not be made, as on a full disk: it may have taken long
 
@@ -52,6 +53,7 @@ def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[
         "archive": partial(archive_forever, queue, database, retention_seconds=retention),
         "sweep": partial(sweep_forever, settings, queue, database),
         "expire": partial(expire_forever, queue, Files(database), Stores(database), BlobStore(settings)),
+        "requests": partial(clear_requests_forever, queue, Archive(database)),
         "index": partial(index_forever, queue, database),
         "webhooks": partial(deliver_forever, settings, database),
     }
@@ -128,6 +130,14 @@ async def expire_forever(queue: JobQueue, files: Files, stores: Stores, blobs: B
         if await queue.take_turn("expire", every_seconds=FILE_EXPIRY_SECONDS):
             await expire_files_and_stores(files, stores, blobs)
         await asyncio.sleep(FILE_EXPIRY_SECONDS / 4)
+
+
+async def clear_requests_forever(queue: JobQueue, archive: Archive) -> None:
+    """Delete, now and then, the large parts of requests that have gone."""
+    while True:
+        if await queue.take_turn("requests", every_seconds=REQUESTS_SECONDS):
+            await delete_unused_requests(queue, archive)
+        await asyncio.sleep(REQUESTS_SECONDS / 4)
 
 
 async def index_forever(queue: JobQueue, database: Database) -> None:

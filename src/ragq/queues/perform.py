@@ -58,6 +58,7 @@ async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Out
         function, arguments = read_payload(job.data)
         _refuse_quarantined(job, clients.settings)
         async with asyncio.timeout_at(running.deadline):
+            arguments = await clients.requests.unpack(job.id, arguments)
             result = await FUNCTIONS[function](running, clients, **arguments)
     except TransientError as failure:
         if retry := _plan_retry(job, failure, clients.settings):

@@ -24,6 +24,7 @@ from ragq.client.file_client import Files
 from ragq.client.llm_client import LlmClient
 from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
+from ragq.client.request_client import Requests
 from ragq.client.store_file_client import StoreFileRecord, StoreFiles
 from ragq.errors import DocumentError, PermanentError, RagqError
 from ragq.models import Answer, JobFunction, Query, SearchResult, fields_of
@@ -56,6 +57,7 @@ class Clients:
     store_files: StoreFiles
     chunks: Chunks
     blobs: BlobStore
+    requests: Requests
     embedding: EmbeddingClient
     llm: LlmClient | None
     parser: Parser
@@ -72,6 +74,7 @@ class Clients:
             store_files=StoreFiles(database),
             chunks=Chunks(settings, database),
             blobs=BlobStore(settings),
+            requests=Requests(settings),
             embedding=create_embedding_client(settings),
             llm=LlmClient(settings) if settings.llm_base_url else None,
             parser=Parser(),

@@ -73,7 +73,7 @@ async def perform_now(context: Context, tenant: str, function: JobFunction, **ar
         UnavailableError: It was not done in time.
     """
     job_id = new_id("now_")
-    await context.queue.enqueue(
+    enqueued = await context.queue.enqueue(
         function,
         arguments,
         job_id=job_id,
@@ -83,9 +83,13 @@ async def perform_now(context: Context, tenant: str, function: JobFunction, **ar
         deadline_seconds=NOW_SECONDS,
         keep_seconds=NOW_KEPT_SECONDS,
     )
-    job = await context.queue.wait(job_id, tenant, timeout_seconds=NOW_SECONDS)
+    try:
+        job = await context.queue.wait(job_id, tenant, timeout_seconds=NOW_SECONDS)
+        if job is None or job.status is not JobStatus.FINISHED or job.result is None:
+            await context.queue.cancel(job_id)
+    finally:
+        await context.queue.requests.discard(enqueued.job)
     if job is None or job.status is not JobStatus.FINISHED or job.result is None:
-        await context.queue.cancel(job_id)
         reason = job.error["message"] if job and job.error else "no query worker took it: is one running?"
         raise UnavailableError(f"It was not done in time: {reason}", code="not_done_in_time", retry_after_seconds=2)
     return job.result

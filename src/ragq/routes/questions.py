@@ -235,7 +235,8 @@ async def _history(context: Context, tenant: str, response_id: str) -> list[dict
     Raises:
         InvalidRequestError: Nothing can follow that response.
     """
-    job, param = await find_response(context, tenant, response_id, param="previous_response_id"), "previous_response_id"
+    param = "previous_response_id"
+    job = await find_response(context, tenant, response_id, param=param, whole=True)
     if job.request.get("store") is False:
         raise InvalidRequestError(f"The response '{response_id}' was not stored.", param=param)
     if job.status is not JobStatus.FINISHED or job.result is None:
@@ -286,13 +287,19 @@ def echo_of(body: ResponseCreate) -> dict[str, Any]:
     return body.model_dump(mode="json", exclude={"stream"}, exclude_none=True)
 
 
-async def find_response(context: Context, tenant: str, response_id: str, *, param: str = "response_id") -> Job:
+async def find_response(
+    context: Context, tenant: str, response_id: str, *, param: str = "response_id", whole: bool = False
+) -> Job:
     """Find a response.
 
+    Args:
+        whole: With the input and the history of its request, which may be in the blob store.
+
     Raises:
+        GoneError: It has expired, or a part of its request is lost.
         NotFoundError: This tenant has none of that id.
     """
     job = await find_job(context, tenant, response_id) if response_id.startswith(RESPONSE_PREFIX) else None
     if job is None:
         raise NotFoundError(f"No response found with id '{response_id[:80]}'.", param=param)
-    return job
+    return await context.queue.requests.complete(job) if whole else job

@@ -134,9 +134,10 @@ async def cancel_response(response_id: str, context: ContextDependency, tenant: 
 @router.delete("/{response_id}", responses=refusals(410))
 async def delete_response(response_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete a response; one that has not ended is cancelled by it."""
-    await find_response(context, tenant, response_id)
+    job = await find_response(context, tenant, response_id)
     await context.archive.delete(response_id, tenant)  # first, so that a repeat finds what is left to do
     await context.queue.delete(response_id)
+    await context.queue.requests.discard(job)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
@@ -145,7 +146,7 @@ async def list_input_items(
     response_id: str, page: PageDependency, context: ContextDependency, tenant: Tenant
 ) -> Listing[InputItem]:
     """List the messages that a response was asked with."""
-    items = render_input(response_id, messages_of(await find_response(context, tenant, response_id)))
+    items = render_input(response_id, messages_of(await find_response(context, tenant, response_id, whole=True)))
     if page.descending:
         items.reverse()
     ids = [item["id"] for item in items]

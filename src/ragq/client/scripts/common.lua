@@ -11,6 +11,8 @@
 --   P:unarchived      id -> end, ms            P:service:LANE   hash: mean_ms a job of this lane runs, jobs counted
 --   P:refused:LANE    hash: refused jobs that were told to come back (a leaking count), at what ms
 --   P:recent:PRINT    id of the job that a payload made a moment ago
+--   P:bytes           hash: id -> "bytes:LANE" of a job that has not ended, in Valkey and in the blob store
+--   P:queued_bytes    hash: LANE -> the sum of these
 --
 -- A NAME is "queue[.lane][@tenant]", a LANE its part before the "@", a QUEUE its part before the ".".
 local P = ARGV[1]
@@ -67,6 +69,14 @@ local function push(command, name, id)
     redis.call('PUBLISH', P .. ':wake', lane_of(name))
 end
 
+-- Count the bytes of a job no longer. Whoever ends a job does this, and once more does no harm.
+local function free(id)
+    local bytes, lane = (redis.call('HGET', P .. ':bytes', id) or ''):match('^(%d+):(.*)$')
+    if not bytes then return end
+    redis.call('HDEL', P .. ':bytes', id)
+    redis.call('HINCRBY', P .. ':queued_bytes', lane, '-' .. bytes)
+end
+
 -- Forget that a job runs.
 local function unlease(id, name, attempt)
     redis.call('ZREM', P .. ':leases', id)
@@ -93,6 +103,7 @@ local function finish(id, name, status, ttl)
     ttl = whole(redis.call('HGET', key, 'result_ttl') or nil, ttl)
     redis.call('HSET', key, 'status', status, 'ended_at', iso(now), 'ended_ms', now)
     redis.call('ZREM', P .. ':deadlines', id)
+    free(id)
     redis.call('EXPIRE', P .. ':events:' .. id, ttl)
     if redis.call('HGET', key, 'archive') == '1' then
         redis.call('PERSIST', key)

@@ -7,6 +7,7 @@ local status, name = job[1], job[2] or job[3] or ''
 if not status then return 0 end
 if status == 'queued' then redis.call('LREM', list_key(job[3] or name), 1, id) end
 unlease(id, name, job[4] or '')
+free(id)
 for _, set in ipairs({'delayed', 'deadlines', 'unarchived', 'scheduled:' .. name, 'finished:' .. name, 'failed:' .. name,
     'canceled:' .. name}) do
     redis.call('ZREM', P .. ':' .. set, id)

@@ -1,24 +1,36 @@
 -- Accept a job once: an id that exists is left as it is.
--- ARGV: prefix, id, name, deadline ms from now, most jobs ahead, most ms of waiting (0: any), what to recognize a
--- repeat by ('': nothing), ms for which, 1 for a repeat, then field, value, …
+-- ARGV: prefix, id, name, deadline ms from now, most jobs ahead, most ms of waiting, most bytes in its lane and those
+-- above (0: any), its own bytes, what to recognize a repeat by ('': nothing), ms for which, 1 for a repeat, then field,
+-- value, …
 -- Returns {1 created | 0 was there | -1 refused, fingerprint of the one there, ms after which a refused one has its turn,
 -- id of the one there} and, when it was created, {…, its ms of creation, its place from 1, ms until it has ended or -1}.
 local id, name, most_jobs, most_ms = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
-local key, recent = job_key(id), ARGV[7] ~= '' and P .. ':recent:' .. ARGV[7]
+local most_bytes, bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local key, recent = job_key(id), ARGV[9] ~= '' and P .. ':recent:' .. ARGV[9]
 if redis.call('EXISTS', key) == 1 then
     return {0, redis.call('HGET', key, 'fingerprint') or '', 0, id}
 end
 local first = recent and redis.call('GET', recent)
 local state = first and read(first, 'status')[1]
 if state == 'canceled' or state == 'stopped' then state = nil end
-if state and ARGV[9] == '1' then return {0, redis.call('HGET', job_key(first), 'fingerprint') or '', 0, first} end
+if state and ARGV[11] == '1' then return {0, redis.call('HGET', job_key(first), 'fingerprint') or '', 0, first} end
+
+-- Bytes of jobs that have not ended, in this lane and those above.
+local function held()
+    local sum = 0
+    for _, suffix in ipairs(LANES) do
+        sum = sum + number(redis.call('HGET', P .. ':queued_bytes', queue_of(name) .. suffix), 0)
+        if queue_of(name) .. suffix == lane_of(name) then break end
+    end
+    return sum
+end
 
 -- Those who were refused and told when to come back form a queue that nobody sees: it grows by one with each refusal
 -- and shrinks by one for every two jobs done, so that they do not all come back at once. New callers take the other
 -- places; were all of them promised, half of those who come back would be refused again.
 local jobs, wait, mean, slots = ahead_of(name, redis.call('LLEN', list_key(name)) + 1)
 local over_jobs = most_jobs > 0 and jobs + 1 - most_jobs or 0
-if over_jobs > 0 or (most_ms > 0 and wait > most_ms) then
+if over_jobs > 0 or (most_ms > 0 and wait > most_ms) or (most_bytes > 0 and held() + bytes > most_bytes) then
     local ms_a_job = mean > 0 and slots > 0 and mean / slots or 100
     local refused = P .. ':refused:' .. lane_of(name)
     local before = redis.call('HMGET', refused, 'count', 'at')
@@ -31,8 +43,10 @@ end
 
 redis.call('HSET', key, 'origin', name, 'created_at', iso(now), 'enqueued_at', iso(now), 'created_ms', now,
     'deadline_ms', now + ARGV[4], 'attempt', 0, 'ticket', redis.call('HINCRBY', P .. ':tickets', name, 1),
-    unpack(ARGV, 10))
-if recent and not state then redis.call('SET', recent, id, 'PX', ARGV[8]) end
+    unpack(ARGV, 12))
+redis.call('HSET', P .. ':bytes', id, ARGV[8] .. ':' .. lane_of(name))
+redis.call('HINCRBY', P .. ':queued_bytes', lane_of(name), bytes)
+if recent and not state then redis.call('SET', recent, id, 'PX', ARGV[10]) end
 redis.call('ZADD', P .. ':deadlines', now + ARGV[4], id)
 push('RPUSH', name, id)
 return {1, redis.call('HGET', key, 'fingerprint') or '', 0, id, now, jobs + 1, wait >= 0 and mean >= 0 and math.floor(wait + mean) or -1}

@@ -60,6 +60,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':deadlines', '-inf', now, 
         redis.call('ZADD', P .. ':deadlines', now + lease_ms, id)
     else
         redis.call('ZREM', P .. ':deadlines', id)
+        free(id)  -- one of RQ's tools has ended or removed the job
     end
 end
 
