@@ -13,7 +13,7 @@ from ragq.errors import NotFoundError
 
 log = structlog.get_logger(__name__)
 
-EXPIRY_BATCH = 100  # files, of which each may have many chunks, deleted by one statement
+EXPIRY_BATCH = 100  # files, of which each may have many chunks, deleted by one transaction
 
 
 async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore) -> None:
