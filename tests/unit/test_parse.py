@@ -185,7 +185,7 @@ async def test_a_parser_taken_over_by_a_file_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
-    monkeypatch.setattr(parse_module, "MAX_OUTPUT_BYTES", 1_000_000)
+    monkeypatch.setattr(parse_module, "OUTPUT_BYTES", 0.05)
     assert words in await fail(tmp_path, "a.txt", b"text", timeout_seconds=0.7)
 
 
@@ -229,7 +229,7 @@ async def test_a_file_that_crashes_the_parser_or_breaks_a_limit_is_poison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
-    monkeypatch.setattr(parse_module, "MAX_OUTPUT_BYTES", 1_000_000)
+    monkeypatch.setattr(parse_module, "OUTPUT_BYTES", 0.05)
     with pytest.raises(PoisonError, match=words) as caught:
         await read(tmp_path, "a.txt", b"text", timeout_seconds=1 if "1 s" in words else 20)
     assert caught.value.code == "invalid_file"

@@ -1,4 +1,4 @@
-"""What has passed its time is deleted: uploaded files with their bytes, and the content of vector stores."""
+"""What has passed its time is deleted: uploaded files with their bytes, the content of stores, and parts of bytes."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore
         log.info("files_expired", count=len(expired))
     while count := await stores.empty_expired(limit=EXPIRY_BATCH):
         log.info("stores_expired", files=count)
+    await delete_unfinished_bytes(files, blobs)
+
+
+async def delete_unfinished_bytes(files: Files, blobs: BlobStore) -> None:
+    """Delete what processes that were killed in the middle of an upload have left in the folder of bytes."""
+    for sha256 in await blobs.list_unfinished():
+        async with files.locked_bytes(sha256):  # whoever is writing them has this lock
+            await blobs.delete_unfinished(sha256)
+        log.info("unfinished_bytes_deleted", sha256=sha256)

@@ -261,10 +261,13 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
                 record.filename,
                 timeout_seconds=settings.parse_timeout_seconds,
                 memory_bytes=settings.parse_memory_bytes,
+                max_characters=settings.max_file_bytes,
                 progress=lambda done, total: job.note(progress={"stage": "parse", "done": done, "total": total}),
             )
     size = record.max_chunk_tokens or int(embedding.window_tokens * DEFAULT_CHUNK_SHARE)
     overlap = record.chunk_overlap_tokens
+    task = asyncio.current_task()
+    assert task
     with job.timed("split"):
         chunks = await asyncio.to_thread(
             split,
@@ -272,6 +275,7 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
             embedding.tokenizer,
             max_tokens=size,
             overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
+            is_wanted=lambda: not task.done(),
         )
     with job.timed("embed"):
         vectors = await embedding.embed_documents(
