@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reportlab.lib.pdfencrypt import StandardEncryption
@@ -245,6 +246,18 @@ async def test_a_file_that_is_only_refused_is_no_poison(
     with pytest.raises(DocumentError) as caught:
         await read(tmp_path, "a.txt", b"text")
     assert not isinstance(caught.value, PoisonError)
+
+
+async def test_a_text_may_be_as_long_as_it_is_allowed_to_be(tmp_path: Path) -> None:
+    text = 'Half a "sentence",\n' * 1_200_000
+    parser, path = Parser(), tmp_path / "long.txt"
+    path.write_text(text)
+    limits: dict[str, Any] = {"timeout_seconds": 20, "memory_bytes": MEMORY_BYTES}
+    document = await parser.parse(path, "long.txt", max_characters=len(text), **limits)
+    assert document.text == text
+    with pytest.raises(DocumentError, match=r"more than 22,799,999 characters .* raise RAGQ_MAX_FILE_BYTES"):
+        await parser.parse(path, "long.txt", max_characters=len(text) - 1, **limits)
+    await parser.close()
 
 
 async def test_the_parser_can_write_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
