@@ -154,7 +154,7 @@ def test_a_canceled_batch_stops_and_a_later_one_ingests_its_files(
 def test_a_page_passes_long_texts_and_they_end_when_their_store_is_deleted(ragq: Ragq, client: openai.OpenAI) -> None:
     store, other = client.vector_stores.create(), client.vector_stores.create()
     for number in range(3):  # one more than the worker reads at once
-        text = " ".join(f"Paragraph {number} {n} of a text that is long." for n in range(70_000))
+        text = " ".join(f"Paragraph {number} {n} of a text that is long." for n in range(75_000))
         file = client.files.create(file=(f"long {number}.txt", text.encode()), purpose="assistants")
         assert file.bytes > 3_000_000
         client.vector_stores.files.create(store.id, file_id=file.id)
