@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,13 +50,16 @@ async def read(
     progress: Callable[[int, int], None] | None = None,
 ) -> ParsedDocument:
     """Read with a parser of its own, and see that no child of it is left."""
-    path = folder / "upload"
-    path.write_bytes(data)
+    del folder
     parser, others = Parser(), set(list_children())
     try:
-        return await parser.parse(
-            path, filename, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, progress=progress
-        )
+        with tempfile.TemporaryFile() as file:  # as `BlobStore.as_file` makes it
+            file.write(data)
+            file.seek(0)
+            path = Path(f"/dev/fd/{file.fileno()}")
+            return await parser.parse(
+                path, filename, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, progress=progress
+            )
     finally:
         left = [child for forker in set(list_children()) - others for child in list_children(forker)]
         await parser.close()

@@ -45,11 +45,11 @@ def extract_pdf(path: Path, progress: Progress) -> dict[str, object]:
     """Read the text of each page; pages are set apart by a blank line."""
     import pypdfium2  # noqa: PLC0415  (only the processes that need it pay for it)
 
-    with path.open("rb") as file:
-        if b"%PDF-" not in file.read(1024):
-            raise UnreadableError("The file is not a PDF although its name says so.")
+    data = path.read_bytes()  # by its path pypdfium2 finds no file that has no name
+    if b"%PDF-" not in data[:1024]:
+        raise UnreadableError("The file is not a PDF although its name says so.")
     try:
-        document = pypdfium2.PdfDocument(path)
+        document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         if "password" in str(error).lower():
             raise UnreadableError("The PDF is encrypted and needs a password: remove it and try again.") from error
