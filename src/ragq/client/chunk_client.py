@@ -36,9 +36,7 @@ EXACT_SEARCH_ROOTS = 40
 CANDIDATES = 50  # taken from each of the two rankings before they are fused
 RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)
 SHARES_SECONDS = 60.0  # for which the shares of words are remembered
-STORE_STEP = (
-    200  # chunks stored by one statement: with the index of vectors each takes 2 ms, on a busy machine 10 and more
-)
+STORE_STEP = 200  # chunks stored by one statement: each takes 2 ms with the index of vectors, on a busy machine 10
 
 # Two rankings of the chunks of the given stores, fused by reciprocal rank: by meaning and by words (rarer matches and
 # shorter chunks first; found by the words of `choose_words`). `among` keeps to the files that a filter matches.
