@@ -223,10 +223,24 @@ class Chunks:
                 await _copy_chunks(connection, record, first, chunks[some], vectors[some])
                 if progress:
                     progress(first + len(chunks[some]), len(chunks))
-            before = await _replace_version(connection, record, attempt, document, chunks, vectors)
-            if before is None:
+            if not await _replace_version(connection, record, attempt):
                 raise Rollback(transaction)
-            await delete_chunks(connection, [StoredFile(record.vector_store_id, record.file_id, before)])
+            await connection.execute(
+                "SET LOCAL statement_timeout = '600s'"
+            )  # one value: 200 MB take seconds, or a minute
+            await connection.execute(
+                """UPDATE vector_store_files
+                   SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
+                   WHERE vector_store_id = %s AND file_id = %s""",
+                [
+                    document.text,
+                    list(document.page_starts),
+                    len(chunks),
+                    _usage_bytes(chunks, vectors),
+                    record.vector_store_id,
+                    record.file_id,
+                ],
+            )
             return True
         return False
 
@@ -340,45 +354,21 @@ def _usage_bytes(chunks: list[Chunk], vectors: Vector) -> int:
     return sum(len(chunk.text.encode()) for chunk in chunks) + vectors.nbytes
 
 
-async def _replace_version(
-    connection: AsyncConnection[Any],
-    record: StoreFileRecord,
-    attempt: int,
-    document: ParsedDocument,
-    chunks: list[Chunk],
-    vectors: Vector,
-) -> int | None:
-    """Complete a file's row, and let older files of its name go if they are to; returns how many chunks it had before.
-
-    None: the file is no longer this ingest's, and nothing is changed.
-    """
-    updated = await connection.execute(
-        """WITH ours AS (
-               SELECT vector_store_id, file_id, chunk_count FROM vector_store_files
-               WHERE (vector_store_id, file_id, generation, attempt, status) = (%s, %s, %s, %s, 'in_progress')
-               FOR NO KEY UPDATE
-           )
-           UPDATE vector_store_files v
-           SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
-           FROM ours WHERE (v.vector_store_id, v.file_id) = (ours.vector_store_id, ours.file_id)
-           RETURNING ours.chunk_count, v.replace_same_name""",
-        [
-            record.vector_store_id,
-            record.file_id,
-            record.generation,
-            attempt,
-            document.text,
-            list(document.page_starts),
-            len(chunks),
-            _usage_bytes(chunks, vectors),
-        ],
+async def _replace_version(connection: AsyncConnection[Any], record: StoreFileRecord, attempt: int) -> bool:
+    """Lock a file's row and delete what its new version replaces; False if the file is no longer this ingest's."""
+    found = await connection.execute(
+        """SELECT chunk_count, replace_same_name FROM vector_store_files
+           WHERE (vector_store_id, file_id, generation, attempt, status) = (%s, %s, %s, %s, 'in_progress')
+           FOR NO KEY UPDATE""",
+        [record.vector_store_id, record.file_id, record.generation, attempt],
     )
-    row = await updated.fetchone()
+    row = await found.fetchone()
     if row is None:
-        return None
+        return False
+    await delete_chunks(connection, [StoredFile(record.vector_store_id, record.file_id, row[0])])
     if row[1]:
         await remove_older_of_same_name(connection, record.vector_store_id, [record.file_id])
-    return int(row[0])
+    return True
 
 
 async def _copy_chunks(
