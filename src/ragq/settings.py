@@ -54,7 +54,9 @@ class Settings(BaseSettings):
         description="Prefix of our keys in Valkey: stock RQ workers look under `rq` and see none of them.",
     )
     query_concurrency: Count = Field(200, le=5000, description="Questions one query worker holds in flight.")
-    document_concurrency: Count = Field(2, le=64, description="Documents one document worker holds in flight.")
+    document_concurrency: Count = Field(
+        2, le=64, description="Documents one document worker holds in flight, and as many small ones (100 KB) again."
+    )
     lease_seconds: Seconds = Field(8, le=600, description="A job whose worker is silent this long starts again.")
     heartbeat_seconds: Seconds = Field(2, le=200, description="How often a worker renews the leases of its jobs.")
     shutdown_grace_seconds: float = Field(
@@ -144,7 +146,9 @@ class Settings(BaseSettings):
     text_search_config: str = Field(
         "english", pattern=r"^[a-z_]+$", description="PostgreSQL text search configuration for the full text."
     )
-    max_file_bytes: int = Field(100_000_000, ge=1, description="Largest file taken.")
+    max_file_bytes: int = Field(
+        100_000_000, ge=1, description="Largest file taken; its text may have as many characters."
+    )
     parse_timeout_seconds: Seconds = Field(30, description="Limit on reading one document, wall clock and CPU.")
     parse_memory_bytes: int = Field(1 << 30, ge=1 << 27, description="Memory limit of the reading process.")
 

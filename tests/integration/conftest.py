@@ -30,7 +30,8 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
     database = await Database.open(settings, database_url, connections=4)
     await database.migrate(embedding_model=settings.embedding_name)
     async with database.connection() as connection:
-        await connection.execute("TRUNCATE files, vector_stores, responses, poison, webhook_endpoints, batches CASCADE")
+        tables = "files, vector_stores, chunks, responses, poison, webhook_endpoints, batches"
+        await connection.execute(f"TRUNCATE {tables} CASCADE")
     yield database
     await database.close()
 

@@ -130,7 +130,8 @@ def test_a_canceled_batch_stops_and_a_later_one_ingests_its_files(
     ragq: Ragq, client: openai.OpenAI, tmp_path: Path
 ) -> None:
     store = client.vector_stores.create()
-    ids = [upload(client, f"cancel {n}") for n in range(3)]
+    wide = [(f"cancel {n}.txt", f"Word {n}.".encode() + b"\n" * 100_000) for n in range(3)]  # they pass no others
+    ids = [client.files.create(file=one, purpose="assistants").id for one in wide]
     for number in range(2):  # as many as the worker reads at once
         path = write_long_pdf(tmp_path / f"long {number}.pdf", pages=200 + number, facts={})
         ids.append(client.files.create(file=path, purpose="assistants").id)
@@ -148,6 +149,47 @@ def test_a_canceled_batch_stops_and_a_later_one_ingests_its_files(
     assert batches.poll(created.id, vector_store_id=store.id).status == "cancelled"
     done = batches.create_and_poll(store.id, file_ids=ids[:3])
     assert (done.status, done.file_counts.completed) == ("completed", 3)
+
+
+def test_a_page_passes_long_texts_and_they_end_when_their_store_is_deleted(ragq: Ragq, client: openai.OpenAI) -> None:
+    store, other = client.vector_stores.create(), client.vector_stores.create()
+    for number in range(3):  # one more than the worker reads at once
+        text = " ".join(f"Paragraph {number} {n} of a text that is long." for n in range(75_000))
+        file = client.files.create(file=(f"long {number}.txt", text.encode()), purpose="assistants")
+        assert file.bytes > 3_000_000
+        client.vector_stores.files.create(store.id, file_id=file.id)
+    wait_until(lambda: count_running(ragq) == 2)
+    began = time.monotonic()
+    client.vector_stores.files.create(other.id, file_id=upload(client, "Page"))
+    wait_until(lambda: client.vector_stores.retrieve(other.id).file_counts.completed == 1, seconds=10)
+    assert names(client.vector_stores.search(other.id, query="tower")) == {"Page.txt"}
+    assert time.monotonic() - began < 10
+    assert client.vector_stores.retrieve(store.id).file_counts.in_progress == 3
+    client.vector_stores.delete(store.id)
+    wait_until(lambda: count_running(ragq) == 0, seconds=4, what="their ingests end within 2 s, and /status shows it")
+
+
+def test_a_file_that_is_put_in_again_gets_what_differs(client: openai.OpenAI) -> None:
+    store = client.vector_stores.create()
+    file_id = upload(client, "again")
+    files, batches = client.vector_stores.files, client.vector_stores.file_batches
+    files.create_and_poll(file_id, vector_store_id=store.id, attributes={"n": 1})
+    again = files.create(store.id, file_id=file_id, attributes={"n": 2})
+    assert (again.status, again.attributes) == ("completed", {"n": 2})
+    batches.create_and_poll(store.id, file_ids=[file_id], attributes={"n": 3})
+    assert files.retrieve(file_id, vector_store_id=store.id).attributes == {"n": 3}
+    chunking: Any = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 0}}
+    shown = files.create_and_poll(file_id, vector_store_id=store.id, chunking_strategy=chunking)
+    assert shown.chunking_strategy
+    assert (shown.status, shown.attributes, shown.chunking_strategy.to_dict()) == ("completed", {"n": 3}, chunking)
+    kept = files.create(store.id, file_id=file_id)
+    assert kept.chunking_strategy
+    assert (kept.status, kept.chunking_strategy.to_dict()) == ("completed", chunking)
+    newer = client.files.create(file=("again.txt", b"Newer words."), purpose="assistants").id
+    files.create_and_poll(newer, vector_store_id=store.id)
+    replacing: Any = [{"file_id": file_id, "replace_same_name": True}]
+    batches.create_and_poll(store.id, files=replacing)
+    assert [file.id for file in files.list(store.id)] == [file_id]
 
 
 def test_files_and_stores_show_when_they_expire(client: openai.OpenAI) -> None:

@@ -8,9 +8,11 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reportlab.lib.pdfencrypt import StandardEncryption
@@ -48,13 +50,16 @@ async def read(
     progress: Callable[[int, int], None] | None = None,
 ) -> ParsedDocument:
     """Read with a parser of its own, and see that no child of it is left."""
-    path = folder / "upload"
-    path.write_bytes(data)
+    del folder
     parser, others = Parser(), set(list_children())
     try:
-        return await parser.parse(
-            path, filename, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, progress=progress
-        )
+        with tempfile.TemporaryFile() as file:  # as `BlobStore.as_file` makes it
+            file.write(data)
+            file.seek(0)
+            path = Path(f"/dev/fd/{file.fileno()}")
+            return await parser.parse(
+                path, filename, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, progress=progress
+            )
     finally:
         left = [child for forker in set(list_children()) - others for child in list_children(forker)]
         await parser.close()
@@ -185,7 +190,7 @@ async def test_a_parser_taken_over_by_a_file_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
-    monkeypatch.setattr(parse_module, "MAX_OUTPUT_BYTES", 1_000_000)
+    monkeypatch.setattr(parse_module, "OUTPUT_BYTES", 0.05)
     assert words in await fail(tmp_path, "a.txt", b"text", timeout_seconds=0.7)
 
 
@@ -229,7 +234,7 @@ async def test_a_file_that_crashes_the_parser_or_breaks_a_limit_is_poison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
-    monkeypatch.setattr(parse_module, "MAX_OUTPUT_BYTES", 1_000_000)
+    monkeypatch.setattr(parse_module, "OUTPUT_BYTES", 0.05)
     with pytest.raises(PoisonError, match=words) as caught:
         await read(tmp_path, "a.txt", b"text", timeout_seconds=1 if "1 s" in words else 20)
     assert caught.value.code == "invalid_file"
@@ -245,6 +250,18 @@ async def test_a_file_that_is_only_refused_is_no_poison(
     with pytest.raises(DocumentError) as caught:
         await read(tmp_path, "a.txt", b"text")
     assert not isinstance(caught.value, PoisonError)
+
+
+async def test_a_text_may_be_as_long_as_it_is_allowed_to_be(tmp_path: Path) -> None:
+    text = 'Half a "sentence",\n' * 1_200_000
+    parser, path = Parser(), tmp_path / "long.txt"
+    path.write_text(text)
+    limits: dict[str, Any] = {"timeout_seconds": 20, "memory_bytes": MEMORY_BYTES}
+    document = await parser.parse(path, "long.txt", max_characters=len(text), **limits)
+    assert document.text == text
+    with pytest.raises(DocumentError, match=r"more than 22,799,999 characters .* raise RAGQ_MAX_FILE_BYTES"):
+        await parser.parse(path, "long.txt", max_characters=len(text) - 1, **limits)
+    await parser.close()
 
 
 async def test_the_parser_can_write_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from ragq.client.embedding_client import load_tokenizer
 from ragq.models import Chunk, ParsedDocument
+from ragq.rag import split as split_module
 from ragq.rag.split import split
 
 SCRIPTS = {
@@ -80,3 +81,25 @@ def test_a_word_without_end_is_cut_although_it_counts_as_one_token() -> None:
 @pytest.mark.parametrize("text", ["", " \n\n\t ", "\n"])
 def test_nothing_makes_no_chunk(text: str) -> None:
     assert cut(ParsedDocument(text)) == []
+
+
+def test_a_long_text_is_cut_in_parts_that_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split_module, "_PART_CHARACTERS", 2_000)
+    for boundary in ("\n\n", "\n", " ", ""):
+        text = boundary.join(f"word{number}." for number in range(2_000))
+        chunks = cut(ParsedDocument(text), 100, 0)
+        assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
+        assert all(one.end <= other.start for one, other in pairwise(chunks))
+
+
+def test_a_text_that_is_no_longer_wanted_is_split_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split_module, "_PART_CHARACTERS", 2_000)
+    asked = []
+
+    def is_wanted() -> bool:
+        asked.append(True)
+        return len(asked) < 3
+
+    text = "word " * 10_000
+    chunks = split(ParsedDocument(text), load_tokenizer(), max_tokens=100, overlap_tokens=0, is_wanted=is_wanted)
+    assert 0 < chunks[-1].end <= 4_000

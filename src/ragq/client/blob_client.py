@@ -18,6 +18,8 @@ from obstore.store import LocalStore, from_url
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.settings import Settings
 
+_PART = "#"  # LocalStore writes to `<name>#<number>`, and renames that when it is whole
+
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
@@ -96,12 +98,29 @@ class BlobStore:
 
     @contextlib.asynccontextmanager
     async def as_file(self, name: str) -> AsyncIterator[Path]:
-        """Give the bytes as a temporary file, deleted at the end."""
-        with tempfile.NamedTemporaryFile(prefix="ragq-") as file:
+        """Give the bytes as a temporary file without a name, which is gone when this process is, however it ends."""
+        with tempfile.TemporaryFile() as file:
             async for piece in self.stream(name):
                 file.write(piece)
-            file.flush()
-            yield Path(file.name)
+            file.seek(0)
+            yield Path(f"/dev/fd/{file.fileno()}")
+
+    async def list_unfinished(self) -> set[str]:
+        """List the names of bytes of which parts lie in the folder: of a process that was killed, or is at it now."""
+        if not isinstance(self._store, LocalStore) or self._store.prefix is None:
+            return set()
+        return {part.name.partition(_PART)[0] for part in await asyncio.to_thread(_list_parts, self._store.prefix)}
+
+    async def delete_unfinished(self, name: str) -> None:
+        """Delete the parts of these bytes; the caller holds their lock, so that nobody is writing them."""
+        if isinstance(self._store, LocalStore) and self._store.prefix is not None:
+            for part in await asyncio.to_thread(_list_parts, self._store.prefix):
+                if part.name.startswith(name + _PART):
+                    part.unlink(missing_ok=True)
+
+
+def _list_parts(folder: Path) -> list[Path]:
+    return [entry for entry in Path(folder).iterdir() if _PART in entry.name]
 
 
 def _sync(path: Path) -> None:

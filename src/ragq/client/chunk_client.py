@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Rollback
 
 from ragq.client.database import Database
 from ragq.client.filters import compile_filter
+from ragq.client.removal import StoredFile, delete_chunks, remove_older_of_same_name
 from ragq.client.store_file_client import StoreFileRecord
 from ragq.client.word_choice import MATCHES, WordShares, choose_words
 from ragq.errors import DocumentError, PoisonError, RagqError
@@ -34,6 +36,7 @@ EXACT_SEARCH_ROOTS = 40
 CANDIDATES = 50  # taken from each of the two rankings before they are fused
 RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)
 SHARES_SECONDS = 60.0  # for which the shares of words are remembered
+STORE_STEP = 200  # chunks stored by one statement: each takes 2 ms with the index of vectors, on a busy machine 10
 
 # Two rankings of the chunks of the given stores, fused by reciprocal rank: by meaning and by words (rarer matches and
 # shorter chunks first; found by the words of `choose_words`). `among` keeps to the files that a filter matches.
@@ -181,21 +184,54 @@ class Chunks:
         )
         return None if row is None else int(row["generation"])
 
+    async def is_ingest_of(self, record: StoreFileRecord, attempt: int) -> bool:
+        """Whether the file still waits for this attempt of this ingest: it is in its store, and nothing came after."""
+        row = await self._database.row(
+            """SELECT FROM vector_store_files
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND generation = %(generation)s AND attempt = %(attempt)s""",
+            tenant=record.tenant_id,
+            store=record.vector_store_id,
+            file=record.file_id,
+            generation=record.generation,
+            attempt=attempt,
+        )
+        return row is not None
+
     async def complete_ingest(
-        self, record: StoreFileRecord, attempt: int, document: ParsedDocument, chunks: list[Chunk], vectors: Vector
+        self,
+        record: StoreFileRecord,
+        attempt: int,
+        document: ParsedDocument,
+        chunks: list[Chunk],
+        vectors: Vector,
+        progress: Callable[[int, int], None] | None = None,
     ) -> bool:
-        """Make a new version visible and the old one disappear, in one transaction; False if the file is no longer ours.
+        """Make a new version visible and the old one disappear in one transaction; False if the file is no longer ours.
+
+        The chunks are stored by many statements, each well within PostgreSQL's time limit. Nobody waits for them: the
+        file's row is locked only when all are there.
 
         Args:
             vectors: Float array of shape (len(chunks), dimensions), rows of length 1.
+            progress: Called with (chunks stored, chunks in all).
         """
-        async with self._database.connection() as connection, connection.transaction():
-            updated = await connection.execute(
+        async with self._database.connection() as connection, connection.transaction() as transaction:
+            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")  # this process may freeze
+            for first in range(0, len(chunks), STORE_STEP):
+                some = slice(first, first + STORE_STEP)
+                await _copy_chunks(connection, record, first, chunks[some], vectors[some])
+                if progress:
+                    progress(first + len(chunks[some]), len(chunks))
+            if not await _replace_version(connection, record, attempt):
+                raise Rollback(transaction)
+            await connection.execute(
+                "SET LOCAL statement_timeout = '600s'"
+            )  # one value: 200 MB take seconds, or a minute
+            await connection.execute(
                 """UPDATE vector_store_files
                    SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
-                   WHERE vector_store_id = %s AND file_id = %s AND generation = %s AND attempt = %s
-                     AND status = 'in_progress'
-                   RETURNING tenant_id, replace_same_name""",
+                   WHERE vector_store_id = %s AND file_id = %s""",
                 [
                     document.text,
                     list(document.page_starts),
@@ -203,24 +239,10 @@ class Chunks:
                     _usage_bytes(chunks, vectors),
                     record.vector_store_id,
                     record.file_id,
-                    record.generation,
-                    attempt,
                 ],
             )
-            row = await updated.fetchone()
-            if row is None:
-                return False
-            key = [record.vector_store_id, record.file_id]
-            await connection.execute("DELETE FROM chunks WHERE vector_store_id = %s AND file_id = %s", key)
-            await _copy_chunks(connection, record, row[0], chunks, vectors)
-            if row[1]:
-                await connection.execute(
-                    """DELETE FROM vector_store_files v USING files f
-                       WHERE f.id = v.file_id AND v.vector_store_id = %s AND v.file_id <> %s AND f.filename = %s
-                         AND v.created_at < %s""",
-                    [*key, record.filename, record.created_at],
-                )
-        return True
+            return True
+        return False
 
     async def fail_ingest(
         self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int, error: RagqError
@@ -332,12 +354,30 @@ def _usage_bytes(chunks: list[Chunk], vectors: Vector) -> int:
     return sum(len(chunk.text.encode()) for chunk in chunks) + vectors.nbytes
 
 
+async def _replace_version(connection: AsyncConnection[Any], record: StoreFileRecord, attempt: int) -> bool:
+    """Lock a file's row and delete what its new version replaces; False if the file is no longer this ingest's."""
+    found = await connection.execute(
+        """SELECT chunk_count, replace_same_name FROM vector_store_files
+           WHERE (vector_store_id, file_id, generation, attempt, status) = (%s, %s, %s, %s, 'in_progress')
+           FOR NO KEY UPDATE""",
+        [record.vector_store_id, record.file_id, record.generation, attempt],
+    )
+    row = await found.fetchone()
+    if row is None:
+        return False
+    await delete_chunks(connection, [StoredFile(record.vector_store_id, record.file_id, row[0])])
+    if row[1]:
+        await remove_older_of_same_name(connection, record.vector_store_id, [record.file_id])
+    return True
+
+
 async def _copy_chunks(
-    connection: AsyncConnection[Any], record: StoreFileRecord, tenant_id: str, chunks: list[Chunk], vectors: Vector
+    connection: AsyncConnection[Any], record: StoreFileRecord, first: int, chunks: Sequence[Chunk], vectors: Vector
 ) -> None:
+    where = (record.vector_store_id, record.file_id)
     async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_COPY_TYPES)
-        for ordinal, (chunk, vector) in enumerate(zip(chunks, vectors.astype(">f2"), strict=True)):
-            where = (record.vector_store_id, record.file_id, ordinal, tenant_id, chunk.start, chunk.end, chunk.page)
+        for ordinal, (chunk, vector) in enumerate(zip(chunks, vectors.astype(">f2"), strict=True), start=first):
+            place = (ordinal, record.tenant_id, chunk.start, chunk.end, chunk.page)
             halfvec = struct.pack(">HH", len(vector), 0) + vector.tobytes()
-            await copy.write_row((*where, chunk.heading, chunk.token_count, chunk.text, halfvec))
+            await copy.write_row((*where, *place, chunk.heading, chunk.token_count, chunk.text, halfvec))

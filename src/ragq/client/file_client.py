@@ -13,6 +13,7 @@ from datetime import datetime
 
 from ragq.client.database import Database
 from ragq.client.paging import Listed, Page, read_page
+from ragq.client.removal import remove_files
 from ragq.errors import NotFoundError
 from ragq.models import new_id
 
@@ -123,12 +124,15 @@ class Files:
         """
         async with self._database.connection() as connection, connection.transaction():
             found = await connection.execute(
-                "DELETE FROM files WHERE tenant_id = %s AND id = %s AND (NOT %s OR expires_at <= now()) RETURNING sha256",
+                """SELECT sha256 FROM files WHERE tenant_id = %s AND id = %s AND (NOT %s OR expires_at <= now())
+                   FOR UPDATE""",
                 [tenant_id, file_id, if_expired],
             )
             row = await found.fetchone()
             if row is None:
                 raise _not_found(file_id)
+            await remove_files(connection, "v.file_id = %s", file_id)
+            await connection.execute("DELETE FROM files WHERE id = %s", [file_id])
             shared = await connection.execute("SELECT 1 FROM files WHERE sha256 = %s LIMIT 1", [row[0]])
             return None if await shared.fetchone() else str(row[0])
 

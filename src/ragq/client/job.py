@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import zlib
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +29,7 @@ class ClaimedJob:
     attempt: int
     data: bytes
     queue: QueueName
+    lane: Lane
     tenant_id: str
     deadline: float
     tries: int
@@ -134,11 +134,13 @@ def lanes_of(queue: QueueName) -> list[str]:
 def read_claimed(row: list[Any], now: float) -> ClaimedJob:
     """Read a row of the claim script; `now` is the monotonic time of its reply."""
     id_, attempt, data, name, tenant, left_ms, tries, deaths_alone, waited_ms, alone = row
+    queue, _, lane = name.decode().partition("@")[0].partition(".")
     return ClaimedJob(
         id=id_.decode(),
         attempt=attempt,
         data=_inflate(data),
-        queue=QueueName(re.split(r"[.@]", name.decode())[0]),
+        queue=QueueName(queue),
+        lane=Lane(lane) if lane in set(Lane) else Lane.DEFAULT,
         tenant_id=tenant.decode(errors="replace"),
         deadline=now + left_ms / 1000,
         tries=tries,

@@ -12,7 +12,7 @@ from ragq.models import Orphan
 KINDS = {
     "bytes_missing": "The file's bytes are not in the blob store: restore them, or delete the file and upload it again.",
     "bytes_without_file": "No file names these bytes of the blob store: delete them to save the space.",
-    "wrong_chunk_count": "The file has not the chunks that it should have: take it out of its store and put it in again.",
+    "wrong_chunk_count": "The file has not the chunks that it should have: take it out of the store, if it is there, and put it in again.",
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

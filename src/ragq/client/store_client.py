@@ -11,6 +11,7 @@ from datetime import datetime
 
 from ragq.client.database import Database
 from ragq.client.paging import Listed, Page, read_page
+from ragq.client.removal import remove_files
 from ragq.errors import InvalidRequestError, NotFoundError, TransientError
 from ragq.models import DEFAULT_STORE_NAME, new_id
 
@@ -169,25 +170,26 @@ class Stores:
 
     async def empty_expired(self, *, limit: int) -> int:
         """Take up to so many files out of stores of all tenants that have expired; returns how many."""
-        async with self._database.connection() as connection:
-            deleted = await connection.execute(
-                """DELETE FROM vector_store_files WHERE (vector_store_id, file_id) IN (
-                       SELECT v.vector_store_id, v.file_id
-                       FROM vector_stores s JOIN vector_store_files v ON v.vector_store_id = s.id
+        async with self._database.connection() as connection, connection.transaction():
+            return await remove_files(
+                connection,
+                """(v.vector_store_id, v.file_id) IN (
+                       SELECT w.vector_store_id, w.file_id
+                       FROM vector_stores s JOIN vector_store_files w ON w.vector_store_id = s.id
                        WHERE s.expires_at <= now() LIMIT %s)""",
-                [limit],
+                limit,
             )
-            return deleted.rowcount
 
     async def delete(self, tenant_id: str, store_id: str) -> None:
         """Delete a store with its chunks; the files stay."""
-        row = await self._database.row(
-            "DELETE FROM vector_stores WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
-            tenant=tenant_id,
-            id=store_id,
-        )
-        if row is None:
-            raise _not_found(store_id)
+        async with self._database.connection() as connection, connection.transaction():
+            found = await connection.execute(
+                "SELECT FROM vector_stores WHERE tenant_id = %s AND id = %s FOR UPDATE", [tenant_id, store_id]
+            )
+            if not found.rowcount:
+                raise _not_found(store_id)
+            await remove_files(connection, "v.vector_store_id = %s", store_id)
+            await connection.execute("DELETE FROM vector_stores WHERE id = %s", [store_id])
 
 
 def _expired(store_id: str) -> InvalidRequestError:

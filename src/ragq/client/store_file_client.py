@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from ragq.client.database import Database
 from ragq.client.file_client import POISON_REASON
 from ragq.client.paging import Listed, Page, read_page
+from ragq.client.removal import remove_files, remove_older_of_same_name
 from ragq.errors import NotFoundError
 from ragq.models import Attributes
 
@@ -28,6 +29,7 @@ class StoreFileRecord:
     vector_store_id: str
     file_id: str
     filename: str
+    bytes: int
     sha256: str
     status: str
     error_code: str | None
@@ -44,17 +46,24 @@ class StoreFileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file to put into a store, with how to chunk it; None for the model's own sizes."""
+    """A file to put into a store, with how to chunk it; None for the model's own sizes.
+
+    Attributes:
+        attributes: None: those it has in the store already, or none.
+        keeps_chunking: Chunk it as it is chunked in the store already; the sizes are for a file that is not there.
+        replace_same_name: Files of its name that were put into the store before leave it when this one is visible.
+    """
 
     file_id: str
-    attributes: Attributes
+    attributes: Attributes | None = None
     max_chunk_tokens: int | None = None
     chunk_overlap_tokens: int | None = None
     replace_same_name: bool = False
+    keeps_chunking: bool = False
 
 
 _ANY_STORE_FILE = """
-    SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
+    SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.bytes, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
            v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.attempt, v.chunk_count, v.usage_bytes,
            v.created_at
     FROM vector_store_files v JOIN files f ON f.id = v.file_id
@@ -63,12 +72,16 @@ _STORE_FILE = _ANY_STORE_FILE + "WHERE v.tenant_id = %(tenant)s"
 _ATTACH = f"""
     INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
                                          chunk_overlap_tokens, replace_same_name, status, error_code, error_message)
-    SELECT s.id, f.id, s.tenant_id, a.attributes::jsonb, a.size, a.overlap, a.replace,
+    SELECT s.id, f.id, s.tenant_id, coalesce(a.attributes::jsonb, h.attributes, '{{}}'),
+           CASE WHEN a.keeps AND h.file_id IS NOT NULL THEN h.max_chunk_tokens ELSE a.size END,
+           CASE WHEN a.keeps AND h.file_id IS NOT NULL THEN h.chunk_overlap_tokens ELSE a.overlap END, a.replace,
            CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {POISON_REASON}
-    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(sizes)s::int[], %(overlaps)s::int[], %(replace)s::bool[])
-         AS a (file_id, attributes, size, overlap, replace)
+    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(sizes)s::int[], %(overlaps)s::int[], %(replace)s::bool[],
+                %(keeps)s::bool[])
+         AS a (file_id, attributes, size, overlap, replace, keeps)
          JOIN files f ON f.id = a.file_id AND f.tenant_id = %(tenant)s
          JOIN vector_stores s ON s.id = %(store)s AND s.tenant_id = %(tenant)s
+         LEFT JOIN vector_store_files h ON (h.vector_store_id, h.file_id) = (s.id, f.id)
          LEFT JOIN poison p USING (sha256)
     ORDER BY f.id
     ON CONFLICT (vector_store_id, file_id) DO UPDATE
@@ -79,7 +92,18 @@ _ATTACH = f"""
     WHERE v.status IN ('failed', 'cancelled')
        OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
           IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
+    RETURNING v.file_id
 """  # noqa: S608  (a constant)
+# What needs no ingest of a file that is there. One that is to replace others counts as put there now.
+_ATTACH_AGAIN = """
+    UPDATE vector_store_files v
+    SET attributes = coalesce(a.attributes::jsonb, v.attributes), replace_same_name = v.replace_same_name OR a.replace,
+        created_at = CASE WHEN a.replace THEN clock_timestamp() ELSE v.created_at END
+    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(replace)s::bool[]) AS a (file_id, attributes, replace)
+    WHERE v.tenant_id = %(tenant)s AND v.vector_store_id = %(store)s AND v.file_id = a.file_id
+      AND v.file_id <> ALL(%(ingested)s) AND (a.replace OR a.attributes IS NOT NULL)
+    RETURNING CASE WHEN a.replace AND v.status = 'completed' THEN v.file_id END
+"""
 _OF_BATCH = "SELECT b.file_id FROM vector_store_file_batch_files b WHERE b.batch_id = %(batch)s"
 _STORE_FILES = Listed(
     "vector_store_files",
@@ -102,7 +126,7 @@ class StoreFiles:
         store_id: str,
         file_id: str,
         *,
-        attributes: Attributes,
+        attributes: Attributes | None = None,
         max_chunk_tokens: int | None = None,
         chunk_overlap_tokens: int | None = None,
         replace_same_name: bool = False,
@@ -113,11 +137,13 @@ class StoreFiles:
         return await self.get(tenant_id, store_id, file_id)
 
     async def attach_many(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> None:
-        """Put files into a store, to be ingested; one that is there stays unless it failed or its chunking differs.
+        """Put files into a store, to be ingested; one that is there gets what differs.
 
+        Other attributes and `replace_same_name` hold at once, or with the ingest that is under way. Another chunking, or
+        an ingest that failed or was cancelled, begins a new ingest; until that is done the version before stays visible.
         A file of poisonous bytes has failed at once.
         """
-        async with self._database.connection() as connection:
+        async with self._database.connection() as connection, connection.transaction():
             await attach_with(connection, tenant_id, store_id, attachments)
 
     async def get(self, tenant_id: str, store_id: str, file_id: str) -> StoreFileRecord:
@@ -191,10 +217,12 @@ class StoreFiles:
         """List (store, file) of all tenants whose row and chunks differ in number."""
         async with self._database.connection() as connection:
             found = await connection.execute(
-                """SELECT v.vector_store_id, v.file_id
-                   FROM vector_store_files v LEFT JOIN chunks c USING (vector_store_id, file_id)
-                   GROUP BY v.vector_store_id, v.file_id HAVING v.chunk_count <> count(c.ordinal)
-                   ORDER BY v.vector_store_id, v.file_id"""
+                """SELECT vector_store_id, file_id
+                   FROM vector_store_files v FULL JOIN (
+                       SELECT vector_store_id, file_id, count(*) AS chunks FROM chunks GROUP BY vector_store_id, file_id
+                   ) AS c USING (vector_store_id, file_id)
+                   WHERE coalesce(v.chunk_count, 0) <> coalesce(c.chunks, 0)
+                   ORDER BY vector_store_id, file_id"""
             )
             return [(str(row[0]), str(row[1])) for row in await found.fetchall()]
 
@@ -214,15 +242,10 @@ class StoreFiles:
 
     async def detach(self, tenant_id: str, store_id: str, file_id: str) -> None:
         """Take a file and its chunks out of a store; an ingest that runs finds nothing to write to."""
-        row = await self._database.row(
-            """DELETE FROM vector_store_files
-               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s RETURNING file_id""",
-            tenant=tenant_id,
-            store=store_id,
-            file=file_id,
-        )
-        if row is None:
-            raise _not_found(file_id)
+        condition = "v.tenant_id = %s AND v.vector_store_id = %s AND v.file_id = %s"
+        async with self._database.connection() as connection, connection.transaction():
+            if not await remove_files(connection, condition, tenant_id, store_id, file_id):
+                raise _not_found(file_id)
 
     async def get_text(self, tenant_id: str, store_id: str, file_id: str) -> str | None:
         """Return the text that offsets of citations count in; None before the file is ingested."""
@@ -246,12 +269,17 @@ async def attach_with(
     wanted = list({one.file_id: one for one in attachments}.values())
     columns = {
         "files": [one.file_id for one in wanted],
-        "attributes": [json.dumps(one.attributes) for one in wanted],
+        "attributes": [None if one.attributes is None else json.dumps(one.attributes) for one in wanted],
         "sizes": [one.max_chunk_tokens for one in wanted],
         "overlaps": [one.chunk_overlap_tokens for one in wanted],
         "replace": [one.replace_same_name for one in wanted],
+        "keeps": [one.keeps_chunking for one in wanted],
     }
-    await connection.execute(_ATTACH, {"tenant": tenant_id, "store": store_id, **columns})
+    values = {"tenant": tenant_id, "store": store_id, **columns}
+    ingested = [row[0] for row in await (await connection.execute(_ATTACH, values)).fetchall()]
+    updated = await connection.execute(_ATTACH_AGAIN, values | {"ingested": ingested})
+    if replacing := [row[0] for row in await updated.fetchall() if row[0]]:
+        await remove_older_of_same_name(connection, store_id, replacing)
 
 
 def _not_found(file_id: str) -> NotFoundError:

@@ -184,14 +184,18 @@ class _Runner:
 
     def _room(self, batch: int) -> list[tuple[str, int]]:
         """How many jobs each lane may give now."""
-        held = Counter(one.claimed.queue for one in self._in_flight.values())
+        held = Counter((one.claimed.queue, one.claimed.lane) for one in self._in_flight.values())
         lanes: list[tuple[str, int]] = []
         for queue in self._served:
-            limit = self._limit(queue)
             for lane, name in zip(Lane, lanes_of(queue), strict=True):
-                reserve = RESERVED if lane is Lane.PRIORITY and queue is QueueName.QUERIES else 0
-                lanes.append((name, max(0, min(batch, limit + reserve - held[queue]))))
+                lanes.append((name, max(0, min(batch, self._free(queue, lane, held)))))
         return lanes
+
+    def _free(self, queue: QueueName, lane: Lane, held: Counter[tuple[QueueName, Lane]]) -> int:
+        limit, is_priority = self._limit(queue), lane is Lane.PRIORITY
+        if queue is QueueName.DOCUMENTS:  # as many small ones again: neither wait for the slots of the others
+            return limit - sum(held[queue, one] for one in Lane if (one is Lane.PRIORITY) == is_priority)
+        return limit + (RESERVED if is_priority else 0) - sum(held[queue, one] for one in Lane)
 
     def _limit(self, queue: QueueName) -> int:
         is_queries = queue is QueueName.QUERIES

@@ -9,9 +9,10 @@ from ragq.client.job import Enqueued
 from ragq.client.rq_client import JobQueue
 from ragq.client.store_file_client import StoreFileRecord
 from ragq.errors import OverloadedError
-from ragq.models import JobFunction, QueueName
+from ragq.models import JobFunction, Lane, QueueName
 from ragq.settings import Settings
 
+SMALL_BYTES = 100_000  # of a file that does not wait behind larger ones: as text, a few seconds of embedding
 AT_ONCE = 32  # calls to Valkey under way for one batch: together they share its writes to disk
 
 
@@ -25,7 +26,7 @@ def _job_id(store_id: str, file_id: str, generation: int) -> str:
 
 
 async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFileRecord) -> Enqueued:
-    """Queue the ingest of a file; a repeat finds the job it made before.
+    """Queue the ingest of a file; a repeat finds the job it made before. Small files have a lane and slots of their own.
 
     When the queue is full the file waits in PostgreSQL, where it is accepted already, until the sweeper finds room.
     """
@@ -35,6 +36,7 @@ async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFil
             {"vector_store_id": record.vector_store_id, "file_id": record.file_id, "generation": record.generation},
             job_id=document_job_id(record),
             queue=QueueName.DOCUMENTS,
+            lane=Lane.PRIORITY if record.bytes <= SMALL_BYTES else Lane.DEFAULT,
             tenant_id=record.tenant_id,
             deadline_seconds=settings.document_deadline_seconds,
         )

@@ -1,4 +1,4 @@
-"""What has passed its time is deleted: uploaded files with their bytes, the content of vector stores, parts of requests."""
+"""What has passed its time is deleted: uploaded files and parts of them, the content of vector stores, parts of requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECHECK_SECONDS = 5.0
 JOBS_BATCH = 500  # looked for at once
 LEFT_SECONDS = 3600.0
 LEFT = "Harmless: no job names these bytes of a request. The housekeeping deletes them: does an API or a worker run?"
-EXPIRY_BATCH = 100  # files, of which each may have many chunks, deleted by one statement
+EXPIRY_BATCH = 100  # files, of which each may have many chunks, deleted by one transaction
 
 
 async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore) -> None:
@@ -36,6 +36,15 @@ async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore
         log.info("files_expired", count=len(expired))
     while count := await stores.empty_expired(limit=EXPIRY_BATCH):
         log.info("stores_expired", files=count)
+    await delete_unfinished_bytes(files, blobs)
+
+
+async def delete_unfinished_bytes(files: Files, blobs: BlobStore) -> None:
+    """Delete what processes that were killed in the middle of an upload have left in the folder of bytes."""
+    for sha256 in await blobs.list_unfinished():
+        async with files.locked_bytes(sha256):  # whoever is writing them has this lock
+            await blobs.delete_unfinished(sha256)
+        log.info("unfinished_bytes_deleted", sha256=sha256)
 
 
 async def delete_unused_requests(queue: JobQueue, archive: Archive) -> int:

@@ -10,7 +10,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
 from ragq.client.request_client import Requests
 from ragq.client.store_file_client import StoreFileRecord, StoreFiles
-from ragq.errors import DocumentError, PermanentError, RagqError
+from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
 from ragq.models import Answer, JobFunction, Query, SearchResult, fields_of
 from ragq.rag.answer import answer_in_steps
 from ragq.rag.cite import CitedStream, cite_in_steps
@@ -35,7 +35,7 @@ from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
 from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
-from ragq.tasks import Turns, give_back_memory
+from ragq.tasks import Turns, end_tasks, give_back_memory
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +43,7 @@ Stream = Literal["nothing", "text", "results"]
 
 DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is room for its special tokens
 DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
+WANTED_SECONDS = 1.0  # between two looks whether a document that is ingested is still wanted
 REWRITE_SECONDS = 10.0  # then the question is searched for as it is
 REWRITE_TOKENS = 200
 
@@ -233,10 +234,28 @@ async def process_document(
     if reason := await clients.files.find_poison(record.sha256):  # found since this job was queued
         raise DocumentError(reason)
     try:
-        chunk_count = await _ingest(job, clients, record)
+        chunk_count = await _while_wanted(clients, record, job.attempt, _ingest(job, clients, record))
     finally:
         await asyncio.to_thread(give_back_memory)
     return {"status": "superseded" if chunk_count is None else "completed", "chunks": chunk_count}
+
+
+async def _while_wanted(
+    clients: Clients, record: StoreFileRecord, attempt: int, ingest: Coroutine[Any, Any, int | None]
+) -> int | None:
+    """Run an ingest, but end it soon after its file has left the store, has expired or is ingested anew.
+
+    PostgreSQL is asked, which knows of all of these, whoever did them and whatever became of a message.
+    """
+    task = asyncio.create_task(ingest)
+    try:
+        while not (await asyncio.wait([task], timeout=WANTED_SECONDS))[0]:
+            with contextlib.suppress(TransientError):
+                if not await clients.chunks.is_ingest_of(record, attempt):
+                    return None
+        return task.result()
+    finally:
+        await end_tasks([task])
 
 
 async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) -> int | None:
@@ -248,10 +267,13 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
                 record.filename,
                 timeout_seconds=settings.parse_timeout_seconds,
                 memory_bytes=settings.parse_memory_bytes,
+                max_characters=settings.max_file_bytes,
                 progress=lambda done, total: job.note(progress={"stage": "parse", "done": done, "total": total}),
             )
     size = record.max_chunk_tokens or int(embedding.window_tokens * DEFAULT_CHUNK_SHARE)
     overlap = record.chunk_overlap_tokens
+    task = asyncio.current_task()
+    assert task
     with job.timed("split"):
         chunks = await asyncio.to_thread(
             split,
@@ -259,6 +281,7 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
             embedding.tokenizer,
             max_tokens=size,
             overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
+            is_wanted=lambda: not task.done(),
         )
     with job.timed("embed"):
         vectors = await embedding.embed_documents(
@@ -266,7 +289,14 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
             progress=lambda done, total: job.note(progress={"stage": "embed", "done": done, "total": total}),
         )
     with job.timed("store"):
-        stored = await clients.chunks.complete_ingest(record, job.attempt, document, chunks, vectors)
+        stored = await clients.chunks.complete_ingest(
+            record,
+            job.attempt,
+            document,
+            chunks,
+            vectors,
+            progress=lambda done, total: job.note(progress={"stage": "store", "done": done, "total": total}),
+        )
     return len(chunks) if stored else None
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 OUT_OF_MEMORY = 86  # exit code; as a rule the traceback of a MemoryError finds no memory either
-MAX_CHARACTERS = 20_000_000  # about five million tokens, OpenAI's own limit for a file
+FILE = "/dev/fd/0"  # what is to be read is the child's standard input: it needs no name
+WRITTEN_CHARACTERS = 1 << 20  # of the text at once
 
 Progress = Callable[[int, int], None]
 
@@ -44,17 +45,16 @@ def extract_pdf(path: Path, progress: Progress) -> dict[str, object]:
     """Read the text of each page; pages are set apart by a blank line."""
     import pypdfium2  # noqa: PLC0415  (only the processes that need it pay for it)
 
-    with path.open("rb") as file:
-        if b"%PDF-" not in file.read(1024):
-            raise UnreadableError("The file is not a PDF although its name says so.")
+    data = path.read_bytes()  # by its path pypdfium2 finds no file that has no name
+    if b"%PDF-" not in data[:1024]:
+        raise UnreadableError("The file is not a PDF although its name says so.")
     try:
-        document = pypdfium2.PdfDocument(path)
+        document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         if "password" in str(error).lower():
             raise UnreadableError("The PDF is encrypted and needs a password: remove it and try again.") from error
         raise UnreadableError("The PDF is damaged: open it in a viewer, save it anew and try again.") from error
     pages: list[str] = []
-    size = 0
     for number in range(len(document)):
         try:
             page = document[number]
@@ -65,8 +65,6 @@ def extract_pdf(path: Path, progress: Progress) -> dict[str, object]:
         except pypdfium2.PdfiumError as error:
             raise UnreadableError(f"Page {number + 1} of the PDF is damaged: save the file anew.") from error
         pages.append(clean_pdf_text(raw))
-        size += len(pages[-1])
-        _check_size(size)
         progress(number + 1, len(document))
     if not any(pages):
         raise UnreadableError(
@@ -105,7 +103,7 @@ def decode(data: bytes) -> str:
     """Decode text by its byte order mark, else as UTF-8.
 
     Raises:
-        UnreadableError: It is binary, another encoding, empty or too long.
+        UnreadableError: It is binary, another encoding, or empty.
     """
     if data.startswith(b"%PDF-"):
         raise UnreadableError("The file is a PDF although its name says text: name it .pdf.")
@@ -118,9 +116,8 @@ def decode(data: bytes) -> str:
     controls = sum(character < " " and character not in "\t\n\r\f" for character in text[:8192])
     if "\x00" in text or controls > len(text[:8192]) // 20:
         raise UnreadableError("The file is binary, not text.")
-    if not text.strip():
+    if not text or text.isspace():
         raise UnreadableError("No text found: the file holds only white space.")
-    _check_size(len(text))
     return text
 
 
@@ -172,11 +169,6 @@ def _find_starts(pages: list[str]) -> Iterator[int]:
         start += len(page) + 2
 
 
-def _check_size(characters: int) -> None:
-    if characters > MAX_CHARACTERS:
-        raise UnreadableError(f"The file has more than {MAX_CHARACTERS:,} characters of text: split it.")
-
-
 def _limit(cpu_seconds: int, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -196,16 +188,33 @@ def _make_progress() -> Progress:
     return progress
 
 
-def main(kind: str, path: str, cpu_seconds: int, memory_bytes: int) -> None:
-    """Extract one file and print the outcome; the limits are this process' for ever."""
+def main(kind: str, max_characters: int, cpu_seconds: int, memory_bytes: int) -> None:
+    """Extract the file and print the outcome; the limits are this process' for good."""
     _limit(cpu_seconds, memory_bytes)
     extract = {"pdf": extract_pdf, "markdown": extract_markdown, "text": extract_text}[kind]
     try:
-        outcome = extract(Path(path), _make_progress())
-        output = json.dumps(outcome, ensure_ascii=False).encode("utf-8", "replace")
+        outcome = extract(Path(FILE), _make_progress())
+        text = str(outcome.pop("text"))
+        if len(text) > max_characters:
+            raise UnreadableError(too_long(max_characters))
+        _write(text, outcome)
     except UnreadableError as error:
-        output = json.dumps({"error": str(error)}).encode()
+        sys.stdout.buffer.write(json.dumps({"error": str(error)}).encode())
     except MemoryError:
         sys.exit(OUT_OF_MEMORY)
-    sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
+
+
+def too_long(max_characters: int) -> str:
+    """Say that a text is too long."""
+    return f"The file has more than {max_characters:,} characters of text: split it, or raise RAGQ_MAX_FILE_BYTES."
+
+
+def _write(text: str, others: dict[str, object]) -> None:
+    """Print one JSON object; a long text in parts, so that it is not held in memory again and again."""
+    output = sys.stdout.buffer
+    output.write(b'{"text": "')
+    for start in range(0, len(text), WRITTEN_CHARACTERS):
+        part = json.dumps(text[start : start + WRITTEN_CHARACTERS], ensure_ascii=False)
+        output.write(part[1:-1].encode("utf-8", "replace"))
+    output.write(b'", ' + json.dumps(others, ensure_ascii=False).encode("utf-8", "replace")[1:])

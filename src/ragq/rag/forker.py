@@ -1,9 +1,10 @@
 """The process that the parser's children are forked from, one child for each file.
 
 Run as `python -m ragq.rag.forker`, with a socket as standard input. It has loaded what reading needs and never touches a
-user's file: a child starts clean, and in milliseconds. A request is one byte with three sockets: the child's standard
-output, its standard error, and the caller's line. On that line the caller has sent a JSON array, what `extract.main` takes;
-the child's exit code comes back. A caller that hangs up has its child killed; when standard input ends, all are.
+user's file: a child starts clean, and in milliseconds. A request is one byte with the file to read and three sockets: the
+child's standard output, its standard error, and the caller's line. On that line the caller has sent a JSON array, what
+`extract.main` takes; the child's exit code comes back. A caller that hangs up has its child killed; when standard input
+ends, all are.
 """
 
 from __future__ import annotations
@@ -45,16 +46,16 @@ def serve(requests: socket.socket) -> None:
                 _kill(child)
             _take_leave(children, caller)
         if requests.fileno() in ready:
-            message, descriptors, _, _ = socket.recv_fds(requests, 1, 3)
+            message, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
             if not message:
                 break
-            output, errors, line = descriptors
+            file, output, errors, line = descriptors
             caller = socket.socket(fileno=line)
             with caller.makefile() as lines:
                 request = json.loads(lines.readline())
-            children[caller] = os.fork() or _read(request, output, errors)
-            os.close(output)
-            os.close(errors)
+            children[caller] = os.fork() or _read(request, file, output, errors)
+            for descriptor in (file, output, errors):
+                os.close(descriptor)
     for child in children.values():
         _kill(child)
 
@@ -69,7 +70,7 @@ def _notice_ended_children() -> int:
     return ended
 
 
-def _read(request: list[Any], output: int, errors: int) -> NoReturn:
+def _read(request: list[Any], file: int, output: int, errors: int) -> NoReturn:
     """Be the child: with standard streams alone, in a session of its own, read one file and end."""
     code: object = 1
     try:
@@ -77,7 +78,7 @@ def _read(request: list[Any], output: int, errors: int) -> NoReturn:
         _end_without_parent(request[2] + LATE_SECONDS)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.dup2(file, 0)
         os.dup2(output, 1)
         os.dup2(errors, 2)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))

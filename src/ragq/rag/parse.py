@@ -12,14 +12,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
-from ragq.rag.extract import MAX_CHARACTERS, OUT_OF_MEMORY
+from ragq.rag.extract import OUT_OF_MEMORY, too_long
 
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
-MAX_OUTPUT_BYTES = 6 * MAX_CHARACTERS
+MAX_CHARACTERS = 20_000_000
+OUTPUT_BYTES = 6  # printed for a character at the most
 NONSENSE = "The file made the parser print nonsense: it is damaged."
 GONE = "The process that reads files has ended."
 END_SECONDS = 5.0  # for a child to be killed
@@ -57,11 +58,13 @@ class Parser:
         *,
         timeout_seconds: float,
         memory_bytes: int,
+        max_characters: int = MAX_CHARACTERS,
         progress: Callable[[int, int], None] | None = None,
     ) -> ParsedDocument:
         """Read the text, pages and headings of a file.
 
         Args:
+            max_characters: A longer text is refused.
             progress: Called with (pages done, pages in all), at most about ten times a second.
 
         Raises:
@@ -72,13 +75,16 @@ class Parser:
         kind = check_supported(filename)
         if not path.stat().st_size:  # noqa: ASYNC240  (a local temporary file)
             raise DocumentError("The file is empty.")
-        request: list[str | int] = [kind, str(path.resolve()), math.ceil(timeout_seconds), memory_bytes]  # noqa: ASYNC240  (as above)
-        forker, child = await self._fork(request)
+        request: list[str | int] = [kind, max_characters, math.ceil(timeout_seconds), memory_bytes]
+        with path.open("rb") as file:
+            forker, child = await self._fork(request, file)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
-                output, _ = await asyncio.gather(_read_output(child.output), _read_progress(child.errors, progress))
+                output, _ = await asyncio.gather(
+                    _read_output(child.output, max_characters), _read_progress(child.errors, progress)
+                )
                 code = await child.wait()
         except TimeoutError as error:
             if loop.time() > deadline + LATE_SECONDS:
@@ -90,7 +96,7 @@ class Parser:
             raise _explain_crash(code, timeout_seconds)
         return await asyncio.to_thread(_read_outcome, output)
 
-    async def _fork(self, request: list[str | int]) -> tuple[_Forker, _Child]:
+    async def _fork(self, request: list[str | int], file: BinaryIO) -> tuple[_Forker, _Child]:
         """Have a child forked.
 
         Raises:
@@ -103,7 +109,7 @@ class Parser:
         child.line.write(json.dumps(request).encode() + b"\n")
         await child.line.drain()
         try:
-            socket.send_fds(forker.requests, [b"."], [one.fileno() for one in theirs])
+            socket.send_fds(forker.requests, [b"."], [one.fileno() for one in (file, *theirs)])
         except OSError as error:
             child.close()
             await self._drop(forker)
@@ -213,13 +219,13 @@ class _Child:
             writer.close()
 
 
-async def _read_output(stream: asyncio.StreamReader) -> bytes:
+async def _read_output(stream: asyncio.StreamReader, max_characters: int) -> bytearray:
     output = bytearray()
     while part := await stream.read(_READ_BYTES):
         output += part
-        if len(output) > MAX_OUTPUT_BYTES:
-            raise PoisonError(f"The file has more than {MAX_CHARACTERS:,} characters of text: split it.")
-    return bytes(output)
+        if len(output) > OUTPUT_BYTES * max_characters:
+            raise PoisonError(too_long(max_characters))
+    return output
 
 
 async def _read_progress(stream: asyncio.StreamReader, progress: Callable[[int, int], None] | None) -> None:
@@ -238,7 +244,9 @@ def _explain_crash(code: int, timeout_seconds: float) -> DocumentError:
             f"Reading the file took more than {timeout_seconds:g} s of CPU or too much memory: split it."
         )
     if code == OUT_OF_MEMORY:
-        return PoisonError("Reading the file takes more memory than is allowed: split it.")
+        return PoisonError(
+            "Reading the file takes more memory than is allowed: split it, or raise RAGQ_PARSE_MEMORY_BYTES."
+        )
     if code < 0:
         how = signal.Signals(-code).name
         return PoisonError(f"The file crashed the parser ({how}): it is damaged, or needs more memory than is allowed.")
@@ -247,7 +255,7 @@ def _explain_crash(code: int, timeout_seconds: float) -> DocumentError:
     )
 
 
-def _read_outcome(output: bytes) -> ParsedDocument:
+def _read_outcome(output: bytearray) -> ParsedDocument:
     """Check what the child printed: it handled a hostile file."""
     try:
         outcome: Any = json.loads(output)

@@ -96,7 +96,7 @@ ChunkingStrategy = Annotated[AutoStrategy | StaticStrategy, Field(discriminator=
 
 
 class StoreFileCreate(Body):
-    """A file to put into a store."""
+    """A file to put into a store. For one that is there already, what is not named stays as it is."""
 
     file_id: str
     attributes: AttributeValues | None = None
@@ -110,10 +110,11 @@ class StoreFileCreate(Body):
         static = self.chunking_strategy.static if isinstance(self.chunking_strategy, StaticStrategy) else None
         return Attachment(
             self.file_id,
-            self.attributes or {},
+            self.attributes,
             max_chunk_tokens=static.max_chunk_size_tokens if static else None,
             chunk_overlap_tokens=static.chunk_overlap_tokens if static else None,
             replace_same_name=self.replace_same_name,
+            keeps_chunking=self.chunking_strategy is None,
         )
 
 
@@ -127,7 +128,7 @@ class AttributesUpdate(Body):
 async def create_store_file(
     vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: Tenant
 ) -> StoreFile:
-    """Put a file into a store and start to ingest it."""
+    """Put a file into a store and start to ingest it; one that is there already gets what differs."""
     store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
     await check_files(context, tenant, [body.file_id])
     await context.store_files.attach_many(tenant, store_id, [body.to_attachment()])
