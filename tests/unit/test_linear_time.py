@@ -1,0 +1,230 @@
+"""What an event loop runs over text that others have made takes time linear in its length, whatever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ragq.client.event_client import LogEntry, write_events
+from ragq.client.llm_stream import AnswerStream
+from ragq.errors import InvalidRequestError
+from ragq.models import Query
+from ragq.rag.answer import answer_extractively
+from ragq.rag.cite import MAX_QUOTED_CHARACTERS, MAX_STATEMENTS, CitedStream, cite, cite_in_steps
+from ragq.rag.prompt import build_messages
+from ragq.rag.sentences import find_sentences, find_terms
+from ragq.routes.chat_chunks import ChatChunks
+from ragq.routes.input import check_json
+from ragq.routes.stream_events import ResponseEvents
+from ragq.settings import Settings
+from ragq.tasks import Turns
+from tests.unit.test_answer import make_result
+from tests.unit.test_chat_chunks import JOB
+from tests.unit.test_stream_events import STARTED, finished
+
+SMALL = 5000
+GROWTH = 4
+MOST = 10  # times the time for `GROWTH` times the text; 16 would be quadratic
+FLOOR_SECONDS = 0.002  # below it a clock and a cache say more than the work
+SOURCES = [make_result("Cats sleep for sixteen hours. They hunt mice at dawn. Milk harms them. " * 12)] * 8
+
+INPUTS: dict[str, str] = {
+    "prose": "The harbour of Quorra lies at the foot of a lighthouse, which is 61 metres tall. ",
+    "statements": "Cats [1] hunt [2] mice. ",
+    "one word": "a",
+    "spaces": " ",
+    "lines": "\n",
+    "blank lines": " \n",
+    "brackets": "[",
+    "numbers": "[1,",
+    "markers": "[1]",
+    "open markers": "【1",
+    "backticks": "`",
+    "open code": "`a ",
+    "fences": "```\n",
+    "dots": ".",
+    "abbreviations": "e.g. ",
+    "closed dots": '.")',
+    "tiny sentences": "A b. ",
+    "list items": "- cats hunt mice\n",
+    "titles": "Title\nText ",
+    "nested quotes": "> ",
+    "characters without spaces": "漢字",
+    "combining marks": "a\u0301\u0302",
+    "surrogates": "\U0001f600",
+}
+
+
+def stream(text: str) -> None:
+    cited = CitedStream(8)
+    for start in range(0, len(text), 5):
+        cited.add(text[start : start + 5])
+
+
+def answer_question(text: str) -> None:
+    answer_extractively(text, SOURCES)
+
+
+def answer_from(text: str) -> None:
+    answer_extractively("Do cats hunt mice at dawn?", [make_result(text, heading=text)] * 3)
+
+
+def cite_from(text: str) -> None:
+    cite("Cats hunt mice [1]. " * 10 + "Mice hunt cats. " * 10, [make_result(text)] * 3)
+
+
+def log_of(text: str) -> list[LogEntry]:
+    return [LogEntry(1, [("text", text[start : start + 20])]) for start in range(0, len(text), 20)]
+
+
+def replay_response(text: str) -> None:
+    made = ResponseEvents(STARTED, results=False)
+    for entry in log_of(text):
+        made.add(entry)
+    made.end(finished(text))
+
+
+def replay_chat(text: str) -> None:
+    made = ChatChunks(JOB, usage=False)
+    for attempt in (1, 2):
+        for entry in log_of(text):
+            made.add(LogEntry(attempt, entry.events))
+    made.end(finished(text, attempt=2))
+
+
+def write_log(text: str) -> None:
+    write_events([("text", one) for one in text])
+
+
+def prompt(text: str) -> None:
+    build_messages(Query(text, [], instructions=text), [make_result(text)] * 3, budget_tokens=10**6)
+
+
+FUNCTIONS: list[Callable[[str], object]] = [
+    *(find_sentences, find_terms, stream, answer_question, answer_from, cite_from, prompt),
+    *(replay_response, replay_chat, write_log),
+]
+
+
+def seconds_of(work: Callable[[str], object], text: str) -> float:
+    """Processor time, the least of some runs: others use this machine too."""
+    taken = []
+    for _ in range(3):
+        started = time.process_time()
+        work(text)
+        taken.append(time.process_time() - started)
+        if taken[-1] < FLOOR_SECONDS:
+            break
+    return min(taken)
+
+
+def assert_linear(work: Callable[[str], object], unit: str, *, seconds: float) -> None:
+    text = unit * (SMALL * GROWTH // len(unit))
+    taken = seconds_of(work, text)
+    assert taken < seconds
+    assert taken <= MOST * max(FLOOR_SECONDS, seconds_of(work, text[:SMALL]))
+
+
+@pytest.mark.parametrize("work", [*FUNCTIONS, lambda text: cite(text, SOURCES)])
+@pytest.mark.parametrize("name", INPUTS)
+def test_time_grows_with_the_length_alone(work: Callable[[str], object], name: str) -> None:
+    assert_linear(work, INPUTS[name], seconds=1.5)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_no_step_of_citing_keeps_others_waiting(name: str) -> None:
+    text = INPUTS[name] * (100_000 // len(INPUTS[name]))
+    worst: list[float] = []
+    for _ in range(3):  # the machine may be busy: the best run counts
+        steps, longest, is_done = cite_in_steps(text, SOURCES), 0.0, False
+        while not is_done:
+            started = time.process_time()
+            is_done = next(steps, StopIteration) is StopIteration
+            longest = max(longest, time.process_time() - started)
+        worst.append(longest)
+        if longest < 0.01:
+            break
+    assert min(worst) < 0.03
+
+
+def test_what_one_answer_may_cite_is_bounded() -> None:
+    _, citations = cite("Moon [1] " * 10_000, [make_result("Cats hunt mice at dawn. " * 40)])
+    assert sum(len(one.quote) for one in citations) <= MAX_QUOTED_CHARACTERS + 1000
+    text, citations = cite("Cats hunt mice [1]. " * 5000, SOURCES)
+    assert len(citations) == MAX_STATEMENTS
+    assert text.count("[1]") == 5000  # the others stay in the text
+
+
+async def read_in_pieces(body: bytes, size: int) -> AnswerStream:
+    answer = AnswerStream(Settings(_env_file=None), None, None, Turns())
+    for start in range(0, len(body), size):
+        await answer._take_in_turn(body[start : start + size])
+    return answer
+
+
+async def time_of_reading(body: bytes, size: int) -> float:
+    taken = []
+    for _ in range(2):
+        started = time.process_time()
+        await read_in_pieces(body, size)
+        taken.append(time.process_time() - started)
+    return min(taken)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("form", ["one line", "tiny deltas", "comments", "json"])
+async def test_an_answer_is_read_in_time_linear_in_its_bytes(form: str, size: int) -> None:
+    def body(length: int) -> bytes:
+        delta = b"data: " + json.dumps({"choices": [{"delta": {"content": "a"}}]}).encode() + b"\n\n"
+        text = {"one line": b"data: {" + b" " * length, "json": b"{" + b" " * length}
+        return text.get(form) or (delta if form == "tiny deltas" else b": still thinking\n") * (length // len(delta))
+
+    small, large = await time_of_reading(body(50_000), size), await time_of_reading(body(200_000), size)
+    assert large <= MOST * max(FLOOR_SECONDS, small)
+    assert large < 1.5
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["{},", "[[]],", '{"a": [1]},', '"\\ud83d\\ude00",', "7,"],
+    ids=["objects", "lists", "both", "text", "numbers"],
+)
+def test_json_of_any_form_is_looked_through_in_linear_time(unit: str) -> None:
+    def check(text: str) -> None:
+        with_end = text[: text.rfind(unit)]
+        check_json(json.loads("[" + with_end + unit.rstrip(",") + "]"))
+
+    assert_linear(check, unit, seconds=0.5)
+    for bad in ([[0] * 10] * 10_000, json.loads("[" * 200 + "]" * 200)):
+        with pytest.raises(InvalidRequestError):
+            check_json(bad)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, -(10**19), "\ud800", "a\0"])
+def test_what_no_request_may_hold_is_named_by_its_place(value: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_json({"input": [{"content": "fine"}, {"content": value}]})
+    assert caught.value.param == "input.1.content"
+
+
+async def test_long_work_gives_others_their_turn() -> None:
+    turns, ticks, running = Turns(), 0, True
+
+    async def tick() -> None:
+        nonlocal ticks
+        while running:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    text = "Cats hunt mice [1]. " * 2000
+    answers = await asyncio.gather(*(turns.run(cite_in_steps(text, SOURCES)) for _ in range(3)))
+    running = False
+    await ticking
+    assert answers == [cite(text, SOURCES)] * 3
+    assert ticks > 20  # 2 ms each, of about 0.3 s
