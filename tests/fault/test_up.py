@@ -75,8 +75,10 @@ MOMENTS: dict[str, Callable[[Start], object]] = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [(moment, signal.SIGTERM) for moment in MOMENTS] + [("when the API starts", signal.SIGINT)],
+)
 def test_a_signal_during_the_start_ends_it_soon(used: Path, moment: str, number: signal.Signals) -> None:
     start = Start(used)
     wait_until(lambda: MOMENTS[moment](start), seconds=40, what=moment)

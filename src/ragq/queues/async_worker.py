@@ -138,8 +138,8 @@ class _Runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._request_stop)
         await self._until_available(self._queue.check_server)
-        self._clients = await Clients.open(self._settings, self._database_url)
         self._identity["metrics"] = serve_metrics(self._settings)
+        self._clients = await Clients.open(self._settings, self._database_url)
         await self._until_available(self._register)
         spare_long_lived()
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])

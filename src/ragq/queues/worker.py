@@ -62,6 +62,7 @@ class Clients:
     @classmethod
     async def open(cls, settings: Settings, database_url: str) -> Clients:
         """Open them; without `RAGQ_LLM_BASE_URL` there is no LLM, and answers are extractive."""
+        blobs, embedding = BlobStore(settings), create_embedding_client(settings)  # they may refuse their settings
         database = await Database.open(settings, database_url)
         return cls(
             settings=settings,
@@ -69,8 +70,8 @@ class Clients:
             files=Files(database),
             store_files=StoreFiles(database),
             chunks=Chunks(settings, database),
-            blobs=BlobStore(settings),
-            embedding=create_embedding_client(settings),
+            blobs=blobs,
+            embedding=embedding,
             llm=LlmClient(settings) if settings.llm_base_url else None,
             parser=Parser(),
         )
