@@ -31,7 +31,8 @@ class Cleaner:
     def start(cls, data_dir: Path) -> Self:
         """Fork it. Call this before any thread, lock or socket is there: a fork would share them."""
         read_end, write_end = os.pipe()
-        pid = os.fork() or _clean_up_after_parent(data_dir.resolve(), read_end, write_end)
+        owner = os.getpid()
+        pid = os.fork() or _clean_up_after(owner, data_dir.resolve(), read_end, write_end)
         return cls(pid, read_end, write_end)
 
     def stop(self) -> None:
@@ -41,7 +42,7 @@ class Cleaner:
         os.waitpid(self.pid, 0)
 
 
-def _clean_up_after_parent(data_dir: Path, read_end: int, write_end: int) -> NoReturn:
+def _clean_up_after(owner: int, data_dir: Path, read_end: int, write_end: int) -> NoReturn:
     """Wait in the forked process until the parent is gone, then stop what its `services.json` names.
 
     The next start on the folder may do the same at the same time. Its new processes are not in the file that is read here,
@@ -57,7 +58,7 @@ def _clean_up_after_parent(data_dir: Path, read_end: int, write_end: int) -> NoR
         os.dup2(nothing, 1)
         os.read(read_end, 1)
         state = State.read(data_dir)
-        if state and not state.owner.is_alive():
+        if state and state.owner.pid == owner:  # whose pipe ends a moment before it is seen to be dead
             log.warning("owner_was_killed", pid=state.owner.pid, folder=str(data_dir))
             state.stop_all()
     finally:
