@@ -176,3 +176,11 @@ def test_nothing_is_left_when_up_and_its_cleaner_are_killed_but_the_servers(used
     wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in ragq), what="the children are gone")
     service.start()  # stops the servers
     assert service.stop() == 0
+
+
+def test_nothing_is_left_when_up_is_killed_even_if_it_is_not_started_again(used: Path) -> None:
+    service = Ragq(used / "d").start()
+    pids = service.pids
+    service.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids.values()), what=f"{pids} are gone")
+    assert "owner_was_killed" in service.log()
