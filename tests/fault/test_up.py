@@ -184,3 +184,4 @@ def test_nothing_is_left_when_up_is_killed_even_if_it_is_not_started_again(used:
     service.kill()
     wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids.values()), what=f"{pids} are gone")
     assert "owner_was_killed" in service.log()
+    wait_until(lambda: not processes_in(used), what="the cleaner is gone")
