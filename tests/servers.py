@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -90,6 +91,16 @@ class Valkey:
         if self._process and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(10)
+
+
+def processes_in(folder: Path) -> list[int]:
+    """List the processes that work below the folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink().is_relative_to(folder):
+                found.append(int(entry.name))
+    return found
 
 
 def command(*arguments: str) -> list[str]:
@@ -185,9 +196,19 @@ class Ragq:
         self._process.wait()
         self._close()
 
+    def end(self) -> None:
+        """Stop it, unless it has ended or was killed."""
+        if self._process and self._process.poll() is None:
+            self.stop()
+
     def stop(self) -> int:
         assert self._process
         self._process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit code."""
+        assert self._process
         code = self._process.wait(60)
         self._close()
         return code

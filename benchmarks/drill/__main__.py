@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.drill import batches, chart, crashpoints, flood, kills, replies, stock, valkey, workers
+from benchmarks.drill import batches, chart, crashpoints, flood, kills, replies, restarts, stock, valkey, workers
 from benchmarks.drill.audit import Report
 from benchmarks.drill.load import HttpClient
 from benchmarks.drill.stage import LIFTED, Stage
@@ -42,6 +42,7 @@ class Scenario:
 
 SCENARIOS = {
     "kills": Scenario(kills.kills, settings={"RAGQ_QUARANTINE_DEATHS": LIFTED}),
+    "restarts": Scenario(restarts.restarts, latency=2),
     "quarantine": Scenario(kills.quarantine),
     "replies": Scenario(replies.replies),
     "frozen": Scenario(workers.frozen),
@@ -64,7 +65,10 @@ def mix(seconds: float) -> dict[str, Scenario]:
     killing = SCENARIOS["kills"]
     count = max(5, round(seconds * 0.25 / SECONDS_PER_KILL))
     return {
-        "kills": Scenario(partial(killing.run, count=count, valkey_kills=1 + count // 40), settings=killing.settings),
+        "kills": Scenario(
+            partial(killing.run, count=count, valkey_kills=1 + count // 40, up_kills=1 + count // 10),
+            settings=killing.settings,
+        ),
         "replies": Scenario(partial(replies.replies, seconds=seconds * 0.15)),
         "frozen": Scenario(workers.frozen, settings=lease),
     }

@@ -1,4 +1,4 @@
-"""Random SIGKILLs of workers and of Valkey under load, for ragq and for stock RQ alike."""
+"""Random SIGKILLs of workers, Valkey and `ragq up` under load; those of workers and Valkey for stock RQ alike."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ VALKEY_AWAY_SECONDS = (0.0, 5.0)
 WORKERS = 4
 RECOVERY_SECONDS = 13.0  # lease + 3
 READY_SECONDS = 1.5
+UP_SECONDS = 10.0
 READY_SHARE = 0.95  # of the starts that no outage meets
 SETTLE_SECONDS = 120
 SHOWN_METRICS = ("ragq_jobs_put_back_total", "ragq_jobs_archived_total", "ragq_queue_jobs", "ragq_refused_total")
@@ -25,20 +26,22 @@ Say = Callable[[str], None]
 
 
 class Killer:
-    """Kills workers of a stage, and now and then Valkey; each is started again at once.
+    """Kills workers of a stage, and now and then Valkey or `ragq up`; each is started again at once.
 
     It waits until half of the workers would be left ready: a machine that starts workers more slowly than they are
     killed would do no work at all.
     """
 
-    def __init__(self, stage: Stage, *, kills: int, valkey_kills: int) -> None:
+    def __init__(self, stage: Stage, *, kills: int, valkey_kills: int, up_kills: int = 0) -> None:
         self.done = 0
         self.outages: list[tuple[float, float]] = []
+        self.up_starts: list[float] = []  # seconds until `ragq up` was ready again
         self._stage, self._kills = stage, kills
         self.gap_seconds = 0.0  # mean time between two kills
-        every = kills / (valkey_kills + 1)
-        self._valkey_at = {round(every * (number + 1)) for number in range(valkey_kills)}
+        self._valkey_at = _spread(kills, valkey_kills)
+        self._up_at = _spread(kills, up_kills)
         self._outage: asyncio.Task[None] | None = None
+        self._up_start: asyncio.Task[None] | None = None
 
     @property
     def goes_on(self) -> bool:
@@ -59,9 +62,18 @@ class Killer:
                 if self._outage:
                     await self._outage
                 self._outage = asyncio.create_task(self._kill_valkey())
+            if self.done in self._up_at:
+                if self._up_start:
+                    await self._up_start
+                self._up_start = asyncio.create_task(self._kill_up())
         self.gap_seconds = round((time.monotonic() - started) / self.done, 2)
-        if self._outage:
-            await self._outage
+        for task in (self._outage, self._up_start):
+            if task:
+                await task
+
+    async def _kill_up(self) -> None:
+        await asyncio.to_thread(self._stage.supervisor.kill)
+        self.up_starts.append(round(await asyncio.to_thread(self._stage.start_supervisor), 2))
 
     async def _kill_valkey(self) -> None:
         started = time.time()
@@ -69,6 +81,11 @@ class Killer:
         await asyncio.sleep(random.uniform(*VALKEY_AWAY_SECONDS))
         await asyncio.to_thread(self._stage.valkey.start)
         self.outages.append((started, time.time()))
+
+
+def _spread(kills: int, others: int) -> set[int]:
+    """After which kills of workers the others come, evenly spread."""
+    return {round(kills / (others + 1) * (number + 1)) for number in range(others)}
 
 
 async def show_progress(say: Say, killer: Killer, client: Client) -> None:
@@ -79,7 +96,7 @@ async def show_progress(say: Say, killer: Killer, client: Client) -> None:
         account = client.account
         say(
             f"{time.monotonic() - started:4.0f} s: {killer.done} worker kills, {len(killer.outages)} Valkey kills, "
-            f"{len(account.accepted)} accepted, {account.count('finished')} finished"
+            f"{len(killer.up_starts)} kills of ragq up, {len(account.accepted)} accepted, {account.count('finished')} finished"
         )
 
 
@@ -112,20 +129,23 @@ async def kills(
     *,
     count: int = 1000,
     valkey_kills: int = 25,
+    up_kills: int = 20,
     ready_seconds: float = READY_SECONDS,
 ) -> Report:
-    """Kill workers and Valkey at random: nothing accepted is lost, and all of it ends.
+    """Kill workers, Valkey and `ragq up` at random: nothing accepted is lost, and all of it ends.
 
     Args:
-        ready_seconds: In which nearly every worker is ready, unless an outage meets its start.
+        ready_seconds: In which nearly every worker claims (`worker_started`), unless an outage meets its start.
     """
-    report, killer = Report("kills"), Killer(stage, kills=count, valkey_kills=valkey_kills)
+    report, killer = Report("kills"), Killer(stage, kills=count, valkey_kills=valkey_kills, up_kills=up_kills)
     await kill_under_load(report, stage, client, killer, say)
     starts = stage.ready_times(without=killer.outages)
     in_time = sum(seconds <= ready_seconds for seconds in starts)
     counted = await scrape_api(client)
     p95 = report.figures["recovery_seconds"]["p95"]
     report.figures |= {
+        "up_kills": len(killer.up_starts),
+        "up_ready_seconds": spread(killer.up_starts),
         "metrics_of_the_api": {name: counted[name] for name in sorted(counted) if name in SHOWN_METRICS},
         "worker_ready_seconds": spread(stage.ready_times()),
         "worker_ready_seconds_without_outage": spread(starts),
@@ -135,6 +155,7 @@ async def kills(
         "every accepted job finished": client.account.count("finished") == len(client.account.accepted),
         "no worker ended by itself, ready or not": not stage.exits and not stage.failed_starts,
         f"of the workers, {READY_SHARE:.0%} are ready in {ready_seconds} s": in_time >= READY_SHARE * len(starts) > 0,
+        f"ragq up is ready again in {UP_SECONDS} s": max(killer.up_starts, default=0) <= max(UP_SECONDS, ready_seconds),
         f"recovery p95 is at most {RECOVERY_SECONDS} s": p95 is not None and p95 <= RECOVERY_SECONDS,
     }
     return report

@@ -1,4 +1,4 @@
-"""The whole service as processes of a drill: Valkey, PostgreSQL, the fake LLM, the API and workers."""
+"""The whole service as processes of a drill: Valkey, PostgreSQL, the fake LLM, `ragq up` with the API, and workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ragq.embedded.services import EmbeddedServices
 from tests.servers import FakeLlm, Valkey, command, environment, free_port, wait_until
 
 FINAL = {"completed": "finished", "incomplete": "finished", "failed": "failed", "cancelled": "cancelled"}
-READY = b"worker_started"
+READY = b"worker_started"  # from then on it claims; `worker_ready` follows when its embedding model is loaded
+UP = b"ragq is up: "
 LIFTED = 1_000_000  # deaths before quarantine, where a drill must not quarantine
 START_SECONDS = 60
 POLL_SECONDS = 0.15
@@ -118,7 +119,7 @@ class Stage:
     def _open(self) -> None:
         self.valkey.start()
         self._closing.callback(self.valkey.stop)
-        services = EmbeddedServices(self.folder / "data", valkey=False, postgres=True)
+        services = EmbeddedServices(self.folder / "servers", valkey=False, postgres=True)
         self._closing.callback(services.stop)
         database_url = services.start().database_url
         self.llm = FakeLlm(self.folder, latency=self._latency)
@@ -135,8 +136,23 @@ class Stage:
         )
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start is measured as it is when installed
         subprocess.run(command("migrate"), env=self.environment, cwd=self.folder, check=True, capture_output=True)
-        api, self.url = self._start_api()
-        self._closing.callback(api.stop)
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        try:
+            self.start_supervisor()
+        finally:
+            self._closing.callback(self.stop_supervisor)
+
+    def stop_supervisor(self) -> None:
+        self.supervisor.stop()
+
+    def start_supervisor(self) -> float:
+        """Run the API under `ragq up`, by the same command each time; returns the seconds until it is ready."""
+        self._number += 1
+        workers = ("--query-workers", "0", "--document-workers", "0")
+        self.supervisor = self.spawn(f"up-{self._number}", "up", "--port", str(self._port), *workers)
+        wait_until(lambda: UP in self.supervisor.log.read_bytes(), seconds=START_SECONDS, what="ragq up is ready")
+        return time.time() - self.supervisor.started_at
 
     def _start_api(self, **variables: object) -> tuple[Worker, str]:
         """Start an API process and wait until it is ready; returns it and its address."""

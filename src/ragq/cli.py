@@ -52,11 +52,27 @@ def _settings(**overrides: Any) -> Settings:
     return settings
 
 
+def _follow_parent(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from ragq.embedded.processes import end_with_parent
+
+        end_with_parent()
+
+
 data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of the embedded services."
 )
 url_option = click.option("--url", help="Where the API listens (RAGQ_URL).")
 host_option = click.option("--host", help="Address to listen on; beyond loopback RAGQ_API_KEY is needed.")
+with_parent_option = click.option(
+    "--with-parent",
+    is_flag=True,
+    hidden=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_follow_parent,
+    help="End when the process on the other end of standard input does.",
+)
 port_option = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
 
 
@@ -82,6 +98,7 @@ def up(host: str | None, port: int | None, data_dir: Path | None, query_workers:
 @port_option
 @data_dir_option
 @click.option("--fd", type=int, hidden=True, help="A listening socket to inherit.")
+@with_parent_option
 def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd: int | None) -> None:
     """Serve the API alone."""
     from ragq.environment import join_services
@@ -94,6 +111,7 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 @click.argument("queues", nargs=-1, type=click.Choice([str(queue) for queue in QueueName]))
 @data_dir_option
 @click.option("--burst", is_flag=True, help="Stop when no job is left.")
+@with_parent_option
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     """Work on QUEUES (all of them by default), as `rq worker` does after `ragq env`."""
     from ragq.environment import join_services, wait_for_valkey, worker_variables

@@ -40,7 +40,7 @@ def run(settings: Settings, *, temporary: bool, exits: bool) -> None:
             fleet.start()
             click.echo(f"Ready after {time.monotonic() - started:.1f} s at {fleet.url}")
             key = settings.api_key.get_secret_value() if settings.api_key else None
-            asyncio.run(_show(ApiClient(fleet.url, key)))
+            fleet.run(_show(ApiClient(fleet.url, key)))
             if not exits:
                 click.secho(f"\nragq stays up at {fleet.url}. Ctrl-C stops it.", bold=True)
                 click.echo(f'Ask it: .venv/bin/ragq ask --url {fleet.url} "your question"')

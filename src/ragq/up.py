@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -10,19 +11,24 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Coroutine
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 import structlog
 from pydantic import SecretStr
 
 from ragq.client.api_client import ApiClient
 from ragq.client.database import Database
+from ragq.client.rq_client import JobQueue
+from ragq.embedded.cleaner import Cleaner
+from ragq.embedded.processes import find_listener
 from ragq.embedded.services import EmbeddedServices
 from ragq.environment import worker_variables
-from ragq.errors import ConfigurationError, RagqError
+from ragq.errors import ConfigurationError, RagqError, TransientError, UnavailableError
 from ragq.models import QueueName
 from ragq.settings import Settings, check_exposure
+from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +36,11 @@ WATCH_SECONDS = 0.5
 RESTART_SECONDS = 1.0  # between two starts of a child that dies at once; doubles up to the next
 RESTART_MAX_SECONDS = 30.0
 SETTLED_SECONDS = 10.0  # a child that lived this long starts again after the shortest pause
-READY_SECONDS = 120.0
+PREPARE_SECONDS = 10.0  # for configured servers to answer
+READY_SECONDS = 60.0
+PROBE_SECONDS = 10.0  # for the API to say whether it is ready
+BIND_SECONDS = 2.0  # for a port that a dying process still holds
+TICK_SECONDS = 0.1
 STOP_MARGIN_SECONDS = 5.0  # given to a worker beyond its own grace
 
 
@@ -58,9 +68,20 @@ class Child:
             self._pause = min(RESTART_MAX_SECONDS, self._pause * 2)
         return time.monotonic() >= self._starts_at
 
-    def start(self, environment: dict[str, str]) -> int:
-        """Start it, out of reach of the terminal's Ctrl-C; returns its pid."""
-        self.process = subprocess.Popen(self._command, env=environment, pass_fds=self._pass_fds, start_new_session=True)
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, below 0 by a signal; None while it runs."""
+        return self.process.poll() if self.process else None
+
+    def start(self, environment: dict[str, str], parent: int) -> int:
+        """Start it, out of reach of the terminal's Ctrl-C; returns its pid.
+
+        Args:
+            parent: Its standard input, a pipe that ends when this process does.
+        """
+        self.process = subprocess.Popen(
+            self._command, env=environment, stdin=parent, pass_fds=self._pass_fds, start_new_session=True
+        )
         self._starts_at, self._started_at = 0, time.monotonic()
         return self.process.pid
 
@@ -78,29 +99,32 @@ class Fleet:
         self._services = EmbeddedServices(
             settings.data_dir, valkey=settings.valkey_url is None, postgres=settings.database_url is None
         )
-        self._socket = _listen(settings)
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
-        fd = self._socket.fileno()
-        serve = Child("api", [sys.executable, "-m", "ragq.cli", "serve", "--fd", str(fd)], (fd,))
-        counts = {QueueName.QUERIES: query_workers, QueueName.DOCUMENTS: document_workers}
-        workers = [
-            Child(f"{queue} worker {number + 1}", [sys.executable, "-m", "ragq.cli", "worker", queue])
-            for queue, count in counts.items()
-            for number in range(count)
-        ]
-        self._children = [serve, *workers]
+        self._counts = {QueueName.QUERIES: query_workers, QueueName.DOCUMENTS: document_workers}
+        self._children: list[Child] = []
+        self._cleaner: Cleaner | None = None
+        self._socket: socket.socket | None = None
         self._stopping = threading.Event()
+        self._is_ready = False
+        self.url = ""  # known once it has started
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._request_stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
+                signal.signal(number, self._request_stop)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop_children()
+        if self._is_ready:
+            self._drain_children()
         self._services.stop()
-        self._socket.close()
+        for child in self._children:
+            child.signal(signal.SIGKILL)  # none is left but by a failure
+            if child.process:
+                child.process.wait()
+        if self._cleaner:
+            self._cleaner.stop()
+        if self._socket:
+            self._socket.close()
 
     def _request_stop(self, _number: int, _frame: FrameType | None) -> None:
         if self._stopping.is_set():  # asked twice: workers hand back what they hold
@@ -110,36 +134,104 @@ class Fleet:
         self._services.cancel()
 
     def start(self) -> None:
-        """Start the services, migrate, start the children and wait until the API is ready."""
+        """Start the services, migrate, start the children and wait until the API and a query worker are ready.
+
+        Raises:
+            ConfigurationError: Something does not start; the message names the cause.
+            UnavailableError: A configured server does not answer, or a signal asked to stop.
+        """
+        self._cleaner = Cleaner.start(self._settings.data_dir)
+        self._services.take_over()  # what a killed owner left may hold the port
+        self._socket = _listen(self._settings)
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         services = self._services.start()
         ours = {"valkey_url": services.valkey_url, "database_url": services.database_url}
         found = {name: SecretStr(url) for name, url in ours.items() if url}
         self._settings = self._settings.model_copy(update=found)
-        asyncio.run(migrate(self._settings))
+        self.run(prepare(self._settings))
         self._environment = os.environ | _as_variables(self._settings) | worker_variables(self._settings)
-        self._start_children()
-        asyncio.run(self._wait_until_ready())
+        self._children = self._make_children(self._socket.fileno())
+        self.run(self._wait_until_ready())
+        self._is_ready = True
+
+    def _make_children(self, fd: int) -> list[Child]:
+        ragq = [sys.executable, "-m", "ragq.cli"]
+        workers = [
+            Child(f"{queue} worker {number + 1}", [*ragq, "worker", "--with-parent", queue])
+            for queue, count in self._counts.items()
+            for number in range(count)
+        ]
+        return [Child("api", [*ragq, "serve", "--with-parent", "--fd", str(fd)], (fd,)), *workers]
 
     async def _wait_until_ready(self) -> None:
         key = self._settings.api_key
+        deadline = time.monotonic() + READY_SECONDS
         async with ApiClient(self.url, key.get_secret_value() if key else None) as client:
-            await client.wait_until_ready(READY_SECONDS)
+            while fault := await self._find_fault(client):
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"ragq is not ready after {READY_SECONDS:g} s. {fault}")
+                await asyncio.sleep(TICK_SECONDS)
+
+    async def _find_fault(self, client: ApiClient) -> str | None:
+        """What is missing until the first question can be answered at once."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await client.call("GET", "/readyz")
+                workers = (await client.call("GET", "/status"))["workers"]
+        except TimeoutError:
+            return f"The API does not answer at {self.url}."
+        except TransientError as error:
+            return error.message
+        ours = {child.process.pid for child in self._children if child.process}
+        ready = [one for one in workers if one["ready"] and one["pid"] in ours and QueueName.QUERIES in one["queues"]]
+        return None if ready or not self._counts[QueueName.QUERIES] else "No query worker is ready."
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something on an event loop while all processes are looked after.
+
+        Raises:
+            UnavailableError: A signal asked to stop; the work was cancelled.
+        """
+        asyncio.run(self._run(work))
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        try:
+            while not task.done():
+                if self._stopping.is_set():
+                    raise UnavailableError("ragq was asked to stop before this was done.")
+                self._look_after()
+                await asyncio.wait([task], timeout=TICK_SECONDS)
+        finally:
+            await end_tasks([task])
+        task.result()
 
     def watch(self) -> None:
         """Start again whatever dies, until a signal asks to stop."""
         while not self._stopping.wait(WATCH_SECONDS):
-            try:
-                self._services.check()
-            except RagqError as error:
-                log.error("service_failed", error=error.message)
-            self._start_children()
+            self._look_after()
 
-    def _start_children(self) -> None:
+    def _look_after(self) -> None:
+        """Start what has died, and what was not started yet.
+
+        Raises:
+            ConfigurationError: A child ended by itself during the start: it would again.
+        """
+        try:
+            self._services.check()
+        except RagqError as error:
+            log.error("service_failed", error=error.message)
+        assert self._cleaner
         for child in self._children:
+            if not self._is_ready and child.exit_code is not None and child.exit_code >= 0:
+                raise ConfigurationError(
+                    f"The {child.name} ended with code {child.exit_code} while it was starting. Its lines above say why."
+                )
             if child.is_due():
-                self._services.record(child.name, child.start(self._environment))
+                self._services.record(child.name, child.start(self._environment, self._cleaner.read_end))
 
-    def _stop_children(self) -> None:
+    def _drain_children(self) -> None:
         """Ask all to end, wait for the workers' grace, then insist."""
         for child in self._children:
             child.signal(signal.SIGTERM)
@@ -151,6 +243,30 @@ class Fleet:
                 except subprocess.TimeoutExpired:
                     child.process.kill()
                     child.process.wait()
+
+
+async def prepare(settings: Settings) -> None:
+    """See that no server could lose jobs, and migrate.
+
+    Raises:
+        UnavailableError: One does not answer for a while.
+        ConfigurationError: One has settings that do not fit.
+    """
+    assert settings.valkey_url
+    queue = JobQueue(settings, settings.valkey_url.get_secret_value())
+    deadline = time.monotonic() + PREPARE_SECONDS
+    try:
+        while True:
+            try:
+                await queue.check_server()
+                return await migrate(settings)
+            except UnavailableError as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("waiting_for_service", error=error.message)
+                await asyncio.sleep(1)
+    finally:
+        await queue.close()
 
 
 async def migrate(settings: Settings) -> None:
@@ -173,15 +289,22 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. Choose another with --port."
-        ) from error
-    listener.listen(2048)
-    return listener
+    deadline = time.monotonic() + BIND_SECONDS
+    while True:
+        try:
+            listener.bind((settings.host, settings.port))
+            listener.listen(2048)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(TICK_SECONDS)
+                continue
+            listener.close()
+            holder = find_listener(settings.port) if error.errno == errno.EADDRINUSE else None
+            why = f"{error.strerror} by {holder}" if holder else error.strerror
+            raise ConfigurationError(
+                f"Cannot listen on {settings.host} port {settings.port}: {why}. Choose another with --port."
+            ) from error
+        return listener
 
 
 def _as_variables(settings: Settings) -> dict[str, str]:

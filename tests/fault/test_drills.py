@@ -13,6 +13,7 @@ from benchmarks.drill.crashpoints import at_first, load_scripts, sweep
 from benchmarks.drill.kills import kills
 from benchmarks.drill.load import HttpClient
 from benchmarks.drill.replies import named_reply
+from benchmarks.drill.restarts import restarts
 from benchmarks.drill.stage import LIFTED, Stage
 from benchmarks.drill.valkey import eviction, memory
 from benchmarks.drill.workers import blocked, clock, frozen
@@ -83,8 +84,16 @@ async def test_a_valkey_that_evicts_is_refused_by_workers_and_api(stage: Stage, 
     assert_passed(await eviction(stage, client, say))
 
 
-async def test_ten_kills_of_workers_and_two_of_valkey_lose_nothing(stage: Stage, client: HttpClient) -> None:
-    report = await kills(stage, client, say, count=10, valkey_kills=2, ready_seconds=10)
+async def test_ten_kills_of_workers_two_of_valkey_and_one_of_up_lose_nothing(stage: Stage, client: HttpClient) -> None:
+    report = await kills(stage, client, say, count=10, valkey_kills=2, up_kills=1, ready_seconds=20)
     assert_passed(report)
     assert report.figures["worker_kills"] == 10
     assert report.figures["valkey_kills"] == 2
+    assert report.figures["up_kills"] == 1
+
+
+@pytest.mark.timeout(240)
+async def test_up_killed_amid_questions_and_an_ingest_starts_at_once_on_its_port_and_loses_nothing(
+    stage: Stage, client: HttpClient
+) -> None:
+    assert_passed(await restarts(stage, client, say, rounds=3, ready_seconds=20))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from ragq.embedded import binaries, servers
 from ragq.embedded.processes import Process
 from ragq.embedded.services import EmbeddedServices, Services, State, read_services
 from ragq.errors import ConfigurationError, UnavailableError
-from tests.servers import wait_until
+from tests.servers import processes_in, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,18 +51,8 @@ services.stop()
 """
 
 
-def servers_in(folder: Path) -> list[int]:
-    """List the processes that work below the folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (entry / "cwd").readlink().is_relative_to(folder):
-                found.append(int(entry.name))
-    return found
-
-
 def assert_nothing_runs_in(folder: Path) -> None:
-    left = servers_in(folder)
+    left = processes_in(folder)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []
@@ -145,7 +135,7 @@ def test_a_key_and_a_row_survive_stop_and_start(data_dir: Path) -> None:
     value = write_both(services)
     assert read_services(data_dir) == services
     first.stop()
-    assert servers_in(data_dir) == []
+    assert processes_in(data_dir) == []
     with pytest.raises(ConfigurationError, match="No ragq runs in the data folder"):
         read_services(data_dir)
     with EmbeddedServices(data_dir, valkey=True, postgres=True):
@@ -192,12 +182,12 @@ def test_a_second_owner_is_refused_and_told_the_pid_of_the_first(data_dir: Path)
 def test_the_next_start_stops_what_a_killed_owner_left(used_data_dir: Path, sleeper: subprocess.Popen[bytes]) -> None:
     with owner_of(used_data_dir, binaries.BINARIES_FOLDER, sleeper.pid) as owner:
         value = write_both(read_services_of(owner, used_data_dir))
-    left = servers_in(used_data_dir)
+    left = processes_in(used_data_dir)
     assert left
     with pytest.raises(ConfigurationError, match="No ragq runs"):
         read_services(used_data_dir)
     with EmbeddedServices(used_data_dir, valkey=True, postgres=True):
-        assert not set(left) & set(servers_in(used_data_dir))
+        assert not set(left) & set(processes_in(used_data_dir))
         assert sleeper.wait(timeout=5) == -signal.SIGTERM
         assert_both(read_services(used_data_dir), value)
     assert "database system was shut down at" in (used_data_dir / "logs" / "postgresql.log").read_text()
@@ -206,10 +196,10 @@ def test_the_next_start_stops_what_a_killed_owner_left(used_data_dir: Path, slee
 def test_the_next_start_stops_even_what_nobody_had_recorded(used_data_dir: Path) -> None:
     with owner_of(used_data_dir) as owner:
         value = write_both(read_services_of(owner, used_data_dir))
-    left = servers_in(used_data_dir)
+    left = processes_in(used_data_dir)
     (used_data_dir / "services.json").write_text("{")
     with EmbeddedServices(used_data_dir, valkey=True, postgres=True):
-        assert not set(left) & set(servers_in(used_data_dir))
+        assert not set(left) & set(processes_in(used_data_dir))
         assert_both(read_services(used_data_dir), value)
 
 
@@ -328,7 +318,7 @@ def test_stop_ends_a_start_that_waits(data_dir: Path, monkeypatch: pytest.Monkey
     services = EmbeddedServices(data_dir, valkey=True, postgres=False)
 
     def stop() -> None:
-        wait_until(lambda: servers_in(data_dir))
+        wait_until(lambda: processes_in(data_dir))
         services.stop()
 
     stopper = threading.Thread(target=stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -48,7 +47,8 @@ class ApiClient:
             return body
         fault = body.get("error", {})
         kind: type[RagqError] = TransientError if answer.status in (429, 503) else PermanentError
-        raise kind(fault.get("message", f"HTTP status {answer.status}"), code=fault.get("code"))
+        faults = "; ".join(f"{name}: {text}" for name, text in body.items() if name not in ("error", "status"))
+        raise kind(fault.get("message") or faults or f"HTTP status {answer.status}", code=fault.get("code"))
 
     async def ask(self, question: str, *, on_wait: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
         """Queue a question and poll until it is answered; returns the response object."""
@@ -81,23 +81,6 @@ class ApiClient:
             on_progress(share)
         on_progress(1.0)
         return state
-
-    async def wait_until_ready(self, seconds: float) -> None:
-        """Wait until `/readyz` says so.
-
-        Raises:
-            TransientError: It did not within `seconds`.
-        """
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                await self.call("GET", "/readyz")
-            except TransientError:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.1)
-            else:
-                return
 
 
 def _share_done(progress: dict[str, Any] | None) -> float:

@@ -234,6 +234,7 @@ def read_worker(fields: dict[str, str]) -> dict[str, Any]:
         "host": fields.get("hostname", ""),
         "pid": int(fields.get("pid", 0)),
         "state": fields.get("state", ""),
+        "ready": fields.get("ready", "1") == "1",  # a worker of an older version does not say
         "queues": fields.get("queues", "").split(","),
         "metrics": fields.get("metrics", ""),
         "in_flight": int(fields.get("in_flight", 0)),

@@ -1,11 +1,13 @@
-"""Processes told apart by pid and start, started apart from the terminal, and stopped step by step."""
+"""Processes told apart by pid and start, started apart from the terminal, stopped step by step, ended with their parent."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ log = structlog.get_logger(__name__)
 LINUX = sys.platform == "linux"
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # none of the user's PG* variables
 PROGRAMS = ("valkey-server", "postgres", "initdb")
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 StopSteps = tuple[tuple[signal.Signals, float], ...]  # each signal, and how many seconds it is given
 
 
@@ -95,3 +98,34 @@ def kill_strays(folder: Path) -> None:
         command = ["lsof", "-t", "-a", "-d", "cwd", *names, "+D", str(folder)]
         pids = [int(pid) for pid in subprocess.run(command, capture_output=True, check=False).stdout.split()]
     stop_processes([Process.of(pid) for pid in pids], ((signal.SIGKILL, 10),))
+
+
+def end_with_parent() -> None:
+    """Send this process SIGTERM when its parent has died; the parent holds the other end of our standard input.
+
+    The pipe works on every system. On Linux the kernel sends a SIGTERM of its own, even while Python is stuck in a
+    library. The second SIGTERM is wanted: a worker hands back its jobs at once, because the servers stop next.
+    """
+    threading.Thread(target=_wait_for_end_of_input, name="parent", daemon=True).start()
+    if LINUX:
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _wait_for_end_of_input() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def find_listener(port: int) -> str | None:
+    """Name the process that listens on a TCP port, as far as this user may see it (Linux only)."""
+    inodes = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(OSError):
+            rows = [line.split() for line in table.read_text().splitlines()[1:]]
+            inodes |= {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+    for entry in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
+        with suppress(OSError):  # gone meanwhile, or another user's
+            if str(entry.readlink()) in inodes:
+                return f"{(entry.parents[1] / 'comm').read_text().strip()}, process {entry.parents[1].name}"
+    return None

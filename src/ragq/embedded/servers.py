@@ -75,7 +75,8 @@ class Server(ABC):
     leftovers: tuple[str, ...]  # files that a killed server leaves and its successor must not find
     process: subprocess.Popen[bytes] | None = None
 
-    def __init__(self, data_dir: Path, home: Path) -> None:
+    def __init__(self, data_dir: Path, home: Path, is_cancelled: Callable[[], bool]) -> None:
+        self.is_cancelled = is_cancelled
         self.folder = data_dir / self.name.lower()
         self.home = home / self.name.lower()
         self.log_path = data_dir / "logs" / f"{self.name.lower()}.log"
@@ -125,7 +126,7 @@ class Server(ABC):
             for path in self.folder.glob(pattern):
                 path.unlink()
 
-    def wait(self, is_cancelled: Callable[[], bool]) -> None:
+    def wait(self) -> None:
         """Wait until the server answers.
 
         Raises:
@@ -143,10 +144,13 @@ class Server(ABC):
                 report_at += PROGRESS_SECONDS
                 last_line = self.log_tail().rpartition("\n")[2]
                 log.info("waiting_for_server", server=self.name, seconds=round(seconds), says=last_line)
-            if is_cancelled():
-                raise UnavailableError(f"{self.name} is not started: ragq is stopping.")
+            self.check_cancelled()
             time.sleep(0.01)
         log.info("server_ready", server=self.name, seconds=round(time.monotonic() - self.launched_at, 2))
+
+    def check_cancelled(self) -> None:
+        if self.is_cancelled():
+            raise UnavailableError(f"{self.name} is not started: ragq is stopping.")
 
     def log_tail(self) -> str:
         """Read the end of what the server has logged since its last launch."""
@@ -168,8 +172,8 @@ class Valkey(Server):
     setting = "RAGQ_VALKEY_URL"
     leftovers = ("valkey.sock", "temp-*")  # temp-*: of a rewrite that was cut off
 
-    def __init__(self, data_dir: Path, home: Path) -> None:
-        super().__init__(data_dir, home)
+    def __init__(self, data_dir: Path, home: Path, is_cancelled: Callable[[], bool]) -> None:
+        super().__init__(data_dir, home, is_cancelled)
         self.binary = find_valkey()
 
     @property
@@ -203,8 +207,8 @@ class PostgreSQL(Server):
     setting = "RAGQ_DATABASE_URL"
     leftovers = (".s.PGSQL.*", "cluster/postmaster.pid")  # a pid in them may by now be somebody else's
 
-    def __init__(self, data_dir: Path, home: Path) -> None:
-        super().__init__(data_dir, home)
+    def __init__(self, data_dir: Path, home: Path, is_cancelled: Callable[[], bool]) -> None:
+        super().__init__(data_dir, home, is_cancelled)
         self.cluster = self.folder / "cluster"
         self.account = choose_account(self.folder)
         self.binaries = find_postgres(self.account) / "bin"
@@ -246,7 +250,10 @@ class PostgreSQL(Server):
         ]
         with self.spawn_in(partial, command, log_descriptor) as initdb:
             try:
-                if initdb.wait() != 0:
+                while initdb.poll() is None:
+                    self.check_cancelled()
+                    time.sleep(0.01)
+                if initdb.returncode != 0:
                     raise self.failure("could not be set up", self.log_tail())
             finally:
                 initdb.kill()

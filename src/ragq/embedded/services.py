@@ -17,6 +17,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -41,7 +42,9 @@ from ragq.errors import ConfigurationError, UnavailableError
 log = structlog.get_logger(__name__)
 
 SOCKET_PATH_BYTES = 100  # the system's limit is 107, on macOS 103
-CHILD_STOP: StopSteps = ((signal.SIGTERM, 10), (signal.SIGKILL, 5))
+LOCK_SECONDS = 1.0  # a killed owner holds its lock for a moment longer
+# A worker that is asked twice hands its jobs back at once; the API cuts its streams.
+CHILD_STOP: StopSteps = ((signal.SIGTERM, 0.1), (signal.SIGTERM, 3), (signal.SIGKILL, 5))
 SERVER_STOP: dict[str, StopSteps] = {
     "PostgreSQL": ((signal.SIGINT, 20), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)),
     "Valkey": ((signal.SIGTERM, 20), (signal.SIGKILL, 5)),
@@ -145,18 +148,30 @@ class EmbeddedServices:
                 self.stop()
                 raise
 
+    @explain_os_errors()
+    def take_over(self) -> None:
+        """Become the owner of the folder and stop what a killed one left; `start` does it if nobody did before.
+
+        Raises:
+            ConfigurationError: Another process owns the folder.
+        """
+        with self._guard:
+            if self._is_cancelled:
+                raise UnavailableError("The embedded servers are stopped for good: make a new EmbeddedServices.")
+            if self._lock is not None:
+                return
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
+            self._lock = take_lock(self._data_dir)
+            if leftover := State.read(self._data_dir):
+                leftover.stop_all()
+
     def _start(self) -> Services:
-        if self._is_cancelled:
-            raise UnavailableError("The embedded servers are stopped for good: make a new EmbeddedServices.")
-        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
-        self._lock = take_lock(self._data_dir)
-        if leftover := State.read(self._data_dir):
-            leftover.stop_all()
+        self.take_over()
         home = make_home(self._data_dir)
         self._state = State(str(self._data_dir), str(home), Process.of(os.getpid()))
         self._state.write()
-        self._servers = [kind(self._data_dir, home) for kind in self._kinds]
+        self._servers = [kind(self._data_dir, home, lambda: self._is_cancelled) for kind in self._kinds]
         self._launch(self._servers)
         urls = {server.name: server.url for server in self._servers}
         self._state.services = Services(urls.get("Valkey"), urls.get("PostgreSQL"))
@@ -220,7 +235,7 @@ class EmbeddedServices:
             if server.process:
                 self.record(server.name, server.process.pid)
         for server in servers:
-            server.wait(lambda: self._is_cancelled)
+            server.wait()
 
 
 @explain_os_errors()
@@ -244,17 +259,26 @@ def read_services(data_dir: Path) -> Services:
 def take_lock(data_dir: Path) -> int:
     """Become the only owner of the folder; closing the descriptor gives it up."""
     descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while not try_lock(descriptor):
+        if time.monotonic() > deadline:
+            owner = os.pread(descriptor, 20, 0).decode().partition("\n")[0]
+            os.close(descriptor)
+            raise ConfigurationError(
+                f"The data folder {data_dir} is in use by process {owner}. Stop that one, or choose another folder "
+                "with RAGQ_DATA_DIR."
+            )
+        time.sleep(0.02)
+    os.ftruncate(descriptor, os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0))
+    return descriptor
+
+
+def try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.pread(descriptor, 20, 0).decode().partition("\n")[0]
-        os.close(descriptor)
-        raise ConfigurationError(
-            f"The data folder {data_dir} is in use by process {owner}. Stop that one, or choose another folder with "
-            "RAGQ_DATA_DIR."
-        ) from None
-    os.ftruncate(descriptor, os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0))
-    return descriptor
+        return False
+    return True
 
 
 def make_home(data_dir: Path) -> Path:

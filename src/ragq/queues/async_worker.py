@@ -39,7 +39,7 @@ from ragq.queues.metrics_server import serve_metrics
 from ragq.queues.perform import Retry, insist, perform
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
-from ragq.tasks import end_tasks, spare_long_lived
+from ragq.tasks import end_tasks, give_back_memory, spare_long_lived
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +114,7 @@ class _Runner:
         self._stopping = asyncio.Event()
         self._alone = False
         self._draining = False
+        self._ready = False
         self.finished = 0
         self.failed = 0
 
@@ -123,14 +124,14 @@ class _Runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._request_stop)
         await self._until_available(self._queue.check_server)
-        self._clients = await Clients.open(self._settings, self._database_url)
         self._metrics_server, self._identity["metrics"] = await serve_metrics(self._settings)
+        self._clients = await Clients.open(self._settings, self._database_url)
         await self._until_available(self._register)
         spare_long_lived()
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [
             asyncio.create_task(guarded(part, part.__name__), name=part.__name__)
-            for part in (self._claim, self._commit, self._publish, self._maintain, self._listen)
+            for part in (self._get_ready, self._claim, self._commit, self._publish, self._maintain, self._listen)
         ] + keep_house(self._settings, self._queue, self._clients.database)
         try:
             await self._stopping.wait()
@@ -152,8 +153,23 @@ class _Runner:
                 return await call()
             except UnavailableError as error:
                 log.warning("waiting_for_service", error=error.message)
-                await asyncio.sleep(1)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await self._stopping.wait()
         return None
+
+    async def _get_ready(self) -> None:
+        """Load the embedding model, which the first question would wait for; claims go on meanwhile.
+
+        A worker of documents alone does not: a document takes seconds anyway, and an idle worker stays small.
+        """
+        started = time.monotonic()
+        if QueueName.QUERIES in self._served:
+            await self._clients.embedding.start()
+            give_back_memory()  # loading leaves tens of megabytes free
+        self._ready = True
+        await self._register()
+        log.info("worker_ready", worker=self._name, seconds=round(time.monotonic() - started, 2))
 
     # Claim
 
@@ -313,7 +329,8 @@ class _Runner:
             metrics.IN_FLIGHT.labels(queue).set(held[queue])
         fields = self._identity | {
             "last_heartbeat": utcformat(now()),
-            "state": "busy" if self._in_flight else "idle",
+            "state": "busy" if self._in_flight else "idle" if self._ready else "started",
+            "ready": int(self._ready),
             "in_flight": len(self._in_flight),
             "successful_job_count": self.finished,
             "failed_job_count": self.failed,

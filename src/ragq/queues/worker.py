@@ -67,6 +67,11 @@ class Clients:
     @classmethod
     async def open(cls, settings: Settings, database_url: str) -> Clients:
         """Open them; without `RAGQ_LLM_BASE_URL` there is no LLM, and answers are extractive."""
+        blobs, embedding = (
+            BlobStore(settings),
+            create_embedding_client(settings),
+        )  # first: they may refuse their settings
+        llm = LlmClient(settings) if settings.llm_base_url else None
         database = await Database.open(settings, database_url)
         return cls(
             settings=settings,
@@ -74,10 +79,10 @@ class Clients:
             files=Files(database),
             store_files=StoreFiles(database),
             chunks=Chunks(settings, database),
-            blobs=BlobStore(settings),
+            blobs=blobs,
             requests=Requests(settings),
-            embedding=create_embedding_client(settings),
-            llm=LlmClient(settings) if settings.llm_base_url else None,
+            embedding=embedding,
+            llm=llm,
             parser=Parser(),
         )
 
