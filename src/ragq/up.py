@@ -131,7 +131,7 @@ class Fleet:
             try:
                 self._services.check()
             except RagqError as error:
-                log.error("service_failed", error=error.message)
+                log.error("service_failed", error=str(error))
             self._start_children()
 
     def _start_children(self) -> None:

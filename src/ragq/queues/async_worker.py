@@ -79,7 +79,7 @@ class AsyncWorker(BaseWorker):
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
                 loop.run(runner.run())
         except ConfigurationError as error:
-            sys.exit(f"ragq: {error.message}")
+            sys.exit(f"ragq: {error}")
         return runner.finished + runner.failed > 0
 
 
@@ -165,7 +165,7 @@ class _Runner:
             try:
                 return await call()
             except UnavailableError as error:
-                log.warning("waiting_for_service", error=error.message)
+                log.warning("waiting_for_service", error=str(error))
                 await asyncio.sleep(1)
         return None
 
