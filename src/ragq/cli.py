@@ -34,7 +34,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RagqError as error:
-            click.secho(f"ragq: {error.message}", fg="red", err=True)
+            click.secho(f"ragq: {error}", fg="red", err=True)
             ctx.exit(1)
 
 
@@ -203,7 +203,7 @@ async def _ingest(client: ApiClient, files: list[tuple[Path, str]]) -> list[str]
                     if state["status"] != "completed":
                         raise DocumentError((state["last_error"] or {}).get("message", state["status"]))
                 except RagqError as error:
-                    failures.append(f"{name}: {error.message}")
+                    failures.append(f"{name}: {error}")
 
         async with client:
             await asyncio.gather(*(one(path, name) for path, name in files))

@@ -62,14 +62,14 @@ async def diagnose(read: Callable[[], Settings], *, audit: bool) -> Diagnosis:
         settings = read()
         check_exposure(settings)
     except RagqError as error:
-        return Diagnosis([Finding("settings", ok=False, message=error.message)], [])
+        return Diagnosis([Finding("settings", ok=False, message=str(error))], [])
     checks = [Finding("settings", ok=True, message="They can be read."), *await examine(settings)]
     if not audit:
         return Diagnosis(checks, [])
     try:
         orphans = await find_orphans(settings)
     except RagqError as error:
-        return Diagnosis([*checks, Finding("audit", ok=False, message=f"Not done. {error.message}")], [])
+        return Diagnosis([*checks, Finding("audit", ok=False, message=f"Not done. {error}")], [])
     done = Finding("audit", ok=True, message=f"Done. Things out of order: {len(orphans)}.")
     return Diagnosis([*checks, done], orphans)
 
@@ -143,7 +143,7 @@ async def _check(name: str, check: Coroutine[Any, Any, str]) -> Finding:
         async with asyncio.timeout(CHECK_SECONDS):
             return Finding(name, ok=True, message=await check)
     except RagqError as error:
-        return Finding(name, ok=False, message=error.message)
+        return Finding(name, ok=False, message=str(error))
     except TimeoutError:
         return Finding(name, ok=False, message=f"No answer within {CHECK_SECONDS:g} s: is it overloaded?")
 
@@ -225,4 +225,4 @@ async def _check_embedding(settings: Settings) -> str:
 
 
 def _advised(error: RagqError, advice: str) -> RagqError:
-    return UnavailableError(f"{error.message} {advice}")
+    return UnavailableError(f"{error} {advice}")

@@ -56,7 +56,7 @@ async def wait_for_valkey(settings: Settings) -> None:
         try:
             await queue.ping()
         except UnavailableError as error:
-            log.warning("waiting_for_service", error=error.message)
+            log.warning("waiting_for_service", error=str(error))
             await asyncio.sleep(1)
         else:
             return await queue.close()

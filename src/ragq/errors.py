@@ -7,6 +7,7 @@ RagqError
 └── PermanentError          trying again changes nothing: the job fails now
     ├── InvalidRequestError the caller's input is wrong (HTTP 400)
     ├── AuthenticationError the key is missing or wrong (HTTP 401)
+    ├── ForbiddenError      a website sent it that may not (HTTP 403)
     ├── NotFoundError       no such thing for this tenant (HTTP 404)
     ├── GoneError           the thing was this tenant's and has expired (HTTP 410)
     ├── ConflictError       the thing exists and differs (HTTP 409)
@@ -24,6 +25,8 @@ class RagqError(Exception):
 
     Args:
         message: What was wrong and what to do, for a person.
+        detail: What a library or server said of it. It can hold addresses and paths, so it is for logs and terminals
+            (`str(error)`), and never for a client of the API.
         code: A stable word for programs, as in OpenAI's `error.code`.
         param: The name of the field at fault, if one is.
         retry_after_seconds: How long to wait before the next try, if known.
@@ -37,15 +40,20 @@ class RagqError(Exception):
         self,
         message: str,
         *,
+        detail: object = None,
         code: str | None = None,
         param: str | None = None,
         retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.detail = "" if detail is None else str(detail) or type(detail).__name__
         self.code = code or type(self).code
         self.param = param
         self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 class TransientError(RagqError):
@@ -88,6 +96,14 @@ class AuthenticationError(PermanentError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+
+
+class ForbiddenError(PermanentError):
+    """A page of another website, or a host name that is not ours, stands behind the request."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
 
 
 class NotFoundError(PermanentError):

@@ -63,7 +63,7 @@ def main() -> None:
         configure_logging(settings)
         serve(join_services(settings))
     except RagqError as error:
-        sys.exit(f"ragq: {error.message}")
+        sys.exit(f"ragq: {error}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -13,6 +12,8 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq import __version__
@@ -25,7 +26,6 @@ from ragq.client.store_client import Stores
 from ragq.client.store_file_client import StoreFiles
 from ragq.errors import (
     ConfigurationError,
-    ConflictError,
     InvalidRequestError,
     NotFoundError,
     RagqError,
@@ -52,22 +52,23 @@ from ragq.routes import (
     vector_stores,
     webhook_endpoints,
 )
+from ragq.routes.access import CORS, Access
 from ragq.routes.batch_runner import run_batches_forever
 from ragq.routes.context import Context, explain_fault, refuse_unknown_parameters
+from ragq.routes.error_body import error_response
 from ragq.routes.input import refuse_bad_input
+from ragq.routes.keys import KeyCheck
 from ragq.routes.openapi import Application
 from ragq.routes.streams import Streams
-from ragq.settings import Settings
+from ragq.settings import Settings, split_list
 from ragq.tasks import end_tasks, spare_long_lived
 
 log = structlog.get_logger(__name__)
 
-MULTIPART_OVERHEAD_BYTES = 1 << 20  # what a form may have beside the file
-MAX_JSON_BYTES = 4 << 20
-
 
 def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> FastAPI:
     """Build the application; it connects when it starts."""
+    keys = KeyCheck(settings.api_key.get_secret_value()) if settings.api_key else None
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -83,6 +84,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             blobs=BlobStore(settings),
             archive=Archive(database),
             streams=Streams(queue),
+            keys=keys,
         )
         app.state.context = context
         async with contextlib.AsyncExitStack() as stack:
@@ -110,7 +112,10 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     app.add_exception_handler(RagqError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_middleware(_Frame, max_file_bytes=settings.max_file_bytes)
+    app.add_middleware(Access, settings=settings, keys=keys)
+    if origins := split_list(settings.cors_origins):
+        app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
+    app.add_middleware(_Frame)  # the last added is the outermost
     return app
 
 
@@ -131,8 +136,8 @@ async def _prepare(context: Context) -> asyncio.Task[None]:
             try:
                 await prepare()
             except RagqError as error:
-                context.not_ready = error.message
-                log.warning("not_ready", error=error.message)
+                context.not_ready = str(error)
+                log.warning("not_ready", error=str(error))
                 await asyncio.sleep(1)
 
     with contextlib.suppress(UnavailableError):
@@ -141,87 +146,69 @@ async def _prepare(context: Context) -> asyncio.Task[None]:
 
 
 class _Frame:
-    """What surrounds every request: an id, limits on the body, and an answer whatever happens."""
+    """What surrounds every request: an id, HEAD for every GET, and an answer whatever happens."""
 
-    def __init__(self, app: ASGIApp, max_file_bytes: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._max_file_bytes = max_file_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, started = new_id("req_"), False
-        limit = MAX_JSON_BYTES
-        if scope["path"] == "/v1/files":
-            limit = self._max_file_bytes + MULTIPART_OVERHEAD_BYTES
+        request_id, started, method = new_id("req_"), False, scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
+            is_start = message["type"] == "http.response.start"
+            if is_start:
                 started = True
                 route = getattr(scope.get("route"), "path", "unknown")
-                REQUESTS.labels(scope["method"], route, message["status"]).inc()
+                REQUESTS.labels(method, route, message["status"]).inc()
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
+            if is_start or method != "HEAD":
+                await send(message)
+            if is_start and method == "HEAD":
+                await send({"type": "http.response.body"})  # the end: what follows is not sent, and a stream stops
 
         try:
-            await self._app(scope, _limited(scope, receive, limit), send_with_id)
-        except TooLargeError as error:
-            if not started:
-                await _body(error)(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_id)
         except Exception:  # the outermost place of a request
             log.exception("request_failed", request_id=request_id, path=scope["path"])
             if not started:
                 unexpected = RagqError(f"Something went wrong here. The server's log says what, under {request_id}.")
-                await _body(unexpected)(scope, receive, send_with_id)
+                await error_response(unexpected)(scope, receive, send_with_id)
 
 
-def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
-    """Refuse a body of more than `limit` bytes, by what it says of itself or by what arrives."""
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
-    seen = 0
-
-    async def receive_limited() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit or (declared.isdigit() and int(declared) > limit):
-            raise TooLargeError(f"The request's body is over the limit of {limit} bytes.", param="file")
-        return message
-
-    return receive_limited
-
-
-def _body(error: RagqError, status: int | None = None) -> JSONResponse:
-    headers = {}
-    if error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
-        headers["retry-after-ms"] = str(round(error.retry_after_seconds * 1000))
-    if isinstance(error, ConflictError):
-        headers["x-should-retry"] = "false"
-    if isinstance(error, TooLargeError):
-        headers["Connection"] = "close"
-    content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return JSONResponse({"error": content}, status or error.status, headers=headers)
-
-
-async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RagqError)
+    if error.detail:
+        log.warning("request_refused", path=request.url.path, code=error.code, error=str(error))
     if isinstance(error, ConfigurationError):
-        log.error("misconfigured", error=error.message)
-    return _body(error)
+        log.error("misconfigured", error=str(error))
+    return error_response(error)
 
 
 async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _body(explain_fault(error.errors()[0], skip=1))  # the first part says where: body, query, path, header
+    return error_response(
+        explain_fault(error.errors()[0], skip=1)
+    )  # the first part says where: body, query, path, header
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, TooLargeError) or isinstance(error.__context__, TooLargeError):
-        return _body(error.__cause__ or error.__context__)  # type: ignore[arg-type]
+        return error_response(error.__cause__ or error.__context__)  # type: ignore[arg-type]
+    if isinstance(error.__context__, MultiPartException):
+        is_second_file = error.__context__.message.startswith("Too many files")
+        message = "Send one file: a form has one part named 'file'." if is_second_file else str(error.detail)
+        return error_response(
+            InvalidRequestError(message, code="invalid_form", param="file" if is_second_file else None), closes=True
+        )
     if error.status_code == NotFoundError.status:
-        return _body(NotFoundError(f"Unknown address: {request.method} {request.url.path}.", code="unknown_url"))
-    return _body(InvalidRequestError(str(error.detail), code="invalid_request"), error.status_code)
+        return error_response(
+            NotFoundError(f"Unknown address: {request.method} {request.url.path}.", code="unknown_url")
+        )
+    return error_response(InvalidRequestError(str(error.detail), code="invalid_request"), error.status_code)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ragq.errors import ConfigurationError
 
@@ -15,7 +17,12 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 LOCAL_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOCALHOST = "localhost"
+LEAST_KEY_CHARACTERS = 16  # of an API key that is used beyond loopback
+HOW_TO_MAKE_A_KEY = (
+    "Make one with `openssl rand -hex 32` or `python3 -c 'import secrets; print(secrets.token_hex(32))'`."
+)
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 class Settings(BaseSettings):
@@ -24,7 +31,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RAGQ_", env_file=".env", extra="ignore", frozen=True)
 
     # Where
-    host: str = Field("127.0.0.1", description="Address the API listens on. Beyond loopback it needs `RAGQ_API_KEY`.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address the API listens on. Beyond loopback it needs `RAGQ_API_KEY`, of 16 characters or more.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
     max_connections: int = Field(
         0,
@@ -35,13 +45,24 @@ class Settings(BaseSettings):
     url: str = Field("http://127.0.0.1:8000", description="Where `ragq ask`, `ingest` and `status` find the API.")
     data_dir: Path = Field(Path(".ragq"), description="Folder of the embedded services and of uploaded files.")
     api_key: SecretStr | None = Field(None, description="When set, every route but the health ones asks for this key.")
+    allowed_hosts: str = Field(
+        "",
+        description="Names, with commas between them, by which the API may be called, beside loopback's and `RAGQ_HOST`; "
+        "`*.example.com` and `*` work. Unset: no others on loopback, any host beyond it.",
+    )
+    cors_origins: str = Field(
+        "", description="Origins (`https://app.example.com`), with commas between them, whose pages may call the API."
+    )
     valkey_url: SecretStr | None = Field(None, description="Valkey to use (`redis://`, `unix://`). Unset: embedded.")
     database_url: SecretStr | None = Field(None, description="PostgreSQL with pgvector to use. Unset: embedded.")
     blob_url: str | None = Field(
         None, description="Where uploaded bytes go (`file:///`, `s3://`, …). Unset: `files` in the data folder."
     )
     log_format: Literal["console", "json"] = Field("console", description="Format of log lines on standard error.")
-    metrics_host: str = Field("127.0.0.1", description="Address on which a worker shows its metrics to Prometheus.")
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address on which a worker shows its metrics to Prometheus, without a key: counts and times, no texts.",
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port for that; 0 takes a free one, which `GET /metrics/targets` tells."
     )
@@ -152,6 +173,22 @@ class Settings(BaseSettings):
     parse_timeout_seconds: Seconds = Field(30, description="Limit on reading one document, wall clock and CPU.")
     parse_memory_bytes: int = Field(1 << 30, ge=1 << 27, description="Memory limit of the reading process.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (pydantic's signature)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Strip every variable; a blank one, like `RAGQ_API_KEY=` in a template, counts as unset."""
+        for source in (env_settings, dotenv_settings):
+            assert isinstance(source, EnvSettingsSource)
+            found = {name: value.strip() for name, value in source.env_vars.items() if value}
+            source.env_vars = {name: value for name, value in found.items() if value}
+        return init_settings, env_settings, dotenv_settings
+
     @property
     def embedding_name(self) -> str:
         """Name of the embedding model, which a database is bound to."""
@@ -179,13 +216,43 @@ def read_settings() -> Settings:
     return settings
 
 
+def split_list(text: str) -> list[str]:
+    """Split a setting that is a list with commas."""
+    return [part for part in (part.strip() for part in text.split(",")) if part]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; of names, only `localhost` counts."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == LOCALHOST
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
 def check_exposure(settings: Settings) -> None:
-    """Refuse to listen beyond this machine without a key.
+    """Refuse settings under which strangers could use the API.
 
     Raises:
-        ConfigurationError: `RAGQ_HOST` is not a loopback address and `RAGQ_API_KEY` is not set.
+        ConfigurationError: `RAGQ_HOST` is not a loopback address and `RAGQ_API_KEY` is not set or too short, or
+            `RAGQ_CORS_ORIGINS` has something that is not an origin.
     """
-    if settings.host not in LOOPBACK and settings.api_key is None:
+    for origin in split_list(settings.cors_origins):
+        if not ORIGIN.fullmatch(origin):
+            raise ConfigurationError(
+                f"RAGQ_CORS_ORIGINS: '{origin}' is not an origin. Name each one as browsers send it: scheme, host and "
+                "port, such as https://app.example.com, in lower case and without a path."
+            )
+    if is_loopback(settings.host):
+        return
+    if settings.api_key is None:
         raise ConfigurationError(
-            f"Listening on {settings.host} would let anyone read the documents: set RAGQ_API_KEY, or listen on 127.0.0.1."
+            f"Listening on {settings.host} would let anyone read the documents: set RAGQ_API_KEY, or listen on "
+            f"127.0.0.1. {HOW_TO_MAKE_A_KEY}"
+        )
+    if len(settings.api_key.get_secret_value()) < LEAST_KEY_CHARACTERS:
+        raise ConfigurationError(
+            f"RAGQ_API_KEY is shorter than {LEAST_KEY_CHARACTERS} characters, which can be guessed: listening on "
+            f"{settings.host} needs a longer one. {HOW_TO_MAKE_A_KEY}"
         )

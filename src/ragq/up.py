@@ -221,7 +221,7 @@ class Fleet:
         try:
             self._services.check()
         except RagqError as error:
-            log.error("service_failed", error=error.message)
+            log.error("service_failed", error=str(error))
         assert self._cleaner
         for child in self._children:
             if not self._is_ready and child.exit_code is not None and child.exit_code >= 0:

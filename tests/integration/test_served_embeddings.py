@@ -22,7 +22,7 @@ from ragq.client.job import ClaimedJob, Outcome
 from ragq.client.model_faults import ContextTooLongError, RefusedInputError
 from ragq.client.query_batcher import BATCH_SIZE
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
-from ragq.models import DEFAULT_TENANT, JobFunction, QueueName
+from ragq.models import DEFAULT_TENANT, JobFunction, Lane, QueueName
 from ragq.queues.perform import Retry, perform
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings
@@ -262,7 +262,8 @@ async def run_until_it_ends(clients: Clients, function: str, **arguments: Any) -
     while True:
         deadline, attempt = time.monotonic() + 60, len(retries) + 1
         tries = sum(retry.charge for retry in retries)
-        job = ClaimedJob("job", attempt, data, QueueName.QUERIES, DEFAULT_TENANT, deadline, tries, 0, 0, alone=False)
+        where = QueueName.QUERIES, Lane.DEFAULT, DEFAULT_TENANT
+        job = ClaimedJob("job", attempt, data, *where, deadline, tries, 0, 0, alone=False)
         outcome = await perform(job, RunningJob("job", attempt, DEFAULT_TENANT, deadline), clients)
         if isinstance(outcome, Outcome):
             return outcome, retries

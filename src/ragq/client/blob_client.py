@@ -26,9 +26,13 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:  # obstore raises the one or the other
-        raise UnavailableError("The file's bytes are not in the blob store.", code="blob_missing") from error
+        raise UnavailableError(
+            "The file's bytes are not in the blob store.", detail=error, code="blob_missing"
+        ) from error
     except (BaseError, OSError) as error:
-        raise UnavailableError(f"The blob store does not answer: {error}", code="blobs_unavailable") from error
+        raise UnavailableError(
+            "The blob store does not answer. Try again later; the log says why.", detail=error, code="blobs_unavailable"
+        ) from error
 
 
 class BlobStore:
@@ -43,7 +47,7 @@ class BlobStore:
                 self._store = LocalStore(settings.data_dir.resolve() / "files", mkdir=True)
         except (BaseError, ValueError, OSError) as error:
             what = "RAGQ_BLOB_URL" if url else "RAGQ_DATA_DIR (for want of RAGQ_BLOB_URL)"
-            raise ConfigurationError(f"{what} names no place where files can be stored: {error}") from error
+            raise ConfigurationError(f"{what} names no place where files can be stored.", detail=error) from error
 
     async def put(self, name: str, file: BinaryIO) -> None:
         """Store an open file's bytes; a name that exists is written again with the same bytes.

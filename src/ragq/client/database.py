@@ -77,9 +77,14 @@ class Database:
             raise
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.TransactionRollback):
-                raise TransientError(f"PostgreSQL gave up on a statement: {error}", retry_after_seconds=1) from error
+                raise TransientError(
+                    "PostgreSQL gave up on a statement. Try again.", detail=error, retry_after_seconds=1
+                ) from error
             raise UnavailableError(
-                f"PostgreSQL does not answer: {error}", code="database_unavailable", retry_after_seconds=2
+                "PostgreSQL does not answer. Try again later; the log says why.",
+                detail=error,
+                code="database_unavailable",
+                retry_after_seconds=2,
             ) from error
 
     async def row(self, query: str, **parameters: Any) -> dict[str, Any] | None:

@@ -91,7 +91,7 @@ class EventReader:
             try:
                 self._hand_out(*await self._read_more())
             except UnavailableError as error:
-                log.warning("waiting_for_service", part="events", error=error.message)
+                log.warning("waiting_for_service", part="events", error=str(error))
                 await asyncio.sleep(1)
             except Exception:  # a log that cannot be read must not end the reading of the others
                 log.exception("events_not_read")

@@ -82,7 +82,7 @@ async def audit_queue(settings: Settings, url: str) -> list[Orphan]:
         still = {orphan for orphan in _find_orphans(after) if _unmoved(orphan, before, after)}
         return [orphan for orphan in suspects if orphan in still]
     except UNAVAILABLE as error:
-        raise UnavailableError(f"Valkey does not answer: {error}", code="queue_unavailable") from error
+        raise UnavailableError("Valkey does not answer.", detail=error, code="queue_unavailable") from error
     finally:
         await connection.aclose()
 

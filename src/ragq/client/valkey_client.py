@@ -39,8 +39,8 @@ async def translated() -> AsyncIterator[None]:
         if isinstance(error, exceptions.ResponseError) and not str(error).startswith(REFUSALS):
             raise
         raise UnavailableError(
-            f"Valkey does not take the command ({type(error).__name__}: {error}). Nothing was changed as far as "
-            "is known; the same call may be sent again.",
+            "Valkey does not take the command. Nothing was changed as far as is known; the same call may be sent again.",
+            detail=f"{type(error).__name__}: {error}",
             code="queue_unavailable",
             retry_after_seconds=2,
         ) from error

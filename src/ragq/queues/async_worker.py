@@ -81,7 +81,7 @@ class AsyncWorker(BaseWorker):
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
                 loop.run(runner.run())
         except ConfigurationError as error:
-            sys.exit(f"ragq: {error.message}")
+            sys.exit(f"ragq: {error}")
         return runner.finished + runner.failed > 0
 
 
@@ -152,7 +152,7 @@ class _Runner:
             try:
                 return await call()
             except UnavailableError as error:
-                log.warning("waiting_for_service", error=error.message)
+                log.warning("waiting_for_service", error=str(error))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1):
                         await self._stopping.wait()

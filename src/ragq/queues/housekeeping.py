@@ -70,7 +70,7 @@ async def guarded(part: Callable[[], Awaitable[None]], name: str) -> None:
         except TransientError as error:
             failures = 0 if time.monotonic() - started > SETTLED_SECONDS else failures + 1
             if failures % FAILURES_A_LINE <= 1:
-                log.warning("waiting_for_service", part=name, error=error.message)
+                log.warning("waiting_for_service", part=name, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
         except Exception:  # the outermost loop of a part
             log.exception("part_failed", part=name)

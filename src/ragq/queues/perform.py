@@ -76,7 +76,7 @@ async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Out
         log.exception("job_crashed", job_id=job.id)
         error = PermanentError(f"The job failed with {type(failure).__name__}. The worker's log says more.")
     if error is not None:
-        log.warning("job_failed", job_id=job.id, code=error.code, error=error.message)
+        log.warning("job_failed", job_id=job.id, code=error.code, error=str(error))
         await _tell_failure(job, running, clients, error)
     run_ms = round((time.monotonic() - started) * 1000)
     running.note(run_ms=run_ms)
@@ -124,7 +124,7 @@ async def insist(call: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await call()
         except TransientError as error:
-            log.warning("waiting_for_service", error=error.message)
+            log.warning("waiting_for_service", error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
 
 

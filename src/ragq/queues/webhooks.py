@@ -74,7 +74,7 @@ async def _deliver(settings: Settings, webhooks: Webhooks, client: WebhookClient
     try:
         outcome = await _settle(settings, webhooks, delivery, attempt)
     except RagqError as error:  # its lease runs out, and somebody sends it again
-        log.warning("webhook_not_settled", event_id=delivery.event_id, error=error.message)
+        log.warning("webhook_not_settled", event_id=delivery.event_id, error=str(error))
         return
     metrics.WEBHOOKS.labels(outcome).inc()
     if outcome != "delivered":

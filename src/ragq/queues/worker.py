@@ -335,7 +335,7 @@ async def _stand_alone(job: RunningJob, clients: Clients, question: Query) -> Qu
             build_rewriting(question), max_output_tokens=REWRITE_TOKENS, deadline=deadline
         )
     except RagqError as error:
-        log.warning("question_not_rewritten", job_id=job.id, error=error.message)
+        log.warning("question_not_rewritten", job_id=job.id, error=str(error))
         return question
     return replace(question, text=" ".join(completion.text.split()) or question.text)
 

@@ -24,6 +24,7 @@ from ragq.errors import InvalidRequestError, NotFoundError, OverloadedError, Per
 from ragq.models import JobFunction, Lane, QueueName
 from ragq.routes.batch_input import InputReader
 from ragq.routes.context import Context, explain_fault
+from ragq.routes.error_body import error_body
 from ragq.routes.input import check_json
 from ragq.routes.questions import ResponseCreate, echo_of, read_question
 from ragq.routes.rendering import RESPONSE_PREFIX, SEARCH_RESULTS, render_response
@@ -55,7 +56,7 @@ async def run_batches_forever(context: Context) -> None:
                     if is_ours:
                         await take_step(context, batches, await batches.get(batch.tenant_id, batch.id))
             except TransientError as error:
-                log.warning("batch_waits", batch_id=batch.id, error=error.message)
+                log.warning("batch_waits", batch_id=batch.id, error=str(error))
             except Exception:  # one that cannot go on holds up no other
                 log.exception("batch_step_failed", batch_id=batch.id)
         await asyncio.sleep(STEP_SECONDS)
@@ -215,8 +216,7 @@ def _outcome_of(batch: BatchRecord, line: AskedLine, job: Job, stop: dict[str, s
 
 
 def _refuse(batch: BatchRecord, line: AskedLine, error: PermanentError) -> EndedLine:
-    content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return _write(batch, line, status_code=error.status, body={"error": content})
+    return _write(batch, line, status_code=error.status, body=error_body(error))
 
 
 def _write(

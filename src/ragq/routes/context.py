@@ -21,9 +21,9 @@ from ragq.client.rq_client import JobQueue
 from ragq.client.store_client import Stores
 from ragq.client.store_file_client import StoreFiles
 from ragq.errors import InvalidRequestError, UnavailableError
-from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName, new_id
+from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
+from ragq.routes.keys import KeyCheck
 from ragq.routes.objects import Listed, Listing
-from ragq.routes.session import COOKIE, check_key, check_session
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
@@ -42,6 +42,7 @@ class Context:
     """The clients of an API process.
 
     Attributes:
+        keys: Checks the API key; None when there is none.
         not_ready: Why the process cannot serve yet; None when it can.
     """
 
@@ -54,6 +55,7 @@ class Context:
     blobs: BlobStore
     archive: Archive
     streams: Streams
+    keys: KeyCheck | None = None
     not_ready: str | None = "starting"
 
 
@@ -147,15 +149,9 @@ ContextDependency = Annotated[Context, Depends(_context)]
 
 
 async def _tenant(request: Request) -> str:
-    """Check the API key, or the session that stands for it, and tell whose data the request may touch."""
-    wanted = request.app.state.context.settings.api_key
-    if wanted is not None:
-        given = request.headers.get("api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
-        if given or COOKIE not in request.cookies:
-            check_key(given, wanted.get_secret_value())
-        else:
-            check_session(request, wanted.get_secret_value())
-    return DEFAULT_TENANT
+    """Tell whose data the request may touch; `Access` has checked who asks, before this."""
+    tenant: str = request.state.tenant
+    return tenant
 
 
 Tenant = Annotated[str, Depends(_tenant)]

@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 import re
 from typing import Annotated, Any, BinaryIO, Literal
+from unicodedata import category
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import StreamingResponse
 from typing_extensions import TypedDict
 
@@ -24,9 +25,14 @@ router = APIRouter(prefix="/v1/files")
 Purpose = Literal["assistants", "batch", "user_data"]
 AnyPurpose = Literal[Purpose, "batch_output"]
 MAX_FILENAME_CHARACTERS = 255
+SEPARATORS = "/\\:"  # of paths, on any system
 BYTES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
+
+
+# Beside the file, 64 KB together.
+FORM_LIMITS: Any = {"max_files": 1, "max_fields": 8, "max_part_size": 8 << 10}
 
 
 class FileObject(TypedDict):
@@ -43,7 +49,13 @@ class FileObject(TypedDict):
     status_details: None
 
 
-@router.post("")
+async def _check_form(request: Request) -> None:
+    form = await request.form()  # read already, within FORM_LIMITS
+    if len(form.getlist("file")) > 1:
+        raise InvalidRequestError("Send one file: a form has one part named 'file'.", param="file")
+
+
+@router.post("", dependencies=[Depends(_check_form)], form_limits=FORM_LIMITS)
 async def create_file(
     file: Annotated[UploadFile, File()],
     purpose: Annotated[Purpose, Form()],
@@ -127,12 +139,19 @@ async def get_file_content(file_id: str, context: ContextDependency, tenant: Ten
     """Send a file's bytes, as an attachment that no browser runs."""
     record = await context.files.get(tenant, file_id)
     headers = {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename)}",
+        "Content-Disposition": _attachment(record.filename),
         "X-Content-Type-Options": "nosniff",
     }
     return StreamingResponse(
         context.blobs.stream(record.sha256), media_type="application/octet-stream", headers=headers
     )
+
+
+def _attachment(filename: str) -> str:
+    """Name a download, by RFC 6266, so that it lands in the folder that its receiver has chosen."""
+    name = "".join("_" if one in SEPARATORS or category(one)[0] == "C" else one for one in filename)
+    start = len(name) - len(name.lstrip(". "))
+    return f"attachment; filename*=UTF-8''{quote('_' * start + name[start:], safe='')}"
 
 
 @router.delete("/{file_id}")

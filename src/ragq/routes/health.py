@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
@@ -36,8 +36,8 @@ async def check_health() -> dict[str, str]:
 
 
 @router.get("/readyz", responses=shows(dict[str, str]) | NOT_READY)
-async def check_readiness(context: ContextDependency) -> JSONResponse:
-    """Tell whether Valkey, PostgreSQL and the migrations are ready."""
+async def check_readiness(request: Request, context: ContextDependency) -> JSONResponse:
+    """Tell whether Valkey, PostgreSQL and the migrations are ready, and with the key why they are not."""
     faults: dict[str, str] = {}
     if context.not_ready:
         faults["start"] = context.not_ready
@@ -45,7 +45,9 @@ async def check_readiness(context: ContextDependency) -> JSONResponse:
         try:
             await check()
         except RagqError as error:
-            faults[name] = error.message
+            faults[name] = str(error)
+    if not request.state.is_trusted:
+        faults = dict.fromkeys(faults, "not ready")
     if faults:
         return JSONResponse({"status": "not ready", **faults}, 503, headers={"Retry-After": "2"})
     return JSONResponse({"status": "ready"})

@@ -7,9 +7,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from ragq.routes.access import HEALTH, is_keyless
 from ragq.routes.objects import ErrorBody
 
-KEYLESS = ("/healthz", "/readyz")
 LOCAL = ("/healthz", "/v1/models", "/v1/models/{model}")  # need neither Valkey nor PostgreSQL
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -61,9 +61,11 @@ def _add_refusals(path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)  # ours is 400
     statuses = {400, 500}
-    if path not in KEYLESS:
+    if path not in HEALTH:
+        statuses.add(403)
+    if not is_keyless(path):
         operation["security"] = [{name: []} for name in SCHEMES]
-        statuses.add(401)
+        statuses |= {401, 429}
     if path not in LOCAL:
         statuses.add(503)
     if "{" in path:

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from ragq.errors import NotFoundError
 from ragq.routes.context import Body, ContextDependency
-from ragq.routes.session import COOKIE, check_key, is_open, open_session
+from ragq.routes.openapi import refusals
+from ragq.routes.session import COOKIE, is_open, open_session
 
 router = APIRouter()
 
@@ -60,23 +61,22 @@ def _send(name: str, request: Request) -> Response:
 @router.get("/session")
 async def show_session(request: Request, context: ContextDependency) -> dict[str, Any]:
     """Tell whether there is a key, and whether this browser needs to send it."""
-    key = context.settings.api_key
+    keys = context.keys
     return {
         "object": "session",
-        "key_required": key is not None,
-        "is_open": key is None or is_open(request, key.get_secret_value()),
+        "key_required": keys is not None,
+        "is_open": keys is None or is_open(request, keys.key),
     }
 
 
-@router.post("/session", status_code=204)
+@router.post("/session", status_code=204, responses=refusals(401, 429))
 async def create_session(body: SessionCreate, request: Request, context: ContextDependency) -> Response:
     """Check the key and set a cookie that stands for it for 12 hours."""
     response = Response(status_code=204)
-    if context.settings.api_key is not None:
-        key = context.settings.api_key.get_secret_value()
-        check_key(body.key.get_secret_value(), key)
+    if context.keys is not None:
+        context.keys.check(body.key.get_secret_value(), request.client.host if request.client else "")
         is_secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, open_session(key), httponly=True, samesite="strict", secure=is_secure)
+        response.set_cookie(COOKIE, open_session(context.keys.key), httponly=True, samesite="strict", secure=is_secure)
     return response
 
 

@@ -82,7 +82,7 @@ class _Feed:
                 try:
                     job = await self._queue.wait(self._job.id, self._job.tenant_id, timeout_seconds=WAIT_SECONDS)
                 except UnavailableError as error:
-                    log.warning("waiting_for_service", part="stream", error=error.message)
+                    log.warning("waiting_for_service", part="stream", error=str(error))
                     await asyncio.sleep(1)
                 else:
                     return job or self._job

@@ -1,0 +1,32 @@
+"""OpenAI's error body, made of our errors in this one place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from ragq.errors import ConflictError, RagqError, TooLargeError
+
+
+def error_body(error: RagqError) -> dict[str, Any]:
+    """Write an error as OpenAI's error body; its detail stays here."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+def error_response(error: RagqError, status: int | None = None, *, closes: bool = False) -> JSONResponse:
+    """Answer with an error.
+
+    Args:
+        closes: Close the connection, since the rest of the body is not read.
+    """
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+        headers["retry-after-ms"] = str(round(error.retry_after_seconds * 1000))
+    if isinstance(error, ConflictError):
+        headers["x-should-retry"] = "false"
+    if closes or isinstance(error, TooLargeError):
+        headers["Connection"] = "close"
+    return JSONResponse(error_body(error), status or error.status, headers=headers)
