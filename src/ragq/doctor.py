@@ -161,6 +161,7 @@ async def _check_valkey(settings: Settings, queue: JobQueue) -> str:
 
 async def _check_postgresql(database: Database) -> str:
     try:
+        await database.check_suitable()
         await database.check_ready()
     except UnavailableError as error:
         away = error.code == "database_unavailable"

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from ragq.client.database_check import check_database
 from ragq.errors import ConfigurationError, InvalidRequestError, TransientError, UnavailableError
 from ragq.settings import Settings
 
@@ -108,7 +109,7 @@ class Database:
         """Bring the schema up to date, under a lock; idempotent.
 
         Raises:
-            ConfigurationError: The database was made for another embedding model or language.
+            ConfigurationError: The database cannot hold the schema, or was made for another embedding model or language.
         """
         settings = self._settings
         facts = {
@@ -117,6 +118,7 @@ class Database:
             "text_search_config": settings.text_search_config,
         }
         async with self.connection() as connection, connection.transaction():
+            await check_database(connection)
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
             await connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
             done = {row[0] for row in await (await connection.execute("SELECT name FROM migrations")).fetchall()}
@@ -138,6 +140,15 @@ class Database:
                 f"This database was made with other settings: {'; '.join(wrong)}. Set them back, or use a new database "
                 "and ingest the documents again."
             )
+
+    async def check_suitable(self) -> None:
+        """See that the schema can live in this database.
+
+        Raises:
+            ConfigurationError: It cannot; the message says what to do.
+        """
+        async with self.connection() as connection:
+            await check_database(connection)
 
     async def check_ready(self) -> None:
         """See that PostgreSQL answers and that every migration has run.
