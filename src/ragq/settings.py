@@ -55,6 +55,14 @@ class Settings(BaseSettings):
     )
     valkey_url: SecretStr | None = Field(None, description="Valkey to use (`redis://`, `unix://`). Unset: embedded.")
     database_url: SecretStr | None = Field(None, description="PostgreSQL with pgvector to use. Unset: embedded.")
+    database_pooled: bool = Field(
+        False,
+        description="PostgreSQL is behind a pooler, such as PgBouncer in transaction mode. Needs "
+        "`RAGQ_DATABASE_DIRECT_URL`.",
+    )
+    database_direct_url: SecretStr | None = Field(
+        None, description="PostgreSQL past that pooler, for migrations and for building the index of vectors."
+    )
     blob_url: str | None = Field(
         None, description="Where uploaded bytes go (`file:///`, `s3://`, …). Unset: `files` in the data folder."
     )
@@ -211,6 +219,11 @@ def read_settings() -> Settings:
         raise ConfigurationError("RAGQ_LLM_BASE_URL is set but RAGQ_LLM_MODEL is not: name the model to ask for.")
     if settings.embedding_base_url and not settings.embedding_model:
         raise ConfigurationError("RAGQ_EMBEDDING_BASE_URL is set but RAGQ_EMBEDDING_MODEL is not: name the model.")
+    if settings.database_pooled and settings.database_direct_url is None:
+        raise ConfigurationError(
+            "RAGQ_DATABASE_POOLED is set but RAGQ_DATABASE_DIRECT_URL is not: migrations and the index of vectors need "
+            "PostgreSQL itself. Name it there."
+        )
     if settings.heartbeat_seconds * 2 > settings.lease_seconds:
         raise ConfigurationError("RAGQ_HEARTBEAT_SECONDS must be at most half of RAGQ_LEASE_SECONDS.")
     return settings

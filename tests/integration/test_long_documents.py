@@ -43,8 +43,8 @@ async def slow(clients: Clients, database_url: str, monkeypatch: pytest.MonkeyPa
     """Clients of a database that needs longer for a long document than one statement may take."""
     async with clients.database.connection() as connection:
         await connection.execute(SLOW)
-    options = database_module.CONNECTION_OPTIONS.replace("=60000", f"={STATEMENT_MS}")
-    monkeypatch.setattr(database_module, "CONNECTION_OPTIONS", options)
+    options = database_module.STARTUP_OPTIONS.replace("=1min", f"={STATEMENT_MS}")
+    monkeypatch.setattr(database_module, "STARTUP_OPTIONS", options)
     monkeypatch.setattr(removal, "STEP_CHUNKS", 200)
     hurried = await Clients.open(clients.settings, database_url)
     yield hurried

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -23,14 +24,32 @@ log = structlog.get_logger(__name__)
 Record = TypeVar("Record")
 
 MIGRATION_LOCK = 0x72616771  # "ragq"
+CONNECT_SECONDS = 5
 RESTED_SECONDS = 1.0  # after which a connection is asked whether it is alive before it is used
-CONNECTION_OPTIONS = "-c statement_timeout=60000 -c hnsw.iterative_scan=relaxed_order -c hnsw.ef_search=400"
+SESSION_SETTINGS = {"statement_timeout": "1min", "hnsw.iterative_scan": "relaxed_order", "hnsw.ef_search": "400"}
+STARTUP_OPTIONS = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
+_IN_TRANSACTION = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SESSION_SETTINGS.items())
+BEHIND_A_POOLER = (
+    "RAGQ_DATABASE_URL leads to a pooler, which does not pass on the settings of a connection. Set "
+    "RAGQ_DATABASE_POOLED=true, and RAGQ_DATABASE_DIRECT_URL to PostgreSQL itself."
+)
 
 
 class _Connection(AsyncConnection[Any]):
     """A connection that knows when it was last of use."""
 
     used_at = 0.0
+
+    @classmethod
+    async def connect(  # type: ignore[override]  # as the pool calls it
+        cls, conninfo: str = "", *, failures: deque[psycopg.Error], **options: Any
+    ) -> _Connection:
+        """Connect; the pool does not tell why it could not, so the reason is left in `failures`."""
+        try:
+            return await super().connect(conninfo, **options)
+        except psycopg.Error as error:
+            failures.append(error)
+            raise
 
 
 async def _check(connection: _Connection) -> None:
@@ -40,15 +59,26 @@ async def _check(connection: _Connection) -> None:
 
 
 class Database:
-    """A pool of connections; open it with `await Database.open(…)`."""
+    """A pool of connections; open it with `await Database.open(…)`.
 
-    def __init__(self, settings: Settings, pool: AsyncConnectionPool[_Connection]) -> None:
+    Behind a pooler (`RAGQ_DATABASE_POOLED`) each use of a connection is one transaction, which brings its settings along,
+    and no statement is prepared.
+    """
+
+    def __init__(
+        self, settings: Settings, url: str, pool: AsyncConnectionPool[_Connection], failures: deque[psycopg.Error]
+    ) -> None:
         self._settings = settings
+        direct = settings.database_direct_url if settings.database_pooled else None
+        self._direct_url = direct.get_secret_value() if direct else url
         self._pool = pool
+        self._failures = failures
 
     @classmethod
     async def open(cls, settings: Settings, url: str, *, connections: int = 10) -> Database:
         """Open a pool; it connects in the background and again after every loss."""
+        failures = deque[psycopg.Error](maxlen=1)
+        kept: dict[str, Any] = {"prepare_threshold": None} if settings.database_pooled else {"options": STARTUP_OPTIONS}
         pool = AsyncConnectionPool(
             url,
             connection_class=_Connection,
@@ -57,10 +87,10 @@ class Database:
             timeout=5,
             open=False,
             check=_check,
-            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS, "connect_timeout": 5},
+            kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS, "failures": failures} | kept,
         )
         await pool.open()
-        return cls(settings, pool)
+        return cls(settings, url, pool, failures)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -68,10 +98,31 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        try:
+        """Use a connection of the pool."""
+        with self._translated():
             async with self._pool.connection() as connection:
-                yield connection
+                if self._settings.database_pooled:
+                    async with connection.transaction():
+                        await connection.execute(_IN_TRANSACTION)
+                        yield connection
+                else:
+                    yield connection
                 connection.used_at = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Use a connection of one's own to PostgreSQL itself: for locks and settings that outlast a transaction."""
+        with self._translated():
+            async with await AsyncConnection.connect(
+                self._direct_url, autocommit=True, connect_timeout=CONNECT_SECONDS, options=STARTUP_OPTIONS
+            ) as connection:
+                yield connection
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what psycopg raises into our errors."""
+        try:
+            yield
         except psycopg.DataError as error:
             if "NUL" in str(error) or isinstance(error, psycopg.errors.UntranslatableCharacter):
                 raise InvalidRequestError("A text holds the character U+0000, which cannot be stored.") from error
@@ -81,9 +132,12 @@ class Database:
                 raise TransientError(
                     "PostgreSQL gave up on a statement. Try again.", detail=error, retry_after_seconds=1
                 ) from error
+            reason = self._failures[-1] if isinstance(error, PoolTimeout) and self._failures else error
+            if "unsupported startup parameter" in str(reason):
+                raise ConfigurationError(BEHIND_A_POOLER) from error
             raise UnavailableError(
                 "PostgreSQL does not answer. Try again later; the log says why.",
-                detail=error,
+                detail=reason,
                 code="database_unavailable",
                 retry_after_seconds=2,
             ) from error
@@ -117,8 +171,8 @@ class Database:
             "embedding_dimensions": str(settings.embedding_dimensions),
             "text_search_config": settings.text_search_config,
         }
-        async with self.connection() as connection, connection.transaction():
-            await check_database(connection)
+        await self.check_suitable()
+        async with self.session() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
             await connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
             done = {row[0] for row in await (await connection.execute("SELECT name FROM migrations")).fetchall()}
@@ -145,10 +199,13 @@ class Database:
         """See that the schema can live in this database.
 
         Raises:
-            ConfigurationError: It cannot; the message says what to do.
+            ConfigurationError: It cannot, or a pooler is in the way; the message says what to do.
         """
-        async with self.connection() as connection:
+        async with self.session() as connection:
             await check_database(connection)
+        row = await self.row("SELECT current_setting('statement_timeout') AS timeout")
+        if not row or row["timeout"] != "1min":
+            raise ConfigurationError(BEHIND_A_POOLER)
 
     async def check_ready(self) -> None:
         """See that PostgreSQL answers and that every migration has run.

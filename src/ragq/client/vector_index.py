@@ -47,18 +47,13 @@ async def make_index(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) ->
 
     Whoever comes while another makes it leaves it to that one.
     """
-    async with database.connection() as connection:
+    async with database.session() as connection:
         if not await _ask(connection, "SELECT pg_try_advisory_lock(%s)", INDEX_LOCK):
             return False
-        try:
-            due = await _ask(connection, _IS_DUE, above)
-            if due:
-                await _make(connection)
-            return due
-        finally:
-            if not connection.closed:
-                await connection.execute("RESET ALL")
-                await connection.execute("SELECT pg_advisory_unlock(%s)", [INDEX_LOCK])
+        due = await _ask(connection, _IS_DUE, above)
+        if due:
+            await _make(connection)
+        return due
 
 
 async def _make(connection: AsyncConnection[Any]) -> None:

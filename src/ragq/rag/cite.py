@@ -225,6 +225,7 @@ def _cite_source(support: Support, terms: set[str], index: int) -> Citation:
 def _cite_unasked(text: str, supports: list[Support], citations: _Citations) -> Iterator[None]:
     statements = 0
     for first, last in _iterate_parts(text):
+        yield  # also between parts without a sentence
         for start, end in find_sentences(text[first:last]):
             statements += 1
             if statements > MAX_STATEMENTS or citations.are_full:

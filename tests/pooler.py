@@ -1,0 +1,94 @@
+"""A real PgBouncer in front of a test's PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qs, quote, urlsplit
+
+import psycopg
+import pytest
+
+from tests.servers import free_port, wait_until
+
+
+def find_pgbouncer() -> str:
+    """The program; without it tests are skipped, but fail when CI is set."""
+    if found := shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
+        return found
+    if os.environ.get("CI"):
+        pytest.fail("pgbouncer is missing: apt-get install pgbouncer")
+    pytest.skip("pgbouncer is missing: apt-get install pgbouncer")
+
+
+class PgBouncer:
+    """PgBouncer on a port of loopback; use it with `with`.
+
+    Args:
+        database_url: Of a PostgreSQL that listens on a socket.
+        options: Lines of its `[pgbouncer]` section.
+    """
+
+    def __init__(self, database_url: str, **options: object) -> None:
+        parts = urlsplit(database_url)
+        self._server_folder = Path(parse_qs(parts.query)["host"][0])
+        self._password = parts.password or ""
+        self._name = parts.path.strip("/")
+        self._port = free_port()
+        self._options = options
+        self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"postgresql://ragq:{quote(self._password, safe='')}@127.0.0.1:{self._port}/{self._name}"
+
+    def __enter__(self) -> Self:
+        program = find_pgbouncer()
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self._port,
+            "unix_socket_dir": "",
+            "auth_type": "scram-sha-256",
+            "auth_file": self._folder / "users.txt",
+        } | self._options
+        lines = [f"{name} = {value}" for name, value in settings.items()]
+        # The server's folder is its working directory: its path may be closed to the account.
+        target = "[databases]\n* = host=/proc/self/cwd port=5432\n[pgbouncer]\n"
+        (self._folder / "pgbouncer.ini").write_text(target + "\n".join(lines) + "\n")
+        (self._folder / "users.txt").write_text(f'"ragq" "{self._password}"\n')
+        self._folder.chmod(0o755)
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, "--quiet", str(self._folder / "pgbouncer.ini")],
+                cwd=self._server_folder,
+                stdout=log,
+                stderr=log,
+                **self._account(),
+            )
+        wait_until(self._answers, what="PgBouncer answers")
+        return self
+
+    def _account(self) -> dict[str, Any]:
+        """PgBouncer refuses to run as root."""
+        if os.geteuid() != 0:
+            return {}
+        nobody = pwd.getpwnam("nobody")
+        return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+    def _answers(self) -> bool:
+        assert self._process
+        assert self._process.poll() is None, (self._folder / "log").read_text()
+        try:
+            psycopg.connect(self.url, connect_timeout=3).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.wait(10)
+        shutil.rmtree(self._folder)
