@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.servers import free_port, wait_until
+from tests.tls import Certificate
 
 
 def find_pgbouncer() -> str:
@@ -31,17 +32,23 @@ class PgBouncer:
 
     Args:
         database_url: Of a PostgreSQL that listens on a socket.
+        certificate: Clients have to use TLS with it.
         options: Lines of its `[pgbouncer]` section.
     """
 
-    def __init__(self, database_url: str, **options: object) -> None:
+    def __init__(self, database_url: str, *, certificate: Certificate | None = None, **options: object) -> None:
         parts = urlsplit(database_url)
         self._server_folder = Path(parse_qs(parts.query)["host"][0])
         self._password = parts.password or ""
         self._name = parts.path.strip("/")
         self._port = free_port()
-        self._options = options
+        self._options = dict(options)
         self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
+        if certificate:  # copied: it may lie where the account cannot read it
+            names: dict[str, Path] = {"client_tls_cert_file": certificate.file, "client_tls_key_file": certificate.key}
+            copies = {name: Path(shutil.copy(file, self._folder)) for name, file in names.items()}
+            copies["client_tls_key_file"].chmod(0o644)
+            self._options |= {"client_tls_sslmode": "require", **copies}
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://ragq:{quote(self._password, safe='')}@127.0.0.1:{self._port}/{self._name}"
 

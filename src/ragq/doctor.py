@@ -156,6 +156,8 @@ async def _check_valkey(settings: Settings, queue: JobQueue) -> str:
     await queue.check_server()
     if settings.allow_unsafe_valkey:
         return "It answers. Whether it could lose jobs was not looked at: RAGQ_ALLOW_UNSAFE_VALKEY is set."
+    if settings.valkey_durability == "vouched":
+        return "It answers and evicts nothing. That it keeps what it has answered is vouched for by RAGQ_VALKEY_DURABILITY."
     return "It answers, writes every change to disk at once and evicts nothing."
 
 

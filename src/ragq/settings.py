@@ -112,8 +112,13 @@ class Settings(BaseSettings):
     response_retention_seconds: int = Field(
         30 * 86_400, ge=3600, description="How long the archive in PostgreSQL keeps a finished response."
     )
+    valkey_durability: Literal["checked", "vouched"] = Field(
+        "checked",
+        description="`checked`: Valkey's settings are read, and one that could lose accepted jobs is refused. `vouched`: you "
+        "vouch that it keeps what it has answered, since it forbids looking (`CONFIG`).",
+    )
     allow_unsafe_valkey: bool = Field(
-        False, description="Start although Valkey could lose or evict jobs, or forbids looking (CONFIG)."
+        False, description="Start although Valkey could lose or evict accepted jobs: nothing of it is checked."
     )
 
     # Batches

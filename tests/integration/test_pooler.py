@@ -100,7 +100,7 @@ async def test_only_one_process_works_on_a_batch(clients: Clients) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"ignore_startup_parameters": "options"}], ids=["refuses", "ignores"])
 async def test_a_pooler_that_was_not_named_is_noticed(
-    settings: Settings, direct_url: str, options: dict[str, str]
+    settings: Settings, direct_url: str, options: dict[str, Any]
 ) -> None:
     with PgBouncer(direct_url, pool_mode="transaction", **options) as pooler:
         database = await Database.open(settings, pooler.url, connections=1)

@@ -40,8 +40,9 @@ from ragq.client.job import (
 )
 from ragq.client.queue_monitor import QueueMonitor
 from ragq.client.request_client import Requests
+from ragq.client.valkey_check import check_valkey
 from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translated
-from ragq.errors import ConfigurationError, OverloadedError, UnavailableError
+from ragq.errors import OverloadedError, UnavailableError
 from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
@@ -121,25 +122,9 @@ class JobQueue:
         Raises:
             ConfigurationError: Its settings are unsafe and `RAGQ_ALLOW_UNSAFE_VALKEY` is not set.
         """
-        if self._settings.allow_unsafe_valkey:
-            return
-        wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
-        try:
+        if not self._settings.allow_unsafe_valkey:
             async with translated():
-                found = pairs([_text(part) for part in await self._valkey.call("CONFIG", "GET", *wanted)])
-        except exceptions.ResponseError as error:
-            raise ConfigurationError(
-                f"Valkey does not show its configuration ({error}). Check that it has {wanted}, then set "
-                "RAGQ_ALLOW_UNSAFE_VALKEY=true."
-            ) from error
-        wrong = [
-            f"{name} is {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value
-        ]
-        if wrong:
-            raise ConfigurationError(
-                f"Valkey could lose accepted jobs: {'; '.join(wrong)}. Change it (CONFIG SET, or its configuration "
-                "file), or set RAGQ_ALLOW_UNSAFE_VALKEY=true to accept the loss."
-            )
+                await check_valkey(self._valkey, self._settings.valkey_durability)
 
     async def enqueue(  # noqa: PLR0913  (all of them say what is queued, and where)
         self,

@@ -1,0 +1,63 @@
+"""See that a Valkey keeps accepted jobs: by its configuration or, where a service forbids to read it, by what INFO tells."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from redis import exceptions
+
+from ragq.client.valkey_client import ValkeyClient, pairs
+from ragq.errors import ConfigurationError
+
+WANTED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+VOUCH = (
+    "Find out whether it keeps every write that it has answered, as with appendonly yes and appendfsync always, and set "
+    "RAGQ_VALKEY_DURABILITY=vouched if so."
+)
+
+
+async def check_valkey(valkey: ValkeyClient, durability: Literal["checked", "vouched"]) -> None:
+    """Refuse a server that could lose or evict accepted jobs.
+
+    Raises:
+        ConfigurationError: The message says what is wrong, and what to do.
+    """
+    told = await _read_info(valkey)
+    if told.get("cluster_enabled") == "1":
+        raise ConfigurationError(
+            "RAGQ_VALKEY_URL names a cluster. ragq needs one node: turn cluster mode off, or use another server."
+        )
+    if told.get("role") == "slave":
+        raise ConfigurationError("RAGQ_VALKEY_URL names a replica, which takes no writes. Name its primary.")
+    if durability == "vouched":
+        _refuse_wrong({"maxmemory-policy": told.get("maxmemory_policy", WANTED["maxmemory-policy"])})
+        return
+    try:
+        found = pairs([part.decode() for part in await valkey.call("CONFIG", "GET", *WANTED)])
+    except exceptions.ResponseError as error:
+        if told.get("aof_enabled") == "0":
+            raise ConfigurationError(
+                "Valkey forbids CONFIG, and INFO says that it writes no append-only file (aof_enabled:0): accepted jobs are "
+                f"lost when it restarts, unless the service keeps them in another way. {VOUCH}"
+            ) from error
+        raise ConfigurationError(f"Valkey forbids CONFIG, so that ragq cannot see when it writes. {VOUCH}") from error
+    _refuse_wrong({name: found.get(name, "unknown") for name in WANTED})
+
+
+async def _read_info(valkey: ValkeyClient) -> dict[str, str]:
+    """Read INFO; nothing where that is forbidden, too."""
+    try:
+        text: bytes = await valkey.call("INFO")
+    except exceptions.ResponseError:
+        return {}
+    lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
+    return {name: value for name, _, value in lines}
+
+
+def _refuse_wrong(found: dict[str, str]) -> None:
+    wrong = [f"{name} is {value}, not {WANTED[name]}" for name, value in found.items() if value != WANTED[name]]
+    if wrong:
+        raise ConfigurationError(
+            f"Valkey could lose accepted jobs: {'; '.join(wrong)}. Change it (CONFIG SET, its configuration file, or the "
+            "parameters of the service), or set RAGQ_ALLOW_UNSAFE_VALKEY=true to accept the loss."
+        )
