@@ -6,7 +6,8 @@ EXIT ?=
 PEERS := .venv-peers
 HAS_CHROMIUM = { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
-GET_CHROMIUM = { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1
+APT_GET = { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1); } >/dev/null 2>&1
+HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbin/pgbouncer; }; } >/dev/null
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit integration browser fault evaluate streams attack bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook screenshot reference clean
@@ -43,11 +44,12 @@ check: setup ## Lint, format, types, import contracts, generated pages
 unit: setup ## Tests without I/O
 	$(BIN)/pytest tests/unit -q
 
-integration: setup ## Tests with real servers
+integration: setup ## Tests with real servers; PgBouncer and openssl come from apt if they are missing and one may
+	@$(HAS_SERVERS) || $(call APT_GET,pgbouncer openssl) || echo "pgbouncer or openssl is missing, and could not be installed: as root, apt-get install pgbouncer openssl."
 	$(BIN)/pytest tests/integration -q
 
 browser: setup ## Tests of the page in Chromium, which apt installs if it is missing and one may
-	@$(HAS_CHROMIUM) || $(GET_CHROMIUM) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
+	@$(HAS_CHROMIUM) || $(call APT_GET,chromium) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
 	$(BIN)/pytest tests/browser -q
 
 fault: setup ## Tests that kill, freeze and cut
