@@ -1,0 +1,67 @@
+"""Long answers beside short ones, on one worker."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import pytest
+from openai import OpenAI
+
+from tests.servers import FakeLlm, Ragq, wait_until
+
+STREAMS = 10
+# Words of 20 letters without a full stop, 500 a second: 105,000 characters in ten seconds.
+LONG = "[[fake text=abcdefghijklmnopqrst tokens=5000 rate=500]] Tell all of it."
+SHORT = "[[fake text=Short. latency=0.3]] How tall is it?"
+ROUNDS = 3  # the machine may be busy: the best counts
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+    folder = tmp_path_factory.mktemp("long")
+    llm = FakeLlm(folder)
+    ragq = Ragq(folder / "data", "--document-workers", "0", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake")
+    try:
+        yield OpenAI(base_url=f"{ragq.start().url}/v1", api_key="unused")
+    finally:
+        ragq.stop()
+        llm.stop()
+
+
+def median_of_short_answers(client: OpenAI, count: int = 9) -> float:
+    def seconds() -> float:
+        started = time.monotonic()
+        answered = client.responses.create(model="fake", input=SHORT, tool_choice="none")
+        assert answered.output_text == "Short."
+        return time.monotonic() - started
+
+    return statistics.median(seconds() for _ in range(count))
+
+
+def ratio_beside_long_answers(client: OpenAI) -> float:
+    """How many times as long a short answer takes while the long ones grow."""
+    alone = median_of_short_answers(client)
+    ids = []
+    for _ in range(STREAMS):
+        asked = client.responses.create(model="fake", input=LONG, tool_choice="none", background=True, stream=True)
+        with asked as events:
+            ids.append(next(iter(events)).response.id)  # type: ignore[union-attr]
+
+    def are(status: str) -> bool:
+        return all(client.responses.retrieve(id_).status == status for id_ in ids)
+
+    wait_until(lambda: are("in_progress"))
+    beside = median_of_short_answers(client, 20)  # for six seconds
+    wait_until(lambda: are("completed"), seconds=40)
+    assert all(len(client.responses.retrieve(id_).output_text) > 100_000 for id_ in ids)
+    return beside / alone
+
+
+@pytest.mark.timeout(180)
+def test_ten_answers_of_100_000_characters_hardly_delay_a_short_one(client: OpenAI) -> None:
+    ratios: list[float] = []
+    while len(ratios) < ROUNDS and min(ratios, default=9) > 1.2:
+        ratios.append(ratio_beside_long_answers(client))
+    assert min(ratios) <= 1.2, ratios
