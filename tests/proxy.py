@@ -12,7 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Self
 
-SCRIPTS = Path(__file__).parents[1] / "src" / "ragq" / "client" / "scripts"
+from ragq.client.rq_client import read_scripts
+
 READS = frozenset(
     b"AUTH CLIENT COMMAND CONFIG ECHO EVALSHA_RO EVAL_RO EXISTS GET HELLO HGET HGETALL HMGET INFO LLEN LRANGE MGET MULTI"
     b" PING SCRIPT SELECT SMEMBERS TIME TTL TYPE UNWATCH WATCH XLEN XRANGE XREAD XREVRANGE ZCARD ZCOUNT ZRANGE ZSCORE"
@@ -49,12 +50,6 @@ class Write:
         return f"{self.name}#{self.turn}"
 
 
-def script_texts() -> dict[str, str]:
-    """The scripts of the queue as they are loaded, by name."""
-    common = "#!lua\n" + (SCRIPTS / "common.lua").read_text()
-    return {path.stem: common + path.read_text() for path in SCRIPTS.glob("*.lua") if path.stem != "common"}
-
-
 class ValkeyProxy:
     """Listens on a socket of its own; use it with `async with`.
 
@@ -81,7 +76,7 @@ class ValkeyProxy:
         self.cuts: list[tuple[Write, Cut]] = []
         self._path, self._target = path, target
         self._choose, self._strike, self._refused = choose, strike, refused
-        self._names = {hashlib.sha1(text.encode()).hexdigest().encode(): name for name, text in script_texts().items()}
+        self._names = {hashlib.sha1(text.encode()).hexdigest().encode(): name for name, text in read_scripts().items()}
         self._turns: Counter[str] = Counter()
         self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()

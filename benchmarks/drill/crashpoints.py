@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from benchmarks.drill.audit import Report
 from benchmarks.drill.load import Client, until
 from benchmarks.drill.stage import Stage, Worker
-from ragq.client.rq_client import JobQueue
+from ragq.client.rq_client import JobQueue, read_scripts
 from ragq.models import DEFAULT_TENANT, JobFunction, Lane, Query, QueueName
 from ragq.settings import Settings
-from tests.proxy import Cut, ValkeyProxy, Write, script_texts
+from tests.proxy import Cut, ValkeyProxy, Write
 
 AT_ONCE = 3
 IDLE_SECONDS = 2.0  # after the last job has ended: a heartbeat and a reap more
@@ -168,5 +168,5 @@ async def crashpoints(stage: Stage, _client: Client, say: Say, *, lanes: Sequenc
 def load_scripts(stage: Stage) -> None:
     """Let Valkey know all scripts, so that no EVALSHA is counted that did nothing."""
     with stage.valkey.connect() as connection:
-        for text in script_texts().values():
+        for text in read_scripts().values():
             connection.script_load(text)

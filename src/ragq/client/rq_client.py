@@ -77,12 +77,7 @@ class JobQueue:
         self._listener = redis.asyncio.Redis.from_url(
             url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
         )
-        common = (SCRIPTS / "common.lua").read_text()
-        self._scripts = {
-            path.stem: _script(_first_line(path.stem) + common + path.read_text())
-            for path in SCRIPTS.glob("*.lua")
-            if path.stem != "common"
-        }
+        self._scripts = {name: _script(text) for name, text in read_scripts().items()}
         self.requests = Requests(settings)
         self.monitor = QueueMonitor(self._valkey, self.prefix, self._run)
         self.events = EventReader(self._valkey, self._listener, self.prefix)
@@ -353,9 +348,15 @@ class JobQueue:
         return int(self._settings.lease_seconds * 1000)
 
 
-def _first_line(script: str) -> str:
-    """Let a full memory refuse new jobs, each as a whole, but nothing that brings the accepted ones to their end."""
-    return "#!lua\n" if script == "enqueue" else "#!lua flags=allow-oom\n"
+def read_scripts() -> dict[str, str]:
+    """Read the scripts by name, each with what all of them share before it.
+
+    A full memory refuses new jobs, each as a whole, but nothing that brings the accepted ones to their end.
+    """
+    texts = {path.stem: path.read_text() for path in SCRIPTS.glob("*.lua")}
+    common = texts.pop("common")
+    heads = {name: "#!lua\n" if name == "enqueue" else "#!lua flags=allow-oom\n" for name in texts}
+    return {name: heads[name] + common + text for name, text in texts.items()}
 
 
 def _script(text: str) -> _Script:
