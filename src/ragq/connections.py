@@ -10,7 +10,7 @@ import asyncio
 import json
 from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -25,7 +25,7 @@ MAX_HEADERS = 100
 MAX_PIPELINED = 16  # requests that wait for the answer before theirs
 MAX_OVERHEAD = 8  # bytes that may surround each byte of a chunked body, once MAX_HEAD_BYTES are used up
 MIN_BODY_BYTES = 16 << 10  # of a body that must come each time that it is waited for
-MAX_DISCARDED_BYTES = 1 << 20  # taken after a refusal, so that the client comes to read it
+MAX_DISCARDED_BYTES = 8 << 20  # taken after a refusal, so that the client comes to read it
 SWEEP_SECONDS = 0.1  # short, so that connections opened together are not closed in one long turn of the loop
 LOG_SECONDS = 10.0
 
@@ -128,6 +128,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", _PatientTransport(transport, self))  # uvicorn closes by it
         if self._connections.admit(self):
             self._settle()
             return
@@ -269,8 +270,20 @@ class Connection(HttpToolsProtocol):
             return
         CONNECTIONS_CLOSED.labels(error.code).inc()
         self._end_running()
-        self._discarded = 0
         self.transport.write(_render(status, error))
+        self._discard()
+
+    def discard_rest(self) -> bool:
+        """After an answer that came before the whole request, let the client send and then read; whether that is so."""
+        if self._discarded is not None or self._running is None or not self._running.more_body:
+            return False
+        self.flow.resume_reading()
+        self._discard()
+        return True
+
+    def _discard(self) -> None:
+        """Take what still comes, and drop it: closing now could take the answer away from the client."""
+        self._discarded = 0
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._settle()
@@ -285,6 +298,21 @@ class Connection(HttpToolsProtocol):
         if self._running and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+
+
+class _PatientTransport:
+    """A transport that is closed only when the client could read the answer."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        if not self._connection.discard_rest():
+            self._transport.close()
 
 
 def _head_too_large() -> tuple[HTTPStatus, RagqError]:

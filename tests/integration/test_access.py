@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 import pytest
 
@@ -169,6 +171,17 @@ def test_a_body_is_refused_by_what_is_said_of_it_before_it_is_sent(ragq: Ragq, l
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
 
 
+async def test_a_client_that_sends_all_of_its_body_first_reads_why_it_was_refused(locked: tuple[str, int]) -> None:
+    url, _ = locked
+    async with aiohttp.ClientSession(url) as session:  # it takes an error of sending for the whole answer
+        for _ in range(20):
+            form = aiohttp.FormData()
+            form.add_field("file", io.BytesIO(b"words " * 500_000), filename="large.txt")
+            async with session.post("/v1/files", data=form) as refused:
+                assert refused.status == 401
+                assert (await refused.json())["error"]["code"] == "invalid_api_key"
+
+
 def test_a_body_of_no_stated_length_is_read_up_to_the_limit(locked: tuple[str, int]) -> None:
     url, _ = locked
     head = ["POST /session HTTP/1.1", "Transfer-Encoding: chunked", "Content-Type: application/json"]
@@ -321,7 +334,7 @@ def test_what_is_not_ready_is_told_to_all_and_why_to_those_with_the_key_only(tmp
 
         def read() -> httpx2.Response | None:
             try:
-                return httpx2.get(f"{url}/readyz")
+                return httpx2.get(f"{url}/readyz", timeout=30)
             except httpx2.TransportError:
                 return None
 
@@ -329,13 +342,13 @@ def test_what_is_not_ready_is_told_to_all_and_why_to_those_with_the_key_only(tmp
         assert said is not None
         assert said.status_code == 503
         assert said.json() == dict.fromkeys(("status", "start", "valkey", "postgresql"), "not ready")
-        assert httpx2.get(f"{url}/readyz", headers={"api-key": "wrong"}).json() == said.json()
-        known = httpx2.get(f"{url}/readyz", headers=right).text
+        assert httpx2.get(f"{url}/readyz", headers={"api-key": "wrong"}, timeout=30).json() == said.json()
+        known = httpx2.get(f"{url}/readyz", headers=right, timeout=30).text
         assert "No such file or directory" in known
         assert "secret" not in known
         for answer in (
-            httpx2.get(f"{url}/v1/files", headers=right),
-            httpx2.get(f"{url}/job-status?job_id=resp_1", headers=right),
+            httpx2.get(f"{url}/v1/files", headers=right, timeout=30),
+            httpx2.get(f"{url}/job-status?job_id=resp_1", headers=right, timeout=30),
         ):
             assert answer.status_code == 503
             assert not any(part in answer.text for part in ("127.0.0.1", ".sock", "port", "Error")), answer.text
