@@ -1,0 +1,69 @@
+"""Settings as they come from the environment, and which of them may not be used together."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+from pydantic import SecretStr
+
+from ragq.errors import ConfigurationError
+from ragq.settings import Settings, check_exposure
+
+OPTIONAL = sorted(name for name, field in Settings.model_fields.items() if field.default is None)
+SECRETS = [name for name in OPTIONAL if SecretStr in get_args(Settings.model_fields[name].annotation)]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where no `.env` is found."""
+    monkeypatch.chdir(tmp_path)
+
+
+def settings(**changed: Any) -> Settings:
+    return Settings(_env_file=None, **changed)
+
+
+def test_every_secret_is_optional_and_known_here() -> None:
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    secret = {
+        name
+        for name, kind in kinds.items()
+        if kind is SecretStr or (get_origin(kind) is types.UnionType and SecretStr in get_args(kind))
+    }
+    assert set(SECRETS) == secret
+    assert {"api_key", "llm_api_key", "embedding_api_key", "valkey_url", "database_url"} <= secret
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\t"])
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_an_empty_or_blank_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, name: str, blank: str) -> None:
+    monkeypatch.setenv(f"RAGQ_{name.upper()}", blank)
+    assert getattr(Settings(), name) is None
+
+
+def test_an_empty_line_of_a_template_counts_as_unset(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("RAGQ_API_KEY=\nRAGQ_LLM_BASE_URL= \nRAGQ_PORT=\n")
+    found = Settings()
+    assert (found.api_key, found.llm_base_url, found.port) == (None, None, 8000)
+
+
+@pytest.mark.parametrize("key", [None, "0123456789abcde"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "ragq.example", "::ffff:192.0.2.7"])
+def test_beyond_loopback_a_key_is_needed_that_cannot_be_guessed(host: str, key: str | None) -> None:
+    with pytest.raises(ConfigurationError, match="openssl rand -hex 32"):
+        check_exposure(settings(host=host, api_key=key and SecretStr(key)))
+    check_exposure(settings(host=host, api_key=SecretStr("0123456789abcdef")))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost", "::ffff:127.0.0.1"])
+def test_loopback_needs_no_key(host: str) -> None:
+    check_exposure(settings(host=host))
+
+
+@pytest.mark.parametrize("origin", ["*", "app.example.com", "https://app.example.com/", "HTTPS://app.example.com"])
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigurationError, match="not an origin"):
+        check_exposure(settings(cors_origins=f"https://a.example, {origin}"))
