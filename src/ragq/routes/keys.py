@@ -86,7 +86,11 @@ def _group(host: str) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:  # a socket's path, or none
         return host
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else host
+    if address.version == 4:
+        return str(address)
+    if address.ipv4_mapped:  # a client of IPv4 at a socket that takes both
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _wrong_key() -> AuthenticationError:
