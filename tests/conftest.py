@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,6 +13,10 @@ os.environ["RQ_KEY_PREFIX"] = "ragq"  # before RQ is imported, as `ragq env` doe
 from ragq.client.rq_client import JobQueue
 from ragq.settings import Settings
 from tests.servers import Valkey
+
+# What starts the tests may ignore these, as nohup does, and every process of theirs would ignore them too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
