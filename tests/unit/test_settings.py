@@ -60,7 +60,9 @@ def test_beyond_loopback_a_key_is_needed_that_cannot_be_guessed(host: str, key: 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost", "::ffff:127.0.0.1"])
 def test_loopback_needs_no_key(host: str) -> None:
-    check_exposure(settings(host=host))
+    keyless = settings(host=host)
+    check_exposure(keyless)
+    assert keyless.api_key is None
 
 
 @pytest.mark.parametrize("origin", ["*", "app.example.com", "https://app.example.com/", "HTTPS://app.example.com"])
