@@ -80,7 +80,10 @@ def write(method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
     """Write a request."""
     content = b"" if body is None else json.dumps(body).encode()
     kind = "" if body is None else "content-type: application/json\r\n"
-    return f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{kind}content-length: {len(content)}\r\n\r\n".encode() + content
+    return (
+        f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{kind}content-length: {len(content)}\r\n\r\n".encode()
+        + content
+    )
 
 
 def ask(route: str, question: str, **more: Any) -> bytes:
