@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from enum import Enum
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ SWEEP_SECONDS = 0.1  # short, so that connections opened together are not closed
 LOG_SECONDS = 10.0
 
 
-class Wait(Enum):
+class Wait(StrEnum):  # as a key, a member of a plain Enum is hashed by slow Python code
     """What the server waits for on a connection. To make room, the first kinds are closed first."""
 
     END = "end"  # after a refusal: the client reads it and closes
@@ -153,30 +153,22 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._overhead > MAX_HEAD_BYTES:
             self._refuse(*_head_too_large())
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._count(len(url))
+        else:
+            self._settle()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._count(len(name) + len(value) + 4)
-
-    def _count(self, length: int) -> None:
-        self._head_bytes += length
+        self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._stop(*_head_too_large())
 
     def on_headers_complete(self) -> None:
+        if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
+            self._stop(*_head_too_large())
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(HTTPStatus.BAD_REQUEST, InvalidRequestError("Wait for answers before you send more requests."))
         self._overhead = self._body_bytes = 0
         super().on_headers_complete()
-        self._settle()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -184,9 +176,8 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._overhead = 0
+        self._overhead = self._head_bytes = 0
         super().on_message_complete()
-        self._settle()
 
     def _stop(self, status: HTTPStatus, error: RagqError) -> None:
         """Have the parser stop here; `send_400_response` follows."""
@@ -306,6 +297,8 @@ class _PatientTransport:
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         self._transport = transport
         self._connection = connection
+        self.write = transport.write  # these two are called for every answer
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     max_queued_bytes: int = Field(
         1 << 30,
         ge=0,
-        description="Bytes of unfinished jobs, in Valkey and in the blob store, beyond which a new one gets 429. 0: any.",
+        description="Bytes of unfinished jobs of 4 KB or more, in Valkey and the blob store, beyond which one gets 429. 0: any.",
     )
     max_wait_seconds: float = Field(
         300, ge=0, description="A question that would wait longer, by estimate, is refused with 429. 0: never."

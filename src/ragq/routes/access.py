@@ -10,7 +10,7 @@ import contextlib
 import re
 from typing import Any
 
-from fastapi import Request
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError, RagqError, TooLargeError
@@ -63,42 +63,42 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
+        headers = _read_headers(scope)
         limit = self._limit(scope["path"])
         try:
-            self._admit(request)
-            _check_length(request, limit)
+            self._admit(scope, headers)
+            _check_length(headers, limit, scope["path"])
         except RagqError as error:
-            await error_response(error, closes=_has_body(request))(scope, receive, send)
+            await error_response(error, closes=_has_body(headers))(scope, receive, send)
         else:
             await self._app(scope, _limited(receive, limit, scope["path"]), send)
 
-    def _admit(self, request: Request) -> None:
+    def _admit(self, scope: Scope, headers: dict[str, str]) -> None:
         """Find out who asks.
 
         Raises:
             RagqError: The request is refused.
         """
-        path, state = request.scope["path"], request.state
-        is_our_host = self._takes_any_host or all(map(self._is_our_host, request.headers.getlist("host") or [""]))
+        path, state = scope["path"], scope["state"]
+        is_our_host = self._takes_any_host or self._is_our_host(headers.get("host", ""))
         if not is_our_host and path not in HEALTH:
             raise ForbiddenError(
-                f"This service does not answer to the host '{request.headers.get('host', '')[:80]}'. If it should, name it "
-                "in RAGQ_ALLOWED_HOSTS.",
+                f"This service does not answer to the host '{headers.get('host', '')[:80]}'. If it should, name it in "
+                "RAGQ_ALLOWED_HOSTS.",
                 code="unknown_host",
             )
-        state.is_trusted = has_key = False
+        state["is_trusted"] = has_key = False
         if not is_keyless(path):
-            has_key = self._check_caller(request)
-            state.tenant = DEFAULT_TENANT
+            has_key = self._check_caller(scope, headers)
+            state["tenant"] = DEFAULT_TENANT
         elif path in HEALTH and is_our_host:
             with contextlib.suppress(AuthenticationError, OverloadedError):
-                self._check_caller(request)
-                state.is_trusted = True
-        if request.method not in SAFE_METHODS and not has_key:
-            self._check_origin(request)
+                self._check_caller(scope, headers)
+                state["is_trusted"] = True
+        if scope["method"] not in SAFE_METHODS and not has_key:
+            self._check_origin(path, headers)
 
-    def _check_caller(self, request: Request) -> bool:
+    def _check_caller(self, scope: Scope, headers: dict[str, str]) -> bool:
         """Accept the key, or the session that stands for it; tell whether it was the key.
 
         Raises:
@@ -107,30 +107,31 @@ class Access:
         """
         if self._keys is None:
             return False
-        given = request.headers.get("api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
-        if given or COOKIE not in request.cookies:
-            self._keys.check(given.strip(), request.client.host if request.client else "")
+        given = headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+        session = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+        if given or session is None:
+            self._keys.check(given.strip(), scope["client"][0] if scope["client"] else "")
             return True
-        if not is_open(request, self._keys.key):
+        if not is_open(session, self._keys.key):
             raise AuthenticationError("The session has ended: send the API key to POST /session again.")
         return False
 
-    def _check_origin(self, request: Request) -> None:
+    def _check_origin(self, path: str, headers: dict[str, str]) -> None:
         """Refuse a change that a page of another website sends; one that bears the key cannot be forged.
 
         Raises:
             ForbiddenError: Another website stands behind it, or the session's cookie without our own page.
         """
-        if self._keys is not None and not is_keyless(request.scope["path"]):
-            if not _is_from_our_page(request):
+        if self._keys is not None and not is_keyless(path):
+            if not _is_from_our_page(headers):
                 raise ForbiddenError(
                     "The session's cookie changes things from ragq's own page only: send the API key instead.",
                     code="cross_site_request",
                 )
-        elif request.headers.get("origin") not in self._origins and _is_from_another_site(request):
+        elif headers.get("origin") not in self._origins and _is_from_another_site(headers):
             raise ForbiddenError(
-                f"A page of another website ({request.headers.get('origin', 'unknown')[:80]}) sent this. If it may, name "
-                "its origin in RAGQ_CORS_ORIGINS.",
+                f"A page of another website ({headers.get('origin', 'unknown')[:80]}) sent this. If it may, name its "
+                "origin in RAGQ_CORS_ORIGINS.",
                 code="cross_site_request",
             )
 
@@ -145,31 +146,40 @@ class Access:
         return MAX_KEYLESS_BYTES if is_keyless(path) else MAX_JSON_BYTES
 
 
-def _is_from_our_page(request: Request) -> bool:
-    site = request.headers.get("sec-fetch-site")
-    return site == "same-origin" if site is not None else _is_same_origin(request)
+def _is_from_our_page(headers: dict[str, str]) -> bool:
+    site = headers.get("sec-fetch-site")
+    return site == "same-origin" if site is not None else _is_same_origin(headers)
 
 
-def _is_from_another_site(request: Request) -> bool:
+def _is_from_another_site(headers: dict[str, str]) -> bool:
     """Judge by what browsers add: programs send neither header, and a person's own address bar says `none`."""
-    site = request.headers.get("sec-fetch-site")  # browsers leave it out on plain HTTP beyond loopback
+    site = headers.get("sec-fetch-site")  # browsers leave it out on plain HTTP beyond loopback
     if site in (None, "none"):
-        return "origin" in request.headers and not _is_same_origin(request)
+        return "origin" in headers and not _is_same_origin(headers)
     return site != "same-origin"
 
 
-def _is_same_origin(request: Request) -> bool:
-    return request.headers.get("origin", "").partition("://")[2] == request.headers.get("host")
+def _is_same_origin(headers: dict[str, str]) -> bool:
+    return headers.get("origin", "").partition("://")[2] == headers.get("host")
 
 
-def _has_body(request: Request) -> bool:
-    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+def _has_body(headers: dict[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
-def _check_length(request: Request, limit: int) -> None:
-    declared = request.headers.get("content-length", "0").lstrip("0") or "0"
+def _check_length(headers: dict[str, str], limit: int, path: str) -> None:
+    declared = headers.get("content-length", "0").lstrip("0") or "0"
     if len(declared) > len(str(limit)) or (declared.isdecimal() and int(declared) > limit):
-        raise _too_large(limit, request.scope["path"])
+        raise _too_large(limit, path)
+
+
+def _read_headers(scope: Scope) -> dict[str, str]:
+    """Read the headers once for all checks; one that came twice is both, so that neither passes for itself."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _limited(receive: Receive, limit: int, path: str) -> Receive:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 
 from ragq.client.archive_client import Archive
@@ -34,7 +33,6 @@ NOW_SECONDS = 30.0  # for a job that a connection waits for, ahead of the questi
 NOW_KEPT_SECONDS = 60
 POLL_SECONDS = 0.3  # when nothing is known of a job
 POLL_LIMITS_SECONDS = (0.1, 5.0)
-IGNORED_PARAMETERS = {"api-version"}  # sent by clients made for Azure
 
 
 @dataclass(slots=True)
@@ -155,25 +153,6 @@ async def _tenant(request: Request) -> str:
 
 
 Tenant = Annotated[str, Depends(_tenant)]
-
-
-async def refuse_unknown_parameters(request: Request) -> None:
-    """Refuse query parameters that the route does not have.
-
-    Raises:
-        InvalidRequestError: Naming the parameter.
-    """
-    route: APIRoute = request.scope["route"]
-    known = {field.alias for dependant in _dependants(route.dependant) for field in dependant.query_params}
-    for name in request.query_params:
-        if name not in known | IGNORED_PARAMETERS:
-            raise InvalidRequestError(
-                f"Unknown or unsupported parameter: '{name}'. Leave it out.", code="unknown_parameter", param=name
-            )
-
-
-def _dependants(dependant: Any) -> list[Any]:
-    return [dependant, *(inner for one in dependant.dependencies for inner in _dependants(one))]
 
 
 Order = Annotated[Literal["asc", "desc"], Query()]

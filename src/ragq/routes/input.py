@@ -1,14 +1,17 @@
 """What no request may hold, in whatever field: text that cannot be stored, numbers that are none, JSON without measure.
 
+Nor may it have query parameters that its route does not know.
 It is looked for in all of a request before any field is, so a new field cannot forget it.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from fastapi import Request
+from fastapi.routing import APIRoute
 from starlette.datastructures import FormData, UploadFile
 
 from ragq.errors import InvalidRequestError
@@ -16,6 +19,9 @@ from ragq.errors import InvalidRequestError
 MAX_VALUES = 50_000  # of one body, with the values in its values; checking fields takes up to 25 µs for each
 MAX_DEPTH = 64
 MAX_NUMBER = 2**63
+SPECIAL = re.compile(rb"%00|%[89a-f]|[\0\x80-\xff]", re.IGNORECASE)  # all else in an address is ASCII text
+IGNORED_PARAMETERS = ("api-version",)  # sent by clients made for Azure
+NO_TEXT = "this is not text: it holds half of a surrogate pair, or bytes that are not UTF-8"
 
 _Place = tuple[Any, str | int, int]  # the place of the container, the name in it, how deep
 
@@ -26,18 +32,51 @@ async def refuse_bad_input(request: Request) -> None:
     Raises:
         InvalidRequestError: Naming the field.
     """
-    path = unquote_to_bytes(request.scope.get("raw_path", b"").partition(b"?")[0])
-    _check_text(path.decode(errors="surrogateescape").replace("\0", ""), "")  # an id with U+0000 is just unknown
-    query = request.scope["query_string"].decode("latin-1")
-    for name, value in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):
-        _check_text(name, "")
-        _check_text(value, name)
+    path, query = request.scope.get("raw_path", b"").partition(b"?")[0], request.scope["query_string"]
+    if not _is_text(path.replace(b"%00", b"")):  # an id with U+0000 is just unknown
+        raise _refusal("", NO_TEXT)
+    if query:
+        _check_query(request, query)
     form: FormData | None = getattr(request, "_form", None)
     for name, value in form.multi_items() if form else ():
         _check_text(name, "")
         _check_text((value.filename or "") if isinstance(value, UploadFile) else value, name)
     if (body := getattr(request, "_json", None)) is not None:
         check_json(body)
+
+
+def _check_query(request: Request, query: bytes) -> None:
+    if not _is_text(query):
+        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"):
+            _check_text(name, "")
+            _check_text(value, name)
+    known = _known_parameters(request.scope["route"])
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidRequestError(
+                f"Unknown or unsupported parameter: '{name}'. Leave it out.", code="unknown_parameter", param=name
+            )
+
+
+def _is_text(quoted: bytes) -> bool:
+    """Whether a part of an address, with its escapes, is text that can be stored."""
+    if not SPECIAL.search(quoted):
+        return True
+    content = unquote_to_bytes(quoted)
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in content
+
+
+def _known_parameters(route: APIRoute) -> set[str]:
+    """Name the query parameters that a route takes."""
+    names, dependants = set(IGNORED_PARAMETERS), [route.dependant]
+    for dependant in dependants:
+        names |= {field.alias for field in dependant.query_params}
+        dependants += dependant.dependencies
+    return names
 
 
 def check_json(body: Any, *, allow_nul: bool = False) -> None:
@@ -77,9 +116,7 @@ def _check_text(text: str, name: str, *, allow_nul: bool = False) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise _refusal(
-            name, "this is not text: it holds half of a surrogate pair, or bytes that are not UTF-8"
-        ) from error
+        raise _refusal(name, NO_TEXT) from error
 
 
 def _refusal(name: str, fault: str) -> InvalidRequestError:

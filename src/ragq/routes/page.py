@@ -65,7 +65,7 @@ async def show_session(request: Request, context: ContextDependency) -> dict[str
     return {
         "object": "session",
         "key_required": keys is not None,
-        "is_open": keys is None or is_open(request, keys.key),
+        "is_open": keys is None or is_open(request.cookies.get(COOKIE, ""), keys.key),
     }
 
 

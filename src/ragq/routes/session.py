@@ -6,8 +6,6 @@ import hmac
 import secrets
 import time
 
-from fastapi import Request
-
 COOKIE = "ragq_session"
 SESSION_SECONDS = 12 * 3600
 
@@ -18,9 +16,9 @@ def open_session(key: str) -> str:
     return f"{ends_at}.{_sign(ends_at, key)}"
 
 
-def is_open(request: Request, key: str) -> bool:
-    """Whether a request has the cookie of a session that has not ended."""
-    ends_at, _, signature = request.cookies.get(COOKIE, "").partition(".")
+def is_open(cookie: str, key: str) -> bool:
+    """Whether a cookie's value is of a session that has not ended."""
+    ends_at, _, signature = cookie.partition(".")
     is_ours = secrets.compare_digest(signature.encode(), _sign(ends_at, key).encode())
     return is_ours and int(ends_at) > time.time()
 

@@ -11,7 +11,7 @@
 --   P:unarchived      id -> end, ms            P:service:LANE   hash: mean_ms a job of this lane runs, jobs counted
 --   P:refused:LANE    hash: refused jobs that were told to come back (a leaking count), at what ms
 --   P:recent:PRINT    id of the job that a payload made a moment ago
---   P:bytes           hash: id -> "bytes:LANE" of a job that has not ended, in Valkey and in the blob store
+--   P:bytes           hash: id -> "bytes:LANE" of a large job that has not ended, here and in the blob store
 --   P:queued_bytes    hash: LANE -> the sum of these
 --
 -- A NAME is "queue[.lane][@tenant]", a LANE its part before the "@", a QUEUE its part before the ".".

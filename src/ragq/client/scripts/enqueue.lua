@@ -6,6 +6,7 @@
 -- id of the one there} and, when it was created, {…, its ms of creation, its place from 1, ms until it has ended or -1}.
 local id, name, most_jobs, most_ms = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local most_bytes, bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local is_counted = bytes >= 4096 -- smaller ones are bounded by their number, and counting them would cost each a tenth
 local key, recent = job_key(id), ARGV[9] ~= '' and P .. ':recent:' .. ARGV[9]
 if redis.call('EXISTS', key) == 1 then
     return {0, redis.call('HGET', key, 'fingerprint') or '', 0, id}
@@ -30,7 +31,7 @@ end
 -- places; were all of them promised, half of those who come back would be refused again.
 local jobs, wait, mean, slots = ahead_of(name, redis.call('LLEN', list_key(name)) + 1)
 local over_jobs = most_jobs > 0 and jobs + 1 - most_jobs or 0
-if over_jobs > 0 or (most_ms > 0 and wait > most_ms) or (most_bytes > 0 and held() + bytes > most_bytes) then
+if over_jobs > 0 or (most_ms > 0 and wait > most_ms) or (is_counted and most_bytes > 0 and held() + bytes > most_bytes) then
     local ms_a_job = mean > 0 and slots > 0 and mean / slots or 100
     local refused = P .. ':refused:' .. lane_of(name)
     local before = redis.call('HMGET', refused, 'count', 'at')
@@ -44,8 +45,10 @@ end
 redis.call('HSET', key, 'origin', name, 'created_at', iso(now), 'enqueued_at', iso(now), 'created_ms', now,
     'deadline_ms', now + ARGV[4], 'attempt', 0, 'ticket', redis.call('HINCRBY', P .. ':tickets', name, 1),
     unpack(ARGV, 12))
-redis.call('HSET', P .. ':bytes', id, ARGV[8] .. ':' .. lane_of(name))
-redis.call('HINCRBY', P .. ':queued_bytes', lane_of(name), bytes)
+if is_counted then
+    redis.call('HSET', P .. ':bytes', id, ARGV[8] .. ':' .. lane_of(name))
+    redis.call('HINCRBY', P .. ':queued_bytes', lane_of(name), bytes)
+end
 if recent and not state then redis.call('SET', recent, id, 'PX', ARGV[10]) end
 redis.call('ZADD', P .. ':deadlines', now + ARGV[4], id)
 push('RPUSH', name, id)
