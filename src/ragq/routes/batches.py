@@ -13,11 +13,12 @@ from typing_extensions import TypedDict
 from ragq.client.batch_store import Batches, BatchRecord
 from ragq.errors import InvalidRequestError
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Listing
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import Metadata
 
-router = APIRouter(prefix="/v1/batches")
+router = APIRouter(prefix="/v1/batches", route_class=CheckedRoute)
 
 WINDOW_SECONDS = {"24h": 86_400}
 

@@ -12,12 +12,13 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import DEFAULT_STORE_NAME, new_id
 from ragq.models import Query as Question
 from ragq.routes.context import Body, ContextDependency, Tenant, find_job
+from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import JobError
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import ask, check_question
 from ragq.routes.rendering import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, Timing, timing_of
 
-router = APIRouter()
+router = APIRouter(route_class=CheckedRoute)
 
 
 class Accepted(TypedDict):

@@ -17,12 +17,13 @@ from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.chat_chunks import ChatChunks, CompletionUsage, annotations_of, finish_reason_of, usage_of
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, wait_connected
+from ragq.routes.input import CheckedRoute
 from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import LANES, RULES, Metadata, TextFormat, ask, check_model, check_question
 from ragq.routes.rendering import MODEL
 from ragq.routes.responses import FOREGROUND_SECONDS
 
-router = APIRouter(prefix="/v1/chat/completions")
+router = APIRouter(prefix="/v1/chat/completions", route_class=CheckedRoute)
 
 COMPLETION_PREFIX = "chatcmpl-"
 NOT_ANSWERED = "The question was cancelled or not answered in time: ask again."

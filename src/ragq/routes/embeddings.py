@@ -13,10 +13,11 @@ from typing_extensions import TypedDict
 from ragq.errors import InvalidRequestError
 from ragq.models import JobFunction
 from ragq.routes.context import Body, Context, ContextDependency, Tenant, perform_now
+from ragq.routes.input import CheckedRoute
 from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import check_model
 
-router = APIRouter(prefix="/v1/embeddings")
+router = APIRouter(prefix="/v1/embeddings", route_class=CheckedRoute)
 
 
 class Embedding(TypedDict):

@@ -14,6 +14,7 @@ from ragq.errors import TransientError
 from ragq.queues.documents import cancel_documents
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues
+from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Listing
 from ragq.routes.store_files import (
     ChunkingStrategy,
@@ -27,7 +28,7 @@ from ragq.routes.store_files import (
     render_store_file,
 )
 
-router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/file_batches")
+router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/file_batches", route_class=CheckedRoute)
 
 MAX_FILES = 2000
 

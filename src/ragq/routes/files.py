@@ -18,9 +18,10 @@ from ragq.client.paging import Page
 from ragq.errors import InvalidRequestError, TooLargeError
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenant, listing
+from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Deleted, Listing
 
-router = APIRouter(prefix="/v1/files")
+router = APIRouter(prefix="/v1/files", route_class=CheckedRoute)
 
 Purpose = Literal["assistants", "batch", "user_data"]
 AnyPurpose = Literal[Purpose, "batch_output"]

@@ -11,9 +11,10 @@ from typing_extensions import TypedDict
 from ragq import __version__
 from ragq.errors import RagqError
 from ragq.routes.context import ContextDependency, Tenant
+from ragq.routes.input import CheckedRoute
 from ragq.routes.openapi import shows
 
-router = APIRouter()
+router = APIRouter(route_class=CheckedRoute)
 
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": dict[str, str], "description": "Something that is needed is not ready."}

@@ -7,10 +7,12 @@ It is looked for in all of a request before any field is, so a new field cannot 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.datastructures import FormData, UploadFile
 
@@ -26,32 +28,53 @@ NO_TEXT = "this is not text: it holds half of a surrogate pair, or bytes that ar
 _Place = tuple[Any, str | int, int]  # the place of the container, the name in it, how deep
 
 
-async def refuse_bad_input(request: Request) -> None:
-    """Look through what a request has sent, as FastAPI has read it by now.
+class CheckedRoute(APIRoute):
+    """A route that looks through what it is sent before a field of it is read; every router has these."""
 
-    Raises:
-        InvalidRequestError: Naming the field.
-    """
-    path, query = request.scope.get("raw_path", b"").partition(b"?")[0], request.scope["query_string"]
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Put the checks before what FastAPI does."""
+        handle, known = super().get_route_handler(), _known_parameters(self.dependant)
+
+        async def check_and_handle(request: Request) -> Response:
+            checked = _CheckedRequest(request.scope, request.receive)
+            _check_address(checked, known)
+            return await handle(checked)
+
+        return check_and_handle
+
+
+class _CheckedRequest(Request):
+    async def json(self) -> Any:
+        body = await super().json()
+        check_json(body)
+        return body
+
+    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]  # FastAPI awaits it
+        form = await super().form(**limits)
+        for name, value in form.multi_items():
+            _check_text(name, "")
+            _check_text((value.filename or "") if isinstance(value, UploadFile) else value, name)
+        return form
+
+
+def _known_parameters(dependant: Dependant) -> set[str]:
+    """Name the query parameters that a route takes."""
+    names, dependants = set(IGNORED_PARAMETERS), [dependant]
+    for one in dependants:
+        names |= {field.alias for field in one.query_params}
+        dependants += one.dependencies
+    return names
+
+
+def _check_address(request: Request, known: set[str]) -> None:
+    path, query = request.scope["raw_path"].partition(b"?")[0], request.scope["query_string"]
     if not _is_text(path.replace(b"%00", b"")):  # an id with U+0000 is just unknown
         raise _refusal("", NO_TEXT)
-    if query:
-        _check_query(request, query)
-    form: FormData | None = getattr(request, "_form", None)
-    for name, value in form.multi_items() if form else ():
-        _check_text(name, "")
-        _check_text((value.filename or "") if isinstance(value, UploadFile) else value, name)
-    if (body := getattr(request, "_json", None)) is not None:
-        check_json(body)
-
-
-def _check_query(request: Request, query: bytes) -> None:
     if not _is_text(query):
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"):
             _check_text(name, "")
             _check_text(value, name)
-    known = _known_parameters(request.scope["route"])
-    for name in request.query_params:
+    for name in request.query_params if query else ():
         if name not in known:
             raise InvalidRequestError(
                 f"Unknown or unsupported parameter: '{name}'. Leave it out.", code="unknown_parameter", param=name
@@ -68,15 +91,6 @@ def _is_text(quoted: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return b"\0" not in content
-
-
-def _known_parameters(route: APIRoute) -> set[str]:
-    """Name the query parameters that a route takes."""
-    names, dependants = set(IGNORED_PARAMETERS), [route.dependant]
-    for dependant in dependants:
-        names |= {field.alias for field in dependant.query_params}
-        dependants += dependant.dependencies
-    return names
 
 
 def check_json(body: Any, *, allow_nul: bool = False) -> None:

@@ -9,8 +9,9 @@ from typing_extensions import TypedDict
 from ragq import metrics
 from ragq.models import QueueName
 from ragq.routes.context import ContextDependency, Tenant
+from ragq.routes.input import CheckedRoute
 
-router = APIRouter(prefix="/metrics")
+router = APIRouter(prefix="/metrics", route_class=CheckedRoute)
 
 
 class Targets(TypedDict):

@@ -9,9 +9,10 @@ from typing_extensions import TypedDict
 
 from ragq.errors import NotFoundError
 from ragq.routes.context import Context, ContextDependency, Tenant
+from ragq.routes.input import CheckedRoute
 from ragq.routes.rendering import MODEL
 
-router = APIRouter(prefix="/v1/models")
+router = APIRouter(prefix="/v1/models", route_class=CheckedRoute)
 
 CREATED_AT = 1_767_225_600  # 2026-01-01: the endpoints do not tell, and a time that moves would be worse
 

@@ -11,10 +11,11 @@ from pydantic import SecretStr
 
 from ragq.errors import NotFoundError
 from ragq.routes.context import Body, ContextDependency
+from ragq.routes.input import CheckedRoute
 from ragq.routes.openapi import refusals
 from ragq.routes.session import COOKIE, is_open, open_session
 
-router = APIRouter()
+router = APIRouter(route_class=CheckedRoute)
 
 MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 CONTENT_SECURITY_POLICY = (

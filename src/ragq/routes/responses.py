@@ -13,6 +13,7 @@ from ragq.client.job import Job
 from ragq.errors import ConflictError, InvalidRequestError
 from ragq.models import Lane, new_id
 from ragq.routes.context import Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Deleted, Listing
 from ragq.routes.openapi import refusals, shows
 from ragq.routes.questions import (
@@ -35,7 +36,7 @@ from ragq.routes.rendering import (
 )
 from ragq.routes.stream_events import ResponseEvents
 
-router = APIRouter(prefix="/v1/responses")
+router = APIRouter(prefix="/v1/responses", route_class=CheckedRoute)
 
 FOREGROUND_SECONDS = 590.0  # just below the official clients' time-out
 

@@ -15,9 +15,10 @@ from ragq.queues.documents import document_job_id, enqueue_documents
 from ragq.rag.parse import check_supported
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues
+from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Deleted, JobError, Listing
 
-router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/files")
+router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/files", route_class=CheckedRoute)
 
 FileStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 

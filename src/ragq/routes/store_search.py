@@ -11,11 +11,12 @@ from typing_extensions import TypedDict
 from ragq.models import JobFunction
 from ragq.routes.context import Body, ContextDependency, Tenant, perform_now
 from ragq.routes.filters import Filter
+from ragq.routes.input import CheckedRoute
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import RankingOptions, check_question
 from ragq.routes.store_files import DocumentText
 
-router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/search")
+router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/search", route_class=CheckedRoute)
 
 
 class SearchHit(TypedDict):

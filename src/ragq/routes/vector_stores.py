@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from ragq.client.store_client import StoreRecord
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Deleted, Listing
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import Metadata
@@ -22,7 +23,7 @@ from ragq.routes.store_files import (
     render_counts,
 )
 
-router = APIRouter(prefix="/v1/vector_stores")
+router = APIRouter(prefix="/v1/vector_stores", route_class=CheckedRoute)
 
 
 class StoreExpiry(TypedDict):
