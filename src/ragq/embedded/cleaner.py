@@ -1,18 +1,27 @@
-"""A process that outlives a killed `ragq up` for a moment, and stops what it leaves running."""
+"""A process that outlives a killed `ragq up` for a moment, and stops what it leaves running.
+
+It waits as a shell, which takes less than a megabyte, and becomes `python -m ragq.embedded.cleaner` when there is something to
+do.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 
 import structlog
 
 from ragq.embedded.services import State
+from ragq.logs import configure_logging
+from ragq.settings import read_settings
 
 log = structlog.get_logger(__name__)
+
+WAIT = "trap '' INT TERM HUP; read -r _; exec \"$@\""  # until nobody holds the other end of standard input
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,43 +32,43 @@ class Cleaner:
         read_end: The standard input of every child that is to end with this process.
     """
 
-    pid: int
+    process: subprocess.Popen[bytes]
     read_end: int
     write_end: int
 
     @classmethod
     def start(cls, data_dir: Path) -> Self:
-        """Fork it. Call this before any thread, lock or socket is there: a fork would share them."""
+        """Start it, before anything that it would stop."""
         read_end, write_end = os.pipe()
-        owner = os.getpid()
-        pid = os.fork() or _clean_up_after(owner, data_dir.resolve(), read_end, write_end)
-        return cls(pid, read_end, write_end)
+        command = [sys.executable, "-m", "ragq.embedded.cleaner", str(os.getpid()), str(data_dir.resolve())]
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", WAIT, "cleaner", *command],
+            stdin=read_end,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return cls(process, read_end, write_end)
 
     def stop(self) -> None:
         """End the process; nothing is left for it to do once the services are stopped."""
+        self.process.kill()
+        self.process.wait()
         os.close(self.write_end)
         os.close(self.read_end)
-        os.waitpid(self.pid, 0)
 
 
-def _clean_up_after(owner: int, data_dir: Path, read_end: int, write_end: int) -> NoReturn:
-    """Wait in the forked process until the parent is gone, then stop what its `services.json` names.
+def clean_up_after(owner: int, data_dir: Path) -> None:
+    """Stop what `services.json` names, when its owner is gone.
 
     The next start on the folder may do the same at the same time. Its new processes are not in the file that is read here,
     or the file names a new owner.
     """
-    try:
-        os.setsid()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        os.close(write_end)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, 0)
-        os.dup2(nothing, 1)
-        os.read(read_end, 1)
-        state = State.read(data_dir)
-        if state and state.owner.pid == owner:  # whose pipe ends a moment before it is seen to be dead
-            log.warning("owner_was_killed", pid=state.owner.pid, folder=str(data_dir))
-            state.stop_all()
-    finally:
-        os._exit(0)
+    state = State.read(data_dir)
+    if state and state.owner.pid == owner:  # whose pipe ends a moment before it is seen to be dead
+        log.warning("owner_was_killed", pid=state.owner.pid, folder=str(data_dir))
+        state.stop_all()
+
+
+if __name__ == "__main__":
+    configure_logging(read_settings())
+    clean_up_after(int(sys.argv[1]), Path(sys.argv[2]))

@@ -39,7 +39,7 @@ from ragq.queues.metrics_server import serve_metrics
 from ragq.queues.perform import Retry, insist, perform
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
-from ragq.tasks import end_tasks, give_back_memory, spare_long_lived
+from ragq.tasks import end_tasks, give_back_memory, share_one_heap, spare_long_lived
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +69,7 @@ class AsyncWorker(BaseWorker):
         """Run until told to stop; with `burst`, until no job is left. True if any job ran."""
         settings = read_settings()
         configure_logging(settings)
+        share_one_heap()
         raise_descriptor_limit()  # a question in flight holds a connection to the LLM
         if settings.key_prefix != RQ_KEY_PREFIX:
             raise ConfigurationError(
