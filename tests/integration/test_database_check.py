@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from ragq.client.database import Database
 from ragq.doctor import examine
-from ragq.errors import ConfigurationError
+from ragq.errors import ConfigurationError, UnavailableError
 from ragq.settings import Settings
 from ragq.up import migrate
 
@@ -92,6 +92,28 @@ async def test_a_role_needs_no_right_to_an_extension_that_is_there(
     database = await Database.open(settings, as_little(url), connections=1)
     await database.check_ready()
     await database.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"password": "wrong"}, "password authentication failed"),
+        ({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
+        ({"user": "nobody_here"}, "nobody_here"),
+    ],
+)
+async def test_what_is_wrong_with_the_address_is_named(
+    make_database: MakeDatabase, settings: Settings, wrong: dict[str, str], said: str
+) -> None:
+    url = conninfo.make_conninfo(as_little(make_database("UTF8")), **wrong)
+    with pytest.raises(UnavailableError) as caught:
+        await migrate(using(settings, url))
+    assert said in str(caught.value)
+    database = await Database.open(settings, url, connections=1)
+    with pytest.raises(UnavailableError) as caught:
+        await database.check_ready()
+    await database.close()
+    assert said in str(caught.value)
 
 
 async def test_the_doctor_says_the_same(make_database: MakeDatabase, settings: Settings) -> None:

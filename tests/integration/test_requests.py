@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -246,6 +247,19 @@ async def test_the_housekeeping_deletes_what_no_job_names(
     assert await archive.expire(30 * 86_400) == 1
     assert await delete_unused_requests(queue, archive) == 1
     assert [name.split(".")[0] for name in kept(folder)] == ["waiting"]
+
+
+async def test_what_a_killed_process_left_of_a_large_request_is_deleted(
+    queue: JobQueue, database: Database, folder: Path
+) -> None:
+    await ask(queue, "a")
+    (whole,) = kept(folder)
+    left, fresh = folder / "b.killed#1", folder / "c.written#1"
+    left.write_text("half")
+    fresh.write_text("half")
+    os.utime(left, (0, 0))
+    assert await delete_unused_requests(queue, Archive(database)) == 0
+    assert kept(folder) == [whole, fresh.name]
 
 
 async def test_bytes_that_are_just_being_queued_are_spared(

@@ -1,10 +1,10 @@
-"""What is said of pgvector that is missing or too old."""
+"""What is said of a PostgreSQL that is too old, and of pgvector that is missing or too old."""
 
 from __future__ import annotations
 
 import pytest
 
-from ragq.client.database_check import DatabaseFacts, find_problem
+from ragq.client.database_check import DatabaseFacts, find_old_server, find_problem
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,8 @@ def test_pgvector_that_is_missing_or_old_is_refused_with_the_way_out(
 @pytest.mark.parametrize("version", ["0.8.0", "0.10.2", "1.0", "unpackaged"])
 def test_pgvector_of_eight_or_newer_is_taken(version: str) -> None:
     assert find_problem(DatabaseFacts("me", "db", "public", True, version, version, True)) is None
+
+
+def test_postgresql_before_sixteen_is_refused_with_its_version() -> None:
+    assert "is of version 15, and ragq needs 16 or newer" in (find_old_server(150_013) or "")
+    assert find_old_server(160_000) is None

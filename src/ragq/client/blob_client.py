@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,6 +122,18 @@ class BlobStore:
             for part in await asyncio.to_thread(_list_parts, self._store.prefix):
                 if part.name.startswith(name + _PART):
                     part.unlink(missing_ok=True)
+
+    async def delete_old_parts(self, folder: str, seconds: float) -> None:
+        """Delete the parts of bytes in a folder of the store that nobody has written to for so long."""
+
+        def delete(path: Path) -> None:
+            for part in _list_parts(path) if path.is_dir() else ():
+                with contextlib.suppress(FileNotFoundError):  # whole by now, or deleted by another process
+                    if part.stat().st_mtime < time.time() - seconds:
+                        part.unlink()
+
+        if isinstance(self._store, LocalStore) and self._store.prefix is not None:
+            await asyncio.to_thread(delete, Path(self._store.prefix, folder))
 
 
 def _list_parts(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 Record = TypeVar("Record")
 
 MIGRATION_LOCK = 0x72616771  # "ragq"
+READY_SECONDS = 1.0  # in which PostgreSQL must take a connection to count as ready
 CONNECT_SECONDS = 5
 RESTED_SECONDS = 1.0  # after which a connection is asked whether it is alive before it is used
 SESSION_SETTINGS = {"statement_timeout": "1min", "hnsw.iterative_scan": "relaxed_order", "hnsw.ef_search": "400"}
@@ -97,10 +98,10 @@ class Database:
         await self._pool.close()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """Use a connection of the pool."""
+    async def connection(self, timeout_seconds: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
+        """Use a connection of the pool; None: wait for one as long as the pool does."""
         with self._translated():
-            async with self._pool.connection() as connection:
+            async with self._pool.connection(timeout_seconds) as connection:
                 if self._settings.database_pooled:
                     async with connection.transaction():
                         await connection.execute(_IN_TRANSACTION)
@@ -213,10 +214,11 @@ class Database:
         Raises:
             UnavailableError: It does not, or some have not.
         """
-        row = await self.row("SELECT to_regclass('migrations') IS NOT NULL AS ready")
-        if row and row["ready"]:
-            row = await self.row("SELECT count(*) AS done FROM migrations")
-        if not row or row.get("done") != len(_migrations()):
+        async with self.connection(READY_SECONDS) as connection:
+            found = await (await connection.execute("SELECT to_regclass('migrations')")).fetchone()
+            if found and found[0]:
+                found = await (await connection.execute("SELECT count(*) FROM migrations")).fetchone()
+        if not found or found[0] != len(_migrations()):
             raise UnavailableError("The database's migrations have not run yet.", retry_after_seconds=2)
 
 

@@ -1,4 +1,4 @@
-"""Whether a PostgreSQL can hold our schema: encoding, pgvector and rights, each with the SQL that mends it."""
+"""Whether a PostgreSQL can hold our schema: version, encoding, pgvector and rights, each with the SQL that mends it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from ragq.errors import ConfigurationError
 
+POSTGRESQL = 16  # the oldest that the project supports; its tests run 18
 PGVECTOR = (0, 8)  # the first that knows hnsw.iterative_scan
 
 _FACTS = """
@@ -42,8 +43,10 @@ async def check_database(connection: AsyncConnection[Any]) -> None:
     """Refuse a database in which the migrations cannot run.
 
     Raises:
-        ConfigurationError: It has another encoding than UTF-8, no pgvector or an old one, or too few rights.
+        ConfigurationError: It is too old, has another encoding than UTF-8, no pgvector or an old one, or too few rights.
     """
+    if problem := find_old_server(connection.info.server_version):
+        raise ConfigurationError(problem)
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise ConfigurationError(
@@ -56,6 +59,13 @@ async def check_database(connection: AsyncConnection[Any]) -> None:
     assert facts
     if problem := find_problem(facts):
         raise ConfigurationError(problem)
+
+
+def find_old_server(version: int) -> str | None:
+    """Say that a server is too old; `version` as libpq gives it, 160004 for 16.4."""
+    if version >= POSTGRESQL * 10_000:
+        return None
+    return f"PostgreSQL is of version {version // 10_000}, and ragq needs {POSTGRESQL} or newer. Upgrade it with pg_upgrade."
 
 
 def find_problem(facts: DatabaseFacts) -> str | None:

@@ -146,6 +146,10 @@ class Requests:
         with contextlib.suppress(UnavailableError):
             await self._blobs.delete(name)
 
+    async def delete_parts(self) -> None:
+        """Delete what processes that were killed while they wrote have left."""
+        await self._blobs.delete_old_parts(FOLDER, UNUSED_SECONDS)
+
     async def list_settled(self, older_than_seconds: float) -> dict[str, str]:
         """List the names of bytes that were written longer ago, each with the id of its job."""
         names = await self._blobs.list_older(FOLDER, older_than_seconds)

@@ -52,6 +52,7 @@ async def delete_unused_requests(queue: JobQueue, archive: Archive) -> int:
 
     They are looked for twice: one that is just being queued, by a process that was held up, has its job by then.
     """
+    await queue.requests.delete_parts()
     unused = await _find_unused(queue, archive, UNUSED_SECONDS)
     if unused:
         await asyncio.sleep(RECHECK_SECONDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,6 +18,7 @@ from ragq.routes.openapi import shows
 
 router = APIRouter(route_class=CheckedRoute)
 
+CHECK_SECONDS = 2.0  # probes do not wait much longer
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": dict[str, str], "description": "Something that is needed is not ready."}
 }
@@ -42,16 +45,24 @@ async def check_readiness(request: Request, context: ContextDependency) -> JSONR
     faults: dict[str, str] = {}
     if context.not_ready:
         faults["start"] = context.not_ready
-    for name, check in (("valkey", context.queue.ping), ("postgresql", context.database.check_ready)):
-        try:
-            await check()
-        except RagqError as error:
-            faults[name] = str(error)
+    found = await asyncio.gather(_find_fault(context.queue.ping()), _find_fault(context.database.check_ready()))
+    faults |= {name: fault for name, fault in zip(("valkey", "postgresql"), found, strict=True) if fault}
     if not request.state.is_trusted:
         faults = dict.fromkeys(faults, "not ready")
     if faults:
         return JSONResponse({"status": "not ready", **faults}, 503, headers={"Retry-After": "2"})
     return JSONResponse({"status": "ready"})
+
+
+async def _find_fault(check: Coroutine[Any, Any, None]) -> str | None:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check
+    except RagqError as error:
+        return str(error)
+    except TimeoutError:
+        return f"It gave no answer within {CHECK_SECONDS:g} s."
+    return None
 
 
 @router.get("/status")
