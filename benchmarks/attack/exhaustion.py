@@ -50,7 +50,7 @@ async def endless(url: str, head: bytes, piece: bytes, *, megabytes: int) -> tup
 
 
 async def endless_header(stage: Stage) -> Verdict:
-    """5. Headers of 200 MB, one connection after the other."""
+    """Headers of 200 MB, one connection after the other."""
 
     async def again_and_again() -> list[tuple[int, float]]:
         found, until = [], time.monotonic() + HOLD_SECONDS
@@ -65,7 +65,7 @@ async def endless_header(stage: Stage) -> Verdict:
 
 
 async def endless_rest(stage: Stage) -> Verdict:
-    """5. What else need not end: address, headers, empty lines, extensions of chunks, trailers, requests at once."""
+    """What else need not end: address, headers, empty lines, extensions of chunks, trailers, requests at once."""
     chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n"
     parts = {
         "address": (b"GET /", b"a" * 65_536),
@@ -139,7 +139,7 @@ async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, drip:
 
 
 async def held_connections(stage: Stage, *, count: int, seconds: float, drip: bytes = b"", closed: int = 0) -> Verdict:
-    """5. Many connections that ask nothing, or too slowly; at least `closed` of them are to be closed."""
+    """Many connections that ask nothing, or too slowly; at least `closed` of them are to be closed."""
     room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500
     count = min(count, room)
     found, ratio, figures = await beside(stage.open, hold(stage.open.url, count, seconds, drip))
@@ -150,7 +150,7 @@ async def held_connections(stage: Stage, *, count: int, seconds: float, drip: by
 
 
 async def large_questions(stage: Stage) -> Verdict:
-    """6. 100 questions of 3 MB each, which no worker takes."""
+    """100 questions of 3 MB each, which no worker takes."""
     long = {"role": "assistant", "content": "word " * 600_000}
     valkey = redis.Redis.from_url(stage.open.services["valkey_url"])
     before = int(valkey.info("memory")["used_memory"])
@@ -173,7 +173,7 @@ async def large_questions(stage: Stage) -> Verdict:
 
 
 async def endless_answers(stage: Stage) -> Verdict:
-    """7. Answers of 100,000 letters without a space beside short ones, on one worker."""
+    """Answers of 100,000 letters without a space beside short ones, on one worker."""
     alone = await short_questions(stage.keyed)
     async with aiohttp.ClientSession(stage.keyed.url, headers={"Authorization": f"Bearer {KEY}"}) as session:
         ids = [await follow(session, "Be endless, please.") for _ in range(STREAMS)]

@@ -130,7 +130,14 @@ def show_table(reports: list[Report]) -> None:
 
 
 def save(reports: list[Report], path: Path, beside: Path) -> None:
-    """Write the JSON, and a chart that shows stock RQ beside us when it was drilled."""
+    """Write the JSON, and a chart that shows stock RQ beside us when it was drilled.
+
+    Of what the file has already, reports of drills that were not run now stay.
+    """
+    if path.exists():
+        run_now = {report.scenario: report for report in reports}
+        earlier = [Report(**report) for report in json.loads(path.read_text())["reports"]]
+        reports = [run_now.pop(report.scenario, report) for report in earlier] + list(run_now.values())
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
     path.write_text(json.dumps({"machine": machine, "reports": [asdict(one) for one in reports]}, indent=2) + "\n")
@@ -158,6 +165,8 @@ def main() -> None:
         names = arguments.only or list(chosen)
         drills = {**SCENARIOS, **chosen}
         reports = run([(name, partial(perform, drills[name], name)) for name in names])
+        if arguments.seconds and not arguments.out:
+            parser.error("a short mix is no result to publish: say where to write it with --out")
     show_table(reports)
     save(reports, arguments.out or (beside if arguments.stock else RESULTS / "drill.json"), beside)
     sys.exit(not all(report.passed for report in reports))

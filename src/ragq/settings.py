@@ -44,7 +44,10 @@ class Settings(BaseSettings):
     )
     url: str = Field("http://127.0.0.1:8000", description="Where `ragq ask`, `ingest` and `status` find the API.")
     data_dir: Path = Field(Path(".ragq"), description="Folder of the embedded services and of uploaded files.")
-    api_key: SecretStr | None = Field(None, description="When set, every route but the health ones asks for this key.")
+    api_key: SecretStr | None = Field(
+        None,
+        description="When set, every route that touches data asks for this key. Beyond loopback it must have 16 characters.",
+    )
     allowed_hosts: str = Field(
         "",
         description="Names, with commas between them, by which the API may be called, beside loopback's and `RAGQ_HOST`; "

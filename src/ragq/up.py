@@ -263,7 +263,7 @@ async def prepare(settings: Settings) -> None:
             except UnavailableError as error:
                 if time.monotonic() > deadline:
                     raise
-                log.warning("waiting_for_service", error=error.message)
+                log.warning("waiting_for_service", error=str(error))
                 await asyncio.sleep(1)
     finally:
         await queue.close()

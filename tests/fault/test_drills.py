@@ -76,7 +76,7 @@ async def test_workers_whose_clock_is_two_minutes_wrong_reap_nothing_early(stage
     assert_passed(await clock(stage, client, say, seconds=6))
 
 
-async def test_full_memory_is_a_503_and_ends_no_worker(stage: Stage, client: HttpClient) -> None:
+async def test_full_memory_is_a_429_and_ends_no_worker(stage: Stage, client: HttpClient) -> None:
     assert_passed(await memory(stage, client, say, seconds=4))
 
 

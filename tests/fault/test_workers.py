@@ -273,29 +273,6 @@ async def test_a_question_is_accepted_while_postgresql_is_away(ragq: Ragq) -> No
         stop(worker)
 
 
-def wait_until_gone(processes: dict[str, dict[str, Any]]) -> None:
-    """Wait a moment: who is dead without a parent is seen until the system's init has collected it."""
-    pids = [one["pid"] for one in processes.values()]
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), seconds=5, what=f"{pids} are gone")
-
-
-def test_a_killed_up_is_cleaned_up_by_the_next_which_finds_everything_again(tmp_path: Path) -> None:
-    service = Ragq(tmp_path / "data", "--query-workers", "1").start()
-    (tmp_path / "harbour.md").write_text(DOCUMENT)
-    assert service.run("ingest", str(tmp_path / "harbour.md")).returncode == 0
-    before = json.loads((service.folder / "services.json").read_text())["processes"]
-    service.kill()
-    service.start()
-    try:
-        after = json.loads((service.folder / "services.json").read_text())["processes"]
-        assert {one["pid"] for one in before.values()}.isdisjoint({one["pid"] for one in after.values()})
-        wait_until_gone(before)
-        assert "61 metres" in service.run("ask", "How tall is the lighthouse of Quorra?").stdout
-    finally:
-        assert service.stop() == 0
-    wait_until_gone(after)
-
-
 def test_configured_services_are_used_and_neither_is_started(ragq: Ragq, tmp_path: Path) -> None:
     services = ragq.services
     second = Ragq(

@@ -263,7 +263,8 @@ def test_more_than_one_part_named_file_is_an_error_that_names_it(
     ragq: Ragq, parts: list[tuple[str, str | None, bytes]]
 ) -> None:
     answer = httpx2.post(f"{ragq.url}/v1/files", **form(*parts))
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (400, "file", "invalid_form")
 
 
 @pytest.mark.parametrize(

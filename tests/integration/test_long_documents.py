@@ -29,9 +29,9 @@ from ragq.queues.worker import Clients
 from tests.ingests import TENANT, attach, count_chunks, ingest, look
 from tests.servers import environment
 
-CHUNKS = 1200
+CHUNKS = 600
 ROW_SECONDS = 0.002  # that storing or deleting a chunk takes here, as on a busy machine with the index of vectors
-STATEMENT_MS = 1800  # less than all chunks together take
+STATEMENT_MS = 900  # less than all chunks together take
 SLOW = f"""
     CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN PERFORM pg_sleep({ROW_SECONDS}); RETURN coalesce(NEW, OLD); END $$;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +21,8 @@ from tests.servers import Ragq, Valkey, wait_until
 from tests.tls import Certificate, TlsProxy, make_certificate
 
 PASSWORD = "p@ss/w:rd ?#%"
-# The rights that docs/how-to/use-a-managed-valkey.md gives ragq's user.
-RIGHTS = "~ragq:* &ragq:* +@all -@admin -@dangerous +info"
+PAGE = Path(__file__).parents[2] / "docs/how-to/use-a-managed-valkey.md"
+(RIGHTS,) = re.findall(r"^ACL SETUSER ragq on >PASSWORD (.+)$", PAGE.read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def ask(http: httpx2.Client, question: str) -> str:
 
     def ended(identity: str) -> str:
         shown = http.get("/job-status", params={"job_id": identity})
-        return shown.text if shown.json()["status"] in ("failed", "finished") else ""
+        return shown.text if shown.json()["status"] in ("failed", "completed") else ""
 
     shown = [wait_until(partial(ended, name), seconds=60) for name in (response["id"], job_id)]
     shown.append(http.get(f"/v1/responses/{response['id']}").text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -325,8 +327,8 @@ async def test_what_a_process_killed_before_the_enqueue_had_written_is_deleted(
 async def test_a_machine_that_slept_between_the_two_steps_accepts_nothing(
     queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = iter([time.time(), time.time() + 3600])
-    monkeypatch.setattr("ragq.client.request_client.time.time", lambda: next(times))
+    times = itertools.count(time.time(), 3600)
+    monkeypatch.setattr("ragq.client.request_client.time", SimpleNamespace(time=lambda: next(times)))
     with pytest.raises(UnavailableError, match="send it again"):
         await ask(queue, "a")
     monkeypatch.undo()

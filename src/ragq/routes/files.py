@@ -53,7 +53,7 @@ class FileObject(TypedDict):
 async def _check_form(request: Request) -> None:
     form = await request.form()  # read already, within FORM_LIMITS
     if len(form.getlist("file")) > 1:
-        raise InvalidRequestError("Send one file: a form has one part named 'file'.", param="file")
+        raise InvalidRequestError("Send one file: a form has one part named 'file'.", code="invalid_form", param="file")
 
 
 @router.post("", dependencies=[Depends(_check_form)], form_limits=FORM_LIMITS)
