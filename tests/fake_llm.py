@@ -66,6 +66,7 @@ class Behaviour:
         finish: The finish_reason; empty: none.
         done: Send [DONE].
         usage: Send the usage when it is asked for.
+        odd_usage: The usage is no numbers.
         body: `sse`, `json`, `html`, `cut_json`, `text`, `empty` or `reset` (close instead of an answer).
         context_characters: Refuse messages that are longer; 0: none.
         refuses: A request field that is answered with 400.
@@ -97,6 +98,7 @@ class Behaviour:
     finish: str = "stop"
     done: bool = True
     usage: bool = True
+    odd_usage: bool = False
     body: str = "sse"
     context_characters: int = 0
     refuses: str = ""
@@ -362,7 +364,9 @@ def envelope(call: Call, kind: str) -> dict[str, Any]:
     return {"id": "chatcmpl-fake", "object": kind, "created": int(time.time()), "model": call.request.get("model")}
 
 
-def usage_of(call: Call) -> dict[str, int]:
+def usage_of(call: Call) -> dict[str, Any]:
+    if call.behaviour.odd_usage:
+        return {"prompt_tokens": math.inf, "completion_tokens": "many"}
     prompt = sum(len(str(message["content"]).split()) for message in call.request["messages"])
     count = len(call.answer.split())
     return {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}

@@ -7,6 +7,7 @@ service. `Connection` is uvicorn's protocol with bounds; `Connections` is what t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from enum import StrEnum
 from http import HTTPStatus
@@ -96,16 +97,17 @@ class Connections:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell the connections whose time is over."""
+        self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
         for wait, waiting in self._waiting.items():
             while waiting and next(iter(waiting.values())) <= loop.time():
                 connection = next(iter(waiting))
                 self.place(connection, None)
-                connection.expire(wait)
+                with contextlib.suppress(OSError):  # it broke at this moment
+                    connection.expire(wait)
         if self._closed and loop.time() > self._logged_at + LOG_SECONDS:
             self._logged_at = loop.time()
             log.warning("connections_full", most=self._most, closed_or_refused=self._closed)
             self._closed = 0
-        self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
 
 class Connection(HttpToolsProtocol):

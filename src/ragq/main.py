@@ -47,6 +47,8 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
         port=settings.port,
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # who sends one could call itself any address, and guess keys from each
+        timeout_keep_alive=60,  # `Connections` closes a silent one sooner
         timeout_graceful_shutdown=5,
         backlog=min(BACKLOG, descriptors // 4),
     )

@@ -265,6 +265,11 @@ def check_exposure(settings: Settings) -> None:
                 f"RAGQ_CORS_ORIGINS: '{origin}' is not an origin. Name each one as browsers send it: scheme, host and "
                 "port, such as https://app.example.com, in lower case and without a path."
             )
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise ConfigurationError(
+            f"RAGQ_API_KEY has characters that a header cannot carry: use ASCII, without spaces around it. {HOW_TO_MAKE_A_KEY}"
+        )
     if is_loopback(settings.host):
         return
     if settings.api_key is None:
@@ -272,7 +277,7 @@ def check_exposure(settings: Settings) -> None:
             f"Listening on {settings.host} would let anyone read the documents: set RAGQ_API_KEY, or listen on "
             f"127.0.0.1. {HOW_TO_MAKE_A_KEY}"
         )
-    if len(settings.api_key.get_secret_value()) < LEAST_KEY_CHARACTERS:
+    if len(key) < LEAST_KEY_CHARACTERS:
         raise ConfigurationError(
             f"RAGQ_API_KEY is shorter than {LEAST_KEY_CHARACTERS} characters, which can be guessed: listening on "
             f"{settings.host} needs a longer one. {HOW_TO_MAKE_A_KEY}"

@@ -283,7 +283,10 @@ def test_guesses_of_the_key_are_slowed_down_and_do_not_lock_out_who_has_it(ragq:
     api, url = ragq.spawn_api(RAGQ_API_KEY=KEY)
     try:
         with httpx2.Client(base_url=url) as guesser:
-            answers = [guesser.post("/session", json={"key": f"guess {number}"}) for number in range(8)]
+            answers = [
+                guesser.post("/session", json={"key": f"guess {n}"}, headers={"X-Forwarded-For": f"192.0.2.{n}"})
+                for n in range(8)
+            ]
             answers += [guesser.get("/status", headers={"api-key": f"guess {number}"}) for number in range(8)]
             statuses = [answer.status_code for answer in answers]
             assert statuses[:10] == [401] * 10
@@ -291,7 +294,7 @@ def test_guesses_of_the_key_are_slowed_down_and_do_not_lock_out_who_has_it(ragq:
             assert 1 <= int(answers[-1].headers["Retry-After"]) <= 6
             assert code_of(answers[-1]) == (429, "too_many_wrong_keys")
             assert guesser.get("/healthz").status_code == 200
-            right = {"Authorization": f"Bearer {KEY}"}
+            right = {"Authorization": f"bearer {KEY}"}
             wait_until(lambda: guesser.get("/status", headers=right).status_code == 200, seconds=10)
             for number in range(20):
                 guesser.post("/session", json={"key": f"guess {number}"})

@@ -94,6 +94,23 @@ async def test_a_role_needs_no_right_to_an_extension_that_is_there(
     await database.close()
 
 
+async def test_a_role_that_only_reads_and_writes_serves_a_database_that_is_migrated(
+    make_database: MakeDatabase, settings: Settings
+) -> None:
+    url = make_database("UTF8")
+    await migrate(using(settings, url))
+    allow(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}")
+    await migrate(using(settings, as_little(url)))
+    allow(url, "INSERT INTO migrations VALUES ('9999_of_a_newer_version.sql')")
+    database = await Database.open(settings, as_little(url), connections=1)
+    await database.check_ready()
+    await database.check_suitable()
+    allow(url, "DELETE FROM migrations WHERE name LIKE '0010%'")
+    with pytest.raises(UnavailableError, match=r"0010_ingests\.sql.*ragq migrate"):
+        await database.check_ready()
+    await database.close()
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -240,7 +240,9 @@ async def test_an_endpoint_that_is_not_there_is_transient(address: str) -> None:
     await client.close()
 
 
-@pytest.mark.parametrize("behaviour", ["done=false", "usage=false", "linger=30", "body=json", "finish=eos", "crlf=1"])
+@pytest.mark.parametrize(
+    "behaviour", ["done=false", "usage=false", "odd_usage=1", "linger=30", "body=json", "finish=eos", "crlf=1"]
+)
 async def test_an_answer_with_a_finish_reason_is_complete(fake: FakeLlm, client: LlmClient, behaviour: str) -> None:
     started = time.monotonic()
     completion = await client.complete(asking(behaviour))

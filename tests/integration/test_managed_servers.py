@@ -83,6 +83,20 @@ async def test_a_valkey_without_append_only_file_that_forbids_config_says_so(man
             connection.config_set("appendonly", "yes")
 
 
+@pytest.mark.parametrize("durability", ["checked", "vouched"])
+async def test_a_missing_password_is_said_to_be_missing(tmp_path: Path, durability: str) -> None:
+    server = Valkey(tmp_path).start()
+    try:
+        with server.connect() as connection:
+            connection.config_set("requirepass", PASSWORD)
+            async with queue_at(server.url, valkey_durability=durability) as queue:
+                with pytest.raises(ConfigurationError, match="Put user and password into RAGQ_VALKEY_URL"):
+                    await queue.check_server()
+            connection.config_set("requirepass", "")
+    finally:
+        server.stop()
+
+
 async def test_a_replica_is_refused(tmp_path: Path) -> None:
     replica = Valkey(tmp_path).start()
     try:

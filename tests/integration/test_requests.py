@@ -264,6 +264,15 @@ async def test_what_a_killed_process_left_of_a_large_request_is_deleted(
     assert kept(folder) == [whole, fresh.name]
 
 
+async def test_a_job_whose_failure_cannot_be_told_ends_all_the_same(queue: JobQueue, clients: Clients) -> None:
+    await queue.enqueue(
+        JobFunction.PROCESS_DOCUMENT, {"forged": 1}, job_id="a", queue=QueueName.QUERIES, deadline_seconds=60
+    )
+    (job,) = await claim(queue, 1)
+    outcome = await run(clients, job)
+    assert outcome.error
+
+
 async def test_bytes_that_are_just_being_queued_are_spared(
     queue: JobQueue, database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

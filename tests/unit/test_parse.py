@@ -373,3 +373,11 @@ async def test_a_worker_frozen_while_it_reads_tries_again_and_blames_no_file(
     time.sleep(3.2)  # noqa: ASYNC251  (as SIGSTOP does)
     with pytest.raises(TransientError, match="frozen"):
         await task
+
+
+def test_a_heading_under_long_ones_keeps_its_end() -> None:
+    text = "".join(f"{'#' * level} {'long ' * 30}{level}\n" for level in range(1, 6)) + "###### the last\n" * 1000
+    titles = [title for _, title in find_headings(text)]
+    assert titles[-1].startswith("…")
+    assert titles[-1].endswith("5 › the last")
+    assert max(map(len, titles)) == 300

@@ -65,6 +65,12 @@ def test_loopback_needs_no_key(host: str) -> None:
     assert keyless.api_key is None
 
 
+@pytest.mark.parametrize("key", ["schlüssel-der-länge-20", " with-a-space-before-it", "with\ttab-between-words"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="characters that a header cannot carry"):
+        check_exposure(settings(api_key=key))
+
+
 @pytest.mark.parametrize("origin", ["*", "app.example.com", "https://app.example.com/", "HTTPS://app.example.com"])
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     with pytest.raises(ConfigurationError, match="not an origin"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +13,7 @@ import aiohttp
 from ragq.errors import PermanentError, RagqError, TransientError, UnavailableError
 
 POLL_SECONDS = 0.2
-PARSE_SHARE = 0.2  # of a document's progress; the rest is embedding
+PARSE_SHARE = 0.2  # of a document's progress; the rest is embedding and storing
 
 
 class ApiClient:
@@ -40,12 +41,12 @@ class ApiClient:
         """
         try:
             async with self._session.request(method, self._url + path, **options) as answer:
-                body: dict[str, Any] = await answer.json(content_type=None)
+                body = _read(await answer.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnavailableError(f"No ragq answers at {self._url} ({error}). Start one with `ragq up`.") from error
         if answer.status < 400:
             return body
-        fault = body.get("error", {})
+        fault = body.get("error") or {}
         kind: type[RagqError] = TransientError if answer.status in (429, 503) else PermanentError
         faults = "; ".join(f"{name}: {text}" for name, text in body.items() if name not in ("error", "status"))
         raise kind(fault.get("message") or faults or f"HTTP status {answer.status}", code=fault.get("code"))
@@ -88,3 +89,12 @@ def _share_done(progress: dict[str, Any] | None) -> float:
         return 0.0
     done = float(progress["done"] / max(1, progress["total"]))
     return PARSE_SHARE * done if progress["stage"] == "parse" else PARSE_SHARE + (1 - PARSE_SHARE) * done
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    """Read an answer; what is no JSON object, such as a proxy's page, is empty."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -58,7 +58,7 @@ class BlobStore:
         with _translated():
             await obstore.put_async(self._store, name, file)
             if isinstance(self._store, LocalStore) and self._store.prefix:
-                await asyncio.to_thread(_sync, Path(self._store.prefix) / name)
+                await asyncio.to_thread(_sync, Path(self._store.prefix), name)
 
     async def delete(self, name: str) -> None:
         """Delete bytes; unknown names are no error."""
@@ -106,8 +106,10 @@ class BlobStore:
         """Give the bytes as a temporary file without a name, which is gone when this process is, however it ends."""
         with tempfile.TemporaryFile() as file:
             async for piece in self.stream(name):
-                file.write(piece)
-            file.seek(0)
+                with _translated():
+                    file.write(piece)
+            with _translated():
+                file.seek(0)
             yield Path(f"/dev/fd/{file.fileno()}")
 
     async def list_unfinished(self) -> set[str]:
@@ -133,16 +135,17 @@ class BlobStore:
                         part.unlink()
 
         if isinstance(self._store, LocalStore) and self._store.prefix is not None:
-            await asyncio.to_thread(delete, Path(self._store.prefix, folder))
+            with _translated():
+                await asyncio.to_thread(delete, Path(self._store.prefix, folder))
 
 
 def _list_parts(folder: Path) -> list[Path]:
     return [entry for entry in Path(folder).iterdir() if _PART in entry.name]
 
 
-def _sync(path: Path) -> None:
-    """Put a file and its name on disk, or a power cut could take them back."""
-    for one in (path, path.parent):
+def _sync(folder: Path, name: str) -> None:
+    """Put a file and its name on disk, with that of a folder it may be the first of, or a power cut could take them back."""
+    for one in (folder / name, *(folder / parent for parent in Path(name).parents)):
         descriptor = os.open(one, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -47,10 +48,12 @@ class _Connection(AsyncConnection[Any]):
     ) -> _Connection:
         """Connect; the pool does not tell why it could not, so the reason is left in `failures`."""
         try:
-            return await super().connect(conninfo, **options)
+            connection = await super().connect(conninfo, **options)
         except psycopg.Error as error:
             failures.append(error)
             raise
+        failures.clear()
+        return connection
 
 
 async def _check(connection: _Connection) -> None:
@@ -126,14 +129,18 @@ class Database:
             yield
         except psycopg.DataError as error:
             if "NUL" in str(error) or isinstance(error, psycopg.errors.UntranslatableCharacter):
-                raise InvalidRequestError("A text holds the character U+0000, which cannot be stored.") from error
+                raise InvalidRequestError(
+                    "A text holds the character U+0000, which cannot be stored: remove it."
+                ) from error
             raise
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.TransactionRollback):
                 raise TransientError(
                     "PostgreSQL gave up on a statement. Try again.", detail=error, retry_after_seconds=1
                 ) from error
-            reason = self._failures[-1] if isinstance(error, PoolTimeout) and self._failures else error
+            reason: object = error
+            if isinstance(error, PoolTimeout):
+                reason = self._failures[-1] if self._failures else "all connections of this process are in use"
             if "unsupported startup parameter" in str(reason):
                 raise ConfigurationError(BEHIND_A_POOLER) from error
             raise UnavailableError(
@@ -174,18 +181,8 @@ class Database:
         }
         await self.check_suitable()
         async with self.session() as connection, connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
-            await connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
-            done = {row[0] for row in await (await connection.execute("SELECT name FROM migrations")).fetchall()}
-            for name, text in _migrations():
-                if name not in done:
-                    await connection.execute(
-                        text.format(
-                            dimensions=settings.embedding_dimensions, text_search_config=settings.text_search_config
-                        )
-                    )
-                    await connection.execute("INSERT INTO migrations VALUES (%s)", [name])
-                    log.info("migrated", migration=name)
+            if await find_pending(connection):
+                await _run_pending(connection, settings)
             for fact, value in facts.items():
                 await connection.execute("INSERT INTO facts VALUES (%s, %s) ON CONFLICT DO NOTHING", [fact, value])
             found = dict(await (await connection.execute("SELECT name, value FROM facts")).fetchall())
@@ -203,7 +200,7 @@ class Database:
             ConfigurationError: It cannot, or a pooler is in the way; the message says what to do.
         """
         async with self.session() as connection:
-            await check_database(connection)
+            await check_database(connection, is_to_change=bool(await find_pending(connection)))
         row = await self.row("SELECT current_setting('statement_timeout') AS timeout")
         if not row or row["timeout"] != "1min":
             raise ConfigurationError(BEHIND_A_POOLER)
@@ -215,13 +212,36 @@ class Database:
             UnavailableError: It does not, or some have not.
         """
         async with self.connection(READY_SECONDS) as connection:
-            found = await (await connection.execute("SELECT to_regclass('migrations')")).fetchone()
-            if found and found[0]:
-                found = await (await connection.execute("SELECT count(*) FROM migrations")).fetchone()
-        if not found or found[0] != len(_migrations()):
-            raise UnavailableError("The database's migrations have not run yet.", retry_after_seconds=2)
+            pending = await find_pending(connection)
+        if pending:
+            raise UnavailableError(
+                f"The database's migrations have not run yet: {', '.join(pending)}. `ragq migrate` runs them.",
+                retry_after_seconds=2,
+            )
 
 
+async def find_pending(connection: AsyncConnection[Any]) -> list[str]:
+    """Name the migrations that have not run; those of a newer version than this do not matter."""
+    wanted, done = [name for name, _ in _migrations()], set[str]()
+    found = await (await connection.execute("SELECT to_regclass('migrations') IS NOT NULL")).fetchone()
+    if found and found[0]:
+        done = {row[0] for row in await (await connection.execute("SELECT name FROM migrations")).fetchall()}
+    return [name for name in wanted if name not in done]
+
+
+async def _run_pending(connection: AsyncConnection[Any], settings: Settings) -> None:
+    await connection.execute("SET LOCAL statement_timeout = 0")  # another process may be at it for minutes
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+    await connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
+    pending, texts = await find_pending(connection), dict(_migrations())
+    for name in pending:
+        facts = {"dimensions": settings.embedding_dimensions, "text_search_config": settings.text_search_config}
+        await connection.execute(texts[name].format(**facts))
+        await connection.execute("INSERT INTO migrations VALUES (%s)", [name])
+        log.info("migrated", migration=name)
+
+
+@cache
 def _migrations() -> list[tuple[str, str]]:
     folder = resources.files("ragq.client") / "migrations"
     return sorted((entry.name, entry.read_text()) for entry in folder.iterdir() if entry.name.endswith(".sql"))

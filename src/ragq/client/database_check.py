@@ -39,8 +39,11 @@ class DatabaseFacts:
     may_extend: bool
 
 
-async def check_database(connection: AsyncConnection[Any]) -> None:
+async def check_database(connection: AsyncConnection[Any], *, is_to_change: bool) -> None:
     """Refuse a database in which the migrations cannot run.
+
+    Args:
+        is_to_change: Some have not run; else no right to make tables is needed.
 
     Raises:
         ConfigurationError: It is too old, has another encoding than UTF-8, no pgvector or an old one, or too few rights.
@@ -57,7 +60,7 @@ async def check_database(connection: AsyncConnection[Any]) -> None:
     async with connection.cursor(row_factory=class_row(DatabaseFacts)) as cursor:
         facts = await (await cursor.execute(_FACTS)).fetchone()
     assert facts
-    if problem := find_problem(facts):
+    if problem := find_problem(facts, is_to_change=is_to_change):
         raise ConfigurationError(problem)
 
 
@@ -68,7 +71,7 @@ def find_old_server(version: int) -> str | None:
     return f"PostgreSQL is of version {version // 10_000}, and ragq needs {POSTGRESQL} or newer. Upgrade it with pg_upgrade."
 
 
-def find_problem(facts: DatabaseFacts) -> str | None:
+def find_problem(facts: DatabaseFacts, *, is_to_change: bool = True) -> str | None:
     """Say what keeps the migrations from running and how to mend it; None when nothing does."""
     if facts.installed is None and facts.available is None:
         return "PostgreSQL has no pgvector: install pgvector 0.8 or newer on its machine."
@@ -80,6 +83,10 @@ def find_problem(facts: DatabaseFacts) -> str | None:
                 "Install a newer pgvector on its machine. If the extension exists, run ALTER EXTENSION vector UPDATE;."
             )
         return f"pgvector is {facts.installed or facts.available}, and ragq needs 0.8 or newer. {advice}"
+    return _find_missing_right(facts) if is_to_change else None
+
+
+def _find_missing_right(facts: DatabaseFacts) -> str | None:
     if facts.installed is None and not facts.may_extend:
         return (
             f"The role {facts.role} may not create the extension pgvector. As a superuser, run CREATE EXTENSION vector; "

@@ -173,7 +173,7 @@ class AnswerStream:
             if reason := choice.get("finish_reason"):
                 self._finish(str(reason).lower())
         if usage := chunk.get("usage"):
-            self._usage = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+            self._usage = Usage(_read_count(usage, "prompt_tokens"), _read_count(usage, "completion_tokens"))
         self._model = chunk.get("model") or self._model
 
     def _finish(self, reason: str) -> None:
@@ -199,3 +199,9 @@ class AnswerStream:
 
 def _cut_fault() -> FaultError:
     return FaultError(UnavailableError, "llm_cut_stream", "the answer ended without a finish_reason")
+
+
+def _read_count(usage: dict[str, Any], name: str) -> int:
+    """Read a number of tokens; what is no number is nothing worth an answer."""
+    count = usage.get(name)
+    return int(count) if isinstance(count, int | float) and 0 <= count < 2**31 else 0

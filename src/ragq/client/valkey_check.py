@@ -6,7 +6,7 @@ from typing import Literal
 
 from redis import exceptions
 
-from ragq.client.valkey_client import ValkeyClient, pairs
+from ragq.client.valkey_client import REFUSALS, ValkeyClient, pairs
 from ragq.errors import ConfigurationError
 
 WANTED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
@@ -35,6 +35,7 @@ async def check_valkey(valkey: ValkeyClient, durability: Literal["checked", "vou
     try:
         found = pairs([part.decode() for part in await valkey.call("CONFIG", "GET", *WANTED)])
     except exceptions.ResponseError as error:
+        _pass_on(error)
         if told.get("aof_enabled") == "0":
             raise ConfigurationError(
                 "Valkey forbids CONFIG, and INFO says that it writes no append-only file (aof_enabled:0): accepted jobs are "
@@ -48,10 +49,28 @@ async def _read_info(valkey: ValkeyClient) -> dict[str, str]:
     """Read INFO; nothing where that is forbidden, too."""
     try:
         text: bytes = await valkey.call("INFO")
-    except exceptions.ResponseError:
+    except exceptions.ResponseError as error:
+        _pass_on(error)
         return {}
     lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
     return {name: value for name, _, value in lines}
+
+
+def _pass_on(error: exceptions.ResponseError) -> None:
+    """Raise again what does not say that a command is forbidden.
+
+    Raises:
+        ConfigurationError: Who we are is not accepted.
+        ResponseError: The server is busy or loading.
+    """
+    if str(error).startswith(("NOAUTH", "WRONGPASS", "Authentication required")):
+        raise ConfigurationError(
+            "Valkey asks for a password, or refuses the one that it got. Put user and password into RAGQ_VALKEY_URL, as in "
+            "redis://USER:PASSWORD@HOST:6379/0.",
+            detail=error,
+        ) from error
+    if str(error).startswith(REFUSALS):
+        raise error
 
 
 def _refuse_wrong(found: dict[str, str]) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import structlog
 
+from ragq.embedded.processes import kill_strays
 from ragq.embedded.services import State
+from ragq.errors import RagqError
 from ragq.logs import configure_logging
 from ragq.settings import read_settings
 
@@ -67,8 +70,10 @@ def clean_up_after(owner: int, data_dir: Path) -> None:
     if state and state.owner.pid == owner:  # whose pipe ends a moment before it is seen to be dead
         log.warning("owner_was_killed", pid=state.owner.pid, folder=str(data_dir))
         state.stop_all()
+        kill_strays(data_dir)  # what was started, and not recorded yet
 
 
 if __name__ == "__main__":
-    configure_logging(read_settings())
+    with suppress(RagqError):  # changed since, and wrong now
+        configure_logging(read_settings())
     clean_up_after(int(sys.argv[1]), Path(sys.argv[2]))

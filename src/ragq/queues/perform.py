@@ -71,7 +71,10 @@ async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Out
     except RagqError as failure:
         error = failure
     except TimeoutError:
-        error = PermanentError("The job was not done by its deadline.", code="deadline_exceeded")
+        error = PermanentError(
+            "The job was not done by its deadline: RAGQ_QUERY_DEADLINE_SECONDS or RAGQ_DOCUMENT_DEADLINE_SECONDS gives it more time.",
+            code="deadline_exceeded",
+        )
     except Exception as failure:  # the outermost place of a job: a bug must not end the worker
         log.exception("job_crashed", job_id=job.id)
         error = PermanentError(f"The job failed with {type(failure).__name__}. The worker's log says more.")
@@ -114,8 +117,12 @@ async def _tell_failure(job: ClaimedJob, running: RunningJob, clients: Clients, 
         function, arguments = read_payload(job.data)
     except PermanentError:
         return
-    if function in ON_FAILURE:
+    if function not in ON_FAILURE:
+        return
+    try:
         await insist(lambda: ON_FAILURE[function](running, clients, error, **arguments))
+    except Exception:  # a job that has failed must end, or it would hold its slot and its lease for ever
+        log.exception("failure_not_told", job_id=job.id)
 
 
 async def insist(call: Callable[[], Awaitable[Any]]) -> Any:

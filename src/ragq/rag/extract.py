@@ -27,6 +27,7 @@ _FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})(?P<info>.*)")
 _ATX_HEADING = re.compile(r" {0,3}(?P<marks>#{1,6})(?:[ \t]+(?P<title>.*?))??(?:[ \t]+#+)?[ \t]*$")
 _SETEXT_UNDERLINE = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
 _NO_PARAGRAPH = re.compile(r"\s*$| {4}|\t| {0,3}(?:[-*+>|]|\d{1,9}[.)]\s)")
+_TITLE_CHARACTERS = 300  # of a heading with its parents
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -130,8 +131,13 @@ def find_headings(text: str) -> list[tuple[int, str]]:
         if not plain:
             continue
         path = [entry for entry in path if entry[0] < level] + [(level, plain[:200])]
-        headings.append((offset, " › ".join(entry[1] for entry in path)))
+        headings.append((offset, _shorten(" › ".join(entry[1] for entry in path))))
     return headings
+
+
+def _shorten(title: str) -> str:
+    """Keep the end, which says most: each chunk carries its title, and is embedded with it."""
+    return title if len(title) <= _TITLE_CHARACTERS else f"…{title[1 - _TITLE_CHARACTERS :]}"
 
 
 def _walk_headings(text: str) -> Iterator[tuple[int, int, str]]:

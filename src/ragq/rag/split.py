@@ -15,7 +15,7 @@ _SAMPLES = 16
 _SAMPLE_CHARACTERS = 500
 _MAX_CHARACTERS_PER_TOKEN = 6.0  # a run of letters without end counts as one unknown token
 _FILL = 0.95  # of the capacity, so that few chunks have to be cut again
-_PART_CHARACTERS = 1_000_000  # cut at once, within about a second
+_PART_CHARACTERS = 100_000  # cut at once: the time for a part grows with its square, on text without any words
 _COUNTED_TEXTS = 256  # at once: a token takes a hundred bytes meanwhile
 
 

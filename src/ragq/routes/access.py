@@ -107,10 +107,11 @@ class Access:
         """
         if self._keys is None:
             return False
-        given = headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = headers.get("api-key") or (bearer if scheme.lower() == "bearer" else "")
         session = cookie_parser(headers.get("cookie", "")).get(COOKIE)
         if given or session is None:
-            self._keys.check(given.strip(), scope["client"][0] if scope["client"] else "")
+            self._keys.check(given, scope["client"][0] if scope["client"] else "")
             return True
         if not is_open(session, self._keys.key):
             raise AuthenticationError("The session has ended: send the API key to POST /session again.")

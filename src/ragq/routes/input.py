@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from ragq.errors import InvalidRequestError
 
-MAX_VALUES = 50_000  # of one body, with the values in its values; checking fields takes up to 25 µs for each
+MAX_VALUES = 20_000  # of one body, with the values in its values; checking fields takes up to 25 µs for each
 MAX_DEPTH = 64
 MAX_NUMBER = 2**63
 SPECIAL = re.compile(rb"%00|%[89a-f]|[\0\x80-\xff]", re.IGNORECASE)  # all else in an address is ASCII text

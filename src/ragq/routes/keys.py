@@ -55,6 +55,7 @@ class KeyCheck:
             AuthenticationError: It is missing or wrong.
             OverloadedError: Too many wrong keys came from this address.
         """
+        given = given.strip()
         if not given:
             raise _wrong_key()
         address, now = self._find(host), self._clock()
@@ -84,8 +85,8 @@ def _group(host: str) -> str:
     """Give the network that one client has: of IPv6, it is a /64."""
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:  # a socket's path, or none
-        return host
+    except ValueError:  # none: it came over a socket with a path
+        return ""
     if address.version == 4:
         return str(address)
     if address.ipv4_mapped:  # a client of IPv4 at a socket that takes both

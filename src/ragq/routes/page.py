@@ -76,7 +76,7 @@ async def create_session(body: SessionCreate, request: Request, context: Context
     response = Response(status_code=204)
     if context.keys is not None:
         context.keys.check(body.key.get_secret_value(), request.client.host if request.client else "")
-        is_secure = request.url.scheme == "https"
+        is_secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
         response.set_cookie(COOKIE, open_session(context.keys.key), httponly=True, samesite="strict", secure=is_secure)
     return response
 

@@ -1,15 +1,11 @@
 // Requests to ragq. One that needs the key asks for it and goes on.
 
+import { ApiError, readError } from "./errors.js";
 import { unlock } from "./unlock.js";
 
-const SILENCE_MS = 40_000; // the server sends a comment every 15 s
+export { ApiError };
 
-export class ApiError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
+const SILENCE_MS = 40_000; // the server sends a comment every 15 s
 
 // What may work later: no connection, or a server that cannot do it now.
 export function isTemporary(error) {
@@ -46,16 +42,6 @@ function send(path, form, onProgress) {
     sending.onerror = () => reject(new Error("The connection was lost. Try again."));
     sending.send(form);
   });
-}
-
-function readError(status, text) {
-  let message = `ragq answered with status ${status}.`;
-  try {
-    message = JSON.parse(text).error.message;
-  } catch {
-    // a proxy's own page: the status has to do
-  }
-  return new ApiError(status, message);
 }
 
 // The events of an answer's body, until it ends or is silent for too long.

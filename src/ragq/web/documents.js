@@ -5,7 +5,7 @@ import { make } from "./element.js";
 
 const STORE = "v1/vector_stores/default/files";
 const POLL_MS = 400;
-const STAGES = { parse: "Reading", embed: "Indexing" };
+const STAGES = { parse: "Reading", embed: "Indexing", store: "Storing" };
 
 const list = document.getElementById("documents");
 const state = document.getElementById("documents-state");

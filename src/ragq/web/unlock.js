@@ -1,5 +1,7 @@
 // The dialog that asks for the API key. The server keeps it in no place that a script can read.
 
+import { readError } from "./errors.js";
+
 const dialog = document.getElementById("unlock");
 const key = document.getElementById("key");
 const state = document.getElementById("unlock-state");
@@ -46,7 +48,8 @@ async function tryKey() {
     const body = JSON.stringify({ key: key.value });
     const response = await fetch("session", { method: "POST", headers: { "Content-Type": "application/json" }, body });
     if (response.ok) return "";
-    return response.status === 401 ? "This key is wrong. Try another." : `ragq answered with status ${response.status}.`;
+    if (response.status === 401) return "This key is wrong. Try another.";
+    return readError(response.status, await response.text()).message;
   } catch {
     return "ragq cannot be reached. Try again.";
   }
