@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request, Response
@@ -23,6 +23,7 @@ from ragq.errors import InvalidRequestError, UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.routes.keys import KeyCheck
 from ragq.routes.objects import Listed, Listing
+from ragq.routes.readiness import Readiness
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
@@ -55,6 +56,7 @@ class Context:
     streams: Streams
     keys: KeyCheck | None = None
     not_ready: str | None = "starting"
+    readiness: Readiness = field(default_factory=Readiness)
 
 
 async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:

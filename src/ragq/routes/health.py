@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,14 +9,12 @@ from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
 from ragq import __version__
-from ragq.errors import RagqError
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.routes.input import CheckedRoute
 from ragq.routes.openapi import shows
 
 router = APIRouter(route_class=CheckedRoute)
 
-CHECK_SECONDS = 2.0  # probes do not wait much longer
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": dict[str, str], "description": "Something that is needed is not ready."}
 }
@@ -45,24 +41,14 @@ async def check_readiness(request: Request, context: ContextDependency) -> JSONR
     faults: dict[str, str] = {}
     if context.not_ready:
         faults["start"] = context.not_ready
-    found = await asyncio.gather(_find_fault(context.queue.ping()), _find_fault(context.database.check_ready()))
-    faults |= {name: fault for name, fault in zip(("valkey", "postgresql"), found, strict=True) if fault}
+    faults |= await context.readiness.find_faults(
+        {"valkey": context.queue.ping, "postgresql": context.database.check_ready}
+    )
     if not request.state.is_trusted:
         faults = dict.fromkeys(faults, "not ready")
     if faults:
         return JSONResponse({"status": "not ready", **faults}, 503, headers={"Retry-After": "2"})
     return JSONResponse({"status": "ready"})
-
-
-async def _find_fault(check: Coroutine[Any, Any, None]) -> str | None:
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            await check
-    except RagqError as error:
-        return str(error)
-    except TimeoutError:
-        return f"It gave no answer within {CHECK_SECONDS:g} s."
-    return None
 
 
 @router.get("/status")
