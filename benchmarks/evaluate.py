@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from ragq.client.api_client import ApiClient
+from ragq.api_client import ApiClient
 from ragq.settings import read_settings
 from ragq.up import Fleet
 

@@ -31,7 +31,7 @@ import psycopg
 from benchmarks.corpus import ROOT, Made, write_notes, write_reports
 from benchmarks.harness import PEERS, Report, arguments, cpu_seconds, draw_bars, pss_mb, tree
 from benchmarks.ingest_parts import collect_chunks, embed_alone, run_without_embedding, upload
-from ragq.client.vector_index import CREATE_INDEX
+from ragq.storage.vector_index import CREATE_INDEX
 from tests.servers import Ragq
 
 T = TypeVar("T")

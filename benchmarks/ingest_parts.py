@@ -19,13 +19,14 @@ from tokenizers import Tokenizer
 
 from ragq.client.embedding_client import LocalEmbeddingClient, Progress, load_tokenizer
 from ragq.client.minilm import MiniLM
-from ragq.client.store_client import Stores
-from ragq.client.store_file_client import StoreFileRecord
+from ragq.parsing.parser import Parser
 from ragq.queues.documents import document_job_id
 from ragq.queues.worker import DEFAULT_CHUNK_SHARE, DEFAULT_OVERLAP_SHARE, Clients, RunningJob, process_document
-from ragq.rag.parse import Parser
 from ragq.rag.split import split
 from ragq.settings import Settings
+from ragq.storage.store_files import StoreFileRecord
+from ragq.storage.vector_stores import Stores
+from tests.ingests import put_in
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -175,7 +176,7 @@ async def _attach(clients: Clients, path: Path, store: str) -> StoreFileRecord:
         file = await clients.files.create(
             TENANT, filename=path.name, purpose="assistants", size=len(data), sha256=sha256
         )
-    return await clients.store_files.attach(TENANT, store, file.id, attributes={})
+    return await put_in(clients.database, store, file.id, attributes={})
 
 
 async def _process(clients: Clients, record: StoreFileRecord) -> dict[str, int]:

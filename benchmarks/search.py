@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from benchmarks import search_store as made
 from benchmarks.harness import Report, arguments, draw_bars, percentiles, pss_mb
-from ragq.client.chunk_client import Chunks
-from ragq.client.database import Database
 from ragq.embedded.services import EmbeddedServices
 from ragq.settings import Settings
+from ragq.storage.database import Database
+from ragq.storage.search import Chunks
 from tests.servers import environment
 
 WARM_UP, COUNTED, RECALL_QUESTIONS = 30, 500, 200

@@ -25,13 +25,13 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from ragq.client.chunk_client import Chunks
-from ragq.client.database import Database
-from ragq.client.file_client import Files
-from ragq.client.store_file_client import StoreFiles
-from ragq.client.vector_index import CREATE_INDEX
 from ragq.models import Chunk, ParsedDocument
 from ragq.settings import Settings
+from ragq.storage.database import Database
+from ragq.storage.files import Files
+from ragq.storage.ingests import Ingests
+from ragq.storage.vector_index import CREATE_INDEX
+from tests.ingests import put_in
 
 Vectors = NDArray[np.float32]
 
@@ -190,9 +190,8 @@ def _rows(store: str, file: int, kind: str) -> bytes:
 
 async def ingest(url: str, store: str, seconds: float) -> None:
     """Put files into a store, at the rate at which two cores can embed them, as a document worker does."""
-    settings = Settings(_env_file=None)
-    database = await Database.open(settings, url, connections=1)
-    files, store_files, chunks = Files(database), StoreFiles(database), Chunks(settings, database)
+    database = await Database.open(Settings(_env_file=None), url, connections=1)
+    files, ingests = Files(database), Ingests(database)
     started = time.monotonic()
     for number in itertools.count():
         due = started + number * CHUNKS_A_FILE / INGESTED_CHUNKS_A_SECOND
@@ -201,13 +200,13 @@ async def ingest(url: str, store: str, seconds: float) -> None:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         name = str(INGESTED_FILES_FROM + time.time_ns())
         file = await files.create(TENANT, filename=name, purpose="assistants", size=1, sha256=name)
-        record = await store_files.attach(TENANT, store, file.id, attributes={})
-        assert await chunks.begin_ingest(TENANT, store, file.id, record.generation, 1)
+        record = await put_in(database, store, file.id, attributes={})
+        assert await ingests.begin_ingest(TENANT, store, file.id, record.generation, 1)
         made = [
             Chunk(text, 0, len(text), None, None, WORDS_A_CHUNK) for text in make_texts(INGESTED_FILES_FROM + number)
         ]
         vectors = make_vectors(INGESTED_FILES_FROM + number)
-        assert await chunks.complete_ingest(record, 1, ParsedDocument(""), made, vectors)
+        assert await ingests.complete_ingest(record, 1, ParsedDocument(""), made, vectors)
     await database.close()
     print(number * CHUNKS_A_FILE)
 

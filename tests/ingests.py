@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from typing import Any
 
-from ragq.client.store_client import Stores
-from ragq.client.store_file_client import StoreFileRecord
 from ragq.errors import PoisonError, RagqError
 from ragq.queues.documents import document_job_id
 from ragq.queues.worker import Clients, RunningJob, document_failed, process_document
+from ragq.storage.database import Database
+from ragq.storage.ingests import Attachment, Ingests
+from ragq.storage.store_files import StoreFileRecord, StoreFiles
+from ragq.storage.vector_stores import Stores
 
 TENANT = "default"
 CRASHED = PoisonError("The file crashed the parser (SIGSEGV).")
@@ -26,7 +29,13 @@ async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store:
             TENANT, filename=filename, purpose="assistants", size=len(data), sha256=sha256
         )
     store = store or await Stores(clients.database).default_id(TENANT)
-    return await clients.store_files.attach(TENANT, store, file.id, attributes={})
+    return await put_in(clients.database, store, file.id, attributes={})
+
+
+async def put_in(database: Database, store: str, file_id: str, **how: Any) -> StoreFileRecord:
+    """Put a file into a store; `how` as in an `Attachment`."""
+    await Ingests(database).attach_many(TENANT, store, [Attachment(file_id, **how)])
+    return await StoreFiles(database).get(TENANT, store, file_id)
 
 
 async def look(clients: Clients, record: StoreFileRecord) -> StoreFileRecord:

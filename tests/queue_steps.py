@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import Any
 
-from ragq.client.job import ClaimedJob, Job, Outcome, lanes_of
+from ragq.client.job import ClaimedJob, Outcome, lanes_of
 from ragq.client.rq_client import JobQueue
-from ragq.models import JobFunction, QueueName
+from ragq.models import Job, JobFunction, QueueName
 from tests.servers import Valkey
 
 QUERIES = lanes_of(QueueName.QUERIES)

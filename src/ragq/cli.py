@@ -21,7 +21,7 @@ from ragq.models import QueueName
 from ragq.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from ragq.client.api_client import ApiClient
+    from ragq.api_client import ApiClient
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ def migrate_command(data_dir: Path | None) -> None:
 @url_option
 def ingest(paths: tuple[Path, ...], url: str | None) -> None:
     """Ingest files and folders into the default store."""
-    from ragq.rag.parse import SUPPORTED_EXTENSIONS
+    from ragq.parsing.parser import SUPPORTED_EXTENSIONS
 
     files = _find_files(paths, set(SUPPORTED_EXTENSIONS))
     if not files:
@@ -221,10 +221,10 @@ def ask(question: str, url: str | None, as_json: bool) -> None:
         async with _client(url) as client:
             return await client.ask(question)
 
-    from ragq import demo
+    from ragq.terminal import format_response
 
     response = _run(run())
-    click.echo(json.dumps(response, indent=2, ensure_ascii=False) if as_json else demo.format_response(response))
+    click.echo(json.dumps(response, indent=2, ensure_ascii=False) if as_json else format_response(response))
     if response["status"] not in ("completed", "incomplete"):
         sys.exit(1)
 
@@ -239,10 +239,10 @@ def status(url: str | None, as_json: bool) -> None:
         async with _client(url) as client:
             return await client.call("GET", "/status")
 
-    from ragq import demo
+    from ragq.terminal import format_status
 
     shown = _run(run())
-    click.echo(json.dumps(shown, indent=2) if as_json else demo.format_status(shown))
+    click.echo(json.dumps(shown, indent=2) if as_json else format_status(shown))
 
 
 @main.command(name="doctor")
@@ -279,7 +279,7 @@ def demo_command(port: int | None, data_dir: Path | None, exits: bool) -> None:
 
 
 def _client(url: str | None) -> ApiClient:
-    from ragq.client.api_client import ApiClient
+    from ragq.api_client import ApiClient
 
     settings = _settings(url=url)
     return ApiClient(settings.url, settings.api_key.get_secret_value() if settings.api_key else None)

@@ -11,21 +11,21 @@ from typing import Any
 
 import click
 
-from ragq.client.archive_client import Archive
-from ragq.client.blob_client import BlobStore
-from ragq.client.database import Database
 from ragq.client.embedding_client import create_embedding_client
-from ragq.client.file_client import Files
 from ragq.client.llm_client import LlmClient
 from ragq.client.queue_audit import audit_queue
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_audit import audit_store
-from ragq.client.store_file_client import StoreFiles
 from ragq.errors import RagqError, UnavailableError
 from ragq.models import Orphan, QueueName, new_id
 from ragq.queues.expiry import find_left_requests
 from ragq.queues.sweeper import find_abandoned
 from ragq.settings import Settings, check_exposure
+from ragq.storage.archive import Archive
+from ragq.storage.audit import audit_store
+from ragq.storage.blobs import BlobStore
+from ragq.storage.database import Database
+from ragq.storage.files import Files
+from ragq.storage.store_files import StoreFiles
 
 CHECK_SECONDS = 15.0
 MODEL_SECONDS = 5.0

@@ -216,3 +216,31 @@ class Query:
     def as_arguments(self) -> dict[str, Any]:
         """Its fields by name."""
         return fields_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands now.
+
+    Attributes:
+        fingerprint: Of the payload that made it, to tell a repeat from a conflict.
+        request: What the caller asked, as the route stored it.
+        meta: Timings and progress.
+        position: Place in its queue, from 1, while it is queued; an estimate when jobs were canceled.
+        eta_seconds: Estimated seconds until it has ended, from what jobs of its lane took lately; None when unknown.
+    """
+
+    id: str
+    tenant_id: str
+    status: JobStatus
+    attempt: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    fingerprint: str
+    request: dict[str, Any]
+    result: dict[str, Any] | None
+    error: dict[str, str] | None
+    meta: dict[str, Any]
+    position: int | None = None
+    eta_seconds: float | None = None

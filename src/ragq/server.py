@@ -17,13 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq import __version__
-from ragq.client.archive_client import Archive
-from ragq.client.blob_client import BlobStore
-from ragq.client.database import Database
-from ragq.client.file_client import Files
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Stores
-from ragq.client.store_file_client import StoreFiles
 from ragq.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -59,6 +53,13 @@ from ragq.routes.keys import KeyCheck
 from ragq.routes.openapi import Application
 from ragq.routes.streams import Streams
 from ragq.settings import Settings, split_list
+from ragq.storage.archive import Archive
+from ragq.storage.blobs import BlobStore
+from ragq.storage.database import Database
+from ragq.storage.files import Files
+from ragq.storage.ingests import Ingests
+from ragq.storage.store_files import StoreFiles
+from ragq.storage.vector_stores import Stores
 from ragq.tasks import end_tasks, spare_long_lived
 
 log = structlog.get_logger(__name__)
@@ -79,6 +80,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             files=Files(database),
             stores=Stores(database),
             store_files=StoreFiles(database),
+            ingests=Ingests(database),
             blobs=BlobStore(settings),
             archive=Archive(database),
             streams=Streams(queue),

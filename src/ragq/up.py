@@ -18,8 +18,7 @@ from typing import Any, Self
 import structlog
 from pydantic import SecretStr
 
-from ragq.client.api_client import ApiClient
-from ragq.client.database import Database
+from ragq.api_client import ApiClient
 from ragq.client.rq_client import JobQueue
 from ragq.embedded.cleaner import Cleaner
 from ragq.embedded.processes import find_listener
@@ -28,6 +27,7 @@ from ragq.environment import worker_variables
 from ragq.errors import ConfigurationError, RagqError, TransientError, UnavailableError
 from ragq.models import QueueName
 from ragq.settings import Settings, check_exposure
+from ragq.storage.database import Database
 from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)

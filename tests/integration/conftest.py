@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ragq.client.database import Database
 from ragq.embedded.services import EmbeddedServices, read_services
 from ragq.queues.worker import Clients
 from ragq.settings import Settings
+from ragq.storage.database import Database
 from tests.servers import FakeLlm
 
 

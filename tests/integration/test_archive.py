@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from ragq.client import archive_client
-from ragq.client.archive_client import TOMBSTONE_SECONDS, Archive
-from ragq.client.database import Database
-from ragq.client.job import Job
 from ragq.errors import GoneError, NotFoundError
-from ragq.models import JobStatus
+from ragq.models import Job, JobStatus
+from ragq.storage import archive as archive_client
+from ragq.storage.archive import TOMBSTONE_SECONDS, Archive
+from ragq.storage.database import Database
 
 DAY = 86_400
 

@@ -15,21 +15,22 @@ import openai
 import pytest
 from openai.types import Batch
 
-from ragq.client.archive_client import Archive
-from ragq.client.batch_store import Batches, BatchRecord
-from ragq.client.blob_client import BlobStore
-from ragq.client.database import Database
-from ragq.client.file_client import Files
-from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Stores
-from ragq.client.store_file_client import StoreFiles
-from ragq.client.webhook_store import Webhooks
 from ragq.errors import NotFoundError
 from ragq.routes.batch_runner import job_id_of, take_step
 from ragq.routes.context import Context
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
+from ragq.storage.archive import Archive
+from ragq.storage.batches import Batches, BatchRecord
+from ragq.storage.blobs import BlobStore
+from ragq.storage.database import Database
+from ragq.storage.files import Files
+from ragq.storage.ingests import Ingests
+from ragq.storage.paging import Page
+from ragq.storage.store_files import StoreFiles
+from ragq.storage.vector_stores import Stores
+from ragq.storage.webhooks import Webhooks
 from tests.integration.test_archive import make_job
 from tests.servers import FakeLlm, Ragq, Valkey, wait_until
 
@@ -207,6 +208,7 @@ def context(database: Database, queue: JobQueue, settings: Settings, tmp_path: P
         Files(database),
         Stores(database),
         StoreFiles(database),
+        Ingests(database),
         BlobStore(settings),
         Archive(database),
         Streams(queue),

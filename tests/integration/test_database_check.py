@@ -10,10 +10,10 @@ import pytest
 from psycopg import conninfo
 from pydantic import SecretStr
 
-from ragq.client.database import Database
 from ragq.doctor import examine
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.settings import Settings
+from ragq.storage.database import Database
 from ragq.up import migrate
 
 NUMBERS = itertools.count()

@@ -15,15 +15,15 @@ from pydantic import SecretStr
 
 from ragq import doctor
 from ragq.client import queue_audit
-from ragq.client.blob_client import BlobStore
 from ragq.client.job import Outcome, lanes_of
 from ragq.client.queue_audit import audit_queue
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_file_client import StoreFileRecord
 from ragq.models import JobFunction, Orphan, QueueName
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.queues.worker import Clients
 from ragq.settings import Settings
+from ragq.storage.blobs import BlobStore
+from ragq.storage.store_files import StoreFileRecord
 from ragq.tasks import end_tasks
 from tests.fake_llm import Behaviour, running_fake_llm
 from tests.ingests import CRASHED, TENANT, attach, fail, ingest, make_older

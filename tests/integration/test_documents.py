@@ -10,11 +10,11 @@ import pytest
 
 from ragq.client.job import lanes_of
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_file_client import StoreFileRecord
 from ragq.errors import DocumentError, NotFoundError, PermanentError, RagqError
 from ragq.models import Chunk, ParsedDocument, QueueName
 from ragq.queues.documents import enqueue_document
 from ragq.queues.worker import Clients
+from ragq.storage.store_files import StoreFileRecord
 from tests.ingests import CRASHED, TENANT, attach, count_chunks, fail, ingest, look
 from tests.servers import Valkey, command, environment
 
@@ -122,11 +122,13 @@ async def complete(clients: Clients, record: StoreFileRecord, attempt: int, text
     """Take the last step of an ingest alone."""
     chunks = [Chunk(text, 0, len(text), None, None, 3)]
     vectors = np.eye(1, clients.settings.embedding_dimensions, dtype=np.float32)
-    return await clients.chunks.complete_ingest(record, attempt, ParsedDocument(text), chunks, vectors)
+    return await clients.ingests.complete_ingest(record, attempt, ParsedDocument(text), chunks, vectors)
 
 
 async def begin(clients: Clients, record: StoreFileRecord, attempt: int) -> bool:
-    return await clients.chunks.begin_ingest(TENANT, record.vector_store_id, record.file_id, record.generation, attempt)
+    return await clients.ingests.begin_ingest(
+        TENANT, record.vector_store_id, record.file_id, record.generation, attempt
+    )
 
 
 async def test_a_delete_wins_over_an_ingest_that_runs(clients: Clients) -> None:
@@ -172,8 +174,8 @@ async def test_an_older_generation_can_neither_complete_nor_fail(clients: Client
     record = await attach(clients, "words")
     assert await begin(clients, record, 1)
     where = (TENANT, record.vector_store_id, record.file_id)
-    assert await clients.chunks.restart_ingest(*where, record.generation) == record.generation + 1
-    assert await clients.chunks.restart_ingest(*where, record.generation) is None
+    assert await clients.ingests.restart_ingest(*where, record.generation) == record.generation + 1
+    assert await clients.ingests.restart_ingest(*where, record.generation) is None
     assert not await complete(clients, record, 1, "late")
     await fail(clients, record, DocumentError("late"))
     found = await look(clients, record)
@@ -184,7 +186,7 @@ async def test_a_completed_ingest_is_not_restarted(clients: Clients) -> None:
     record = await attach(clients, "words")
     assert await ingest(clients, record) == "completed"
     where = (TENANT, record.vector_store_id, record.file_id)
-    assert await clients.chunks.restart_ingest(*where, record.generation) is None
+    assert await clients.ingests.restart_ingest(*where, record.generation) is None
 
 
 async def test_the_same_file_twice_is_one_copy(clients: Clients) -> None:

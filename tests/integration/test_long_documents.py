@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragq.client import database as database_module
-from ragq.client import removal
 from ragq.client.embedding_client import LocalEmbeddingClient, Progress
-from ragq.client.file_batch_client import FileBatches
-from ragq.client.store_client import Stores
-from ragq.client.store_file_client import Attachment, StoreFileRecord
 from ragq.models import Attributes, Chunk, ParsedDocument
 from ragq.queues.documents import document_job_id
 from ragq.queues.expiry import expire_files_and_stores
 from ragq.queues.worker import Clients
-from tests.ingests import TENANT, attach, count_chunks, ingest, look
+from ragq.storage import database as database_module
+from ragq.storage import removal
+from ragq.storage.file_batches import FileBatches
+from ragq.storage.ingests import Attachment
+from ragq.storage.store_files import StoreFileRecord
+from ragq.storage.vector_stores import Stores
+from tests.ingests import TENANT, attach, count_chunks, ingest, look, put_in
 from tests.servers import environment
 
 CHUNKS = 600
@@ -55,14 +56,14 @@ async def slow(clients: Clients, database_url: str, monkeypatch: pytest.MonkeyPa
 
 async def begin(clients: Clients, record: StoreFileRecord, attempt: int = 1) -> None:
     where = (TENANT, record.vector_store_id, record.file_id, record.generation)
-    assert await clients.chunks.begin_ingest(*where, attempt)
+    assert await clients.ingests.begin_ingest(*where, attempt)
 
 
 async def store(clients: Clients, record: StoreFileRecord, attempt: int = 1, count: int = CHUNKS, **how: Any) -> bool:
     """Take the last step of an ingest alone."""
     chunks = [Chunk(f"word{n}", n, n + 1, None, None, 1) for n in range(count)]
     vectors = np.eye(count, clients.settings.embedding_dimensions, dtype=np.float32) + 0.1
-    return await clients.chunks.complete_ingest(
+    return await clients.ingests.complete_ingest(
         record, attempt, ParsedDocument("word " * count), chunks, vectors, **how
     )
 
@@ -71,7 +72,7 @@ async def test_a_long_document_is_stored_in_steps_that_become_visible_as_one(slo
     record = await attach(slow, "words")
     await begin(slow, record)
     assert await store(slow, record, count=1)
-    again = await slow.store_files.attach(TENANT, record.vector_store_id, record.file_id, max_chunk_tokens=100)
+    again = await put_in(slow.database, record.vector_store_id, record.file_id, max_chunk_tokens=100)
     await begin(slow, again)
     told: list[tuple[int, int]] = []
     task = asyncio.create_task(store(slow, again, progress=lambda done, total: told.append((done, total))))
@@ -104,7 +105,7 @@ async def test_many_chunks_are_deleted_in_steps(slow: Clients, what: str) -> Non
             await connection.execute("UPDATE vector_stores SET expires_at = now() WHERE id = %s", [made.id])
         await expire_files_and_stores(slow.files, stores, slow.blobs)
     else:
-        again = await slow.store_files.attach(TENANT, made.id, record.file_id, max_chunk_tokens=100)
+        again = await put_in(slow.database, made.id, record.file_id, max_chunk_tokens=100)
         await begin(slow, again)
         assert await store(slow, again, count=1)
     assert await count_chunks(slow) == (what == "version")
@@ -169,11 +170,11 @@ async def expire_store(clients: Clients, record: StoreFileRecord) -> None:
 async def replace_it(clients: Clients, record: StoreFileRecord) -> None:
     newer = await attach(clients, "newer words", filename=record.filename, store=record.vector_store_id)
     assert await ingest(clients, newer) == "completed"
-    await clients.store_files.attach(TENANT, record.vector_store_id, newer.file_id, replace_same_name=True)
+    await put_in(clients.database, record.vector_store_id, newer.file_id, replace_same_name=True)
 
 
 async def chunk_otherwise(clients: Clients, record: StoreFileRecord) -> None:
-    await clients.store_files.attach(TENANT, record.vector_store_id, record.file_id, max_chunk_tokens=100)
+    await put_in(clients.database, record.vector_store_id, record.file_id, max_chunk_tokens=100)
 
 
 async def cancel_batch(clients: Clients, record: StoreFileRecord) -> None:
@@ -205,7 +206,7 @@ async def test_an_ingest_goes_on_while_its_file_changes_in_other_ways(clients: C
     endless = EndlessEmbedding()
     task = asyncio.create_task(ingest(replace(clients, embedding=endless), record))
     await endless.began.wait()
-    await clients.store_files.attach(TENANT, record.vector_store_id, record.file_id, attributes={"a": 1})
+    await put_in(clients.database, record.vector_store_id, record.file_id, attributes={"a": 1})
     done, _ = await asyncio.wait([task], timeout=2.5)
     assert not done
     task.cancel()
@@ -228,7 +229,7 @@ async def test_attributes_change_when_a_file_is_put_in_again_and_stay_when_none_
     where = (TENANT, record.vector_store_id)
     steps: list[tuple[Attributes | None, Attributes]] = [({"a": 1}, {"a": 1}), (None, {"a": 1}), ({}, {})]
     for attributes, expected in steps:
-        again = await clients.store_files.attach(*where, record.file_id, attributes=attributes)
+        again = await put_in(clients.database, where[1], record.file_id, attributes=attributes)
         assert (again.status, again.generation, again.attributes) == ("completed", record.generation, expected)
 
 
@@ -239,10 +240,10 @@ async def test_a_file_put_in_again_with_another_chunking_is_ingested_again(clien
     assert await ingest(clients, record) == "completed"
     async with clients.database.connection() as connection:
         await connection.execute("UPDATE vector_store_files SET status = %s", [state])
-    again = await clients.store_files.attach(*where, record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
+    again = await put_in(clients.database, where[1], record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
     assert (again.status, again.max_chunk_tokens, again.chunk_count) == ("in_progress", 100, 1)
     assert again.generation > record.generation
-    kept = await clients.store_files.attach(*where, record.file_id)  # the model's own sizes, named
+    kept = await put_in(clients.database, where[1], record.file_id)  # the model's own sizes, named
     assert (kept.max_chunk_tokens, kept.generation > again.generation) == (None, True)
     assert await ingest(clients, kept) == "completed"
     assert await count_chunks(clients) == 1
@@ -251,9 +252,9 @@ async def test_a_file_put_in_again_with_another_chunking_is_ingested_again(clien
 async def test_a_chunking_that_is_not_named_stays(clients: Clients) -> None:
     record = await attach(clients, "words")
     where = (TENANT, record.vector_store_id)
-    await clients.store_files.attach(*where, record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
+    await put_in(clients.database, where[1], record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
     (before,) = await clients.store_files.find_in_progress(*where, [record.file_id])
-    await clients.store_files.attach_many(*where, [Attachment(record.file_id, {"a": 1}, keeps_chunking=True)])
+    await clients.ingests.attach_many(*where, [Attachment(record.file_id, {"a": 1}, keeps_chunking=True)])
     (after,) = await clients.store_files.find_in_progress(*where, [record.file_id])
     assert after == replace(before, attributes={"a": 1})
 
@@ -270,7 +271,7 @@ async def test_a_file_put_in_again_replaces_those_of_its_name(clients: Clients, 
     if by_batch:
         await FileBatches(clients.database).create(TENANT, old.vector_store_id, wanted)
     else:
-        await clients.store_files.attach_many(TENANT, old.vector_store_id, wanted)
+        await clients.ingests.attach_many(TENANT, old.vector_store_id, wanted)
     if not is_done:
         assert await count_chunks(clients) == 1, "what is replaced stays until the other is visible"
         assert await ingest(clients, await look(clients, old)) == "completed"
@@ -282,7 +283,7 @@ async def test_a_file_put_in_again_replaces_those_of_its_name(clients: Clients, 
 HOLD = """
 import asyncio, sys
 from pathlib import Path
-from ragq.client.blob_client import BlobStore
+from ragq.storage.blobs import BlobStore
 from ragq.settings import Settings
 
 async def hold():
@@ -314,7 +315,7 @@ async def test_a_killed_process_leaves_no_temporary_file(clients: Clients, tmp_p
 UPLOAD = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from ragq.client.blob_client import BlobStore
+from ragq.storage.blobs import BlobStore
 from ragq.settings import Settings
 
 class Deadly:

@@ -12,10 +12,10 @@ import httpx2
 import psycopg
 import pytest
 
-from ragq.client.database import Database
 from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.settings import Settings
+from ragq.storage.database import Database
 from tests.pooler import PgBouncer
 from tests.servers import Ragq, Valkey, wait_until
 from tests.tls import Certificate, TlsProxy, make_certificate

@@ -14,12 +14,12 @@ import pytest
 from openai import OpenAI
 from pydantic import SecretStr
 
-from ragq.client.batch_store import Batches
-from ragq.client.database import Database
-from ragq.client.vector_index import make_index
 from ragq.errors import ConfigurationError
 from ragq.queues.worker import Clients
 from ragq.settings import Settings, read_settings
+from ragq.storage.batches import Batches
+from ragq.storage.database import Database
+from ragq.storage.vector_index import make_index
 from tests.ingests import attach, ingest
 from tests.pooler import PgBouncer
 from tests.servers import Ragq, wait_until

@@ -20,8 +20,6 @@ from typing import Any
 import pytest
 
 from ragq.client import request_client
-from ragq.client.archive_client import Archive
-from ragq.client.database import Database
 from ragq.client.job import ClaimedJob
 from ragq.client.queue_audit import audit_queue
 from ragq.client.request_client import REFERENCE, UNSHOWN, Requests
@@ -33,6 +31,8 @@ from ragq.queues.expiry import delete_unused_requests, find_left_requests
 from ragq.queues.perform import Retry, perform
 from ragq.queues.worker import Clients, RunningJob, read_payload
 from ragq.settings import Settings
+from ragq.storage.archive import Archive
+from ragq.storage.database import Database
 from tests.queue_steps import claim, enqueue, finish, let_pass, state
 from tests.servers import Valkey, environment
 

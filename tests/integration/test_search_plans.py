@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragq.client import chunk_client
-from ragq.client.database import Database
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Stores
-from ragq.client.vector_index import INDEX_LOCK, is_index_due, make_index
 from ragq.errors import UnavailableError
 from ragq.models import Chunk, ParsedDocument, SearchResult
 from ragq.queues import housekeeping
 from ragq.queues.worker import Clients
+from ragq.storage import search as chunk_client
+from ragq.storage.database import Database
+from ragq.storage.vector_index import INDEX_LOCK, is_index_due, make_index
+from ragq.storage.vector_stores import Stores
 from ragq.tasks import end_tasks
 from tests.ingests import TENANT, attach
 from tests.receiver import eventually
@@ -49,11 +49,11 @@ async def fill(clients: Clients, files: int = FILES) -> str:
         await clients.store_files.set_attributes(
             TENANT, store.id, record.file_id, {"number": file, "even": file % 2 == 0}
         )
-        assert await clients.chunks.begin_ingest(TENANT, store.id, record.file_id, record.generation, 1)
+        assert await clients.ingests.begin_ingest(TENANT, store.id, record.file_id, record.generation, 1)
         texts = [f"common tenth{n % 10} rare{file * CHUNKS_A_FILE + n}" for n in range(CHUNKS_A_FILE)]
         chunks = [Chunk(text, n, n + len(text), None, None, 3) for n, text in enumerate(texts)]
         vectors = make_vectors(random, CHUNKS_A_FILE)
-        assert await clients.chunks.complete_ingest(record, 1, ParsedDocument(" ".join(texts)), chunks, vectors)
+        assert await clients.ingests.complete_ingest(record, 1, ParsedDocument(" ".join(texts)), chunks, vectors)
     async with clients.database.connection() as connection:
         await connection.execute("VACUUM ANALYZE")
     return store.id
@@ -189,7 +189,7 @@ async def test_whoever_made_the_index_leaves_its_connection_as_it_was(clients: C
 async def test_the_migration_leaves_the_index_to_many_chunks(clients: Clients, chunks: int, stays: bool) -> None:
     await fill(clients, FEW)
     await make_index(clients.database, above=0)
-    migration = resources.files("ragq.client") / "migrations" / "0009_index_when_large.sql"
+    migration = resources.files("ragq.storage") / "migrations" / "0009_index_when_large.sql"
     async with clients.database.connection() as connection, connection.transaction(force_rollback=True):
         await connection.execute(
             "UPDATE vector_store_files SET chunk_count = CASE file_id WHEN min THEN %s ELSE 0 END FROM (SELECT min(file_id) FROM vector_store_files) AS first",

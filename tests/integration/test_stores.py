@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragq.client import chunk_client
-from ragq.client.file_batch_client import FileBatches
-from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Stores
-from ragq.client.store_file_client import Attachment, StoreFileRecord
-from ragq.client.vector_index import make_index
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Attributes, Chunk, JobStatus, ParsedDocument
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
 from ragq.queues.expiry import expire_files_and_stores
 from ragq.queues.housekeeping import expire_forever
 from ragq.queues.worker import Clients
+from ragq.storage import search as chunk_client
+from ragq.storage.file_batches import FileBatches
+from ragq.storage.ingests import Attachment
+from ragq.storage.paging import Page
+from ragq.storage.store_files import StoreFileRecord
+from ragq.storage.vector_index import make_index
+from ragq.storage.vector_stores import Stores
 from ragq.tasks import end_tasks
-from tests.ingests import TENANT, attach, count_chunks, ingest, look
+from tests.ingests import TENANT, attach, count_chunks, ingest, look, put_in
 
 DIMENSIONS = 384
 NEAR, FAR = np.eye(2, DIMENSIONS, dtype=np.float32)
@@ -42,9 +43,9 @@ async def put(
     record = await attach(clients, name, filename=name, store=store)
     await clients.store_files.set_attributes(TENANT, store, record.file_id, attributes)
     where = (TENANT, store, record.file_id, record.generation)
-    assert await clients.chunks.begin_ingest(*where, 1)
+    assert await clients.ingests.begin_ingest(*where, 1)
     chunks = [Chunk("word", 0, 4, None, None, 1)] * len(vectors)
-    assert await clients.chunks.complete_ingest(record, 1, ParsedDocument("word"), chunks, np.array(vectors))
+    assert await clients.ingests.complete_ingest(record, 1, ParsedDocument("word"), chunks, np.array(vectors))
     return record
 
 
@@ -142,19 +143,19 @@ async def test_a_canceled_batch_fences_its_running_ingests_and_cancels_their_job
     done, running, _ = records
     assert await ingest(clients, done) == "completed"
     where = (TENANT, store, running.file_id, running.generation)
-    assert await clients.chunks.begin_ingest(*where, 1)
+    assert await clients.ingests.begin_ingest(*where, 1)
     cancelled = await batches.cancel(TENANT, store, batch_id)
     await cancel_documents(queue, store, cancelled)
     statuses = await queue.statuses([document_job_id(record) for record in records])
     assert statuses == [JobStatus.QUEUED, JobStatus.CANCELED, JobStatus.CANCELED]
     vectors = np.array([NEAR])
     late = [Chunk("word", 0, 4, None, None, 1)]
-    assert not await clients.chunks.complete_ingest(running, 1, ParsedDocument("word"), late, vectors)
+    assert not await clients.ingests.complete_ingest(running, 1, ParsedDocument("word"), late, vectors)
     batch = await batches.get(TENANT, store, batch_id)
     assert (batch.in_progress, batch.completed, batch.cancelled) == (0, 1, 2)
     assert batch.cancelled_at
     assert await batches.cancel(TENANT, store, batch_id) == []
-    revived = await clients.store_files.attach(TENANT, store, running.file_id, attributes={})
+    revived = await put_in(clients.database, store, running.file_id, attributes={})
     assert (revived.status, revived.generation) == ("in_progress", running.generation + 2)
     assert await ingest(clients, revived) == "completed"
 

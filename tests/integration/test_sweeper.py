@@ -9,12 +9,12 @@ import pytest
 
 from ragq.client.job import ClaimedJob, Outcome, lanes_of
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_file_client import StoreFileRecord
 from ragq.models import JobStatus, QueueName
 from ragq.queues import sweeper
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.queues.sweeper import sweep
 from ragq.queues.worker import Clients, RunningJob, process_document, read_payload
+from ragq.storage.store_files import StoreFileRecord
 from tests.ingests import TENANT, attach, count_chunks, ingest, look, make_older
 from tests.servers import Valkey
 
@@ -22,7 +22,7 @@ WORKER = "w1"
 
 
 async def run_sweep(clients: Clients, queue: JobQueue) -> int:
-    return await sweep(clients.settings, clients.store_files, clients.chunks, queue)
+    return await sweep(clients.settings, clients.store_files, clients.ingests, queue)
 
 
 async def claim(queue: JobQueue) -> list[ClaimedJob]:
@@ -85,7 +85,7 @@ async def test_a_job_that_vanished_after_it_had_begun_starts_as_a_new_generation
     record = await attach_and_enqueue(clients, queue)
     (job,) = await claim(queue)
     where = (TENANT, record.vector_store_id, record.file_id, record.generation)
-    assert await clients.chunks.begin_ingest(*where, job.attempt + 2)
+    assert await clients.ingests.begin_ingest(*where, job.attempt + 2)
     with valkey.connect() as connection:
         connection.flushall()
     await make_older(clients)
@@ -142,7 +142,7 @@ async def test_a_finished_job_whose_row_is_still_in_progress_runs_again(clients:
 
 async def test_many_sweepers_at_once_make_one_job(clients: Clients, queue: JobQueue) -> None:
     record = await attach(clients, "words")
-    assert await clients.chunks.begin_ingest(TENANT, record.vector_store_id, record.file_id, record.generation, 3)
+    assert await clients.ingests.begin_ingest(TENANT, record.vector_store_id, record.file_id, record.generation, 3)
     await make_older(clients)
     await asyncio.gather(*(run_sweep(clients, queue) for _ in range(5)))
     assert len(await claim(queue)) == 1

@@ -16,15 +16,15 @@ import httpx2
 import openai
 import pytest
 
-from ragq.client.archive_client import Archive
-from ragq.client.database import Database
-from ragq.client.paging import Page
-from ragq.client.webhook_store import Attempt, DeliveryRecord, EndpointRecord, Webhooks
 from ragq.errors import NotFoundError
 from ragq.models import JobStatus
 from ragq.queues import webhooks as delivery
 from ragq.queues.webhooks import deliver_forever
 from ragq.settings import Settings
+from ragq.storage.archive import Archive
+from ragq.storage.database import Database
+from ragq.storage.paging import Page
+from ragq.storage.webhooks import Attempt, DeliveryRecord, EndpointRecord, Webhooks
 from ragq.tasks import end_tasks
 from tests.integration.test_archive import make_job
 from tests.receiver import Receiver, eventually, running_receiver
@@ -33,8 +33,8 @@ from tests.servers import Ragq, environment
 KEY = "a key for the webhooks"
 CLAIM_AND_WAIT = """
 import asyncio, sys
-from ragq.client.database import Database
-from ragq.client.webhook_store import Webhooks
+from ragq.storage.database import Database
+from ragq.storage.webhooks import Webhooks
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragq.client.database_check import DatabaseFacts, find_old_server, find_problem
+from ragq.storage.database_check import DatabaseFacts, find_old_server, find_problem
 
 
 @pytest.mark.parametrize(

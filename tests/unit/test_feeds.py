@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from ragq.client.event_client import LogEntry
-from ragq.client.job import Job
+from ragq.client.event_log import LogEntry
 from ragq.errors import UnavailableError
-from ragq.models import JobStatus
+from ragq.models import Job, JobStatus
 from ragq.routes.chat_chunks import ChatChunks
 from ragq.routes.stream_events import ResponseEvents
 from ragq.routes.streams import Streams

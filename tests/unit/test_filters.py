@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from ragq.client.filters import compile_filter
 from ragq.errors import PermanentError
 from ragq.routes.filters import MAX_DEPTH, MAX_PARTS, MAX_VALUES, AttributeValues, Filter
+from ragq.storage.filter_sql import compile_filter
 
 FILTER: TypeAdapter[Any] = TypeAdapter(Filter)
 ATTRIBUTES: TypeAdapter[Any] = TypeAdapter(AttributeValues)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ragq.client.event_client import LogEntry, write_events
+from ragq.client.event_log import LogEntry, write_events
 from ragq.client.llm_stream import AnswerStream
 from ragq.errors import InvalidRequestError
 from ragq.models import Query

@@ -20,9 +20,9 @@ from reportlab.pdfgen.canvas import Canvas
 
 from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
-from ragq.rag import parse as parse_module
-from ragq.rag.extract import clean_pdf_text, find_headings
-from ragq.rag.parse import Parser, check_supported
+from ragq.parsing import parser as parse_module
+from ragq.parsing.extract import clean_pdf_text, find_headings
+from ragq.parsing.parser import Parser, check_supported
 
 MEMORY_BYTES = 1 << 28
 
@@ -200,7 +200,7 @@ def write_parser(folder: Path, body: str) -> str:
     (folder / "bomb.py").write_text(
         f"""import ctypes, os, signal, sys, time
 from pathlib import Path
-from ragq.rag import extract, forker
+from ragq.parsing import extract, forker
 
 def extract_text(path, progress):
     {lines}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ragq.client.event_client import LogEntry
-from ragq.client.job import Job
-from ragq.models import JobStatus
+from ragq.client.event_log import LogEntry
+from ragq.models import Job, JobStatus
 from ragq.routes.stream_events import Event, ResponseEvents
 
 STARTED = Job(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragq.client.word_choice import MATCHES, WordShares, choose_words
+from ragq.storage.word_choice import MATCHES, WordShares, choose_words
 
 CHUNKS = 100 * MATCHES
 SHARES = WordShares({"the": 0.5, "long": 0.25, "time": 0.1, "tower": 0.005, "varn": 0.003}, rare=0.001)

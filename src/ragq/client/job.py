@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ragq.models import DEFAULT_TENANT, JobStatus, Lane, QueueName
+from ragq.models import DEFAULT_TENANT, Job, JobStatus, Lane, QueueName
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +52,6 @@ class Outcome:
     error: dict[str, str] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     run_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it stands now.
-
-    Attributes:
-        fingerprint: Of the payload that made it, to tell a repeat from a conflict.
-        request: What the caller asked, as the route stored it.
-        meta: Timings and progress.
-        position: Place in its queue, from 1, while it is queued; an estimate when jobs were canceled.
-        eta_seconds: Estimated seconds until it has ended, from what jobs of its lane took lately; None when unknown.
-    """
-
-    id: str
-    tenant_id: str
-    status: JobStatus
-    attempt: int
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    fingerprint: str
-    request: dict[str, Any]
-    result: dict[str, Any] | None
-    error: dict[str, str] | None
-    meta: dict[str, Any]
-    position: int | None = None
-    eta_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 
 Vectors = NDArray[np.float32]
 
-MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
 WINDOW_TOKENS = 256  # special tokens included; the model was trained on no more
 

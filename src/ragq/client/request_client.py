@@ -20,11 +20,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from ragq.client.blob_client import BlobStore
-from ragq.client.job import Job
 from ragq.errors import GoneError, PermanentError, TooLargeError, UnavailableError
-from ragq.models import JobFunction
+from ragq.models import Job, JobFunction
 from ragq.settings import Settings
+from ragq.storage.blobs import BlobStore
 
 FOLDER = "requests"
 REFERENCE = "$blob"  # no argument of a job function and no field of a request is called so

@@ -24,11 +24,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ragq import metrics
-from ragq.client.event_client import EventReader, write_events
+from ragq.client.event_log import EventReader, write_events
 from ragq.client.job import (
     Claim,
     Enqueued,
-    Job,
     Outcome,
     Reaped,
     list_name,
@@ -43,7 +42,7 @@ from ragq.client.request_client import Requests
 from ragq.client.valkey_check import check_valkey
 from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translated
 from ragq.errors import OverloadedError, UnavailableError
-from ragq.models import DEFAULT_TENANT, JobFunction, JobStatus, Lane, QueueName
+from ragq.models import DEFAULT_TENANT, Job, JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
 

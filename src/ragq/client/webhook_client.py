@@ -21,9 +21,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ragq.client.connection_errors import describe
-from ragq.client.webhook_store import SECRET_PREFIX, Attempt, ClaimedDelivery
 from ragq.client.webhook_target import INSIDE, find_address, is_public, read_allowed
 from ragq.settings import Settings
+from ragq.storage.webhooks import SECRET_PREFIX, Attempt, ClaimedDelivery
 
 RESOLVER_THREADS = 16  # of our own: a name server that is slow must not hold up whatever else runs in threads
 

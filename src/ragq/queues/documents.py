@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Iterable, Iterator
 
 from ragq.client.job import Enqueued
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_file_client import StoreFileRecord
 from ragq.errors import OverloadedError
 from ragq.models import JobFunction, Lane, QueueName
 from ragq.settings import Settings
+from ragq.storage.store_files import StoreFileRecord
 
 SMALL_BYTES = 100_000  # of a file that does not wait behind larger ones: as text, a few seconds of embedding
 AT_ONCE = 32  # calls to Valkey under way for one batch: together they share its writes to disk

@@ -7,14 +7,14 @@ import contextlib
 
 import structlog
 
-from ragq.client.archive_client import Archive
-from ragq.client.blob_client import BlobStore
-from ragq.client.file_client import Files
 from ragq.client.request_client import UNUSED_SECONDS
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Stores
 from ragq.errors import NotFoundError
 from ragq.models import Orphan
+from ragq.storage.archive import Archive
+from ragq.storage.blobs import BlobStore
+from ragq.storage.files import Files
+from ragq.storage.vector_stores import Stores
 
 log = structlog.get_logger(__name__)
 

@@ -13,21 +13,21 @@ from functools import partial
 import structlog
 
 from ragq import metrics
-from ragq.client.archive_client import Archive
-from ragq.client.blob_client import BlobStore
-from ragq.client.chunk_client import Chunks
-from ragq.client.database import Database
-from ragq.client.file_client import Files
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Stores
-from ragq.client.store_file_client import StoreFiles
-from ragq.client.vector_index import is_index_due, make_index
-from ragq.client.webhook_store import Webhooks
 from ragq.errors import TransientError
 from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores
 from ragq.queues.sweeper import sweep
 from ragq.queues.webhooks import deliver_forever
 from ragq.settings import Settings
+from ragq.storage.archive import Archive
+from ragq.storage.blobs import BlobStore
+from ragq.storage.database import Database
+from ragq.storage.files import Files
+from ragq.storage.ingests import Ingests
+from ragq.storage.store_files import StoreFiles
+from ragq.storage.vector_index import is_index_due, make_index
+from ragq.storage.vector_stores import Stores
+from ragq.storage.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -117,10 +117,10 @@ async def archive_ended(queue: JobQueue, archive: Archive) -> None:
 
 async def sweep_forever(settings: Settings, queue: JobQueue, database: Database) -> None:
     """Look now and then for documents that no job works on."""
-    store_files, chunks = StoreFiles(database), Chunks(settings, database)
+    store_files, ingests = StoreFiles(database), Ingests(database)
     while True:
         if await queue.take_turn("sweep", every_seconds=SWEEP_SECONDS):
-            metrics.SWEPT.inc(await sweep(settings, store_files, chunks, queue))
+            metrics.SWEPT.inc(await sweep(settings, store_files, ingests, queue))
         await asyncio.sleep(SWEEP_SECONDS / 2)
 
 

@@ -12,14 +12,13 @@ from dataclasses import replace
 
 import structlog
 
-from ragq.client.chunk_client import Chunks
-from ragq.client.job import Job
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_file_client import StoreFileRecord, StoreFiles
 from ragq.errors import DocumentError, PermanentError, RagqError
-from ragq.models import JobStatus, Orphan
+from ragq.models import Job, JobStatus, Orphan
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.settings import Settings
+from ragq.storage.ingests import Ingests
+from ragq.storage.store_files import StoreFileRecord, StoreFiles
 
 log = structlog.get_logger(__name__)
 
@@ -29,11 +28,11 @@ RECHECK_SECONDS = 1.0
 ABANDONED = "The file is in progress but no job works on it: the next sweep mends it. Is a document worker running?"
 
 
-async def sweep(settings: Settings, store_files: StoreFiles, chunks: Chunks, queue: JobQueue) -> int:
+async def sweep(settings: Settings, store_files: StoreFiles, ingests: Ingests, queue: JobQueue) -> int:
     """Mend every ingest that no job works on; returns how many. Any number of processes may sweep at once."""
     mended = 0
     async for record in _abandoned(store_files, queue):
-        mended += await _mend(settings, chunks, queue, record)
+        mended += await _mend(settings, ingests, queue, record)
     return mended
 
 
@@ -62,17 +61,17 @@ async def _abandoned(store_files: StoreFiles, queue: JobQueue) -> AsyncIterator[
         after = records[-1]
 
 
-async def _mend(settings: Settings, chunks: Chunks, queue: JobQueue, record: StoreFileRecord) -> bool:
+async def _mend(settings: Settings, ingests: Ingests, queue: JobQueue, record: StoreFileRecord) -> bool:
     job = await queue.fetch(document_job_id(record), record.tenant_id)
     if job and not job.status.is_final:
         return False
     where = (record.tenant_id, record.vector_store_id, record.file_id, record.generation)
     if job and job.status is not JobStatus.FINISHED:
-        await chunks.fail_ingest(*where, max(job.attempt, record.attempt), _error_of(job))
+        await ingests.fail_ingest(*where, max(job.attempt, record.attempt), _error_of(job))
         log.warning("ingest_failed_by_sweep", job_id=job.id, job_status=str(job.status))
         return True
     if job or record.attempt:  # a job that begins at attempt 1 may write only to a generation that none has begun
-        generation = await chunks.restart_ingest(*where)
+        generation = await ingests.restart_ingest(*where)
         if generation is None:
             return False
         record = replace(record, generation=generation)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ragq import metrics
-from ragq.client.database import Database
-from ragq.client.webhook_store import Attempt, ClaimedDelivery, Webhooks
 from ragq.errors import RagqError
 from ragq.settings import Settings
+from ragq.storage.database import Database
+from ragq.storage.webhooks import Attempt, ClaimedDelivery, Webhooks
 from ragq.tasks import end_tasks
 
 if TYPE_CHECKING:

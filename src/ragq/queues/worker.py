@@ -16,25 +16,26 @@ from typing import Any, Literal
 
 import structlog
 
-from ragq.client.blob_client import BlobStore
-from ragq.client.chunk_client import Chunks
-from ragq.client.database import Database
 from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
-from ragq.client.file_client import Files
 from ragq.client.llm_client import LlmClient
 from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
 from ragq.client.request_client import Requests
-from ragq.client.store_file_client import StoreFileRecord, StoreFiles
 from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
 from ragq.models import Answer, JobFunction, Query, SearchResult, fields_of
+from ragq.parsing.parser import Parser
 from ragq.rag.answer import answer_in_steps
 from ragq.rag.cite import CitedStream, cite_in_steps
-from ragq.rag.parse import Parser
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
 from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
+from ragq.storage.blobs import BlobStore
+from ragq.storage.database import Database
+from ragq.storage.files import Files
+from ragq.storage.ingests import Ingests
+from ragq.storage.search import Chunks
+from ragq.storage.store_files import StoreFileRecord, StoreFiles
 from ragq.tasks import Turns, end_tasks, give_back_memory
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ class Clients:
     database: Database
     files: Files
     store_files: StoreFiles
+    ingests: Ingests
     chunks: Chunks
     blobs: BlobStore
     requests: Requests
@@ -78,6 +80,7 @@ class Clients:
             database=database,
             files=Files(database),
             store_files=StoreFiles(database),
+            ingests=Ingests(database),
             chunks=Chunks(settings, database),
             blobs=blobs,
             requests=Requests(settings),
@@ -233,7 +236,7 @@ async def process_document(
     job: RunningJob, clients: Clients, *, vector_store_id: str, file_id: str, generation: int
 ) -> dict[str, Any]:
     """Ingest a file into a store: read, split, embed, then make it visible as one."""
-    if not await clients.chunks.begin_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt):
+    if not await clients.ingests.begin_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt):
         return {"status": "superseded"}
     record = await clients.store_files.get(job.tenant_id, vector_store_id, file_id)
     if reason := await clients.files.find_poison(record.sha256):  # found since this job was queued
@@ -256,7 +259,7 @@ async def _while_wanted(
     try:
         while not (await asyncio.wait([task], timeout=WANTED_SECONDS))[0]:
             with contextlib.suppress(TransientError):
-                if not await clients.chunks.is_ingest_of(record, attempt):
+                if not await clients.ingests.is_ingest_of(record, attempt):
                     return None
         return task.result()
     finally:
@@ -294,7 +297,7 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
             progress=lambda done, total: job.note(progress={"stage": "embed", "done": done, "total": total}),
         )
     with job.timed("store"):
-        stored = await clients.chunks.complete_ingest(
+        stored = await clients.ingests.complete_ingest(
             record,
             job.attempt,
             document,
@@ -309,7 +312,7 @@ async def document_failed(
     job: RunningJob, clients: Clients, error: RagqError, *, vector_store_id: str, file_id: str, generation: int
 ) -> None:
     """Show in the store why a document was not ingested."""
-    await clients.chunks.fail_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt, error)
+    await clients.ingests.fail_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt, error)
 
 
 async def process_embedding(job: RunningJob, clients: Clients, *, texts: list[str]) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from fastapi import APIRouter
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ragq.client.batch_store import Batches, BatchRecord
 from ragq.errors import InvalidRequestError
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
 from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Listing
 from ragq.routes.openapi import refusals
 from ragq.routes.questions import Metadata
+from ragq.storage.batches import Batches, BatchRecord
 
 router = APIRouter(prefix="/v1/batches", route_class=CheckedRoute)
 

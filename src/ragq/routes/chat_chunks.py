@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from ragq.client.event_client import LogEntry
-from ragq.client.job import Job
+from ragq.client.event_log import LogEntry
+from ragq.models import Job
 
 Chunk = dict[str, Any]
 DONE: Chunk = {}

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ragq.client.job import Enqueued, Job
+from ragq.client.job import Enqueued
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
-from ragq.models import DEFAULT_STORE_NAME, JobStatus, Lane, new_id
+from ragq.models import DEFAULT_STORE_NAME, Job, JobStatus, Lane, new_id
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.chat_chunks import ChatChunks, CompletionUsage, annotations_of, finish_reason_of, usage_of

@@ -10,22 +10,22 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from ragq.client.archive_client import Archive
-from ragq.client.blob_client import BlobStore
-from ragq.client.database import Database
-from ragq.client.file_client import Files
-from ragq.client.job import Job
-from ragq.client.paging import Page
 from ragq.client.rq_client import JobQueue
-from ragq.client.store_client import Stores
-from ragq.client.store_file_client import StoreFiles
 from ragq.errors import InvalidRequestError, UnavailableError
-from ragq.models import JobFunction, JobStatus, Lane, QueueName, new_id
+from ragq.models import Job, JobFunction, JobStatus, Lane, QueueName, new_id
 from ragq.routes.keys import KeyCheck
 from ragq.routes.objects import Listed, Listing
 from ragq.routes.readiness import Readiness
 from ragq.routes.streams import Streams
 from ragq.settings import Settings
+from ragq.storage.archive import Archive
+from ragq.storage.blobs import BlobStore
+from ragq.storage.database import Database
+from ragq.storage.files import Files
+from ragq.storage.ingests import Ingests
+from ragq.storage.paging import Page
+from ragq.storage.store_files import StoreFiles
+from ragq.storage.vector_stores import Stores
 from ragq.tasks import end_tasks
 
 T = TypeVar("T")
@@ -51,6 +51,7 @@ class Context:
     files: Files
     stores: Stores
     store_files: StoreFiles
+    ingests: Ingests
     blobs: BlobStore
     archive: Archive
     streams: Streams

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from ragq.client.file_batch_client import FileBatches, FileBatchRecord
 from ragq.errors import TransientError
 from ragq.queues.documents import cancel_documents
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
@@ -27,6 +26,7 @@ from ragq.routes.store_files import (
     render_counts,
     render_store_file,
 )
+from ragq.storage.file_batches import FileBatches, FileBatchRecord
 
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/file_batches", route_class=CheckedRoute)
 

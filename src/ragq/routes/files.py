@@ -13,13 +13,13 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import StreamingResponse
 from typing_extensions import TypedDict
 
-from ragq.client.file_client import FileRecord
-from ragq.client.paging import Page
 from ragq.errors import InvalidRequestError, TooLargeError
-from ragq.rag.parse import check_supported
+from ragq.parsing.parser import check_supported
 from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenant, listing
 from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Deleted, Listing
+from ragq.storage.files import FileRecord
+from ragq.storage.paging import Page
 
 router = APIRouter(prefix="/v1/files", route_class=CheckedRoute)
 

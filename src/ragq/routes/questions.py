@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ragq.client.job import Enqueued, Job
+from ragq.client.job import Enqueued
 from ragq.errors import InvalidRequestError, NotFoundError
-from ragq.models import DEFAULT_STORE_NAME, JobFunction, JobStatus, Lane, QueueName
+from ragq.models import DEFAULT_STORE_NAME, Job, JobFunction, JobStatus, Lane, QueueName
 from ragq.models import Query as Question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.context import Body, Context, find_job

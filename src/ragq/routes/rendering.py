@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from ragq.client.job import Job
-from ragq.models import JobStatus
+from ragq.models import Job, JobStatus
 from ragq.routes.objects import JobError
 
 RESPONSE_PREFIX = "resp_"

@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from ragq.client.job import Job
 from ragq.errors import ConflictError, InvalidRequestError
-from ragq.models import Lane, new_id
+from ragq.models import Job, Lane, new_id
 from ragq.routes.context import Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Deleted, Listing

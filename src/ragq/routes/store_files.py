@@ -8,15 +8,16 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from ragq.client.file_batch_client import FileBatchRecord
-from ragq.client.store_client import StoreRecord
-from ragq.client.store_file_client import Attachment, StoreFileRecord
+from ragq.parsing.parser import check_supported
 from ragq.queues.documents import document_job_id, enqueue_documents
-from ragq.rag.parse import check_supported
 from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.filters import AttributeValues
 from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Deleted, JobError, Listing
+from ragq.storage.file_batches import FileBatchRecord
+from ragq.storage.ingests import Attachment
+from ragq.storage.store_files import StoreFileRecord
+from ragq.storage.vector_stores import StoreRecord
 
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/files", route_class=CheckedRoute)
 
@@ -132,7 +133,7 @@ async def create_store_file(
     """Put a file into a store and start to ingest it; one that is there already gets what differs."""
     store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
     await check_files(context, tenant, [body.file_id])
-    await context.store_files.attach_many(tenant, store_id, [body.to_attachment()])
+    await context.ingests.attach_many(tenant, store_id, [body.to_attachment()])
     await enqueue_files(context, tenant, store_id, [body.file_id])
     pace_polling(response, None)
     return render_store_file(await context.store_files.get(tenant, store_id, body.file_id))

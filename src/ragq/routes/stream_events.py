@@ -11,9 +11,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from ragq.client.event_client import LogEntry
-from ragq.client.job import Job
-from ragq.models import JobStatus
+from ragq.client.event_log import LogEntry
+from ragq.models import Job, JobStatus
 from ragq.routes.rendering import item_id, render_output, render_response, render_result
 
 Event = dict[str, Any]

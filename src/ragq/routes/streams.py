@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import structlog
 from fastapi.responses import StreamingResponse
 
-from ragq.client.event_client import LogEntry
-from ragq.client.job import Job
+from ragq.client.event_log import LogEntry
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError, UnavailableError
+from ragq.models import Job
 from ragq.tasks import give_back_memory
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,6 @@ from fastapi import APIRouter
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ragq.client.store_client import StoreRecord
 from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
 from ragq.routes.input import CheckedRoute
 from ragq.routes.objects import Deleted, Listing
@@ -22,6 +21,7 @@ from ragq.routes.store_files import (
     enqueue_files,
     render_counts,
 )
+from ragq.storage.vector_stores import StoreRecord
 
 router = APIRouter(prefix="/v1/vector_stores", route_class=CheckedRoute)
 
@@ -89,7 +89,7 @@ async def create_store(body: StoreCreate, context: ContextDependency, tenant: Te
         expires_after_days=body.expires_after.days if body.expires_after else None,
     )
     files = [StoreFileCreate(file_id=file_id, chunking_strategy=body.chunking_strategy) for file_id in file_ids]
-    await context.store_files.attach_many(tenant, store.id, [file.to_attachment() for file in files])
+    await context.ingests.attach_many(tenant, store.id, [file.to_attachment() for file in files])
     await enqueue_files(context, tenant, store.id, file_ids)
     return render_store(await context.stores.get(tenant, store.id))
 

@@ -5,23 +5,17 @@ Every method takes the tenant and sees that tenant's rows alone.
 
 from __future__ import annotations
 
-import struct
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from psycopg import AsyncConnection, Rollback
 
-from ragq.client.database import Database
-from ragq.client.filters import compile_filter
-from ragq.client.removal import StoredFile, delete_chunks, remove_older_of_same_name
-from ragq.client.store_file_client import StoreFileRecord
-from ragq.client.word_choice import MATCHES, WordShares, choose_words
-from ragq.errors import DocumentError, PoisonError, RagqError
-from ragq.models import DEFAULT_STORE_NAME, Chunk, ParsedDocument, SearchResult
+from ragq.models import DEFAULT_STORE_NAME, SearchResult
 from ragq.settings import Settings
+from ragq.storage.database import Database
+from ragq.storage.filter_sql import compile_filter
+from ragq.storage.word_choice import MATCHES, WordShares, choose_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +30,6 @@ EXACT_SEARCH_ROOTS = 40
 CANDIDATES = 50  # taken from each of the two rankings before they are fused
 RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)
 SHARES_SECONDS = 60.0  # for which the shares of words are remembered
-STORE_STEP = 200  # chunks stored by one statement: each takes 2 ms with the index of vectors, on a busy machine 10
 
 # Two rankings of the chunks of the given stores, fused by reciprocal rank: by meaning and by words (rarer matches and
 # shorter chunks first; found by the words of `choose_words`). `among` keeps to the files that a filter matches.
@@ -126,12 +119,6 @@ _SHARES = """
     WHERE (schemaname, tablename, attname) = (
         SELECT relnamespace::regnamespace::name, relname, 'text_search'::name FROM pg_class WHERE oid = 'chunks'::regclass)"""
 
-_COPY = """
-    COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, embedding)
-    FROM STDIN (FORMAT binary)"""
-# The last is a halfvec as pgvector sends it: its length, 0, its numbers. As text it takes both ends longer.
-_COPY_TYPES = ("text", "text", "int4", "text", "int4", "int4", "int4", "text", "int4", "text", "bytea")
-
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -154,123 +141,6 @@ class Chunks:
         self._database = database
         self._shares = WordShares()
         self._shares_until = 0.0
-
-    async def begin_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int) -> bool:
-        """Take a file for ingest; False when it was deleted, is done, or belongs to a later generation or attempt."""
-        row = await self._database.row(
-            """UPDATE vector_store_files SET attempt = %(attempt)s
-               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
-                 AND generation = %(generation)s AND attempt <= %(attempt)s AND status = 'in_progress'
-               RETURNING file_id""",
-            tenant=tenant_id,
-            store=store_id,
-            file=file_id,
-            generation=generation,
-            attempt=attempt,
-        )
-        return row is not None
-
-    async def restart_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int) -> int | None:
-        """Begin an ingest that is in progress anew; returns its new generation, or None if it is no longer this one."""
-        row = await self._database.row(
-            """UPDATE vector_store_files SET generation = generation + 1, attempt = 0
-               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
-                 AND generation = %(generation)s AND status = 'in_progress'
-               RETURNING generation""",
-            tenant=tenant_id,
-            store=store_id,
-            file=file_id,
-            generation=generation,
-        )
-        return None if row is None else int(row["generation"])
-
-    async def is_ingest_of(self, record: StoreFileRecord, attempt: int) -> bool:
-        """Whether the file still waits for this attempt of this ingest: it is in its store, and nothing came after."""
-        row = await self._database.row(
-            """SELECT FROM vector_store_files
-               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
-                 AND generation = %(generation)s AND attempt = %(attempt)s""",
-            tenant=record.tenant_id,
-            store=record.vector_store_id,
-            file=record.file_id,
-            generation=record.generation,
-            attempt=attempt,
-        )
-        return row is not None
-
-    async def complete_ingest(
-        self,
-        record: StoreFileRecord,
-        attempt: int,
-        document: ParsedDocument,
-        chunks: list[Chunk],
-        vectors: Vector,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> bool:
-        """Make a new version visible and the old one disappear in one transaction; False if the file is no longer ours.
-
-        The chunks are stored by many statements, each well within PostgreSQL's time limit. Nobody waits for them: the
-        file's row is locked only when all are there.
-
-        Args:
-            vectors: Float array of shape (len(chunks), dimensions), rows of length 1.
-            progress: Called with (chunks stored, chunks in all).
-        """
-        async with self._database.connection() as connection, connection.transaction() as transaction:
-            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")  # this process may freeze
-            for first in range(0, len(chunks), STORE_STEP):
-                some = slice(first, first + STORE_STEP)
-                await _copy_chunks(connection, record, first, chunks[some], vectors[some])
-                if progress:
-                    progress(first + len(chunks[some]), len(chunks))
-            if not await _replace_version(connection, record, attempt):
-                raise Rollback(transaction)
-            await connection.execute(
-                "SET LOCAL statement_timeout = '600s'"
-            )  # one value: 200 MB take seconds, or a minute
-            await connection.execute(
-                """UPDATE vector_store_files
-                   SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
-                   WHERE vector_store_id = %s AND file_id = %s""",
-                [
-                    document.text,
-                    list(document.page_starts),
-                    len(chunks),
-                    _usage_bytes(chunks, vectors),
-                    record.vector_store_id,
-                    record.file_id,
-                ],
-            )
-            return True
-        return False
-
-    async def fail_ingest(
-        self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int, error: RagqError
-    ) -> None:
-        """Record why a file could not be ingested; its earlier version, if any, stays visible.
-
-        When the error says that its bytes are poison, they are remembered as such in the same transaction.
-        """
-        await self._database.row(
-            """WITH failed AS (
-                   UPDATE vector_store_files SET status = 'failed', error_code = %(code)s, error_message = %(message)s
-                   WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
-                     AND generation = %(generation)s AND attempt <= %(attempt)s AND status = 'in_progress'
-                   RETURNING file_id
-               )
-               INSERT INTO poison (sha256, code, reason)
-               SELECT f.sha256, %(code)s, %(message)s FROM failed JOIN files f ON f.id = failed.file_id
-               WHERE %(poison)s
-               ON CONFLICT DO NOTHING RETURNING sha256""",
-            tenant=tenant_id,
-            store=store_id,
-            file=file_id,
-            generation=generation,
-            attempt=attempt,
-            code=error.code if isinstance(error, DocumentError) else "server_error",
-            message=_storable(error.message),
-            poison=isinstance(error, PoisonError) or error.code == "quarantined",
-        )
 
     async def find_scope(
         self, tenant_id: str, store_ids: list[str], text: str, filters: dict[str, Any] | None = None
@@ -341,43 +211,5 @@ class Chunks:
         return self._shares
 
 
-def _storable(text: str) -> str:
-    """Replace what PostgreSQL's text cannot hold: the words may come from a hostile file."""
-    return text.replace("\0", " ").encode("utf-8", "replace").decode()
-
-
 def _vector_literal(vector: Vector) -> str:
     return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
-def _usage_bytes(chunks: list[Chunk], vectors: Vector) -> int:
-    return sum(len(chunk.text.encode()) for chunk in chunks) + vectors.nbytes
-
-
-async def _replace_version(connection: AsyncConnection[Any], record: StoreFileRecord, attempt: int) -> bool:
-    """Lock a file's row and delete what its new version replaces; False if the file is no longer this ingest's."""
-    found = await connection.execute(
-        """SELECT chunk_count, replace_same_name FROM vector_store_files
-           WHERE (vector_store_id, file_id, generation, attempt, status) = (%s, %s, %s, %s, 'in_progress')
-           FOR NO KEY UPDATE""",
-        [record.vector_store_id, record.file_id, record.generation, attempt],
-    )
-    row = await found.fetchone()
-    if row is None:
-        return False
-    await delete_chunks(connection, [StoredFile(record.vector_store_id, record.file_id, row[0])])
-    if row[1]:
-        await remove_older_of_same_name(connection, record.vector_store_id, [record.file_id])
-    return True
-
-
-async def _copy_chunks(
-    connection: AsyncConnection[Any], record: StoreFileRecord, first: int, chunks: Sequence[Chunk], vectors: Vector
-) -> None:
-    where = (record.vector_store_id, record.file_id)
-    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.set_types(_COPY_TYPES)
-        for ordinal, (chunk, vector) in enumerate(zip(chunks, vectors.astype(">f2"), strict=True), start=first):
-            place = (ordinal, record.tenant_id, chunk.start, chunk.end, chunk.page)
-            halfvec = struct.pack(">HH", len(vector), 0) + vector.tobytes()
-            await copy.write_row((*where, *place, chunk.heading, chunk.token_count, chunk.text, halfvec))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from ragq.client.blob_client import BlobStore
-from ragq.client.file_client import Files
-from ragq.client.store_file_client import StoreFiles
 from ragq.models import Orphan
+from ragq.storage.blobs import BlobStore
+from ragq.storage.files import Files
+from ragq.storage.store_files import StoreFiles
 
 KINDS = {
     "bytes_missing": "The file's bytes are not in the blob store: restore them, or delete the file and upload it again.",

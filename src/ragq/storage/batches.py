@@ -13,11 +13,11 @@ from typing import Any, Literal
 from psycopg import sql
 from psycopg.rows import class_row
 
-from ragq.client.database import Database
-from ragq.client.paging import Listed, Page, read_page
-from ragq.client.webhook_store import Event, add_deliveries
 from ragq.errors import NotFoundError
 from ragq.models import new_id
+from ragq.storage.database import Database
+from ragq.storage.paging import Listed, Page, read_page
+from ragq.storage.webhooks import Event, add_deliveries
 
 TURN = 1  # tells the locks of batches from those of bytes
 FinalStatus = Literal["completed", "failed", "expired", "cancelled"]

@@ -12,11 +12,10 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from ragq.client.database import Database
-from ragq.client.job import Job
-from ragq.client.paging import Listed, Page, read_page
 from ragq.errors import NotFoundError
-from ragq.models import JobStatus, new_id
+from ragq.models import Job, JobStatus, new_id
+from ragq.storage.database import Database
+from ragq.storage.paging import Listed, Page, read_page
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  (of Standard Webhooks)
 EXPIRY_BATCH = 1000

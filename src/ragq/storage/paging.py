@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ragq.client.database import Database, Record
 from ragq.errors import InvalidRequestError
+from ragq.storage.database import Database, Record
 
 
 @dataclass(frozen=True, slots=True)

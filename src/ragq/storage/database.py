@@ -16,9 +16,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from ragq.client.database_check import check_database
 from ragq.errors import ConfigurationError, InvalidRequestError, TransientError, UnavailableError
 from ragq.settings import Settings
+from ragq.storage.database_check import check_database
 
 log = structlog.get_logger(__name__)
 
@@ -243,5 +243,5 @@ async def _run_pending(connection: AsyncConnection[Any], settings: Settings) -> 
 
 @cache
 def _migrations() -> list[tuple[str, str]]:
-    folder = resources.files("ragq.client") / "migrations"
+    folder = resources.files("ragq.storage") / "migrations"
     return sorted((entry.name, entry.read_text()) for entry in folder.iterdir() if entry.name.endswith(".sql"))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ragq.client.database import Database
-from ragq.client.store_file_client import Attachment, attach_with
 from ragq.errors import NotFoundError
 from ragq.models import new_id
+from ragq.storage.database import Database
+from ragq.storage.ingests import Attachment, attach_with, cancel_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,7 @@ class FileBatches:
         Its generation is over, so that it writes nothing. A batch of which nothing is in progress stays as it is.
         """
         async with self._database.connection() as connection, connection.transaction():
-            found = await connection.execute(
-                """UPDATE vector_store_files v SET status = 'cancelled', generation = v.generation + 1, attempt = 0
-                   FROM vector_store_file_batch_files f
-                   WHERE f.batch_id = %s AND v.vector_store_id = f.vector_store_id AND v.file_id = f.file_id
-                     AND v.tenant_id = %s AND v.vector_store_id = %s AND v.status = 'in_progress'
-                   RETURNING v.file_id, v.generation - 1""",
-                [batch_id, tenant_id, store_id],
-            )
-            cancelled = [(str(row[0]), int(row[1])) for row in await found.fetchall()]
+            cancelled = await cancel_batch(connection, tenant_id, store_id, batch_id)
             if cancelled:
                 await connection.execute(
                     "UPDATE vector_store_file_batches SET cancelled_at = now() WHERE id = %s", [batch_id]

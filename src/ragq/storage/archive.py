@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 
-from ragq.client.database import Database
-from ragq.client.job import Job
-from ragq.client.webhook_store import add_deliveries, ended_event
 from ragq.errors import GoneError, NotFoundError
-from ragq.models import JobStatus
+from ragq.models import Job, JobStatus
+from ragq.storage.database import Database
+from ragq.storage.webhooks import add_deliveries, ended_event
 
 EXPIRY_BATCH = 1000  # rows emptied or dropped by one statement
 TOMBSTONE_SECONDS = 365 * 86_400

@@ -51,12 +51,10 @@ class ApiClient:
         faults = "; ".join(f"{name}: {text}" for name, text in body.items() if name not in ("error", "status"))
         raise kind(fault.get("message") or faults or f"HTTP status {answer.status}", code=fault.get("code"))
 
-    async def ask(self, question: str, *, on_wait: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    async def ask(self, question: str) -> dict[str, Any]:
         """Queue a question and poll until it is answered; returns the response object."""
         response = await self.call("POST", "/v1/responses", json={"input": question, "background": True})
         while response["status"] in ("queued", "in_progress"):
-            if on_wait:
-                on_wait(response)
             await asyncio.sleep(POLL_SECONDS)
             response = await self.call("GET", f"/v1/responses/{response['id']}")
         return response

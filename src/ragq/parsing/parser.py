@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
-from ragq.rag.extract import OUT_OF_MEMORY, too_long
+from ragq.parsing.extract import OUT_OF_MEMORY, too_long
 
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_CHARACTERS = 20_000_000
@@ -154,7 +154,7 @@ class _Forker:
         requests, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "ragq.rag.forker"),
+                *(sys.executable, "-P", "-m", "ragq.parsing.forker"),
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 start_new_session=True,

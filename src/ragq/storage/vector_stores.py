@@ -9,11 +9,11 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from ragq.client.database import Database
-from ragq.client.paging import Listed, Page, read_page
-from ragq.client.removal import remove_files
 from ragq.errors import InvalidRequestError, NotFoundError, TransientError
 from ragq.models import DEFAULT_STORE_NAME, new_id
+from ragq.storage.database import Database
+from ragq.storage.paging import Listed, Page, read_page
+from ragq.storage.removal import remove_files
 
 
 @dataclass(frozen=True, slots=True)

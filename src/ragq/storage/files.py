@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ragq.client.database import Database
-from ragq.client.paging import Listed, Page, read_page
-from ragq.client.removal import remove_files
 from ragq.errors import NotFoundError
 from ragq.models import new_id
+from ragq.storage.database import Database
+from ragq.storage.paging import Listed, Page, read_page
+from ragq.storage.removal import remove_files
 
 BYTE_LOCKS = 4  # held at once by a process: each keeps a connection while its holder needs another from the pool
 POISON_REASON = """p.reason || ' These bytes are not tried again. To allow it: ragq doctor --forgive ' || p.sha256

@@ -9,16 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from psycopg import AsyncConnection
-
-from ragq.client.database import Database
-from ragq.client.file_client import POISON_REASON
-from ragq.client.paging import Listed, Page, read_page
-from ragq.client.removal import remove_files, remove_older_of_same_name
 from ragq.errors import NotFoundError
 from ragq.models import Attributes
+from ragq.storage.database import Database
+from ragq.storage.paging import Listed, Page, read_page
+from ragq.storage.removal import remove_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +40,6 @@ class StoreFileRecord:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A file to put into a store, with how to chunk it; None for the model's own sizes.
-
-    Attributes:
-        attributes: None: those it has in the store already, or none.
-        keeps_chunking: Chunk it as it is chunked in the store already; the sizes are for a file that is not there.
-        replace_same_name: Files of its name that were put into the store before leave it when this one is visible.
-    """
-
-    file_id: str
-    attributes: Attributes | None = None
-    max_chunk_tokens: int | None = None
-    chunk_overlap_tokens: int | None = None
-    replace_same_name: bool = False
-    keeps_chunking: bool = False
-
-
 _ANY_STORE_FILE = """
     SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.bytes, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
            v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.attempt, v.chunk_count, v.usage_bytes,
@@ -69,41 +47,6 @@ _ANY_STORE_FILE = """
     FROM vector_store_files v JOIN files f ON f.id = v.file_id
 """
 _STORE_FILE = _ANY_STORE_FILE + "WHERE v.tenant_id = %(tenant)s"
-_ATTACH = f"""
-    INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
-                                         chunk_overlap_tokens, replace_same_name, status, error_code, error_message)
-    SELECT s.id, f.id, s.tenant_id, coalesce(a.attributes::jsonb, h.attributes, '{{}}'),
-           CASE WHEN a.keeps AND h.file_id IS NOT NULL THEN h.max_chunk_tokens ELSE a.size END,
-           CASE WHEN a.keeps AND h.file_id IS NOT NULL THEN h.chunk_overlap_tokens ELSE a.overlap END, a.replace,
-           CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {POISON_REASON}
-    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(sizes)s::int[], %(overlaps)s::int[], %(replace)s::bool[],
-                %(keeps)s::bool[])
-         AS a (file_id, attributes, size, overlap, replace, keeps)
-         JOIN files f ON f.id = a.file_id AND f.tenant_id = %(tenant)s
-         JOIN vector_stores s ON s.id = %(store)s AND s.tenant_id = %(tenant)s
-         LEFT JOIN vector_store_files h ON (h.vector_store_id, h.file_id) = (s.id, f.id)
-         LEFT JOIN poison p USING (sha256)
-    ORDER BY f.id
-    ON CONFLICT (vector_store_id, file_id) DO UPDATE
-    SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
-        generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
-        max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
-        attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
-    WHERE v.status IN ('failed', 'cancelled')
-       OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
-          IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
-    RETURNING v.file_id
-"""  # noqa: S608  (a constant)
-# What needs no ingest of a file that is there. One that is to replace others counts as put there now.
-_ATTACH_AGAIN = """
-    UPDATE vector_store_files v
-    SET attributes = coalesce(a.attributes::jsonb, v.attributes), replace_same_name = v.replace_same_name OR a.replace,
-        created_at = CASE WHEN a.replace THEN clock_timestamp() ELSE v.created_at END
-    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(replace)s::bool[]) AS a (file_id, attributes, replace)
-    WHERE v.tenant_id = %(tenant)s AND v.vector_store_id = %(store)s AND v.file_id = a.file_id
-      AND v.file_id <> ALL(%(ingested)s) AND (a.replace OR a.attributes IS NOT NULL)
-    RETURNING CASE WHEN a.replace AND v.status = 'completed' THEN v.file_id END
-"""
 _OF_BATCH = "SELECT b.file_id FROM vector_store_file_batch_files b WHERE b.batch_id = %(batch)s"
 _STORE_FILES = Listed(
     "vector_store_files",
@@ -119,32 +62,6 @@ class StoreFiles:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def attach(
-        self,
-        tenant_id: str,
-        store_id: str,
-        file_id: str,
-        *,
-        attributes: Attributes | None = None,
-        max_chunk_tokens: int | None = None,
-        chunk_overlap_tokens: int | None = None,
-        replace_same_name: bool = False,
-    ) -> StoreFileRecord:
-        """Put a file into a store, as `attach_many` does."""
-        attachment = Attachment(file_id, attributes, max_chunk_tokens, chunk_overlap_tokens, replace_same_name)
-        await self.attach_many(tenant_id, store_id, [attachment])
-        return await self.get(tenant_id, store_id, file_id)
-
-    async def attach_many(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> None:
-        """Put files into a store, to be ingested; one that is there gets what differs.
-
-        Other attributes and `replace_same_name` hold at once, or with the ingest that is under way. Another chunking, or
-        an ingest that failed or was cancelled, begins a new ingest; until that is done the version before stays visible.
-        A file of poisonous bytes has failed at once.
-        """
-        async with self._database.connection() as connection, connection.transaction():
-            await attach_with(connection, tenant_id, store_id, attachments)
 
     async def get(self, tenant_id: str, store_id: str, file_id: str) -> StoreFileRecord:
         """Find a file in a store.
@@ -260,26 +177,6 @@ class StoreFiles:
             raise _not_found(file_id)
         text: str | None = row["text"]
         return text
-
-
-async def attach_with(
-    connection: AsyncConnection[Any], tenant_id: str, store_id: str, attachments: Sequence[Attachment]
-) -> None:
-    """Put files into a store, as `StoreFiles.attach_many` does, in the caller's transaction."""
-    wanted = list({one.file_id: one for one in attachments}.values())
-    columns = {
-        "files": [one.file_id for one in wanted],
-        "attributes": [None if one.attributes is None else json.dumps(one.attributes) for one in wanted],
-        "sizes": [one.max_chunk_tokens for one in wanted],
-        "overlaps": [one.chunk_overlap_tokens for one in wanted],
-        "replace": [one.replace_same_name for one in wanted],
-        "keeps": [one.keeps_chunking for one in wanted],
-    }
-    values = {"tenant": tenant_id, "store": store_id, **columns}
-    ingested = [row[0] for row in await (await connection.execute(_ATTACH, values)).fetchall()]
-    updated = await connection.execute(_ATTACH_AGAIN, values | {"ingested": ingested})
-    if replacing := [row[0] for row in await updated.fetchall() if row[0]]:
-        await remove_older_of_same_name(connection, store_id, replacing)
 
 
 def _not_found(file_id: str) -> NotFoundError:

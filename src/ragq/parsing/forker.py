@@ -1,6 +1,6 @@
 """The process that the parser's children are forked from, one child for each file.
 
-Run as `python -m ragq.rag.forker`, with a socket as standard input. It has loaded what reading needs and never touches a
+Run as `python -m ragq.parsing.forker`, with a socket as standard input. It has loaded what reading needs and never touches a
 user's file: a child starts clean, and in milliseconds. A request is one byte with the file to read and three sockets: the
 child's standard output, its standard error, and the caller's line. On that line the caller has sent a JSON array, what
 `extract.main` takes; the child's exit code comes back. A caller that hangs up has its child killed; when standard input
@@ -22,7 +22,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ragq.rag import extract
+from ragq.parsing import extract
 
 HANDBOOK = Path(__file__).resolve().parents[1] / "handbook" / "handbook.pdf"
 

@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 from psycopg import AsyncConnection
 
-from ragq.client.chunk_client import EXACT_SEARCH_CHUNKS
-from ragq.client.database import MIGRATION_LOCK, Database
+from ragq.storage.database import MIGRATION_LOCK, Database
+from ragq.storage.search import EXACT_SEARCH_CHUNKS
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,296 @@
+"""Ingests: the one place that writes what state a file in a store is in, and its chunks.
+
+Every method takes the tenant, or a record that names it, and touches that tenant's rows alone.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import AsyncConnection, Rollback
+
+from ragq.errors import DocumentError, PoisonError, RagqError
+from ragq.models import Attributes, Chunk, ParsedDocument
+from ragq.storage.database import Database
+from ragq.storage.files import POISON_REASON
+from ragq.storage.removal import StoredFile, delete_chunks, remove_older_of_same_name
+from ragq.storage.store_files import StoreFileRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float32]
+
+STORE_STEP = 200  # chunks stored by one statement: each takes 2 ms with the index of vectors, on a busy machine 10
+
+_COPY = """
+    COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, embedding)
+    FROM STDIN (FORMAT binary)"""
+# The last is a halfvec as pgvector sends it: its length, 0, its numbers. As text it takes both ends longer.
+_COPY_TYPES = ("text", "text", "int4", "text", "int4", "int4", "int4", "text", "int4", "text", "bytea")
+
+_ATTACH = f"""
+    INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
+                                         chunk_overlap_tokens, replace_same_name, status, error_code, error_message)
+    SELECT s.id, f.id, s.tenant_id, coalesce(a.attributes::jsonb, h.attributes, '{{}}'),
+           CASE WHEN a.keeps AND h.file_id IS NOT NULL THEN h.max_chunk_tokens ELSE a.size END,
+           CASE WHEN a.keeps AND h.file_id IS NOT NULL THEN h.chunk_overlap_tokens ELSE a.overlap END, a.replace,
+           CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {POISON_REASON}
+    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(sizes)s::int[], %(overlaps)s::int[], %(replace)s::bool[],
+                %(keeps)s::bool[])
+         AS a (file_id, attributes, size, overlap, replace, keeps)
+         JOIN files f ON f.id = a.file_id AND f.tenant_id = %(tenant)s
+         JOIN vector_stores s ON s.id = %(store)s AND s.tenant_id = %(tenant)s
+         LEFT JOIN vector_store_files h ON (h.vector_store_id, h.file_id) = (s.id, f.id)
+         LEFT JOIN poison p USING (sha256)
+    ORDER BY f.id
+    ON CONFLICT (vector_store_id, file_id) DO UPDATE
+    SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
+        generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
+        max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
+        attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
+    WHERE v.status IN ('failed', 'cancelled')
+       OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
+          IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
+    RETURNING v.file_id
+"""  # noqa: S608  (a constant)
+# What needs no ingest of a file that is there. One that is to replace others counts as put there now.
+_ATTACH_AGAIN = """
+    UPDATE vector_store_files v
+    SET attributes = coalesce(a.attributes::jsonb, v.attributes), replace_same_name = v.replace_same_name OR a.replace,
+        created_at = CASE WHEN a.replace THEN clock_timestamp() ELSE v.created_at END
+    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(replace)s::bool[]) AS a (file_id, attributes, replace)
+    WHERE v.tenant_id = %(tenant)s AND v.vector_store_id = %(store)s AND v.file_id = a.file_id
+      AND v.file_id <> ALL(%(ingested)s) AND (a.replace OR a.attributes IS NOT NULL)
+    RETURNING CASE WHEN a.replace AND v.status = 'completed' THEN v.file_id END
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file to put into a store, with how to chunk it; None for the model's own sizes.
+
+    Attributes:
+        attributes: None: those it has in the store already, or none.
+        keeps_chunking: Chunk it as it is chunked in the store already; the sizes are for a file that is not there.
+        replace_same_name: Files of its name that were put into the store before leave it when this one is visible.
+    """
+
+    file_id: str
+    attributes: Attributes | None = None
+    max_chunk_tokens: int | None = None
+    chunk_overlap_tokens: int | None = None
+    replace_same_name: bool = False
+    keeps_chunking: bool = False
+
+
+class Ingests:
+    """The ingest of each file into each store, by its generation and attempt."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def attach_many(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> None:
+        """Put files into a store, to be ingested; one that is there gets what differs.
+
+        Other attributes and `replace_same_name` hold at once, or with the ingest that is under way. Another chunking, or
+        an ingest that failed or was cancelled, begins a new ingest; until that is done the version before stays visible.
+        A file of poisonous bytes has failed at once.
+        """
+        async with self._database.connection() as connection, connection.transaction():
+            await attach_with(connection, tenant_id, store_id, attachments)
+
+    async def begin_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int) -> bool:
+        """Take a file for ingest; False when it was deleted, is done, or belongs to a later generation or attempt."""
+        row = await self._database.row(
+            """UPDATE vector_store_files SET attempt = %(attempt)s
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND generation = %(generation)s AND attempt <= %(attempt)s AND status = 'in_progress'
+               RETURNING file_id""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            generation=generation,
+            attempt=attempt,
+        )
+        return row is not None
+
+    async def restart_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int) -> int | None:
+        """Begin an ingest that is in progress anew; returns its new generation, or None if it is no longer this one."""
+        row = await self._database.row(
+            """UPDATE vector_store_files SET generation = generation + 1, attempt = 0
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND generation = %(generation)s AND status = 'in_progress'
+               RETURNING generation""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            generation=generation,
+        )
+        return None if row is None else int(row["generation"])
+
+    async def is_ingest_of(self, record: StoreFileRecord, attempt: int) -> bool:
+        """Whether the file still waits for this attempt of this ingest: it is in its store, and nothing came after."""
+        row = await self._database.row(
+            """SELECT FROM vector_store_files
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND generation = %(generation)s AND attempt = %(attempt)s""",
+            tenant=record.tenant_id,
+            store=record.vector_store_id,
+            file=record.file_id,
+            generation=record.generation,
+            attempt=attempt,
+        )
+        return row is not None
+
+    async def complete_ingest(
+        self,
+        record: StoreFileRecord,
+        attempt: int,
+        document: ParsedDocument,
+        chunks: list[Chunk],
+        vectors: Vector,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> bool:
+        """Make a new version visible and the old one disappear in one transaction; False if the file is no longer ours.
+
+        The chunks are stored by many statements, each well within PostgreSQL's time limit. Nobody waits for them: the
+        file's row is locked only when all are there.
+
+        Args:
+            vectors: Float array of shape (len(chunks), dimensions), rows of length 1.
+            progress: Called with (chunks stored, chunks in all).
+        """
+        async with self._database.connection() as connection, connection.transaction() as transaction:
+            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")  # this process may freeze
+            for first in range(0, len(chunks), STORE_STEP):
+                some = slice(first, first + STORE_STEP)
+                await _copy_chunks(connection, record, first, chunks[some], vectors[some])
+                if progress:
+                    progress(first + len(chunks[some]), len(chunks))
+            if not await _replace_version(connection, record, attempt):
+                raise Rollback(transaction)
+            await connection.execute(
+                "SET LOCAL statement_timeout = '600s'"
+            )  # one value: 200 MB take seconds, or a minute
+            await connection.execute(
+                """UPDATE vector_store_files
+                   SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
+                   WHERE vector_store_id = %s AND file_id = %s""",
+                [
+                    document.text,
+                    list(document.page_starts),
+                    len(chunks),
+                    _usage_bytes(chunks, vectors),
+                    record.vector_store_id,
+                    record.file_id,
+                ],
+            )
+            return True
+        return False
+
+    async def fail_ingest(
+        self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int, error: RagqError
+    ) -> None:
+        """Record why a file could not be ingested; its earlier version, if any, stays visible.
+
+        When the error says that its bytes are poison, they are remembered as such in the same transaction.
+        """
+        await self._database.row(
+            """WITH failed AS (
+                   UPDATE vector_store_files SET status = 'failed', error_code = %(code)s, error_message = %(message)s
+                   WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                     AND generation = %(generation)s AND attempt <= %(attempt)s AND status = 'in_progress'
+                   RETURNING file_id
+               )
+               INSERT INTO poison (sha256, code, reason)
+               SELECT f.sha256, %(code)s, %(message)s FROM failed JOIN files f ON f.id = failed.file_id
+               WHERE %(poison)s
+               ON CONFLICT DO NOTHING RETURNING sha256""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            generation=generation,
+            attempt=attempt,
+            code=error.code if isinstance(error, DocumentError) else "server_error",
+            message=_storable(error.message),
+            poison=isinstance(error, PoisonError) or error.code == "quarantined",
+        )
+
+
+async def attach_with(
+    connection: AsyncConnection[Any], tenant_id: str, store_id: str, attachments: Sequence[Attachment]
+) -> None:
+    """Put files into a store, as `Ingests.attach_many` does, in the caller's transaction."""
+    wanted = list({one.file_id: one for one in attachments}.values())
+    columns = {
+        "files": [one.file_id for one in wanted],
+        "attributes": [None if one.attributes is None else json.dumps(one.attributes) for one in wanted],
+        "sizes": [one.max_chunk_tokens for one in wanted],
+        "overlaps": [one.chunk_overlap_tokens for one in wanted],
+        "replace": [one.replace_same_name for one in wanted],
+        "keeps": [one.keeps_chunking for one in wanted],
+    }
+    values = {"tenant": tenant_id, "store": store_id, **columns}
+    ingested = [row[0] for row in await (await connection.execute(_ATTACH, values)).fetchall()]
+    updated = await connection.execute(_ATTACH_AGAIN, values | {"ingested": ingested})
+    if replacing := [row[0] for row in await updated.fetchall() if row[0]]:
+        await remove_older_of_same_name(connection, store_id, replacing)
+
+
+async def cancel_batch(
+    connection: AsyncConnection[Any], tenant_id: str, store_id: str, batch_id: str
+) -> list[tuple[str, int]]:
+    """Cancel what is in progress of a batch, in the caller's transaction; returns (file, generation) of each."""
+    found = await connection.execute(
+        """UPDATE vector_store_files v SET status = 'cancelled', generation = v.generation + 1, attempt = 0
+           FROM vector_store_file_batch_files f
+           WHERE f.batch_id = %s AND v.vector_store_id = f.vector_store_id AND v.file_id = f.file_id
+             AND v.tenant_id = %s AND v.vector_store_id = %s AND v.status = 'in_progress'
+           RETURNING v.file_id, v.generation - 1""",
+        [batch_id, tenant_id, store_id],
+    )
+    return [(str(row[0]), int(row[1])) for row in await found.fetchall()]
+
+
+def _storable(text: str) -> str:
+    """Replace what PostgreSQL's text cannot hold: the words may come from a hostile file."""
+    return text.replace("\0", " ").encode("utf-8", "replace").decode()
+
+
+def _usage_bytes(chunks: list[Chunk], vectors: Vector) -> int:
+    return sum(len(chunk.text.encode()) for chunk in chunks) + vectors.nbytes
+
+
+async def _replace_version(connection: AsyncConnection[Any], record: StoreFileRecord, attempt: int) -> bool:
+    """Lock a file's row and delete what its new version replaces; False if the file is no longer this ingest's."""
+    found = await connection.execute(
+        """SELECT chunk_count, replace_same_name FROM vector_store_files
+           WHERE (vector_store_id, file_id, generation, attempt, status) = (%s, %s, %s, %s, 'in_progress')
+           FOR NO KEY UPDATE""",
+        [record.vector_store_id, record.file_id, record.generation, attempt],
+    )
+    row = await found.fetchone()
+    if row is None:
+        return False
+    await delete_chunks(connection, [StoredFile(record.vector_store_id, record.file_id, row[0])])
+    if row[1]:
+        await remove_older_of_same_name(connection, record.vector_store_id, [record.file_id])
+    return True
+
+
+async def _copy_chunks(
+    connection: AsyncConnection[Any], record: StoreFileRecord, first: int, chunks: Sequence[Chunk], vectors: Vector
+) -> None:
+    where = (record.vector_store_id, record.file_id)
+    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.set_types(_COPY_TYPES)
+        for ordinal, (chunk, vector) in enumerate(zip(chunks, vectors.astype(">f2"), strict=True), start=first):
+            place = (ordinal, record.tenant_id, chunk.start, chunk.end, chunk.page)
+            halfvec = struct.pack(">HH", len(vector), 0) + vector.tobytes()
+            await copy.write_row((*where, *place, chunk.heading, chunk.token_count, chunk.text, halfvec))

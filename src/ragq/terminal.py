@@ -1,0 +1,47 @@
+"""How answers and the state of the service look in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+def format_response(response: dict[str, Any]) -> str:
+    """Lay out a response for a terminal: the text, each source with file, page and quote, and the stages."""
+    if response["error"]:
+        return click.style(f"{response['status']}: {response['error']['message']}", fg="red")
+    if not response["output"]:
+        return str(response["status"])
+    content = response["output"][-1]["content"][0]
+    lines = [content["text"]]
+    for number, citation in enumerate(content["annotations"], 1):
+        page = f", page {citation['page']}" if citation["page"] else ""
+        lines.append(
+            click.style(f"  [{number}] {citation['filename']}{page}: ", fg="cyan") + f"“{_short(citation['quote'])}”"
+        )
+    timing = response["timing"]
+    stages = (("queued", "queued_ms"), ("search", "retrieve_ms"), ("answer", "answer_ms"), ("total", "total_ms"))
+    shown = "  ".join(f"{name} {timing[key]} ms" for name, key in stages if timing.get(key) is not None)
+    lines.append(click.style(f"  {shown}", dim=True))
+    return "\n".join(lines)
+
+
+def _short(text: str, limit: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def format_status(status: dict[str, Any]) -> str:
+    """Lay out queues and workers as two tables."""
+    words = ("queued", "in_flight", "scheduled", "finished", "failed")
+    lines = [f"{'queue':24}" + "".join(f"{word:>11}" for word in words)]
+    lines += [f"{queue['name']:24}" + "".join(f"{queue[word]:>11}" for word in words) for queue in status["queues"]]
+    lines += ["", f"{'worker':24}{'queues':>22}{'state':>11}{'in_flight':>11}{'finished':>11}{'failed':>11}"]
+    for worker in status["workers"]:
+        counts = f"{worker['in_flight']:>11}{worker['finished']:>11}{worker['failed']:>11}"
+        who = f"{worker['host']}:{worker['pid']}"
+        lines.append(f"{who[-24:]:24}{','.join(worker['queues']):>22}{worker['state']:>11}{counts}")
+    answers = status["answers"]
+    lines += ["", f"answers: {answers['kind']}" + (f" by {answers['model']}" if answers.get("model") else "")]
+    return "\n".join(lines)
