@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.attack.stage import KEY, Stage, Verdict, peak_mb, raw, status, status_of
-from ragq.routes.keys import GUESS_SECONDS, GUESSES
+from ragq.http.keys import GUESS_SECONDS, GUESSES
 from tests.servers import command, environment, free_port, stop
 
 EVIL = "http://evil.example"

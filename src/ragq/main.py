@@ -8,10 +8,10 @@ from functools import partial
 
 import uvicorn
 
-from ragq.connections import Connection, Connections
 from ragq.descriptors import raise_descriptor_limit
 from ragq.environment import join_services
 from ragq.errors import RagqError
+from ragq.http.connections import Connection, Connections
 from ragq.logs import configure_logging
 from ragq.server import create_app
 from ragq.settings import Settings, check_exposure, read_settings

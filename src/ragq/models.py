@@ -244,3 +244,11 @@ class Job:
     meta: dict[str, Any]
     position: int | None = None
     eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What one attempt of a job said at one time."""
+
+    attempt: int
+    events: list[tuple[str, Any]]

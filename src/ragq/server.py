@@ -25,8 +25,13 @@ from ragq.errors import (
     RagqError,
     UnavailableError,
 )
+from ragq.http.access import CORS, Access
+from ragq.http.error_body import error_response
+from ragq.http.keys import KeyCheck
+from ragq.http.openapi import Application
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
+from ragq.queues.batches import run_batches_forever
 from ragq.queues.housekeeping import guarded, keep_house
 from ragq.routes import (
     batches,
@@ -43,15 +48,11 @@ from ragq.routes import (
     store_files,
     store_search,
     vector_stores,
-    webhook_endpoints,
+    webhooks,
 )
-from ragq.routes.access import CORS, Access
-from ragq.routes.batch_runner import run_batches_forever
-from ragq.routes.context import Context, explain_fault
-from ragq.routes.error_body import error_response
-from ragq.routes.keys import KeyCheck
-from ragq.routes.openapi import Application
+from ragq.routes.context import ApiContext
 from ragq.routes.streams import Streams
+from ragq.schemas.objects import explain_fault
 from ragq.settings import Settings, split_list
 from ragq.storage.archive import Archive
 from ragq.storage.blobs import BlobStore
@@ -73,7 +74,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await Database.open(settings, database_url)
         queue = JobQueue(settings, valkey_url)
-        context = Context(
+        context = ApiContext(
             settings=settings,
             queue=queue,
             database=database,
@@ -105,7 +106,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would send questions and bodies to others
     )
     stores = (files, vector_stores, store_search, store_files, file_batches)
-    answers = (chat, responses, chat_completions, embeddings, models, batches, webhook_endpoints)
+    answers = (chat, responses, chat_completions, embeddings, models, batches, webhooks)
     parts = (*answers, *stores, page, health, metrics)  # looked through in this order for each request
     for part in parts:
         app.include_router(part.router)
@@ -119,7 +120,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     return app
 
 
-async def _prepare(context: Context) -> asyncio.Task[None]:
+async def _prepare(context: ApiContext) -> asyncio.Task[None]:
     """Check Valkey and migrate now or, while they are away, in the background.
 
     Raises:

@@ -16,10 +16,9 @@ import pytest
 from openai.types import Batch
 
 from ragq.client.rq_client import JobQueue
+from ragq.context import Context
 from ragq.errors import NotFoundError
-from ragq.routes.batch_runner import job_id_of, take_step
-from ragq.routes.context import Context
-from ragq.routes.streams import Streams
+from ragq.queues.batches import job_id_of, take_step
 from ragq.settings import Settings
 from ragq.storage.archive import Archive
 from ragq.storage.batches import Batches, BatchRecord
@@ -211,7 +210,6 @@ def context(database: Database, queue: JobQueue, settings: Settings, tmp_path: P
         Ingests(database),
         BlobStore(settings),
         Archive(database),
-        Streams(queue),
         not_ready=None,
     )
 

@@ -18,8 +18,8 @@ import httpx2
 import pytest
 import uvicorn
 
-from ragq import connections
-from ragq.connections import Connection, Connections, Wait
+from ragq.http import connections
+from ragq.http.connections import Connection, Connections, Wait
 from tests.servers import Valkey, command, environment, free_port, stop, wait_until
 
 MOST = 200

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ragq.routes import batch_input
-from ragq.routes.batch_input import MAX_ERRORS, InputReader
+from ragq.schemas import batch_lines as batch_input
+from ragq.schemas.batch_lines import MAX_ERRORS, InputReader
 
 URL = "/v1/responses"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ragq.client.event_log import LogEntry
-from ragq.models import Job, JobStatus
-from ragq.routes.chat_chunks import DONE, ChatChunks
+from ragq.models import Job, JobStatus, LogEntry
+from ragq.schemas.chat_chunks import DONE, ChatChunks
 from tests.unit.test_stream_events import CITATION, STARTED, finished
 
 JOB = replace(STARTED, id="chatcmpl-a", request={"model": "ragq"})

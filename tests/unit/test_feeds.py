@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from ragq.client.event_log import LogEntry
 from ragq.errors import UnavailableError
-from ragq.models import Job, JobStatus
-from ragq.routes.chat_chunks import ChatChunks
-from ragq.routes.stream_events import ResponseEvents
+from ragq.models import Job, JobStatus, LogEntry
 from ragq.routes.streams import Streams
+from ragq.schemas.chat_chunks import ChatChunks
+from ragq.schemas.response_events import ResponseEvents
 from tests.unit.test_stream_events import STARTED, finished
 
 JOB = replace(STARTED, request={"model": "ragq"})

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from ragq.errors import PermanentError
-from ragq.routes.filters import MAX_DEPTH, MAX_PARTS, MAX_VALUES, AttributeValues, Filter
+from ragq.schemas.filters import MAX_DEPTH, MAX_PARTS, MAX_VALUES, AttributeValues, Filter
 from ragq.storage.filter_sql import compile_filter
 
 FILTER: TypeAdapter[Any] = TypeAdapter(Filter)

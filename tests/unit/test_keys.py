@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ragq.errors import AuthenticationError, OverloadedError
-from ragq.routes import keys
-from ragq.routes.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, KeyCheck
+from ragq.http import keys
+from ragq.http.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, KeyCheck
 
 KEY = "a key that only this test knows"
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from ragq.client.event_log import LogEntry, write_events
+from ragq.client.event_log import write_events
 from ragq.client.llm_stream import AnswerStream
 from ragq.errors import InvalidRequestError
-from ragq.models import Query
+from ragq.models import LogEntry, Query
 from ragq.rag.answer import answer_extractively
 from ragq.rag.cite import MAX_QUOTED_CHARACTERS, MAX_STATEMENTS, CitedStream, cite, cite_in_steps
 from ragq.rag.prompt import build_messages
 from ragq.rag.sentences import find_sentences, find_terms
-from ragq.routes.chat_chunks import ChatChunks
-from ragq.routes.input import check_json
-from ragq.routes.stream_events import ResponseEvents
+from ragq.schemas.chat_chunks import ChatChunks
+from ragq.schemas.checks import check_json
+from ragq.schemas.response_events import ResponseEvents
 from ragq.settings import Settings
 from ragq.tasks import Turns
 from tests.unit.test_answer import make_result

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from ragq.errors import UnavailableError
-from ragq.routes import readiness
-from ragq.routes.readiness import Readiness
+from ragq.http import readiness
+from ragq.http.readiness import Readiness
 
 
 async def test_a_check_that_hangs_is_told_in_time_and_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

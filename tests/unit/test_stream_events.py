@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ragq.client.event_log import LogEntry
-from ragq.models import Job, JobStatus
-from ragq.routes.stream_events import Event, ResponseEvents
+from ragq.models import Job, JobStatus, LogEntry
+from ragq.schemas.response_events import Event, ResponseEvents
 
 STARTED = Job(
     id="resp_a",

@@ -18,6 +18,7 @@ import structlog
 
 from ragq.client.valkey_client import ValkeyClient, pairs, translated
 from ragq.errors import UnavailableError
+from ragq.models import LogEntry
 from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
@@ -25,14 +26,6 @@ log = structlog.get_logger(__name__)
 BLOCK_MS = 100  # how long one read waits; a log that is followed anew is part of the next
 
 EntryId = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """What one attempt of a job said at one time."""
-
-    attempt: int
-    events: list[tuple[str, Any]]
 
 
 @dataclass(slots=True, eq=False)

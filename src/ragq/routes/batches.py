@@ -11,11 +11,11 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ragq.errors import InvalidRequestError
-from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
-from ragq.routes.input import CheckedRoute
-from ragq.routes.objects import Listing
-from ragq.routes.openapi import refusals
-from ragq.routes.questions import Metadata
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
+from ragq.schemas.objects import Body, Listing
+from ragq.schemas.questions import Metadata
 from ragq.storage.batches import Batches, BatchRecord
 
 router = APIRouter(prefix="/v1/batches", route_class=CheckedRoute)

@@ -9,14 +9,14 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ragq.errors import InvalidRequestError, NotFoundError
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
 from ragq.models import DEFAULT_STORE_NAME, new_id
 from ragq.models import Query as Question
-from ragq.routes.context import Body, ContextDependency, Tenant, find_job
-from ragq.routes.input import CheckedRoute
-from ragq.routes.objects import JobError
-from ragq.routes.openapi import refusals
-from ragq.routes.questions import ask, check_question
-from ragq.routes.rendering import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, Timing, timing_of
+from ragq.queues.questions import ask, check_question, find_job
+from ragq.routes.context import ContextDependency, Tenant
+from ragq.schemas.objects import Body, JobError
+from ragq.schemas.responses import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, Timing, timing_of
 
 router = APIRouter(route_class=CheckedRoute)
 

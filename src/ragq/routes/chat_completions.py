@@ -11,17 +11,20 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ragq.client.job import Enqueued
+from ragq.context import Context
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals, shows
 from ragq.models import DEFAULT_STORE_NAME, Job, JobStatus, Lane, new_id
 from ragq.models import Query as Question
+from ragq.queues.questions import ask, check_model, check_question
 from ragq.rag.rewrite import bound_history
-from ragq.routes.chat_chunks import ChatChunks, CompletionUsage, annotations_of, finish_reason_of, usage_of
-from ragq.routes.context import Body, Context, ContextDependency, Tenant, wait_connected
-from ragq.routes.input import CheckedRoute
-from ragq.routes.openapi import refusals, shows
-from ragq.routes.questions import LANES, RULES, Metadata, TextFormat, ask, check_model, check_question
-from ragq.routes.rendering import MODEL
+from ragq.routes.context import ApiContext, ContextDependency, Tenant, wait_connected
 from ragq.routes.responses import FOREGROUND_SECONDS
+from ragq.schemas.chat_chunks import ChatChunks, CompletionUsage, annotations_of, finish_reason_of, usage_of
+from ragq.schemas.objects import Body
+from ragq.schemas.questions import LANES, RULES, Metadata, TextFormat
+from ragq.schemas.responses import MODEL
 
 router = APIRouter(prefix="/v1/chat/completions", route_class=CheckedRoute)
 
@@ -161,7 +164,7 @@ async def _question(body: ChatCompletionCreate, context: Context, tenant: str) -
     )
 
 
-async def _open_stream(context: Context, tenant: str, enqueued: Enqueued, body: ChatCompletionCreate) -> Response:
+async def _open_stream(context: ApiContext, tenant: str, enqueued: Enqueued, body: ChatCompletionCreate) -> Response:
     job = await context.queue.fetch(enqueued.job_id, tenant)
     if job is None:
         raise UnavailableError(NOT_ANSWERED, code="not_answered")

@@ -10,12 +10,14 @@ from fastapi import APIRouter
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from ragq.context import Context
 from ragq.errors import InvalidRequestError
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals, shows
 from ragq.models import JobFunction
-from ragq.routes.context import Body, Context, ContextDependency, Tenant, perform_now
-from ragq.routes.input import CheckedRoute
-from ragq.routes.openapi import refusals, shows
-from ragq.routes.questions import check_model
+from ragq.queues.questions import check_model, perform_now
+from ragq.routes.context import ContextDependency, Tenant
+from ragq.schemas.objects import Body
 
 router = APIRouter(prefix="/v1/embeddings", route_class=CheckedRoute)
 

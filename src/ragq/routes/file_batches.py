@@ -9,12 +9,11 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
+from ragq.context import Context
 from ragq.errors import TransientError
+from ragq.http.input import CheckedRoute
 from ragq.queues.documents import cancel_documents
-from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
-from ragq.routes.filters import AttributeValues
-from ragq.routes.input import CheckedRoute
-from ragq.routes.objects import Listing
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.routes.store_files import (
     ChunkingStrategy,
     FileCounts,
@@ -26,6 +25,8 @@ from ragq.routes.store_files import (
     render_counts,
     render_store_file,
 )
+from ragq.schemas.filters import AttributeValues
+from ragq.schemas.objects import Body, Listing
 from ragq.storage.file_batches import FileBatches, FileBatchRecord
 
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/file_batches", route_class=CheckedRoute)

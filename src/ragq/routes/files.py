@@ -13,11 +13,12 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import StreamingResponse
 from typing_extensions import TypedDict
 
+from ragq.context import Context
 from ragq.errors import InvalidRequestError, TooLargeError
+from ragq.http.input import CheckedRoute
 from ragq.parsing.parser import check_supported
-from ragq.routes.context import Context, ContextDependency, Cursor, Order, Tenant, listing
-from ragq.routes.input import CheckedRoute
-from ragq.routes.objects import Deleted, Listing
+from ragq.routes.context import ContextDependency, Cursor, Order, Tenant, listing
+from ragq.schemas.objects import Deleted, Listing
 from ragq.storage.files import FileRecord
 from ragq.storage.paging import Page
 

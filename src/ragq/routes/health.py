@@ -9,9 +9,9 @@ from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
 from ragq import __version__
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import shows
 from ragq.routes.context import ContextDependency, Tenant
-from ragq.routes.input import CheckedRoute
-from ragq.routes.openapi import shows
 
 router = APIRouter(route_class=CheckedRoute)
 

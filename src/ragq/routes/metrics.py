@@ -7,9 +7,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from typing_extensions import TypedDict
 
 from ragq import metrics
+from ragq.http.input import CheckedRoute
 from ragq.models import QueueName
 from ragq.routes.context import ContextDependency, Tenant
-from ragq.routes.input import CheckedRoute
 
 router = APIRouter(prefix="/metrics", route_class=CheckedRoute)
 

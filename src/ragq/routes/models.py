@@ -7,10 +7,11 @@ from typing import Literal
 from fastapi import APIRouter
 from typing_extensions import TypedDict
 
+from ragq.context import Context
 from ragq.errors import NotFoundError
-from ragq.routes.context import Context, ContextDependency, Tenant
-from ragq.routes.input import CheckedRoute
-from ragq.routes.rendering import MODEL
+from ragq.http.input import CheckedRoute
+from ragq.routes.context import ContextDependency, Tenant
+from ragq.schemas.responses import MODEL
 
 router = APIRouter(prefix="/v1/models", route_class=CheckedRoute)
 

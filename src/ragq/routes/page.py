@@ -10,10 +10,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import SecretStr
 
 from ragq.errors import NotFoundError
-from ragq.routes.context import Body, ContextDependency
-from ragq.routes.input import CheckedRoute
-from ragq.routes.openapi import refusals
-from ragq.routes.session import COOKIE, is_open, open_session
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
+from ragq.http.session import COOKIE, is_open, open_session
+from ragq.routes.context import ContextDependency
+from ragq.schemas.objects import Body
 
 router = APIRouter(route_class=CheckedRoute)
 

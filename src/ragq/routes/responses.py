@@ -10,22 +10,15 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from ragq.errors import ConflictError, InvalidRequestError
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals, shows
 from ragq.models import Job, Lane, new_id
-from ragq.routes.context import Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
-from ragq.routes.input import CheckedRoute
-from ragq.routes.objects import Deleted, Listing
-from ragq.routes.openapi import refusals, shows
-from ragq.routes.questions import (
-    LANES,
-    ResponseCreate,
-    ask,
-    echo_of,
-    find_response,
-    messages_of,
-    read_question,
-    stream_of,
-)
-from ragq.routes.rendering import (
+from ragq.queues.questions import ask, find_response, read_question
+from ragq.routes.context import ApiContext, ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.schemas.objects import Deleted, Listing
+from ragq.schemas.questions import LANES, ResponseCreate, echo_of, messages_of, stream_of
+from ragq.schemas.response_events import ResponseEvents
+from ragq.schemas.responses import (
     RESPONSE_PREFIX,
     SEARCH_RESULTS,
     InputItem,
@@ -33,7 +26,6 @@ from ragq.routes.rendering import (
     render_input,
     render_response,
 )
-from ragq.routes.stream_events import ResponseEvents
 
 router = APIRouter(prefix="/v1/responses", route_class=CheckedRoute)
 
@@ -116,7 +108,7 @@ def _shows_results(job: Job) -> bool:
     return SEARCH_RESULTS in (job.request.get("include") or [])
 
 
-def _open_stream(context: Context, job: Job, *, after: int = -1, cancel: bool = False) -> StreamingResponse:
+def _open_stream(context: ApiContext, job: Job, *, after: int = -1, cancel: bool = False) -> StreamingResponse:
     made = ResponseEvents(job, results=_shows_results(job))
     return context.streams.open(job, made, kind="response", after=after, cancel=cancel)
 

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
+from ragq.context import Context
+from ragq.http.input import CheckedRoute
 from ragq.parsing.parser import check_supported
 from ragq.queues.documents import document_job_id, enqueue_documents
-from ragq.routes.context import Body, Context, ContextDependency, PageDependency, Tenant, listing, pace_polling
-from ragq.routes.filters import AttributeValues
-from ragq.routes.input import CheckedRoute
-from ragq.routes.objects import Deleted, JobError, Listing
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.schemas.filters import AttributeValues
+from ragq.schemas.objects import Body, Deleted, JobError, Listing
 from ragq.storage.file_batches import FileBatchRecord
 from ragq.storage.ingests import Attachment
 from ragq.storage.store_files import StoreFileRecord

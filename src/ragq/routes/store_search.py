@@ -8,13 +8,15 @@ from fastapi import APIRouter
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
 from ragq.models import JobFunction
-from ragq.routes.context import Body, ContextDependency, Tenant, perform_now
-from ragq.routes.filters import Filter
-from ragq.routes.input import CheckedRoute
-from ragq.routes.openapi import refusals
-from ragq.routes.questions import RankingOptions, check_question
+from ragq.queues.questions import check_question, perform_now
+from ragq.routes.context import ContextDependency, Tenant
 from ragq.routes.store_files import DocumentText
+from ragq.schemas.filters import Filter
+from ragq.schemas.objects import Body
+from ragq.schemas.questions import RankingOptions
 
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/search", route_class=CheckedRoute)
 

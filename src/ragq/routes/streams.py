@@ -11,10 +11,9 @@ from typing import Any, Protocol
 import structlog
 from fastapi.responses import StreamingResponse
 
-from ragq.client.event_log import LogEntry
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError, UnavailableError
-from ragq.models import Job
+from ragq.models import Job, LogEntry
 from ragq.tasks import give_back_memory
 
 log = structlog.get_logger(__name__)

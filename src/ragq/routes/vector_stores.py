@@ -8,11 +8,9 @@ from fastapi import APIRouter
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
-from ragq.routes.input import CheckedRoute
-from ragq.routes.objects import Deleted, Listing
-from ragq.routes.openapi import refusals
-from ragq.routes.questions import Metadata
+from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
 from ragq.routes.store_files import (
     ChunkingStrategy,
     FileCounts,
@@ -21,6 +19,8 @@ from ragq.routes.store_files import (
     enqueue_files,
     render_counts,
 )
+from ragq.schemas.objects import Body, Deleted, Listing
+from ragq.schemas.questions import Metadata
 from ragq.storage.vector_stores import StoreRecord
 
 router = APIRouter(prefix="/v1/vector_stores", route_class=CheckedRoute)

@@ -11,9 +11,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from ragq.client.event_log import LogEntry
-from ragq.models import Job, JobStatus
-from ragq.routes.rendering import item_id, render_output, render_response, render_result
+from ragq.models import Job, JobStatus, LogEntry
+from ragq.schemas.responses import item_id, render_output, render_response, render_result
 
 Event = dict[str, Any]
 

@@ -9,9 +9,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ragq.client.webhook_target import check_url
-from ragq.routes.context import Body, ContextDependency, PageDependency, Tenant, listing
-from ragq.routes.input import CheckedRoute
-from ragq.routes.objects import Deleted, Listing
+from ragq.http.input import CheckedRoute
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
+from ragq.schemas.objects import Body, Deleted, Listing
 from ragq.storage.webhooks import DeliveryRecord, EndpointRecord, Webhooks
 
 router = APIRouter(prefix="/v1/webhook_endpoints", route_class=CheckedRoute)

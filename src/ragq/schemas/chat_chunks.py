@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from ragq.client.event_log import LogEntry
-from ragq.models import Job
+from ragq.models import Job, LogEntry
 
 Chunk = dict[str, Any]
 DONE: Chunk = {}

@@ -18,14 +18,15 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, OverloadedError, PermanentError, TransientError
 from ragq.models import Job, JobFunction, Lane, QueueName
-from ragq.routes.batch_input import InputReader
-from ragq.routes.context import Context, explain_fault
-from ragq.routes.error_body import error_body
-from ragq.routes.input import check_json
-from ragq.routes.questions import ResponseCreate, echo_of, read_question
-from ragq.routes.rendering import RESPONSE_PREFIX, SEARCH_RESULTS, render_response
+from ragq.queues.questions import read_question
+from ragq.schemas.batch_lines import InputReader
+from ragq.schemas.checks import check_json
+from ragq.schemas.objects import error_body, explain_fault
+from ragq.schemas.questions import ResponseCreate, echo_of
+from ragq.schemas.responses import RESPONSE_PREFIX, SEARCH_RESULTS, render_response
 from ragq.storage.batches import AskedLine, Batches, BatchRecord, EndedLine, FinalStatus
 
 log = structlog.get_logger(__name__)

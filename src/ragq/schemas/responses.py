@@ -7,7 +7,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from ragq.models import Job, JobStatus
-from ragq.routes.objects import JobError
+from ragq.schemas.objects import JobError
 
 RESPONSE_PREFIX = "resp_"
 SEARCH_RESULTS = "file_search_call.results"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ragq.errors import InvalidRequestError
-from ragq.routes.context import Body, explain_fault
-from ragq.routes.input import check_json
+from ragq.schemas.checks import check_json
+from ragq.schemas.objects import Body, explain_fault
 
 MAX_LINES = 50_000
 MAX_LINE_BYTES = 4 << 20  # as much as a request's body

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ragq.routes.context import Body
+from ragq.schemas.objects import Body
 
 MAX_DEPTH = 8
 MAX_PARTS = 128

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from ragq.routes.access import HEALTH, is_keyless
-from ragq.routes.objects import ErrorBody
+from ragq.http.access import HEALTH, is_keyless
+from ragq.schemas.objects import ErrorBody
 
 LOCAL = ("/healthz", "/v1/models", "/v1/models/{model}")  # need neither Valkey nor PostgreSQL
 SCHEMES = {

@@ -1,18 +1,13 @@
-"""OpenAI's error body, made of our errors in this one place."""
+"""Answers that refuse."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from fastapi.responses import JSONResponse
 
 from ragq.errors import ConflictError, RagqError, TooLargeError
-
-
-def error_body(error: RagqError) -> dict[str, Any]:
-    """Write an error as OpenAI's error body; its detail stays here."""
-    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+from ragq.schemas.objects import error_body
 
 
 def error_response(error: RagqError, status: int | None = None, *, closes: bool = False) -> JSONResponse:

@@ -14,10 +14,10 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError, RagqError, TooLargeError
+from ragq.http.error_body import error_response
+from ragq.http.keys import KeyCheck
+from ragq.http.session import COOKIE, is_open
 from ragq.models import DEFAULT_TENANT
-from ragq.routes.error_body import error_response
-from ragq.routes.keys import KeyCheck
-from ragq.routes.session import COOKIE, is_open
 from ragq.settings import LOCALHOST, Settings, is_loopback, split_list
 
 HEALTH = ("/healthz", "/readyz")  # answered under any host name: probes call a container by its address

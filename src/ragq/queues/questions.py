@@ -1,0 +1,199 @@
+"""How a question gets into the queue, and what becomes of it is found again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ragq.client.job import Enqueued
+from ragq.context import Context
+from ragq.errors import InvalidRequestError, NotFoundError, UnavailableError
+from ragq.models import DEFAULT_STORE_NAME, Job, JobFunction, JobStatus, Lane, QueueName, new_id
+from ragq.models import Query as Question
+from ragq.rag.rewrite import bound_history
+from ragq.schemas.questions import ResponseCreate, messages_of, read_input
+from ragq.schemas.responses import MODEL, RESPONSE_PREFIX, STATUS_WORDS
+
+NOW_SECONDS = 30.0  # for a job that a connection waits for, ahead of the questions
+NOW_KEPT_SECONDS = 60
+UNSTORED_SECONDS = 60  # a response that is not stored stays so long, for a client that has lost the answer
+
+
+def check_question(context: Context, text: str, *, param: str) -> None:
+    """Refuse an empty or oversized question.
+
+    Raises:
+        InvalidRequestError: Naming the field.
+    """
+    limit = context.settings.max_question_characters
+    if not text.strip():
+        raise InvalidRequestError("The question is empty: write one.", code="empty_question", param=param)
+    if len(text) > limit:
+        raise InvalidRequestError(
+            f"The question has {len(text)} characters; at most {limit} are taken. Shorten it.",
+            code="question_too_long",
+            param=param,
+        )
+
+
+async def ask(  # noqa: PLR0913  (all of them say what is queued, and how)
+    context: Context,
+    tenant: str,
+    response_id: str,
+    question: Question,
+    *,
+    request: dict[str, Any],
+    lane: Lane = Lane.DEFAULT,
+    fingerprint: str = "",
+    stream: str = "nothing",
+    is_repeat: bool | None = None,
+) -> Enqueued:
+    """Queue a question; with `store: false` in the request it is not archived, and soon gone.
+
+    Args:
+        stream: As in `process_query`.
+        is_repeat: Whether the client has sent the same before, without an `Idempotency-Key`; None with one.
+    """
+    is_stored = request.get("store") is not False
+    return await context.queue.enqueue(
+        JobFunction.PROCESS_QUERY,
+        {"query": question.as_arguments(), "stream": stream},
+        job_id=response_id,
+        queue=QueueName.QUERIES,
+        lane=lane,
+        tenant_id=tenant,
+        deadline_seconds=context.settings.query_deadline_seconds,
+        request=request,
+        fingerprint=fingerprint,
+        archive=is_stored,
+        keep_seconds=None if is_stored else UNSTORED_SECONDS,
+        max_wait_seconds=context.settings.max_wait_seconds,
+        is_repeat=is_repeat,
+    )
+
+
+def check_model(model: str | None, configured: str | None) -> None:
+    """Refuse a model that is neither `ragq` nor the configured one.
+
+    Raises:
+        NotFoundError: There is no such model.
+    """
+    if model not in (None, MODEL, configured):
+        raise NotFoundError(
+            f"The model '{model}' does not exist: use '{MODEL}', which stands for what is configured.",
+            code="model_not_found",
+            param="model",
+        )
+
+
+async def read_question(body: ResponseCreate, context: Context, tenant: str) -> Question:
+    """Check a request and make of it the question that travels in a job.
+
+    Raises:
+        InvalidRequestError: Naming the field.
+        NotFoundError: It names a model, a store or a response that is not there.
+    """
+    check_model(body.model, context.settings.llm_model)
+    if body.background and body.store is False:
+        raise InvalidRequestError("A background response must be stored: leave out store=false.", param="store")
+    text, instructions, turns = read_input(body)
+    check_question(context, text, param="input")
+    tool = body.tools[0] if body.tools else None
+    if body.tool_choice == "none":
+        store_ids = []
+    elif tool:
+        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in tool.vector_store_ids]
+    else:
+        store_ids = [DEFAULT_STORE_NAME]
+    ranking = tool.ranking_options if tool else None
+    earlier = await _history(context, tenant, body.previous_response_id) if body.previous_response_id else []
+    return Question(
+        text=text,
+        vector_store_ids=store_ids,
+        filters=tool.filters.model_dump() if tool and tool.filters else None,
+        max_results=tool.max_num_results if tool else None,
+        score_threshold=ranking.score_threshold if ranking else 0.0,
+        instructions=instructions,
+        max_output_tokens=body.max_output_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        history=bound_history([*earlier, *turns]),
+    )
+
+
+async def _history(context: Context, tenant: str, response_id: str) -> list[dict[str, str]]:
+    """Read the conversation that ends with a response.
+
+    Raises:
+        InvalidRequestError: Nothing can follow that response.
+    """
+    param = "previous_response_id"
+    job = await find_response(context, tenant, response_id, param=param, whole=True)
+    if job.request.get("store") is False:
+        raise InvalidRequestError(f"The response '{response_id}' was not stored.", param=param)
+    if job.status is not JobStatus.FINISHED or job.result is None:
+        status = STATUS_WORDS[job.status]
+        raise InvalidRequestError(
+            f"The response '{response_id}' is {status}: only a completed one can be followed.", param=param
+        )
+    *_, question = [text for role, text in messages_of(job) if role == "user"]
+    last = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": job.result["answer"]["text"]},
+    ]
+    return [*job.request.get("history", []), *last]
+
+
+async def find_response(
+    context: Context, tenant: str, response_id: str, *, param: str = "response_id", whole: bool = False
+) -> Job:
+    """Find a response.
+
+    Args:
+        whole: With the input and the history of its request, which may be in the blob store.
+
+    Raises:
+        GoneError: It has expired, or a part of its request is lost.
+        NotFoundError: This tenant has none of that id.
+    """
+    job = await find_job(context, tenant, response_id) if response_id.startswith(RESPONSE_PREFIX) else None
+    if job is None:
+        raise NotFoundError(f"No response found with id '{response_id[:80]}'.", param=param)
+    return await context.queue.requests.complete(job) if whole else job
+
+
+async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
+    """Read a job, from the archive when it has left Valkey; None when this tenant has none of that id.
+
+    Raises:
+        GoneError: It has expired.
+    """
+    return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
+
+
+async def perform_now(context: Context, tenant: str, function: JobFunction, **arguments: Any) -> dict[str, Any]:
+    """Have a worker do something ahead of the questions, and wait for it: the API holds no embedding model.
+
+    Raises:
+        UnavailableError: It was not done in time.
+    """
+    job_id = new_id("now_")
+    enqueued = await context.queue.enqueue(
+        function,
+        arguments,
+        job_id=job_id,
+        queue=QueueName.QUERIES,
+        lane=Lane.PRIORITY,
+        tenant_id=tenant,
+        deadline_seconds=NOW_SECONDS,
+        keep_seconds=NOW_KEPT_SECONDS,
+    )
+    try:
+        job = await context.queue.wait(job_id, tenant, timeout_seconds=NOW_SECONDS)
+        if job is None or job.status is not JobStatus.FINISHED or job.result is None:
+            await context.queue.cancel(job_id)
+    finally:
+        await context.queue.requests.discard(enqueued.job)
+    if job is None or job.status is not JobStatus.FINISHED or job.result is None:
+        reason = job.error["message"] if job and job.error else "no query worker took it: is one running?"
+        raise UnavailableError(f"It was not done in time: {reason}", code="not_done_in_time", retry_after_seconds=2)
+    return job.result
