@@ -13,7 +13,7 @@ from benchmarks.drill.audit import Report
 from benchmarks.drill.load import Client, until
 from benchmarks.drill.stage import Stage, Worker
 from ragq.client.rq_client import JobQueue, read_scripts
-from ragq.models import DEFAULT_TENANT, JobFunction, Lane, Query, QueueName
+from ragq.models import DEFAULT_TENANT, JobFunction, Lane, Question, QueueName
 from ragq.settings import Settings
 from tests.proxy import Cut, ValkeyProxy, Write
 
@@ -53,7 +53,7 @@ class Jobs:
 
     async def enqueue(self) -> None:
         for id_, lane in zip(self.ids, self._lanes, strict=True):
-            question = asdict(Query(f"How tall is it? [[fake job={id_}]]", []))
+            question = asdict(Question(f"How tall is it? [[fake job={id_}]]", []))
             await self.queue.enqueue(
                 JobFunction.PROCESS_QUERY,
                 {"query": question},

@@ -160,7 +160,7 @@ class Usage:
     output_tokens: int = 0
 
 
-def fields_of(value: Query | Citation | SearchResult) -> dict[str, Any]:
+def fields_of(value: Question | Citation | SearchResult) -> dict[str, Any]:
     """The fields of a value by name; `asdict` would copy each of them, all the way down."""
     return {name: getattr(value, name) for name in value.__slots__}
 
@@ -192,7 +192,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class Question:
     """A question as it travels in a job.
 
     Attributes:

@@ -32,7 +32,7 @@ from ragq.http.openapi import Application
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
 from ragq.queues.batches import run_batches_forever
-from ragq.queues.housekeeping import guarded, keep_house
+from ragq.queues.housekeeping import restart_on_error, start_housekeeping
 from ragq.routes import (
     batches,
     chat,
@@ -61,7 +61,7 @@ from ragq.storage.files import Files
 from ragq.storage.ingests import Ingests
 from ragq.storage.store_files import StoreFiles
 from ragq.storage.vector_stores import Stores
-from ragq.tasks import end_tasks, spare_long_lived
+from ragq.tasks import end_tasks, freeze_heap
 
 log = structlog.get_logger(__name__)
 
@@ -91,10 +91,12 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
             stack.push_async_callback(context.queue.close)
-            tasks = [await _prepare(context), *keep_house(settings, context.queue, database)]
-            tasks.append(asyncio.create_task(guarded(partial(run_batches_forever, context), "batches"), name="batches"))
+            tasks = [await _prepare(context), *start_housekeeping(settings, context.queue, database)]
+            tasks.append(
+                asyncio.create_task(restart_on_error(partial(run_batches_forever, context), "batches"), name="batches")
+            )
             stack.push_async_callback(end_tasks, tasks)
-            spare_long_lived()
+            freeze_heap()
             yield
 
     app = Application(
@@ -116,7 +118,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     app.add_middleware(Access, settings=settings, keys=keys)
     if origins := split_list(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
-    app.add_middleware(_Frame)  # the last added is the outermost
+    app.add_middleware(_RequestMiddleware)  # the last added is the outermost
     return app
 
 
@@ -132,7 +134,7 @@ async def _prepare(context: ApiContext) -> asyncio.Task[None]:
         await context.database.migrate(embedding_model=context.settings.embedding_name)
         context.not_ready = None
 
-    async def insist() -> None:
+    async def retry_until_available() -> None:
         while context.not_ready:
             try:
                 await prepare()
@@ -143,10 +145,10 @@ async def _prepare(context: ApiContext) -> asyncio.Task[None]:
 
     with contextlib.suppress(UnavailableError):
         await prepare()
-    return asyncio.create_task(insist())
+    return asyncio.create_task(retry_until_available())
 
 
-class _Frame:
+class _RequestMiddleware:
     """What surrounds every request: an id, HEAD for every GET, and an answer whatever happens."""
 
     def __init__(self, app: ASGIApp) -> None:

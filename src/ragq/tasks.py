@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 M_ARENA_MAX = -8  # from malloc.h
-LOT = 10_000  # objects made, beyond those freed, from which on the garbage collector looks through them
+GC_THRESHOLD = 10_000  # net allocations that start a collection of the youngest generation
 SLICE_SECONDS = 0.002  # for which long work may keep the event loop from everybody else
 
 
@@ -25,24 +25,27 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=1)
 
 
-def spare_long_lived() -> None:
-    """Have the garbage collector pass over all that lives by now: else it stops a process for about 60 ms at times.
+def freeze_heap() -> None:
+    """Freeze all live objects (gc.freeze), so that collections do not pause the process for about 60 ms.
 
-    What comes later it looks through in larger lots: each of them passes over what is in use at that moment again.
+    Later collections run after more allocations than by default, since each also traverses the objects in use.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(LOT)
+    gc.set_threshold(GC_THRESHOLD)
 
 
 def share_one_heap() -> None:
-    """Have all threads allocate from one heap: of two, each keeps what only it may use again. Before threads; glibc only."""
+    """Let all threads allocate from one heap (M_ARENA_MAX, glibc only): memory freed in one can be reused in another.
+
+    Call it before the first thread starts.
+    """
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
         set_option(M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:
-    """Have the C library return what is free to the system; after a document that was 50 MB, for 3 ms. glibc only."""
+    """Return free heap memory to the system (malloc_trim, glibc only). After a document this frees about 50 MB in 3 ms."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 

@@ -232,7 +232,7 @@ class Fleet:
                 self._services.record(child.name, child.start(self._environment, self._cleaner.read_end))
 
     def _drain_children(self) -> None:
-        """Ask all to end, wait for the workers' grace, then insist."""
+        """Ask all to end, wait for the workers' grace, then retry_until_available."""
         for child in self._children:
             child.signal(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS

@@ -377,7 +377,7 @@ async def test_a_full_valkey_refuses_new_jobs_and_brings_the_accepted_ones_to_th
             assert await queue.append([(job.id, job.attempt, [("text", "yes")])]) == set()
             await queue.reap()
             assert await finish(queue, job)
-            assert await queue.take_turn("archive", every_seconds=60)
+            assert await queue.claim_period("archive", every_seconds=60)
             await queue.mark_archived(await queue.unarchived(10))
             with pytest.raises(OverloadedError) as refused:
                 await enqueue(queue, "b")

@@ -13,7 +13,7 @@ import pytest
 from ragq.client.event_log import write_events
 from ragq.client.llm_stream import AnswerStream
 from ragq.errors import InvalidRequestError
-from ragq.models import LogEntry, Query
+from ragq.models import LogEntry, Question
 from ragq.rag.answer import answer_extractively
 from ragq.rag.cite import MAX_QUOTED_CHARACTERS, MAX_STATEMENTS, CitedStream, cite, cite_in_steps
 from ragq.rag.prompt import build_messages
@@ -102,7 +102,7 @@ def write_log(text: str) -> None:
 
 
 def prompt(text: str) -> None:
-    build_messages(Query(text, [], instructions=text), [make_result(text)] * 3, budget_tokens=10**6)
+    build_messages(Question(text, [], instructions=text), [make_result(text)] * 3, budget_tokens=10**6)
 
 
 FUNCTIONS: list[Callable[[str], object]] = [

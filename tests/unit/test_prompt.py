@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from ragq.models import Query
+from ragq.models import Question
 from ragq.rag.prompt import build_messages
 from tests.unit.test_answer import make_result
 
-QUERY = Query("What do cats hunt?", ["vs_1"])
+QUERY = Question("What do cats hunt?", ["vs_1"])
 
 
 def test_sources_are_numbered_with_file_and_page_and_the_question_comes_last() -> None:
@@ -48,6 +48,6 @@ def test_a_document_cannot_close_its_own_fence() -> None:
 
 
 def test_the_callers_instructions_follow_ours() -> None:
-    query = Query("Why?", [], instructions="Be {brief}.")
+    query = Question("Why?", [], instructions="Be {brief}.")
     system = build_messages(query, [], budget_tokens=1000)[0][0]["content"]
     assert system.endswith("\n\nBe {brief}.")

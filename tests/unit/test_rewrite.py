@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ragq.models import Query
+from ragq.models import Question
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import HISTORY_CHARACTERS, HISTORY_MESSAGES, bound_history, build_rewriting, join_questions
 
@@ -10,7 +10,7 @@ HISTORY = [
     {"role": "user", "content": "Who built the lighthouse?"},
     {"role": "assistant", "content": "Mara Venn built it [1]."},
 ]
-FOLLOW_UP = Query("When?", ["vs_1"], history=HISTORY)
+FOLLOW_UP = Question("When?", ["vs_1"], history=HISTORY)
 
 
 def test_the_last_messages_are_kept_in_their_order() -> None:
@@ -32,7 +32,7 @@ def test_a_conversation_stands_between_the_rules_and_the_question() -> None:
     assert [messages[0]["role"], messages[3]["role"]] == ["system", "user"]
     assert messages[3]["content"].endswith("Question: When?")
     assert "earlier answers" in messages[0]["content"]
-    assert "earlier answers" not in build_messages(Query("When?", []), [], budget_tokens=100)[0][0]["content"]
+    assert "earlier answers" not in build_messages(Question("When?", []), [], budget_tokens=100)[0][0]["content"]
 
 
 def test_a_rewriting_asks_with_the_whole_conversation_and_the_last_question() -> None:
@@ -44,4 +44,4 @@ def test_a_rewriting_asks_with_the_whole_conversation_and_the_last_question() ->
 
 def test_without_an_llm_the_previous_question_is_put_before_the_last() -> None:
     assert join_questions(FOLLOW_UP) == "Who built the lighthouse?\nWhen?"
-    assert join_questions(Query("When?", [], history=HISTORY[1:])) == "When?"
+    assert join_questions(Question("When?", [], history=HISTORY[1:])) == "When?"

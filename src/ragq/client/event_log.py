@@ -16,7 +16,7 @@ from typing import Any
 import redis.asyncio
 import structlog
 
-from ragq.client.valkey_client import ValkeyClient, pairs, translated
+from ragq.client.valkey_client import ValkeyClient, pairs, translate_errors
 from ragq.errors import UnavailableError
 from ragq.models import LogEntry
 from ragq.tasks import end_tasks
@@ -71,7 +71,7 @@ class EventReader:
         while not follower.entries.empty():
             for entry in follower.entries.get_nowait():
                 yield entry
-        async with translated():
+        async with translate_errors():
             rest = await self._valkey.call("XRANGE", follower.key, f"({_written(follower.last)}", "+")
         for entry in _read([(id_, pairs(fields)) for id_, fields in rest]):
             yield entry
@@ -105,7 +105,7 @@ class EventReader:
         for follower in self._followers:
             last[follower.key] = min(follower.last, last.get(follower.key, follower.last))
         logs: Any = {key: _written(id_) for key, id_ in last.items()}
-        async with translated():
+        async with translate_errors():
             found: Any = await self._listener.xread(logs, block=BLOCK_MS)
         return last, dict(found)
 

@@ -88,7 +88,7 @@ class LlmClient:
                 await self._call({name: value for name, value in sent.items() if value is not None}, answer)
                 return answer.completion(self._model)
             except FaultError as fault:
-                if not self._learns(fault, sent):
+                if not self._adapts(fault, sent):
                     raise
 
     async def _call(self, request: dict[str, Any], answer: AnswerStream) -> None:
@@ -106,7 +106,7 @@ class LlmClient:
             if not answer.finish_reason:
                 raise answer.limit_fault() from error
 
-    def _learns(self, fault: FaultError, sent: dict[str, Any]) -> bool:
+    def _adapts(self, fault: FaultError, sent: dict[str, Any]) -> bool:
         """Heed a server that does not know `stream_options`, or OpenAI's newer name of `max_tokens`."""
         if fault.code != "llm_bad_request":
             return False

@@ -83,7 +83,7 @@ class AnswerStream:
 
     def completion(self, model: str) -> Completion:
         """Give the complete answer."""
-        self._tell()
+        self._flush()
         seconds = (self._first_text_at or self._time()) - self._started
         text = "".join(self._text)
         return Completion(text, self.finish_reason, self._usage, seconds, str(self._model or model))
@@ -112,7 +112,7 @@ class AnswerStream:
             if len(data) > SLICE_BYTES:
                 await self._turns.take()
             self._take(data[start : start + SLICE_BYTES])
-            self._tell()
+            self._flush()
 
     def _take(self, data: bytes) -> None:
         """Take bytes of the body, none at its end: server-sent events, or one JSON object."""
@@ -183,7 +183,7 @@ class AnswerStream:
             raise FaultError(UnavailableError, "llm_cut_stream", "the answer was broken off, finish_reason", reason)
         self.finish_reason, self._has_moved = _FINISH_REASONS[reason], True
 
-    def _tell(self) -> None:
+    def _flush(self) -> None:
         """Hand on the text that came since the last time."""
         if not self._pieces:
             return

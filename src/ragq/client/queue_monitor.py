@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from ragq.client.job import read_worker
-from ragq.client.valkey_client import Command, ValkeyClient, pairs, translated
+from ragq.client.valkey_client import Command, ValkeyClient, pairs, translate_errors
 
 WORKER_SECONDS = 15  # a worker that has not registered for so long is gone
 
@@ -31,12 +31,12 @@ class QueueMonitor:
         key = f"{self._prefix}:worker:{name}"
         commands: list[Command] = [["DEL", key], ["SREM", f"{self._prefix}:workers", key]]
         commands += [["SREM", f"{self._prefix}:workers:{queue}", key] for queue in queues]
-        async with translated():
+        async with translate_errors():
             await self._valkey.transact(commands)
 
     async def describe(self) -> dict[str, Any]:
         """Count the jobs of each list, tell how long the first in it waits, and name the live workers."""
-        async with translated():
+        async with translate_errors():
             keys = sorted(await self._valkey.call("SMEMBERS", f"{self._prefix}:queues"))
             queues = [await self._describe_list(_text(key).removeprefix(f"{self._prefix}:queue:")) for key in keys]
             workers = await self._valkey.call("SMEMBERS", f"{self._prefix}:workers")

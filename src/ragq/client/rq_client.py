@@ -40,7 +40,7 @@ from ragq.client.job import (
 from ragq.client.queue_monitor import QueueMonitor
 from ragq.client.request_client import Requests
 from ragq.client.valkey_check import check_valkey
-from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translated
+from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translate_errors
 from ragq.errors import OverloadedError, UnavailableError
 from ragq.models import DEFAULT_TENANT, Job, JobFunction, JobStatus, Lane, QueueName
 from ragq.settings import Settings
@@ -94,7 +94,7 @@ class JobQueue:
 
     async def _run(self, script: str, *arguments: Any) -> Any:
         text, digest = self._scripts[script]
-        async with translated():
+        async with translate_errors():
             try:
                 return await self._valkey.call("EVALSHA", digest, 0, self.prefix, *arguments)
             except exceptions.ResponseError as error:
@@ -108,7 +108,7 @@ class JobQueue:
         Raises:
             UnavailableError: It does not.
         """
-        async with translated():
+        async with translate_errors():
             await self._valkey.call("PING")
 
     async def check_server(self) -> None:
@@ -118,7 +118,7 @@ class JobQueue:
             ConfigurationError: Its settings are unsafe and `RAGQ_ALLOW_UNSAFE_VALKEY` is not set.
         """
         if not self._settings.allow_unsafe_valkey:
-            async with translated():
+            async with translate_errors():
                 await check_valkey(self._valkey, self._settings.valkey_durability)
 
     async def enqueue(  # noqa: PLR0913  (all of them say what is queued, and where)
@@ -255,13 +255,13 @@ class JobQueue:
         dead, delayed, late = await self._run("reap", self._lease_ms, *limits, *write_error(MISSED_DEADLINE))
         return Reaped([id_.decode() for id_ in dead], delayed, [id_.decode() for id_ in late])
 
-    async def take_turn(self, name: str, *, every_seconds: float) -> bool:
-        """Whether this process is the one to do, now, what is done once in so many seconds by all together."""
+    async def claim_period(self, name: str, *, every_seconds: float) -> bool:
+        """Claim a periodic task: True for exactly one process in each period."""
         return bool(await self._run("turn", name, int(every_seconds * 1000)))
 
     async def unarchived(self, limit: int) -> list[Job]:
         """Jobs that have ended and are not in the archive yet, oldest first."""
-        async with translated():
+        async with translate_errors():
             oldest = await self._valkey.call("ZRANGE", f"{self.prefix}:unarchived", 0, limit - 1)
             found = [id_.decode() for id_ in oldest]
             answers = await self._valkey.call_all([command for id_ in found for command in self._reading(id_)])
@@ -274,7 +274,7 @@ class JobQueue:
                 unreadable.append(job_id)
         if unreadable:
             log.error("jobs_not_archived", jobs=unreadable, reason="their hashes in Valkey cannot be read")
-            async with translated():
+            async with translate_errors():
                 await self._valkey.call("ZREM", f"{self.prefix}:unarchived", *unreadable)
         return jobs
 
@@ -292,7 +292,7 @@ class JobQueue:
         return replace(job, position=position or None, eta_seconds=eta_ms / 1000 if eta_ms >= 0 else None)
 
     async def _read(self, job_id: str, tenant_id: str) -> Job | None:
-        async with translated():
+        async with translate_errors():
             raw, results = await self._valkey.transact(self._reading(job_id))
         fields = _fields(raw)
         if fields.get("tenant") != tenant_id or "ticket" not in fields:
@@ -310,7 +310,7 @@ class JobQueue:
 
     async def statuses(self, job_ids: list[str]) -> list[JobStatus | None]:
         """Read the statuses of many jobs at once; None where there is no job."""
-        async with translated():
+        async with translate_errors():
             found = await self._valkey.call_all([["HGET", f"{self.prefix}:job:{id_}", "status"] for id_ in job_ids])
         return [_status(status.decode()) if status else None for status in found]
 
@@ -372,7 +372,7 @@ def _script(text: str) -> _Script:
 
 
 def _status(word: str) -> JobStatus:
-    """Read a status; a word that is none is of a job that nobody can run."""
+    """Parse a status. An unknown one counts as failed, since no worker can run that job."""
     try:
         return JobStatus(word)
     except ValueError:

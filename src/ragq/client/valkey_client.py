@@ -30,7 +30,7 @@ Command = Sequence[str | bytes | int | float]
 
 
 @contextlib.asynccontextmanager
-async def translated() -> AsyncIterator[None]:
+async def translate_errors() -> AsyncIterator[None]:
     """Give Valkey its time to answer, and say in our words that it did not."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -49,13 +49,13 @@ async def translated() -> AsyncIterator[None]:
 class ValkeyClient:
     """Sends commands; connects at the first, and again after a loss. Replies are RESP 2, texts are bytes.
 
-    Every method raises redis-py's ConnectionError or OSError when Valkey is away; call them within `translated`.
+    Every method raises redis-py's ConnectionError or OSError when Valkey is away; call them within `translate_errors`.
     """
 
     def __init__(self, url: str) -> None:
         self._options: dict[str, Any] = {**parse_url(url)}
         self._connecting = asyncio.Lock()
-        self._line: _Line | None = None
+        self._line: _Connection | None = None
 
     async def call(self, *command: str | bytes | float) -> Any:
         """Send a command and return its reply.
@@ -63,16 +63,16 @@ class ValkeyClient:
         Raises:
             redis.exceptions.ResponseError: The reply is an error.
         """
-        return _sound((await self.call_all([command]))[0])
+        return _raise_if_error((await self.call_all([command]))[0])
 
     async def call_all(self, commands: Iterable[Command]) -> list[Any]:
         """Send commands in one go; a reply that is an error stands in its place, unless it is one that passes.
 
         Raises:
-            redis.exceptions.ResponseError: The time is wrong, not the command.
+            redis.exceptions.ResponseError: Valkey refuses commands for now (LOADING, OOM, READONLY, …).
         """
         line = self._line
-        if line is None or not line.is_sound:
+        if line is None or not line.is_healthy:
             line = await self._connect()
         replies = [await reply for reply in line.send(commands)]
         for reply in replies:
@@ -87,16 +87,16 @@ class ValkeyClient:
             redis.exceptions.ResponseError: One of the replies is an error.
         """
         *_, replies = await self.call_all([["MULTI"], *commands, ["EXEC"]])
-        return [_sound(reply) for reply in _sound(replies)]
+        return [_raise_if_error(reply) for reply in _raise_if_error(replies)]
 
     async def close(self) -> None:
-        """Close the connection; who still waits gets a ConnectionError."""
+        """Close the connection. Pending calls fail with ConnectionError."""
         if self._line:
             self._line.drop()
 
-    async def _connect(self) -> _Line:
+    async def _connect(self) -> _Connection:
         async with self._connecting:
-            if self._line and self._line.is_sound:
+            if self._line and self._line.is_healthy:
                 return self._line
             if self._line:
                 self._line.drop()
@@ -111,7 +111,7 @@ class ValkeyClient:
             return line
 
 
-class _Line(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """A connection, and who waits for a reply from it."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class _Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     @property
-    def is_sound(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether it is open, and has answered in time so far."""
         is_late = self._waiting and time.monotonic() - self._waiting[0][1] > ANSWER_SECONDS
         return self._transport is not None and not is_late
@@ -170,13 +170,13 @@ class _Line(asyncio.Protocol):
                 future.exception()  # seen: of several commands sent together, only the first is waited for
 
 
-async def _open(options: dict[str, Any]) -> _Line:
+async def _open(options: dict[str, Any]) -> _Connection:
     loop = asyncio.get_running_loop()
     if path := options.get("path"):
-        _, line = await loop.create_unix_connection(_Line, path)
+        _, line = await loop.create_unix_connection(_Connection, path)
     else:
         host, port = options.get("host", "localhost"), int(options.get("port", 6379))
-        _, line = await loop.create_connection(_Line, host, port, ssl=_tls(options))
+        _, line = await loop.create_connection(_Connection, host, port, ssl=_tls(options))
     return line
 
 
@@ -202,7 +202,7 @@ def _greeting(options: dict[str, Any]) -> list[Command]:
     return commands
 
 
-def _sound(reply: Any) -> Any:
+def _raise_if_error(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise reply
     return reply

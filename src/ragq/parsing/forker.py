@@ -44,7 +44,7 @@ def serve(requests: socket.socket) -> None:
         for caller, child in list(children.items()):
             if caller.fileno() in ready:
                 _kill(child)
-            _take_leave(children, caller)
+            _reap(children, caller)
         if requests.fileno() in ready:
             message, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
             if not message:
@@ -71,7 +71,7 @@ def _notice_ended_children() -> int:
 
 
 def _read(request: list[Any], file: int, output: int, errors: int) -> NoReturn:
-    """Be the child: with standard streams alone, in a session of its own, read one file and end."""
+    """Run in the forked child: keep only the standard streams, start a new session, parse one file, exit."""
     code: object = 1
     try:
         os.setsid()
@@ -93,13 +93,13 @@ def _read(request: list[Any], file: int, output: int, errors: int) -> NoReturn:
 
 
 def _end_without_parent(seconds: int) -> None:
-    """Have the system end this process when the one that forked it is gone: at once on Linux, elsewhere by its time."""
+    """Die with the parent: at once on Linux (PR_SET_PDEATHSIG), by an alarm elsewhere."""
     signal.alarm(seconds)
     if LIBRARY:
         LIBRARY.prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def _take_leave(children: Children, caller: socket.socket) -> None:
+def _reap(children: Children, caller: socket.socket) -> None:
     """Tell the caller, if its child has ended, and end all that the child had started."""
     child, status = os.waitpid(children[caller], os.WNOHANG)
     if not child:

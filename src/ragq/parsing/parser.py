@@ -21,7 +21,7 @@ from ragq.parsing.extract import OUT_OF_MEMORY, too_long
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_CHARACTERS = 20_000_000
 OUTPUT_BYTES = 6  # printed for a character at the most
-NONSENSE = "The file made the parser print nonsense: it is damaged."
+NONSENSE = "The parser returned invalid output for this file. It is probably damaged."
 GONE = "The process that reads files has ended."
 END_SECONDS = 5.0  # for a child to be killed
 LATE_SECONDS = 1.0  # a time limit noticed this late says that we were frozen, not that the file is slow
@@ -131,7 +131,7 @@ class Parser:
             child.close()
 
     async def _drop(self, forker: _Forker) -> None:
-        """Do without a process that forks no more."""
+        """Discard a forker that has stopped working."""
         if self._forker is forker:
             self._forker = None
         await forker.close()

@@ -34,12 +34,12 @@ from ragq.descriptors import raise_descriptor_limit
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.models import JobStatus, Lane, QueueName
-from ragq.queues.housekeeping import guarded, keep_house
+from ragq.queues.housekeeping import restart_on_error, start_housekeeping
 from ragq.queues.metrics_server import serve_metrics
-from ragq.queues.perform import Retry, insist, perform
+from ragq.queues.perform import Retry, perform, retry_until_available
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
-from ragq.tasks import end_tasks, give_back_memory, share_one_heap, spare_long_lived
+from ragq.tasks import end_tasks, freeze_heap, give_back_memory, share_one_heap
 
 log = structlog.get_logger(__name__)
 
@@ -128,12 +128,12 @@ class _Runner:
         self._metrics_server, self._identity["metrics"] = await serve_metrics(self._settings)
         self._clients = await Clients.open(self._settings, self._database_url)
         await self._until_available(self._register)
-        spare_long_lived()
+        freeze_heap()
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [
-            asyncio.create_task(guarded(part, part.__name__), name=part.__name__)
+            asyncio.create_task(restart_on_error(part, part.__name__), name=part.__name__)
             for part in (self._get_ready, self._claim, self._commit, self._publish, self._maintain, self._listen)
-        ] + keep_house(self._settings, self._queue, self._clients.database)
+        ] + start_housekeeping(self._settings, self._queue, self._clients.database)
         try:
             await self._stopping.wait()
             await self._drain()
@@ -236,7 +236,7 @@ class _Runner:
         done = await perform(job, running, self._clients)
         if isinstance(done, Retry):
             again = partial(self._queue.retry_later, job.id, job.attempt, delay_seconds=done.delay_seconds)
-            await insist(partial(again, charge=done.charge))
+            await retry_until_available(partial(again, charge=done.charge))
             self._forget(job.id, job.attempt)
             return
         running.note(worker=self._name)
@@ -259,7 +259,7 @@ class _Runner:
             self._ended.clear()
             while self._outcomes:
                 batch = self._outcomes[:CLAIM_BATCH]
-                stored = await insist(partial(self._queue.commit, self._name, batch))
+                stored = await retry_until_available(partial(self._queue.commit, self._name, batch))
                 del self._outcomes[: len(batch)]
                 for outcome, ok in zip(batch, stored, strict=True):
                     self._count(outcome, stored=ok)
@@ -283,11 +283,11 @@ class _Runner:
             await asyncio.sleep(PUBLISH_SECONDS)
             said = []
             for one in self._in_flight.values():
-                if one.running.said:
-                    said.append((one.claimed.id, one.claimed.attempt, one.running.said))
-                    one.running.said = []
+                if one.running.pending_events:
+                    said.append((one.claimed.id, one.claimed.attempt, one.running.pending_events))
+                    one.running.pending_events = []
             if said:
-                for job_id in await insist(partial(self._queue.append, said)):
+                for job_id in await retry_until_available(partial(self._queue.append, said)):
                     self._drop(job_id, reason="another attempt owns it, or it was canceled")
 
     # Maintain
@@ -349,11 +349,11 @@ class _Runner:
         lanes = {lane for queue in self._served for lane in [*lanes_of(queue), f"{queue}.solo"]}
         async for channel, message in self._queue.listen(wake, commands):
             if channel == commands:
-                await self._obey(json.loads(message))
+                await self._handle_command(json.loads(message))
             elif message.decode() in lanes:
                 self._wake.set()
 
-    async def _obey(self, command: dict[str, Any]) -> None:
+    async def _handle_command(self, command: dict[str, Any]) -> None:
         """Follow the commands of RQ's tools and of our cancel script."""
         if command.get("command") == "shutdown":
             self._request_stop()

@@ -45,7 +45,7 @@ INDEX_SECONDS = 10.0
 INDEX_AGAIN_SECONDS = 600.0  # after it could not be made, as on a full disk: it may have taken long
 
 
-def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[asyncio.Task[None]]:
+def start_housekeeping(settings: Settings, queue: JobQueue, database: Database) -> list[asyncio.Task[None]]:
     """Start the loops of a process; whoever started them cancels them."""
     retention = settings.response_retention_seconds
     parts = {
@@ -57,10 +57,10 @@ def keep_house(settings: Settings, queue: JobQueue, database: Database) -> list[
         "index": partial(index_forever, queue, database),
         "webhooks": partial(deliver_forever, settings, database),
     }
-    return [asyncio.create_task(guarded(part, name), name=name) for name, part in parts.items()]
+    return [asyncio.create_task(restart_on_error(part, name), name=name) for name, part in parts.items()]
 
 
-async def guarded(part: Callable[[], Awaitable[None]], name: str) -> None:
+async def restart_on_error(part: Callable[[], Awaitable[None]], name: str) -> None:
     """Run a part of a process: whatever goes wrong is logged, and the part starts again."""
     failures = 0
     while True:
@@ -99,9 +99,9 @@ async def archive_forever(queue: JobQueue, database: Database, *, retention_seco
     """Move ended questions to PostgreSQL as they come, and forget what is too old."""
     archive, webhooks = Archive(database), Webhooks(database)
     while True:
-        if await queue.take_turn("archive", every_seconds=ARCHIVE_SECONDS):
+        if await queue.claim_period("archive", every_seconds=ARCHIVE_SECONDS):
             await archive_ended(queue, archive)
-        if await queue.take_turn("expiry", every_seconds=EXPIRY_SECONDS):
+        if await queue.claim_period("expiry", every_seconds=EXPIRY_SECONDS):
             await archive.expire(retention_seconds)
             await webhooks.expire(retention_seconds)
         await asyncio.sleep(ARCHIVE_SECONDS)
@@ -119,7 +119,7 @@ async def sweep_forever(settings: Settings, queue: JobQueue, database: Database)
     """Look now and then for documents that no job works on."""
     store_files, ingests = StoreFiles(database), Ingests(database)
     while True:
-        if await queue.take_turn("sweep", every_seconds=SWEEP_SECONDS):
+        if await queue.claim_period("sweep", every_seconds=SWEEP_SECONDS):
             metrics.SWEPT.inc(await sweep(settings, store_files, ingests, queue))
         await asyncio.sleep(SWEEP_SECONDS / 2)
 
@@ -127,7 +127,7 @@ async def sweep_forever(settings: Settings, queue: JobQueue, database: Database)
 async def expire_forever(queue: JobQueue, files: Files, stores: Stores, blobs: BlobStore) -> None:
     """Delete, now and then, what has expired."""
     while True:
-        if await queue.take_turn("expire", every_seconds=FILE_EXPIRY_SECONDS):
+        if await queue.claim_period("expire", every_seconds=FILE_EXPIRY_SECONDS):
             await expire_files_and_stores(files, stores, blobs)
         await asyncio.sleep(FILE_EXPIRY_SECONDS / 4)
 
@@ -135,7 +135,7 @@ async def expire_forever(queue: JobQueue, files: Files, stores: Stores, blobs: B
 async def clear_requests_forever(queue: JobQueue, archive: Archive) -> None:
     """Delete, now and then, the large parts of requests that have gone."""
     while True:
-        if await queue.take_turn("requests", every_seconds=REQUESTS_SECONDS):
+        if await queue.claim_period("requests", every_seconds=REQUESTS_SECONDS):
             await delete_unused_requests(queue, archive)
         await asyncio.sleep(REQUESTS_SECONDS / 4)
 
@@ -144,9 +144,9 @@ async def index_forever(queue: JobQueue, database: Database) -> None:
     """See now and then whether the vectors are so many that they need an index."""
     while True:
         if (
-            await queue.take_turn("index", every_seconds=INDEX_SECONDS)
+            await queue.claim_period("index", every_seconds=INDEX_SECONDS)
             and await is_index_due(database)
-            and await queue.take_turn("make-index", every_seconds=INDEX_AGAIN_SECONDS)
+            and await queue.claim_period("make-index", every_seconds=INDEX_AGAIN_SECONDS)
         ):
             await make_index(database)
         await asyncio.sleep(INDEX_SECONDS / 2)

@@ -120,12 +120,12 @@ async def _tell_failure(job: ClaimedJob, running: RunningJob, clients: Clients, 
     if function not in ON_FAILURE:
         return
     try:
-        await insist(lambda: ON_FAILURE[function](running, clients, error, **arguments))
+        await retry_until_available(lambda: ON_FAILURE[function](running, clients, error, **arguments))
     except Exception:  # a job that has failed must end, or it would hold its slot and its lease for ever
         log.exception("failure_not_told", job_id=job.id)
 
 
-async def insist(call: Callable[[], Awaitable[Any]]) -> Any:
+async def retry_until_available(call: Callable[[], Awaitable[Any]]) -> Any:
     """Call until the service takes it: a worker does not lose what it knows in an outage."""
     while True:
         try:

@@ -7,8 +7,7 @@ from typing import Any
 from ragq.client.job import Enqueued
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, UnavailableError
-from ragq.models import DEFAULT_STORE_NAME, Job, JobFunction, JobStatus, Lane, QueueName, new_id
-from ragq.models import Query as Question
+from ragq.models import DEFAULT_STORE_NAME, Job, JobFunction, JobStatus, Lane, Question, QueueName, new_id
 from ragq.rag.rewrite import bound_history
 from ragq.schemas.questions import ResponseCreate, messages_of, read_input
 from ragq.schemas.responses import MODEL, RESPONSE_PREFIX, STATUS_WORDS
@@ -171,10 +170,10 @@ async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
 
 
 async def perform_now(context: Context, tenant: str, function: JobFunction, **arguments: Any) -> dict[str, Any]:
-    """Have a worker do something ahead of the questions, and wait for it: the API holds no embedding model.
+    """Run a job on the priority lane and wait for its result: the API process has no embedding model, so a worker does it.
 
     Raises:
-        UnavailableError: It was not done in time.
+        UnavailableError: No worker finished it in time.
     """
     job_id = new_id("now_")
     enqueued = await context.queue.enqueue(
@@ -194,6 +193,12 @@ async def perform_now(context: Context, tenant: str, function: JobFunction, **ar
     finally:
         await context.queue.requests.discard(enqueued.job)
     if job is None or job.status is not JobStatus.FINISHED or job.result is None:
-        reason = job.error["message"] if job and job.error else "no query worker took it: is one running?"
-        raise UnavailableError(f"It was not done in time: {reason}", code="not_done_in_time", retry_after_seconds=2)
+        reason = (
+            job.error["message"]
+            if job and job.error
+            else "no query worker took it. Check that one is running: `ragq status`."
+        )
+        raise UnavailableError(
+            f"No result within {NOW_SECONDS:g} s: {reason}", code="not_done_in_time", retry_after_seconds=2
+        )
     return job.result

@@ -22,7 +22,7 @@ from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
 from ragq.client.request_client import Requests
 from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
-from ragq.models import Answer, JobFunction, Query, SearchResult, fields_of
+from ragq.models import Answer, JobFunction, Question, SearchResult, fields_of
 from ragq.parsing.parser import Parser
 from ragq.rag.answer import answer_in_steps
 from ragq.rag.cite import CitedStream, cite_in_steps
@@ -105,7 +105,7 @@ class RunningJob:
     Attributes:
         deadline: `loop.time()` at which the job has failed.
         meta: Timings in ms, and progress; stored with the next heartbeat and with the result.
-        said: Events for who reads along, not yet in the job's event log.
+        pending_events: Stream events that are not in the job's event log yet.
     """
 
     id: str
@@ -114,7 +114,7 @@ class RunningJob:
     deadline: float
     meta: dict[str, Any] = field(default_factory=dict)
     meta_changed: bool = False
-    said: list[tuple[str, Any]] = field(default_factory=list)
+    pending_events: list[tuple[str, Any]] = field(default_factory=list)
 
     def note(self, **meta: Any) -> None:
         """Add to the job's meta data."""
@@ -137,20 +137,20 @@ async def process_query(
     Args:
         stream: What to say while it runs: `nothing`, `text`, or `results` for what the search found as well.
     """
-    question = Query(**query)
+    question = Question(**query)
     if clients.llm:
         clients.llm.endpoint.check_breaker()
     started = time.monotonic()
-    searched = await _stand_alone(job, clients, question)
+    searched = await _rewrite_question(job, clients, question)
     if stream != "nothing":
-        job.said.append(("start", [searched.text] if searched.vector_store_ids else []))
+        job.pending_events.append(("start", [searched.text] if searched.vector_store_ids else []))
     results = await _retrieve(job, clients, searched)
     job.note(retrieve_ms=_ms_since(started))
     found = [fields_of(result) for result in results]
     if stream != "nothing":
-        job.said.append(("found", found if stream == "results" else None))
+        job.pending_events.append(("found", found if stream == "results" else None))
     if clients.llm:
-        answer = await _generate(job, clients, question, results, aloud=stream != "nothing")
+        answer = await _generate(job, clients, question, results, is_streamed=stream != "nothing")
     else:
         calibrated = clients.settings.embedding_name == LOCAL_EMBEDDING_MODEL
         answer = await clients.turns.run(answer_in_steps(searched.text, results, trust_similarity=calibrated))
@@ -158,7 +158,7 @@ async def process_query(
     return {"query": searched.text, "answer": answer.as_result(), "results": found}
 
 
-async def _retrieve(job: RunningJob, clients: Clients, question: Query) -> list[SearchResult]:
+async def _retrieve(job: RunningJob, clients: Clients, question: Question) -> list[SearchResult]:
     if not question.vector_store_ids:
         return []
     scope, vector = await asyncio.gather(
@@ -170,13 +170,13 @@ async def _retrieve(job: RunningJob, clients: Clients, question: Query) -> list[
 
 
 async def _generate(
-    job: RunningJob, clients: Clients, question: Query, results: list[SearchResult], *, aloud: bool
+    job: RunningJob, clients: Clients, question: Question, results: list[SearchResult], *, is_streamed: bool
 ) -> Answer:
     budget = clients.settings.prompt_tokens
     try:
-        completion, sources = await _ask_llm(job, clients, question, results, budget, aloud=aloud)
+        completion, sources = await _ask_llm(job, clients, question, results, budget, is_streamed=is_streamed)
     except ContextTooLongError:
-        completion, sources = await _ask_llm(job, clients, question, results, budget // 2, aloud=aloud)
+        completion, sources = await _ask_llm(job, clients, question, results, budget // 2, is_streamed=is_streamed)
     text, citations = await clients.turns.run(cite_in_steps(completion.text, sources))
     job.note(first_token_ms=round(completion.first_token_seconds * 1000))
     truncated = completion.finish_reason == "length"
@@ -186,11 +186,11 @@ async def _generate(
 async def _ask_llm(
     job: RunningJob,
     clients: Clients,
-    question: Query,
+    question: Question,
     results: list[SearchResult],
     budget_tokens: int,
     *,
-    aloud: bool,
+    is_streamed: bool,
 ) -> tuple[Completion, list[SearchResult]]:
     assert clients.llm
     messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
@@ -198,7 +198,7 @@ async def _ask_llm(
 
     def say(piece: str) -> None:
         if more := cited.add(piece):
-            job.said.append(("text", more))
+            job.pending_events.append(("text", more))
 
     completion = await clients.llm.complete(
         messages,
@@ -206,7 +206,7 @@ async def _ask_llm(
         temperature=question.temperature,
         top_p=question.top_p,
         deadline=job.deadline,
-        on_delta=say if aloud else None,
+        on_delta=say if is_streamed else None,
     )
     return completion, sources
 
@@ -224,7 +224,7 @@ async def process_search(
     """Search stores for each of the queries; the best score of a chunk counts."""
     found: dict[tuple[str, int], SearchResult] = {}
     for text in queries:
-        question = Query(text, vector_store_ids, filters, max_results=max_results, score_threshold=score_threshold)
+        question = Question(text, vector_store_ids, filters, max_results=max_results, score_threshold=score_threshold)
         for result in await _retrieve(job, clients, question):
             key = (result.file_id, result.start)
             found[key] = max(result, found.get(key, result), key=lambda one: one.score)
@@ -326,7 +326,7 @@ async def process_embedding(job: RunningJob, clients: Clients, *, texts: list[st
     }
 
 
-async def _stand_alone(job: RunningJob, clients: Clients, question: Query) -> Query:
+async def _rewrite_question(job: RunningJob, clients: Clients, question: Question) -> Question:
     """Make what is searched for understandable without the conversation; a failure leaves it as it is."""
     if not question.history or not question.vector_store_ids:
         return question

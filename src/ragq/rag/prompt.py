@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from ragq.models import Query, SearchResult
+from ragq.models import Question, SearchResult
 
 SYSTEM = """Answer the question from the numbered sources below, and from nothing else. After each statement cite the \
 sources it rests on by their numbers in square brackets, like [1] or [2][3]. If the sources do not answer the question, \
@@ -15,7 +15,7 @@ FENCE_BYTES = 8  # a fence no document can know, and so none can close
 
 
 def build_messages(
-    query: Query, results: list[SearchResult], *, budget_tokens: int
+    query: Question, results: list[SearchResult], *, budget_tokens: int
 ) -> tuple[list[dict[str, str]], list[SearchResult]]:
     """Write the chat, with as many of the best sources as fit.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ragq.models import Query
+from ragq.models import Question
 
 HISTORY_MESSAGES = 10
 HISTORY_CHARACTERS = 8000
@@ -21,7 +21,7 @@ def bound_history(history: list[dict[str, str]]) -> list[dict[str, str]]:
     return kept
 
 
-def build_rewriting(query: Query) -> list[dict[str, str]]:
+def build_rewriting(query: Question) -> list[dict[str, str]]:
     """Write the chat that asks an LLM for the question as it would be asked without its history."""
     said = "\n\n".join(f"{message['role']}: {message['content']}" for message in query.history)
     return [
@@ -30,7 +30,7 @@ def build_rewriting(query: Query) -> list[dict[str, str]]:
     ]
 
 
-def join_questions(query: Query) -> str:
+def join_questions(query: Question) -> str:
     """Put the user's previous question before the last one, as far as that goes without an LLM."""
     earlier = [message["content"] for message in query.history if message["role"] == "user"]
     return "\n".join([*earlier[-1:], query.text])

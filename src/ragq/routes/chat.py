@@ -11,8 +11,7 @@ from typing_extensions import TypedDict
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.models import DEFAULT_STORE_NAME, new_id
-from ragq.models import Query as Question
+from ragq.models import DEFAULT_STORE_NAME, Question, new_id
 from ragq.queues.questions import ask, check_question, find_job
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.schemas.objects import Body, JobError

@@ -15,8 +15,7 @@ from ragq.context import Context
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
-from ragq.models import DEFAULT_STORE_NAME, Job, JobStatus, Lane, new_id
-from ragq.models import Query as Question
+from ragq.models import DEFAULT_STORE_NAME, Job, JobStatus, Lane, Question, new_id
 from ragq.queues.questions import ask, check_model, check_question
 from ragq.rag.rewrite import bound_history
 from ragq.routes.context import ApiContext, ContextDependency, Tenant, wait_connected
@@ -70,7 +69,7 @@ class TextPart(Body):
 
 
 class ChatMessage(Body):
-    """A message; what an answer of ours carries is taken back with it, so that it can be sent again as it came."""
+    """A message. Fields that our own answers carry are accepted, so that clients can send them back unchanged."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True)]

@@ -144,7 +144,9 @@ async def list_input_items(
     ids = [item["id"] for item in items]
     for name, cursor in (("after", page.after), ("before", page.before)):
         if cursor is not None and cursor not in ids:
-            raise InvalidRequestError(f"Nothing of the id in '{name}' is there: list from the start.", param=name)
+            raise InvalidRequestError(
+                f"No object has the id given in '{name}'. Leave it out to list from the start.", param=name
+            )
     end = ids.index(page.before) if page.before else len(ids)
     items = items[ids.index(page.after) + 1 if page.after else 0 : end]
     if page.before and not page.after:

@@ -88,7 +88,11 @@ class InputReader:
         if read.url != self._endpoint:
             raise InvalidRequestError(f"The URL must be {self._endpoint}.", code="invalid_url", param="url")
         if read.custom_id in self._known:
-            raise InvalidRequestError("An earlier line has it.", code="duplicate_custom_id", param="custom_id")
+            raise InvalidRequestError(
+                f"The custom_id '{read.custom_id[:80]}' is already used by an earlier line.",
+                code="duplicate_custom_id",
+                param="custom_id",
+            )
         self._known.add(read.custom_id)
         return json.dumps({"custom_id": read.custom_id, "body": read.body})
 

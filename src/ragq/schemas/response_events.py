@@ -63,7 +63,7 @@ class ResponseEvents:
             closing = self._close()
             return [*closing, self._event("response.failed", response=render_response(job, results=False))]
         made: list[Event] = []
-        if self._attempt != job.attempt:  # nothing was said, as by a job that was not meant to be read along
+        if self._attempt != job.attempt:  # no events were logged: the job was not created with stream=true
             made += self._start(job.attempt, [job.result["query"]] if job.result["results"] else [])
         if self._open == "search":
             made += self._found(job.result["results"] if self._results else None)

@@ -141,7 +141,7 @@ class Batches:
 
     @contextlib.asynccontextmanager
     async def turn(self, batch_id: str) -> AsyncIterator[bool]:
-        """Tell whether this process is the one that works on a batch, until the end of the block or of the process."""
+        """Try to lock a batch for this process. Yields whether it did; released at the end of the block."""
         async with self._database.connection() as connection, connection.transaction():
             query = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, %s))"
             row = await (await connection.execute(query, [batch_id, TURN])).fetchone()

@@ -23,7 +23,7 @@ _PART = "#"  # LocalStore writes to `<name>#<number>`, and renames that when it 
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:  # obstore raises the one or the other
@@ -55,19 +55,19 @@ class BlobStore:
 
         In a folder, they are on disk when this returns: what is accepted next names them.
         """
-        with _translated():
+        with _translate_errors():
             await obstore.put_async(self._store, name, file)
             if isinstance(self._store, LocalStore) and self._store.prefix:
                 await asyncio.to_thread(_sync, Path(self._store.prefix), name)
 
     async def delete(self, name: str) -> None:
         """Delete bytes; unknown names are no error."""
-        with _translated(), contextlib.suppress(NotFoundError, FileNotFoundError):
+        with _translate_errors(), contextlib.suppress(NotFoundError, FileNotFoundError):
             await obstore.delete_async(self._store, name)
 
     async def exists(self, name: str) -> bool:
         """Whether there are bytes of this name."""
-        with _translated():
+        with _translate_errors():
             try:
                 await obstore.head_async(self._store, name)
             except (NotFoundError, FileNotFoundError):
@@ -80,7 +80,7 @@ class BlobStore:
         def read() -> list[str]:  # in a thread: obstore's own asynchronous listing aborts the process at its exit
             return [entry["path"] for page in obstore.list(self._store) for entry in page]
 
-        with _translated():
+        with _translate_errors():
             return await asyncio.to_thread(read)
 
     async def list_older(self, folder: str, seconds: float) -> list[str]:
@@ -91,12 +91,12 @@ class BlobStore:
             entries = (entry for page in obstore.list(self._store, folder) for entry in page)
             return [entry["path"] for entry in entries if entry["last_modified"] < limit]
 
-        with _translated():
+        with _translate_errors():
             return await asyncio.to_thread(read)
 
     async def stream(self, name: str) -> AsyncIterator[bytes]:
         """Yield the bytes in pieces of about 1 MB."""
-        with _translated():
+        with _translate_errors():
             result = await obstore.get_async(self._store, name)
             async for piece in result.stream(min_chunk_size=1 << 20):
                 yield bytes(piece)
@@ -106,9 +106,9 @@ class BlobStore:
         """Give the bytes as a temporary file without a name, which is gone when this process is, however it ends."""
         with tempfile.TemporaryFile() as file:
             async for piece in self.stream(name):
-                with _translated():
+                with _translate_errors():
                     file.write(piece)
-            with _translated():
+            with _translate_errors():
                 file.seek(0)
             yield Path(f"/dev/fd/{file.fileno()}")
 
@@ -135,7 +135,7 @@ class BlobStore:
                         part.unlink()
 
         if isinstance(self._store, LocalStore) and self._store.prefix is not None:
-            with _translated():
+            with _translate_errors():
                 await asyncio.to_thread(delete, Path(self._store.prefix, folder))
 
 

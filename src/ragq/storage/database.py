@@ -103,7 +103,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def connection(self, timeout_seconds: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
         """Use a connection of the pool; None: wait for one as long as the pool does."""
-        with self._translated():
+        with self._translate_errors():
             async with self._pool.connection(timeout_seconds) as connection:
                 if self._settings.database_pooled:
                     async with connection.transaction():
@@ -116,14 +116,14 @@ class Database:
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Use a connection of one's own to PostgreSQL itself: for locks and settings that outlast a transaction."""
-        with self._translated():
+        with self._translate_errors():
             async with await AsyncConnection.connect(
                 self._direct_url, autocommit=True, connect_timeout=CONNECT_SECONDS, options=STARTUP_OPTIONS
             ) as connection:
                 yield connection
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Turn what psycopg raises into our errors."""
         try:
             yield

@@ -96,7 +96,7 @@ class Ingests:
         self._database = database
 
     async def attach_many(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> None:
-        """Put files into a store, to be ingested; one that is there gets what differs.
+        """Attach files to a store, to be ingested. A file that is attached already gets what differs.
 
         Other attributes and `replace_same_name` hold at once, or with the ingest that is under way. Another chunking, or
         an ingest that failed or was cancelled, begins a new ingest; until that is done the version before stays visible.

@@ -11,7 +11,7 @@ from ragq.storage.database import Database, Record
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Where a listing starts and how far it goes; with `before` alone it is the page that ends there."""
+    """One page of a list. With only `before`, the page that ends just before that object."""
 
     limit: int = 20
     descending: bool = True
@@ -70,7 +70,9 @@ async def _check_cursors(database: Database, listed: Listed, page: Page, values:
     for name in _cursors(page):
         row = await database.row(f"SELECT NOT EXISTS {_place(listed, name)} AS gone", **values)
         if row and row["gone"]:
-            raise InvalidRequestError(f"Nothing of the id in '{name}' is there: list from the start.", param=name)
+            raise InvalidRequestError(
+                f"No object has the id given in '{name}'. Leave it out to list from the start.", param=name
+            )
 
 
 def _cursors(page: Page) -> list[str]:

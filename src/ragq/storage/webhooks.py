@@ -140,7 +140,7 @@ async def add_deliveries(connection: AsyncConnection[Any], events: Iterable[Even
     events = list(events)
     if not events:
         return
-    # The lock has a deletion wait, and a disabling find these rows.
+    # FOR SHARE: a concurrent delete waits for us, and a concurrent disable sees these rows.
     await connection.execute(
         """INSERT INTO webhook_deliveries (endpoint_id, event_id, type, object_id, event_at)
            SELECT e.id, n.event_id, n.type, n.object_id, to_timestamp(n.at)
@@ -215,7 +215,7 @@ class Webhooks:
         return await read_page(self._database, DeliveryRecord, _DELIVERIES, page, endpoint=endpoint_id)
 
     async def claim(self, limit: int, *, per_endpoint: int, lease_seconds: float) -> list[ClaimedDelivery]:
-        """Take deliveries of all tenants that are due; whoever does not settle them loses them after the lease.
+        """Claim the due deliveries of all tenants. One that is not settled before its lease ends may be claimed again.
 
         Args:
             per_endpoint: Most deliveries to an endpoint in flight at once, from all processes together.

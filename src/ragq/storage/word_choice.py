@@ -1,4 +1,4 @@
-"""By which of a question's words chunks are looked up: common words match too many to rank them all."""
+"""Choose which words of a question to search for. Common words match too many chunks to rank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MATCHES = 2_000  # that a search ranks at most; what they are ranked by is all w
 
 @dataclass(frozen=True, slots=True)
 class WordShares:
-    """In what share of the chunks the commonest words are; any other word counts as `rare`."""
+    """The share of chunks that contain each common word; `rare` stands for every other word."""
 
     common: dict[str, float] = field(default_factory=dict)
     rare: float = 0.0
