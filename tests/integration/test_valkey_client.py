@@ -39,7 +39,7 @@ async def test_who_leaves_takes_nobody_elses_answer(client: ValkeyClient) -> Non
 
 async def test_an_error_is_raised_or_stands_in_its_place(client: ValkeyClient) -> None:
     with pytest.raises(exceptions.ResponseError, match="unknown command"):
-        await client.call("NONSENSE")
+        await client.call("INVALID_OUTPUT")
     replies = await client.call_all([["SET", "text", "a"], ["LPUSH", "text", "b"], ["GET", "text"]])
     assert (replies[0], replies[2]) == (b"OK", b"a")
     assert isinstance(replies[1], exceptions.ResponseError)

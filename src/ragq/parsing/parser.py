@@ -21,7 +21,7 @@ from ragq.parsing.extract import OUT_OF_MEMORY, too_long
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_CHARACTERS = 20_000_000
 OUTPUT_BYTES = 6  # printed for a character at the most
-NONSENSE = "The parser returned invalid output for this file. It is probably damaged."
+INVALID_OUTPUT = "The parser returned invalid output for this file. It is probably damaged."
 GONE = "The process that reads files has ended."
 END_SECONDS = 5.0  # for a child to be killed
 LATE_SECONDS = 1.0  # a time limit noticed this late says that we were frozen, not that the file is slow
@@ -265,11 +265,11 @@ def _read_outcome(output: bytearray) -> ParsedDocument:
         page_starts = tuple(int(start) for start in outcome["page_starts"])
         headings = tuple((int(offset), str(title)) for offset, title in outcome["headings"])
     except (ValueError, TypeError, KeyError) as error:
-        raise PoisonError(NONSENSE) from error
+        raise PoisonError(INVALID_OUTPUT) from error
     offsets = [offset for offset, _ in headings]
     if any(
         list(group) != sorted(group) or (group and not 0 <= group[0] <= group[-1] <= len(text))
         for group in (page_starts, offsets)
     ):
-        raise PoisonError(NONSENSE)
+        raise PoisonError(INVALID_OUTPUT)
     return ParsedDocument(text, page_starts, headings)
