@@ -84,7 +84,7 @@ async def test_a_long_document_is_stored_in_steps_that_become_visible_as_one(slo
     assert seen <= {1, CHUNKS}, "the version before is visible until the new one is complete"
     assert await count_chunks(slow) == CHUNKS
     assert told[-1] == (CHUNKS, CHUNKS)
-    assert len(told) > 3
+    assert len(told) >= 3
 
 
 @pytest.mark.parametrize("what", ["file", "file in a store", "store", "expired store", "version"])

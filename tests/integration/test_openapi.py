@@ -221,8 +221,8 @@ def test_what_is_no_text_is_refused_in_every_string_of_every_body(http: httpx2.C
         ('{"input": [' + "[" * 500 + "]" * 500 + "]}", None),
         ("[" * 100_000, None),
         ('{"input": [' + "{}," * 1_000_000 + "{}]}", None),
-        ('{"input": [' + "{}," * 40_000 + "{}]}", "input"),
-        ("{" + ",".join(f'"key{number}": 1' for number in range(40_000)) + "}", None),
+        ('{"input": [' + "{}," * 19_990 + "{}]}", "input"),
+        ("{" + ",".join(f'"key{number}": 1' for number in range(19_990)) + "}", None),
     ],
     ids=range(10),
 )
