@@ -44,9 +44,10 @@ check: setup ## Lint, format, types, import contracts, generated pages
 unit: setup ## Tests without I/O
 	$(BIN)/pytest tests/unit -q
 
-integration: setup ## Tests with real servers; PgBouncer and openssl come from apt if they are missing and one may
+integration: setup ## Tests with real servers, two files at a time; PgBouncer and openssl come from apt if they are missing and one may
 	@$(HAS_SERVERS) || $(call APT_GET,pgbouncer openssl) || echo "pgbouncer or openssl is missing, and could not be installed: as root, apt-get install pgbouncer openssl."
-	$(BIN)/pytest tests/integration -q
+	$(BIN)/pytest tests/integration -q -n 2 --dist loadfile --ignore tests/integration/test_openapi.py
+	$(BIN)/pytest tests/integration/test_openapi.py -q  # Schemathesis' tests do not run in xdist's processes
 
 browser: setup ## Tests of the page in Chromium, which apt installs if it is missing and one may
 	@$(HAS_CHROMIUM) || $(call APT_GET,chromium) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
