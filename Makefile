@@ -39,6 +39,7 @@ check: setup ## Lint, format, types, import contracts, generated pages
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
 	$(BIN)/python scripts/settings_reference.py --check
 
 unit: setup ## Tests without I/O
