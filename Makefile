@@ -10,7 +10,7 @@ APT_GET = { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninterac
 HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbin/pgbouncer; }; } >/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams attack bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook screenshot reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate streams attack wheel-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,13 @@ streams: setup ## How late tokens reach 500 readers of one API process
 
 attack: setup ## Attack a ragq up of its own: access and exhaustion, one line each (ONLY="silent_1000 guesses")
 	$(BIN)/python -m benchmarks.attack $(if $(ONLY),--only $(ONLY))
+
+wheel-test: setup ## Build the wheel, install it in an empty environment, and run the demo from it
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install --quiet --disable-pip-version-check build/wheel/ragq-*.whl
+	cd build/wheel && venv/bin/ragq demo --exit --port 0
 
 bench-queue: setup $(PEERS)/.ready ## The queue alone, beside other task queues
 	$(BIN)/python -m benchmarks.queue
