@@ -92,7 +92,7 @@ bench-scale: setup ## Answers/s against workers, and where the servers' limits a
 	$(BIN)/python -m benchmarks.scale
 
 drill: setup ## Kill everything under load and audit (SECONDS=60: a short mix; ONLY="kills frozen")
-	$(BIN)/python -m benchmarks.drill $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m benchmarks.drill $(if $(SECONDS),--seconds $(SECONDS) --out build/drill.json) $(if $(ONLY),--only $(ONLY))
 
 drill-stock: setup ## The same kills on stock RQ, to compare
 	$(BIN)/python -m benchmarks.drill --stock

@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--stock", action="store_true", help="drill stock `rq worker` instead")
     parser.add_argument("--out", type=Path, help="JSON to write; the chart is put beside it")
     arguments = parser.parse_args()
+    if arguments.seconds and not arguments.out:
+        parser.error("a short mix is no result to publish: say where to write it with --out")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every stage is taken down
     beside = RESULTS / "drill-stock.json"
     if arguments.stock:
@@ -165,8 +167,6 @@ def main() -> None:
         names = arguments.only or list(chosen)
         drills = {**SCENARIOS, **chosen}
         reports = run([(name, partial(perform, drills[name], name)) for name in names])
-        if arguments.seconds and not arguments.out:
-            parser.error("a short mix is no result to publish: say where to write it with --out")
     show_table(reports)
     save(reports, arguments.out or (beside if arguments.stock else RESULTS / "drill.json"), beside)
     sys.exit(not all(report.passed for report in reports))
