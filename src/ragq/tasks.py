@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import time
 from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
@@ -33,6 +34,15 @@ def freeze_heap() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
+
+
+def prepare_for_numpy() -> None:
+    """Set what numpy sets while it is imported, so that it leaves the environment alone.
+
+    The embedding model imports numpy in a thread. A change of the environment there crashes a getenv that runs in another
+    thread at that moment, such as libpq's while it connects.
+    """
+    os.environ.setdefault("OPENBLAS_MAIN_FREE", "1")
 
 
 def share_one_heap() -> None:

@@ -39,7 +39,7 @@ from ragq.queues.metrics_server import serve_metrics
 from ragq.queues.perform import Retry, perform, retry_until_available
 from ragq.queues.worker import Clients, RunningJob
 from ragq.settings import Settings, read_settings
-from ragq.tasks import end_tasks, freeze_heap, give_back_memory, share_one_heap
+from ragq.tasks import end_tasks, freeze_heap, give_back_memory, prepare_for_numpy, share_one_heap
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +70,7 @@ class AsyncWorker(BaseWorker):
         settings = read_settings()
         configure_logging(settings)
         share_one_heap()
+        prepare_for_numpy()
         raise_descriptor_limit()  # a question in flight holds a connection to the LLM
         if settings.key_prefix != RQ_KEY_PREFIX:
             raise ConfigurationError(
