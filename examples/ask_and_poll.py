@@ -16,5 +16,6 @@ if response.status != "completed":
 print(response.output_text)
 for item in response.output:
     for part in item.content if item.type == "message" else ():
-        for citation in part.annotations:
-            print(f"  from {citation.filename}")
+        for citation in part.annotations if part.type == "output_text" else ():
+            if citation.type == "file_citation":
+                print(f"  from {citation.filename}")

@@ -24,7 +24,8 @@ class Receiver(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.end_headers()
-        print(event.type, event.data.id, flush=True)
+        if event.type == "response.completed":
+            print(event.type, event.data.id, flush=True)
 
 
 HTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver).serve_forever()
