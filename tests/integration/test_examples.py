@@ -83,14 +83,16 @@ def test_a_webhook_is_received_and_its_signature_checked(ragq: Ragq) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+    printed = receiver.stdout
+    assert printed
     try:
         wait_until(lambda: _rejects_strangers(port), seconds=20, what="the receiver")
         asked = {"model": "ragq", "input": QUESTION, "background": True}
         response_id = httpx2.post(f"{ragq.url}/v1/responses", json=asked).json()["id"]
-        assert receiver.stdout
-        assert receiver.stdout.readline().decode() == f"response.completed {response_id}\n"
+        assert printed.readline().decode() == f"response.completed {response_id}\n"
     finally:
         stop(receiver)
+        printed.close()
 
 
 def _rejects_strangers(port: int) -> bool:
