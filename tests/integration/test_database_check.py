@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from ragq.doctor import examine
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.settings import Settings
-from ragq.storage.database import Database
+from ragq.storage.database import Database, find_pending
 from ragq.up import migrate
 
 NUMBERS = itertools.count()
@@ -89,9 +89,8 @@ async def test_a_role_needs_no_right_to_an_extension_that_is_there(
     url = make_database("UTF8")
     allow(url, "CREATE EXTENSION vector", f"GRANT CREATE ON SCHEMA public TO {ROLE}")
     await migrate(using(settings, as_little(url)))
-    database = await Database.open(settings, as_little(url), connections=1)
-    await database.check_ready()
-    await database.close()
+    async with await psycopg.AsyncConnection.connect(as_little(url)) as connection:
+        assert await find_pending(connection) == []
 
 
 async def test_a_role_that_only_reads_and_writes_serves_a_database_that_is_migrated(

@@ -178,15 +178,7 @@ class JobQueue:
             await self.requests.delete(packed.name)
         if created < 0:
             metrics.REFUSED.labels(queue).inc()
-            why = (
-                "Valkey's memory is full"
-                if known == MEMORY_FULL
-                else f"Too many jobs, or too large ones, wait in '{name}'"
-            )
-            raise OverloadedError(
-                f"{why}: try again after the time that Retry-After names.",
-                retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
-            )
+            raise _refusal(known, name, retry_ms)
         accepted = read_accepted(job_id, tenant_id, fingerprint, packed.request, *place) if created else None
         return Enqueued(found_id.decode(), bool(created), known.decode(), accepted)
 
@@ -354,6 +346,15 @@ class JobQueue:
     @property
     def _lease_ms(self) -> int:
         return int(self._settings.lease_seconds * 1000)
+
+
+def _refusal(reason: bytes, name: str, retry_ms: int) -> OverloadedError:
+    full = reason == MEMORY_FULL
+    why = "Valkey's memory is full" if full else f"Too many jobs, or too large ones, wait in '{name}'"
+    return OverloadedError(
+        f"{why}: try again after the time that Retry-After names.",
+        retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
+    )
 
 
 def read_scripts() -> dict[str, str]:
