@@ -23,10 +23,11 @@ from ragq.parsing.parser import Parser
 from ragq.queues.documents import document_job_id
 from ragq.queues.worker import DEFAULT_CHUNK_SHARE, DEFAULT_OVERLAP_SHARE, Clients, RunningJob, process_document
 from ragq.rag.split import split
+from ragq.records import DocumentArguments
 from ragq.settings import Settings
 from ragq.storage.store_files import StoreFileRecord
 from ragq.storage.vector_stores import Stores
-from tests.ingests import put_in
+from tests.ingests import open_clients, put_in
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -147,7 +148,7 @@ def run_without_embedding(
 
 async def _run_without_embedding(settings: Settings, paths: list[Path], vectors: Path, at_once: int) -> dict[str, Any]:
     assert settings.database_url
-    clients = await Clients.open(settings, settings.database_url.get_secret_value())
+    clients = await open_clients(settings, settings.database_url.get_secret_value())
     await clients.embedding.close()
     clients = replace(clients, embedding=Given(np.load(vectors)))
     store = (await Stores(clients.database).create(TENANT, name="bench", description=None, metadata={})).id
@@ -183,9 +184,8 @@ async def _process(clients: Clients, record: StoreFileRecord) -> dict[str, int]:
     """Ingest one; returns its chunks and the ms of its stages."""
     deadline = asyncio.get_running_loop().time() + 60
     job = RunningJob(document_job_id(record), 1, TENANT, deadline)
-    done = await process_document(
-        job, clients, vector_store_id=record.vector_store_id, file_id=record.file_id, generation=record.generation
-    )
-    assert done["status"] == "completed", done
-    times = {name: value for name, value in job.meta.items() if name.endswith("_ms")}
-    return {**times, "chunks": done["chunks"]}
+    arguments = DocumentArguments(record.vector_store_id, record.file_id, record.generation)
+    done = await process_document(job, clients, arguments)
+    assert done.chunks is not None, done
+    stages = ("parse_ms", "split_ms", "embed_ms", "store_ms")
+    return {**{name: getattr(job.meta, name) for name in stages}, "chunks": done.chunks}

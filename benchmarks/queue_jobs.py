@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import functools
 import uuid
-from typing import Any
 
 from benchmarks.peers import calls
 from ragq.cli import main
+from ragq.client.job import NewJob
 from ragq.client.rq_client import JobQueue
-from ragq.models import JobFunction, QueueName
+from ragq.models import JobFunction, Question, QueueName
 from ragq.queues.worker import FUNCTIONS, Clients, RunningJob
+from ragq.records import Arguments, EmbeddingArguments, EmbeddingResult, QueryArguments
 from ragq.settings import read_settings
 
 COMMAND = [__name__]
-KINDS = {"call": JobFunction.PROCESS_QUERY, "noop": JobFunction.PROCESS_SEARCH}
 AT_ONCE = 100  # enqueued together, as an API process does with as many requests
 
 
-async def call(_job: RunningJob, _clients: Clients, *, sent: float) -> dict[str, Any]:
+async def call(_job: RunningJob, _clients: Clients, arguments: EmbeddingArguments) -> EmbeddingResult:
     """Call the endpoint."""
-    return {"text": await calls.call(sent)}
+    return EmbeddingResult([await calls.call(float(arguments.texts[0]))], 0)
 
 
-async def noop(_job: RunningJob, _clients: Clients, *, sent: float) -> dict[str, Any]:
+async def noop(_job: RunningJob, _clients: Clients, arguments: QueryArguments) -> EmbeddingResult:
     """Do nothing."""
-    return {"text": str(sent)}
+    return EmbeddingResult([arguments.query.text], 0)
+
+
+def _arguments(kind: str, sent: float) -> Arguments:
+    return EmbeddingArguments([str(sent)]) if kind == "call" else QueryArguments(Question(str(sent), []))
 
 
 async def enqueue(kind: str, sents: list[float]) -> None:
@@ -36,12 +40,13 @@ async def enqueue(kind: str, sents: list[float]) -> None:
         await asyncio.gather(
             *(
                 queue.enqueue(
-                    KINDS[kind],
-                    {"sent": sent},
-                    job_id=uuid.uuid4().hex,
-                    queue=QueueName.QUERIES,
-                    deadline_seconds=300,
-                    archive=True,
+                    NewJob(
+                        id=uuid.uuid4().hex,
+                        arguments=_arguments(kind, sent),
+                        queue=QueueName.QUERIES,
+                        deadline_seconds=300,
+                        archive=True,
+                    )
                 )
                 for sent in sents[start : start + AT_ONCE]
             )
@@ -56,5 +61,5 @@ def _queue() -> JobQueue:
 
 
 if __name__ == "__main__":
-    FUNCTIONS[JobFunction.PROCESS_QUERY], FUNCTIONS[JobFunction.PROCESS_SEARCH] = call, noop
+    FUNCTIONS[JobFunction.PROCESS_EMBEDDING], FUNCTIONS[JobFunction.PROCESS_QUERY] = call, noop
     main(["worker", "queries"])

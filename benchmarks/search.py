@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from msgspec import convert
 from numpy.typing import NDArray
 
 from benchmarks import search_store as made
 from benchmarks.harness import Report, arguments, draw_bars, percentiles, pss_mb
 from ragq.embedded.services import EmbeddedServices
+from ragq.models import AttributeFilter
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from ragq.storage.search import Chunks
@@ -81,7 +83,9 @@ class Searcher:
         self._chunks, self._seconds = chunks, seconds
 
     async def find(self, store: str, vector: made.Vectors, text: str, filters: dict[str, Any] | None) -> list[str]:
-        scope = await self._chunks.find_scope(made.TENANT, [store], text, filters)
+        scope = await self._chunks.find_scope(
+            made.TENANT, [store], text, convert(filters, AttributeFilter) if filters else None
+        )
         results = await self._chunks.search(scope, vector, limit=TO_NEAREST)
         assert results
         return [f"{result.file_id}/{result.start // 1000}" for result in results]

@@ -7,9 +7,12 @@ import io
 import time
 from typing import Any
 
+from ragq.client.rq_client import JobQueue
 from ragq.errors import PoisonError, RagqError
 from ragq.queues.documents import document_job_id
 from ragq.queues.worker import Clients, RunningJob, document_failed, process_document
+from ragq.records import DocumentArguments
+from ragq.settings import Settings
 from ragq.storage.database import Database
 from ragq.storage.ingests import Attachment, Ingests
 from ragq.storage.store_files import StoreFileRecord, StoreFiles
@@ -17,6 +20,11 @@ from ragq.storage.vector_stores import Stores
 
 TENANT = "default"
 CRASHED = PoisonError("The file crashed the parser (SIGSEGV).")
+
+
+async def open_clients(settings: Settings, database_url: str) -> Clients:
+    """Open what a worker's job functions use; the queue, which most of them do not, is away."""
+    return await Clients.open(settings, JobQueue(settings, "redis://127.0.0.1:1"), database_url)
 
 
 async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store: str | None = None) -> StoreFileRecord:
@@ -46,17 +54,16 @@ def job_of(record: StoreFileRecord, attempt: int = 1) -> RunningJob:
     return RunningJob(document_job_id(record), attempt, TENANT, time.monotonic())
 
 
-def arguments_of(record: StoreFileRecord) -> dict[str, str | int]:
-    return {"vector_store_id": record.vector_store_id, "file_id": record.file_id, "generation": record.generation}
+def arguments_of(record: StoreFileRecord) -> DocumentArguments:
+    return DocumentArguments(record.vector_store_id, record.file_id, record.generation)
 
 
 async def ingest(clients: Clients, record: StoreFileRecord, attempt: int = 1) -> str:
-    done = await process_document(job_of(record, attempt), clients, **arguments_of(record))  # type: ignore[arg-type]
-    return str(done["status"])
+    return (await process_document(job_of(record, attempt), clients, arguments_of(record))).status
 
 
 async def fail(clients: Clients, record: StoreFileRecord, error: RagqError, attempt: int = 1) -> None:
-    await document_failed(job_of(record, attempt), clients, error, **arguments_of(record))  # type: ignore[arg-type]
+    await document_failed(job_of(record, attempt), clients, error, arguments_of(record))
 
 
 async def make_older(clients: Clients, seconds: float = 60) -> None:

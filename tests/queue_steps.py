@@ -6,17 +6,28 @@ import asyncio
 import time
 from typing import Any
 
-from ragq.client.job import ClaimedJob, Outcome, lanes_of
+from ragq.client.job import ClaimedJob, NewJob, Outcome, lanes_of
 from ragq.client.rq_client import JobQueue
-from ragq.models import Job, JobFunction, QueueName
+from ragq.models import Question, QueueName
+from ragq.records import DocumentResult, Failure, Job, QueryArguments
 from tests.servers import Valkey
 
 QUERIES = lanes_of(QueueName.QUERIES)
+DONE, OTHER = DocumentResult("completed", 1), DocumentResult("completed", 2)
+BAD = Failure("bad", "why")
 
 
 async def enqueue(queue: JobQueue, job_id: str, **options: Any) -> bool:
-    options = {"queue": QueueName.QUERIES, "deadline_seconds": 60, **options}
-    return (await queue.enqueue(JobFunction.PROCESS_QUERY, {"n": job_id}, job_id=job_id, **options)).created
+    return (await queue.enqueue(new_job(job_id, **options))).created
+
+
+def new_job(job_id: str, **options: Any) -> NewJob:
+    fields: dict[str, Any] = {
+        "queue": QueueName.QUERIES,
+        "deadline_seconds": 60,
+        "arguments": QueryArguments(Question(job_id, [])),
+    }
+    return NewJob(id=job_id, **fields | options)
 
 
 async def claim(queue: JobQueue, most: int = 10, *, worker: str = "w1", in_flight: int = 0) -> list[ClaimedJob]:
@@ -44,7 +55,7 @@ async def expire_leases(queue: JobQueue) -> list[str]:
 
 
 async def finish(queue: JobQueue, job: ClaimedJob, *, run_ms: int = 0) -> bool:
-    return (await queue.commit("w1", [Outcome(job.id, job.attempt, {"text": "yes"}, run_ms=run_ms)]))[0]
+    return (await queue.commit("w1", [Outcome(job.id, job.attempt, DONE, run_ms=run_ms)]))[0]
 
 
 def let_pass(valkey: Valkey, what: str) -> None:

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from benchmarks.drill.audit import Report
 from benchmarks.drill.load import Client, until
 from benchmarks.drill.stage import Stage, Worker
+from ragq.client.job import NewJob
 from ragq.client.rq_client import JobQueue, read_scripts
-from ragq.models import DEFAULT_TENANT, JobFunction, Lane, Question, QueueName
+from ragq.models import DEFAULT_TENANT, Lane, Question, QueueName
+from ragq.records import QueryArguments
 from ragq.settings import Settings
 from tests.proxy import Cut, ValkeyProxy, Write
 
@@ -53,15 +55,9 @@ class Jobs:
 
     async def enqueue(self) -> None:
         for id_, lane in zip(self.ids, self._lanes, strict=True):
-            question = asdict(Question(f"How tall is it? [[fake job={id_}]]", []))
-            await self.queue.enqueue(
-                JobFunction.PROCESS_QUERY,
-                {"query": question},
-                job_id=id_,
-                queue=QueueName.QUERIES,
-                lane=lane,
-                deadline_seconds=600,
-            )
+            arguments = QueryArguments(Question(f"How tall is it? [[fake job={id_}]]", []))
+            job = NewJob(id=id_, arguments=arguments, queue=QueueName.QUERIES, lane=lane, deadline_seconds=600)
+            await self.queue.enqueue(job)
 
     async def have_ended(self) -> bool:
         jobs = [await self.queue.fetch(id_, DEFAULT_TENANT) for id_ in self.ids]

@@ -1,4 +1,4 @@
-"""The connections of an API process, as what runs in it shares them."""
+"""The connections of a process, as what runs in it shares them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from ragq.client.rq_client import JobQueue
 from ragq.settings import Settings
 from ragq.storage.archive import Archive
+from ragq.storage.batches import Batches
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
+from ragq.storage.file_batches import FileBatches
 from ragq.storage.files import Files
 from ragq.storage.ingests import Ingests
 from ragq.storage.store_files import StoreFiles
 from ragq.storage.vector_stores import Stores
+from ragq.storage.webhooks import Webhooks
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True)
 class Context:
-    """The clients of an API process.
+    """The queue, the blob store, and PostgreSQL table by table.
 
     Attributes:
         not_ready: Why the process cannot serve yet; None when it can.
@@ -26,10 +29,16 @@ class Context:
     settings: Settings
     queue: JobQueue
     database: Database
-    files: Files
-    stores: Stores
-    store_files: StoreFiles
-    ingests: Ingests
     blobs: BlobStore
-    archive: Archive
-    not_ready: str | None = "starting"
+    not_ready: str | None = None
+
+    def __post_init__(self) -> None:
+        database = self.database
+        self.files = Files(database)
+        self.stores = Stores(database)
+        self.store_files = StoreFiles(database)
+        self.file_batches = FileBatches(database)
+        self.ingests = Ingests(database)
+        self.archive = Archive(database)
+        self.batches = Batches(database)
+        self.webhooks = Webhooks(database)

@@ -189,10 +189,10 @@ async def _check_blobs(settings: Settings) -> str:
 
 
 async def _check_workers(queue: JobQueue, name: QueueName) -> str:
-    workers = [worker for worker in (await queue.monitor.describe())["workers"] if name in worker["queues"]]
+    workers = [worker for worker in (await queue.monitor.describe()).workers if name in worker.queues]
     if not workers:
         raise UnavailableError(f"No worker serves {name}: start one with `ragq worker {name}`.")
-    in_flight = sum(worker["in_flight"] for worker in workers)
+    in_flight = sum(worker.in_flight for worker in workers)
     return f"{len(workers)} alive, {in_flight} jobs in flight."
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 from bisect import bisect_right
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 DEFAULT_TENANT = "default"
 DEFAULT_STORE_NAME = "default"
 
-Attributes = dict[str, str | float | bool]
+AttributeValue = str | int | float | bool
+Attributes = dict[str, AttributeValue]
 
 
 class JobFunction(StrEnum):
@@ -160,11 +161,6 @@ class Usage:
     output_tokens: int = 0
 
 
-def fields_of(value: Question | Citation | SearchResult) -> dict[str, Any]:
-    """The fields of a value by name; `asdict` would copy each of them, all the way down."""
-    return {name: getattr(value, name) for name in value.__slots__}
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What is told to the asker.
@@ -180,15 +176,15 @@ class Answer:
     usage: Usage = Usage()
     truncated: bool = False
 
-    def as_result(self) -> dict[str, Any]:
-        """What is stored of it, as JSON."""
-        return {
-            "text": self.text,
-            "citations": [fields_of(citation) for citation in self.citations],
-            "kind": self.kind,
-            "usage": asdict(self.usage),
-            "truncated": self.truncated,
-        }
+
+@dataclass(frozen=True, slots=True)
+class AttributeFilter:
+    """OpenAI's filter on the attributes of files: `filters` for `and` and `or`, `key` and `value` for the others."""
+
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "and", "or"]
+    key: str = ""
+    value: AttributeValue | list[AttributeValue] = ""
+    filters: list[AttributeFilter] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +193,13 @@ class Question:
 
     Attributes:
         vector_store_ids: Stores to search; empty for none at all.
-        filters: OpenAI's attribute filter (`eq`, `and`, …), or None.
         max_results: Chunks to retrieve; None for the setting.
         history: Earlier messages of the conversation, oldest first, each with `role` (user, assistant) and `content`.
     """
 
     text: str
     vector_store_ids: list[str]
-    filters: dict[str, Any] | None = None
+    filters: AttributeFilter | None = None
     max_results: int | None = None
     score_threshold: float = 0.0
     instructions: str | None = None
@@ -212,43 +207,3 @@ class Question:
     temperature: float | None = None
     top_p: float | None = None
     history: list[dict[str, str]] = field(default_factory=list)
-
-    def as_arguments(self) -> dict[str, Any]:
-        """Its fields by name."""
-        return fields_of(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it stands now.
-
-    Attributes:
-        fingerprint: Of the payload that made it, to tell a repeat from a conflict.
-        request: What the caller asked, as the route stored it.
-        meta: Timings and progress.
-        position: Place in its queue, from 1, while it is queued; an estimate when jobs were canceled.
-        eta_seconds: Estimated seconds until it has ended, from what jobs of its lane took lately; None when unknown.
-    """
-
-    id: str
-    tenant_id: str
-    status: JobStatus
-    attempt: int
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    fingerprint: str
-    request: dict[str, Any]
-    result: dict[str, Any] | None
-    error: dict[str, str] | None
-    meta: dict[str, Any]
-    position: int | None = None
-    eta_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """What one attempt of a job said at one time."""
-
-    attempt: int
-    events: list[tuple[str, Any]]

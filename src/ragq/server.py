@@ -54,16 +54,18 @@ from ragq.routes.context import ApiContext
 from ragq.routes.streams import Streams
 from ragq.schemas.objects import explain_fault
 from ragq.settings import Settings, split_list
-from ragq.storage.archive import Archive
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
-from ragq.storage.files import Files
-from ragq.storage.ingests import Ingests
-from ragq.storage.store_files import StoreFiles
-from ragq.storage.vector_stores import Stores
 from ragq.tasks import end_tasks, freeze_heap
 
 log = structlog.get_logger(__name__)
+
+# Looked through in this order for each request.
+PARTS = (
+    *(chat, responses, chat_completions, embeddings, models, batches, webhooks),
+    *(files, vector_stores, store_search, store_files, file_batches),
+    *(page, health, metrics),
+)
 
 
 def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> FastAPI:
@@ -72,31 +74,13 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = await Database.open(settings, database_url)
+        blobs, database = BlobStore(settings), await Database.open(settings, database_url)
         queue = JobQueue(settings, valkey_url)
         context = ApiContext(
-            settings=settings,
-            queue=queue,
-            database=database,
-            files=Files(database),
-            stores=Stores(database),
-            store_files=StoreFiles(database),
-            ingests=Ingests(database),
-            blobs=BlobStore(settings),
-            archive=Archive(database),
-            streams=Streams(queue),
-            keys=keys,
+            settings=settings, queue=queue, database=database, blobs=blobs, streams=Streams(queue), keys=keys
         )
         app.state.context = context
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(database.close)
-            stack.push_async_callback(context.queue.close)
-            tasks = [await _prepare(context), *start_housekeeping(settings, context.queue, database)]
-            tasks.append(
-                asyncio.create_task(restart_on_error(partial(run_batches_forever, context), "batches"), name="batches")
-            )
-            stack.push_async_callback(end_tasks, tasks)
-            freeze_heap()
+        async with _running(context):
             yield
 
     app = Application(
@@ -107,10 +91,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would send questions and bodies to others
     )
-    stores = (files, vector_stores, store_search, store_files, file_batches)
-    answers = (chat, responses, chat_completions, embeddings, models, batches, webhooks)
-    parts = (*answers, *stores, page, health, metrics)  # looked through in this order for each request
-    for part in parts:
+    for part in PARTS:
         app.include_router(part.router)
     app.add_exception_handler(RagqError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
@@ -120,6 +101,20 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
     app.add_middleware(_RequestMiddleware)  # the last added is the outermost
     return app
+
+
+@contextlib.asynccontextmanager
+async def _running(context: ApiContext) -> AsyncIterator[None]:
+    """Run what an API process does beside serving, and close its connections at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(context.database.close)
+        stack.push_async_callback(context.queue.close)
+        tasks = [await _prepare(context), *start_housekeeping(context)]
+        run_batches = restart_on_error(partial(run_batches_forever, context), "batches")
+        tasks.append(asyncio.create_task(run_batches, name="batches"))
+        stack.push_async_callback(end_tasks, tasks)
+        freeze_heap()
+        yield
 
 
 async def _prepare(context: ApiContext) -> asyncio.Task[None]:

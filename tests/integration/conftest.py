@@ -11,6 +11,7 @@ from ragq.embedded.services import EmbeddedServices, read_services
 from ragq.queues.worker import Clients
 from ragq.settings import Settings
 from ragq.storage.database import Database
+from tests.ingests import open_clients
 from tests.servers import FakeLlm
 
 
@@ -40,7 +41,7 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
 async def clients(database: Database, database_url: str, settings: Settings, tmp_path: Path) -> AsyncIterator[Clients]:
     """What a worker's job functions use, on an empty database and an empty folder of bytes."""
     assert database
-    clients = await Clients.open(settings.model_copy(update={"data_dir": tmp_path}), database_url)
+    clients = await open_clients(settings.model_copy(update={"data_dir": tmp_path}), database_url)
     yield clients
     await clients.close()
 

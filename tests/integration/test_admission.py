@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 
 from ragq.client.rq_client import JobQueue
 from ragq.errors import OverloadedError
-from ragq.models import JobFunction, Lane, QueueName
+from ragq.models import Lane
+from ragq.records import Request
 from ragq.settings import Settings
-from tests.queue_steps import claim, enqueue, finish, let_pass, state
+from tests.queue_steps import claim, enqueue, finish, let_pass, new_job, state
 from tests.servers import Valkey
 
 MOST = 3
@@ -86,7 +86,7 @@ async def test_no_job_is_refused_when_the_number_has_no_limit(valkey: Valkey, qu
     await flood(unlimited, 20)
     assert await enqueue(unlimited, "last")
     await unlimited.close()
-    assert (await queue.monitor.describe())["queues"][0]["queued"] == 21
+    assert (await queue.monitor.describe()).queues[0].queued == 21
 
 
 async def test_a_job_that_would_wait_too_long_by_what_others_took_is_refused(queue: JobQueue, valkey: Valkey) -> None:
@@ -145,23 +145,14 @@ async def test_who_is_accepted_is_told_the_place_and_the_eta_that_a_look_would_s
 ) -> None:
     await learn(queue, valkey, run_ms=4000, slots=2)
     await flood(queue, 3)
-    enqueued = await queue.enqueue(
-        JobFunction.PROCESS_QUERY,
-        {},
-        job_id="last",
-        queue=QueueName.QUERIES,
-        deadline_seconds=60,
-        request={"input": "How tall is it?", "history": []},
-        fingerprint="print",
-    )
+    enqueued = await queue.enqueue(new_job("last", request=Request(input="How tall is it?"), fingerprint="print"))
     assert enqueued.job == await state(queue, "last")
     assert (enqueued.job.position, enqueued.job.eta_seconds) == (4, 3 * 4 / 2 + 4)
 
 
 async def test_who_asks_again_is_told_nothing_of_a_new_job(queue: JobQueue) -> None:
-    ask = partial(queue.enqueue, JobFunction.PROCESS_QUERY, {}, queue=QueueName.QUERIES, deadline_seconds=60)
-    assert (await ask(job_id="a")).job
-    assert (await ask(job_id="a")).job is None
+    assert (await queue.enqueue(new_job("a"))).job
+    assert (await queue.enqueue(new_job("a"))).job is None
 
 
 async def test_the_eta_of_waiting_and_of_started_jobs_follows_what_others_took(queue: JobQueue, valkey: Valkey) -> None:

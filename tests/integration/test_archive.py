@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ragq.errors import GoneError, NotFoundError
-from ragq.models import Job, JobStatus
+from ragq.models import Answer, JobStatus, SearchResult
+from ragq.records import Failure, Job, Meta, QueryResult, Request
 from ragq.storage import archive as archive_client
 from ragq.storage.archive import TOMBSTONE_SECONDS, Archive
 from ragq.storage.database import Database
@@ -20,7 +21,6 @@ DAY = 86_400
 def make_job(job_id: str, *, ended_days_ago: float = 0, text: str = "yes") -> Job:
     ended_at = time.time() - ended_days_ago * DAY
     return Job(
-        fingerprint="",
         id=job_id,
         tenant_id="default",
         status=JobStatus.FINISHED,
@@ -28,11 +28,9 @@ def make_job(job_id: str, *, ended_days_ago: float = 0, text: str = "yes") -> Jo
         created_at=ended_at - 2,
         started_at=ended_at - 1,
         ended_at=ended_at,
-        request={"input": "why?"},
-        result={"answer": {"text": text}},
-        error=None,
-        meta={"run_ms": 7},
-        position=None,
+        request=Request(input="why?"),
+        result=QueryResult("why?", Answer(text, [], "extractive"), []),
+        meta=Meta(run_ms=7),
     )
 
 
@@ -58,22 +56,33 @@ async def test_no_jobs_are_no_statement(archive: Archive, database: Database) ->
     assert await count(database, "true") == 0
 
 
-@pytest.mark.parametrize("text", ["a \0 b", "a lone \ud800", '"{}\\', "Grüße, 東京 \U0001f600"])
+def failed_job(message: str) -> Job:
+    failure = Failure("server_error", message)
+    return replace(make_job("resp_b"), status=JobStatus.FAILED, result=None, error=failure)
+
+
+@pytest.mark.parametrize("text", ["a \0 b", '"{}\\', "Grüße, 東京 \U0001f600"])
 async def test_any_text_is_stored(archive: Archive, text: str) -> None:
-    answered = make_job("resp_a", text=text)
-    failed = replace(
-        make_job("resp_b"), status=JobStatus.FAILED, result=None, error={"code": "server_error", "message": text}
-    )
+    answered, failed = make_job("resp_a", text=text), failed_job(text)
     await archive.store([answered, failed])
     assert await archive.fetch("resp_a", "default") == answered
     assert await archive.fetch("resp_b", "default") == failed
 
 
-async def test_a_number_that_is_none_does_not_hold_up_the_batch(archive: Archive) -> None:
-    await archive.store([replace(make_job("resp_a"), meta={"score": math.nan}), make_job("resp_b")])
+async def test_half_a_surrogate_pair_does_not_hold_up_the_batch(archive: Archive) -> None:
+    failed = failed_job("a lone \ud800")
+    await archive.store([make_job("resp_a"), failed])
+    assert await archive.fetch("resp_b", "default") == replace(failed, error=Failure("server_error", "a lone \ufffd"))
+
+
+async def test_a_similarity_that_is_no_number_does_not_hold_up_the_batch(archive: Archive) -> None:
+    found = SearchResult("file-1", "a.md", "text", 0, 4, None, None, 1, 0.5, similarity=math.nan)
+    job = replace(make_job("resp_a"), result=QueryResult("why?", Answer("yes", [], "extractive"), [found]))
+    await archive.store([job])
     stored = await archive.fetch("resp_a", "default")
     assert stored
-    assert math.isnan(stored.meta["score"])
+    assert stored.answered
+    assert stored.answered.results == [replace(found, similarity=None)]
 
 
 async def test_the_later_end_stays_whatever_the_order(archive: Archive) -> None:

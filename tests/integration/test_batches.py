@@ -20,15 +20,10 @@ from ragq.context import Context
 from ragq.errors import NotFoundError
 from ragq.queues.batches import job_id_of, take_step
 from ragq.settings import Settings
-from ragq.storage.archive import Archive
 from ragq.storage.batches import Batches, BatchRecord
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
-from ragq.storage.files import Files
-from ragq.storage.ingests import Ingests
 from ragq.storage.paging import Page
-from ragq.storage.store_files import StoreFiles
-from ragq.storage.vector_stores import Stores
 from ragq.storage.webhooks import Webhooks
 from tests.integration.test_archive import make_job
 from tests.servers import FakeLlm, Ragq, Valkey, wait_until
@@ -200,18 +195,7 @@ def test_what_cannot_be_a_batch_is_refused(client: openai.OpenAI) -> None:
 @pytest.fixture
 def context(database: Database, queue: JobQueue, settings: Settings, tmp_path: Path) -> Context:
     settings = settings.model_copy(update={"data_dir": tmp_path})
-    return Context(
-        settings,
-        queue,
-        database,
-        Files(database),
-        Stores(database),
-        StoreFiles(database),
-        Ingests(database),
-        BlobStore(settings),
-        Archive(database),
-        not_ready=None,
-    )
+    return Context(settings=settings, queue=queue, database=database, blobs=BlobStore(settings))
 
 
 async def make_batch(context: Context, lines: int) -> BatchRecord:
@@ -220,7 +204,7 @@ async def make_batch(context: Context, lines: int) -> BatchRecord:
     sha256 = hashlib.sha256(data).hexdigest()
     await context.blobs.put(sha256, io.BytesIO(data))
     file = await context.files.create("default", filename="a.jsonl", purpose="batch", size=len(data), sha256=sha256)
-    batch = await Batches(context.database).create(
+    batch = await context.batches.create(
         "default",
         input_file_id=file.id,
         endpoint="/v1/responses",
@@ -232,9 +216,8 @@ async def make_batch(context: Context, lines: int) -> BatchRecord:
 
 
 async def step(context: Context, batch: BatchRecord) -> BatchRecord:
-    batches = Batches(context.database)
-    await take_step(context, batches, await batches.get("default", batch.id))
-    return await batches.get("default", batch.id)
+    await take_step(context, await context.batches.get("default", batch.id))
+    return await context.batches.get("default", batch.id)
 
 
 async def count_jobs(context: Context, batch: BatchRecord) -> int:
@@ -261,12 +244,7 @@ async def test_jobs_that_valkey_lost_are_asked_again_and_archived_ones_are_not(
     await step(context, batch)
     with valkey.connect() as connection:
         connection.flushall()
-    job = make_job(job_id_of(batch.id, 2))
-    assert job.result
-    answer = {"text": "yes", "truncated": False, "citations": [], "kind": "extractive"}
-    answer["usage"] = {"input_tokens": 0, "output_tokens": 0}
-    job.result.update(answer=answer, query="why", results=[])
-    await context.archive.store([job])
+    await context.archive.store([make_job(job_id_of(batch.id, 2))])
     batch = await step(context, batch)
     assert (batch.completed, batch.failed) == (1, 0)
     assert await count_jobs(context, batch) == 1

@@ -7,9 +7,10 @@ import pytest
 from ragq.client.job import ClaimedJob, Outcome
 from ragq.client.rq_client import JobQueue
 from ragq.errors import PermanentError
-from ragq.models import JobStatus
-from ragq.queues.worker import read_payload
-from tests.queue_steps import claim, claim_ids, enqueue, finish, let_pass, state
+from ragq.models import JobFunction, JobStatus, Question
+from ragq.queues.worker import check_payload
+from ragq.records import QueryArguments
+from tests.queue_steps import DONE, claim, claim_ids, enqueue, finish, let_pass, state
 from tests.servers import Valkey
 
 GARBAGE = (b"", b"garbage", b"1.5", b"-1", b"1e999", b"nan", b"\xff\xfe")
@@ -88,8 +89,8 @@ async def test_a_spoilt_payload_is_claimed_and_refused(queue: JobQueue, valkey: 
     spoil(valkey, "data", value)
     jobs = await claim_all(queue)
     with pytest.raises(PermanentError, match="It was not run"):
-        read_payload(jobs["broken"].data)
-    assert read_payload(jobs["after"].data)
+        check_payload(jobs["broken"].data)
+    assert check_payload(jobs["after"].data) == (JobFunction.PROCESS_QUERY, QueryArguments(Question("after", [])))
 
 
 async def test_a_hash_that_becomes_a_text_while_its_job_runs_harms_no_neighbour(
@@ -102,7 +103,7 @@ async def test_a_hash_that_becomes_a_text_while_its_job_runs_harms_no_neighbour(
         connection.set("ragq:job:broken", "not a hash")
     held = [(job.id, job.attempt, None) for job in (before, broken, after)]
     assert await queue.heartbeat(held) == {"broken"}
-    outcomes = [Outcome(job.id, job.attempt, {}) for job in (before, broken, after)]
+    outcomes = [Outcome(job.id, job.attempt, DONE) for job in (before, broken, after)]
     assert await queue.commit("w1", outcomes) == [True, False, True]
 
 

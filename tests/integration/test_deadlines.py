@@ -9,7 +9,7 @@ from rq.serializers import JSONSerializer
 from ragq.client.job import Outcome
 from ragq.client.rq_client import JobQueue
 from ragq.models import JobStatus
-from tests.queue_steps import claim, claim_ids, enqueue, finish, let_pass, state
+from tests.queue_steps import BAD, DONE, claim, claim_ids, enqueue, finish, let_pass, state
 from tests.servers import Valkey
 
 TTL_SECONDS = 3600
@@ -38,7 +38,7 @@ async def test_a_job_that_nobody_began_by_its_deadline_has_failed(queue: JobQueu
     found = await state(queue, "a")
     assert found.status is JobStatus.FAILED
     assert found.error
-    assert found.error["code"] == "deadline_exceeded"
+    assert found.error.code == "deadline_exceeded"
     with valkey.connect() as connection:
         assert [connection.zcard(f"ragq:{key}") for key in ("delayed", "scheduled:queries")] == [0, 0]
         assert connection.lrange("ragq:queue:queries", 0, -1) == [b"in time"]
@@ -95,7 +95,7 @@ async def test_a_job_for_the_archive_stays_until_it_is_there(queue: JobQueue, va
     await finish(queue, (await claim(queue))[0])
     assert seconds_to_live(valkey, "a") == (-1, -1)
     jobs = await queue.unarchived(10)
-    assert [(job.id, job.result) for job in jobs] == [("a", {"text": "yes"})]
+    assert [(job.id, job.result) for job in jobs] == [("a", DONE)]
     await queue.mark_archived(jobs)
     assert all(0 < seconds <= TTL_SECONDS for seconds in seconds_to_live(valkey, "a"))
     assert await queue.unarchived(10) == []
@@ -125,7 +125,7 @@ async def test_an_archived_job_that_rq_requeues_is_kept_again_until_it_is_archiv
 ) -> None:
     await enqueue(queue, "a", archive=True)
     (job,) = await claim(queue)
-    await queue.commit("w1", [Outcome("a", job.attempt, None, {"code": "x", "message": "y"})])
+    await queue.commit("w1", [Outcome("a", job.attempt, BAD)])
     await queue.mark_archived(await queue.unarchived(10))
     fetch_by_rq(valkey, "a").requeue()
     with valkey.connect() as connection:
@@ -136,6 +136,6 @@ async def test_an_archived_job_that_rq_requeues_is_kept_again_until_it_is_archiv
     await finish(queue, again)
     assert seconds_to_live(valkey, "a") == (-1, -1)
     jobs = await queue.unarchived(10)
-    assert [(one.status, one.result) for one in jobs] == [(JobStatus.FINISHED, {"text": "yes"})]
+    assert [(one.status, one.result) for one in jobs] == [(JobStatus.FINISHED, DONE)]
     await queue.mark_archived(jobs)
     assert all(0 < seconds <= TTL_SECONDS for seconds in seconds_to_live(valkey, "a"))

@@ -18,7 +18,7 @@ from ragq.client import queue_audit
 from ragq.client.job import Outcome, lanes_of
 from ragq.client.queue_audit import audit_queue
 from ragq.client.rq_client import JobQueue
-from ragq.models import JobFunction, Orphan, QueueName
+from ragq.models import Orphan, QueueName
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.queues.worker import Clients
 from ragq.settings import Settings
@@ -27,6 +27,7 @@ from ragq.storage.store_files import StoreFileRecord
 from ragq.tasks import end_tasks
 from tests.fake_llm import Behaviour, running_fake_llm
 from tests.ingests import CRASHED, TENANT, attach, fail, ingest, make_older
+from tests.queue_steps import BAD, DONE, new_job
 from tests.servers import Ragq, Valkey, command, environment
 
 QUERIES = lanes_of(QueueName.QUERIES)
@@ -164,7 +165,7 @@ async def test_the_embedding_endpoint_embeds_a_probe(
 
 
 async def enqueue(queue: JobQueue, job_id: str) -> None:
-    await queue.enqueue(JobFunction.PROCESS_QUERY, {}, job_id=job_id, queue=QueueName.QUERIES, deadline_seconds=60)
+    await queue.enqueue(new_job(job_id))
 
 
 async def claim(queue: JobQueue) -> int:
@@ -180,9 +181,9 @@ async def busy(queue: JobQueue, valkey: Valkey, monkeypatch: pytest.MonkeyPatch)
         await enqueue(queue, job_id)
         attempt = await claim(queue)
         if job_id == "finished":
-            await queue.commit("w1", [Outcome(job_id, attempt, {"answer": 1})])
+            await queue.commit("w1", [Outcome(job_id, attempt, DONE)])
         elif job_id == "failed":
-            await queue.commit("w1", [Outcome(job_id, attempt, None, {"code": "x", "message": "y"})])
+            await queue.commit("w1", [Outcome(job_id, attempt, BAD)])
         elif job_id == "scheduled":
             await queue.retry_later(job_id, attempt, delay_seconds=60)
     await enqueue(queue, "queued")
@@ -262,7 +263,7 @@ async def test_a_queue_that_moves_all_the_time_audits_clean(
                 await enqueue(queue, f"moving{number}")
             jobs = (await queue.claim("w1", [(QUERIES[1], 60)], in_flight=0)).jobs
             await queue.release([(job.id, job.attempt) for job in jobs[:5]])
-            await queue.commit("w1", [Outcome(job.id, job.attempt, {"answer": 1}) for job in jobs[5:]])
+            await queue.commit("w1", [Outcome(job.id, job.attempt, DONE) for job in jobs[5:]])
             moved += 30
 
     moving = asyncio.create_task(move())

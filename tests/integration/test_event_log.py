@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.drill.load import until
 from ragq.client.rq_client import JobQueue
+from ragq.records import TextAdded
 from tests.queue_steps import claim, enqueue, finish
 from tests.servers import Valkey
 
@@ -23,21 +24,21 @@ async def test_followers_of_one_log_each_read_all_of_it_whenever_they_come(queue
     early: list[Any] = []
     late: list[Any] = []
     readers = [asyncio.create_task(read(queue, "a", ended, early))]
-    assert await queue.append([("a", job.attempt, [("text", "one "), ("text", "two")])]) == set()
+    assert await queue.append([("a", job.attempt, [TextAdded("one "), TextAdded("two")])]) == set()
     await until(lambda: bool(early))
     readers.append(asyncio.create_task(read(queue, "a", ended, late)))
-    assert await queue.append([("a", job.attempt, [("text", " three")])]) == set()
+    assert await queue.append([("a", job.attempt, [TextAdded(" three")])]) == set()
     await until(lambda: len(early) == len(late) == 2)
     assert await finish(queue, job)
     ended.set()
     await asyncio.gather(*readers)
-    assert early == late == [("text", "one two"), ("text", " three")]
+    assert early == late == [TextAdded("one two"), TextAdded(" three")]
 
 
 async def test_what_a_dead_attempt_says_is_refused(queue: JobQueue) -> None:
     await enqueue(queue, "a")
     (job,) = await claim(queue)
-    assert await queue.append([("a", job.attempt + 1, [("text", "lie")])]) == {"a"}
+    assert await queue.append([("a", job.attempt + 1, [TextAdded("lie")])]) == {"a"}
     ended = asyncio.Event()
     ended.set()
     said: list[Any] = []
@@ -57,7 +58,7 @@ async def test_a_spoilt_log_does_not_keep_others_from_being_read(queue: JobQueue
         asyncio.create_task(read(queue, spoilt.id, ended, [])),
         asyncio.create_task(read(queue, sound.id, ended, said)),
     ]
-    assert await queue.append([(sound.id, sound.attempt, [("text", "heard")])]) == set()
-    await until(lambda: said == [("text", "heard")])
+    assert await queue.append([(sound.id, sound.attempt, [TextAdded("heard")])]) == set()
+    await until(lambda: said == [TextAdded("heard")])
     ended.set()
     await asyncio.gather(*readers, return_exceptions=True)

@@ -27,7 +27,7 @@ from ragq.storage.file_batches import FileBatches
 from ragq.storage.ingests import Attachment
 from ragq.storage.store_files import StoreFileRecord
 from ragq.storage.vector_stores import Stores
-from tests.ingests import TENANT, attach, count_chunks, ingest, look, put_in
+from tests.ingests import TENANT, attach, count_chunks, ingest, look, open_clients, put_in
 from tests.servers import environment
 
 CHUNKS = 600
@@ -47,7 +47,7 @@ async def slow(clients: Clients, database_url: str, monkeypatch: pytest.MonkeyPa
     options = database_module.STARTUP_OPTIONS.replace("=1min", f"={STATEMENT_MS}")
     monkeypatch.setattr(database_module, "STARTUP_OPTIONS", options)
     monkeypatch.setattr(removal, "STEP_CHUNKS", 200)
-    hurried = await Clients.open(clients.settings, database_url)
+    hurried = await open_clients(clients.settings, database_url)
     yield hurried
     await hurried.close()
     async with clients.database.connection() as connection:

@@ -20,7 +20,7 @@ from ragq.settings import Settings, read_settings
 from ragq.storage.batches import Batches
 from ragq.storage.database import Database
 from ragq.storage.vector_index import make_index
-from tests.ingests import attach, ingest
+from tests.ingests import attach, ingest, open_clients
 from tests.pooler import PgBouncer
 from tests.servers import Ragq, wait_until
 
@@ -52,7 +52,7 @@ def pooled(settings: Settings, direct_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def clients(pooler: PgBouncer, pooled: Settings) -> AsyncIterator[Clients]:
-    clients = await Clients.open(pooled, pooler.url)
+    clients = await open_clients(pooled, pooler.url)
     await clients.database.migrate(embedding_model=pooled.embedding_name)
     yield clients
     await clients.close()

@@ -18,22 +18,34 @@ from ragq.client.job import ClaimedJob, Outcome, list_name
 from ragq.client.rq_client import JobQueue
 from ragq.errors import ConfigurationError, OverloadedError, UnavailableError
 from ragq.models import JobFunction, JobStatus, Lane, QueueName
+from ragq.records import Meta, Request, TextAdded
 from ragq.settings import Settings
-from tests.queue_steps import QUERIES, claim, claim_ids, enqueue, expire_leases, finish, let_pass, state
+from tests.queue_steps import (
+    BAD,
+    DONE,
+    OTHER,
+    QUERIES,
+    claim,
+    claim_ids,
+    enqueue,
+    expire_leases,
+    finish,
+    let_pass,
+    new_job,
+    state,
+)
 from tests.servers import Valkey
 
 
 async def counts(queue: JobQueue) -> tuple[int, int, int]:
     """How many questions are queued, in flight and scheduled."""
-    (queries,) = (await queue.monitor.describe())["queues"]
-    return queries["queued"], queries["in_flight"], queries["scheduled"]
+    (queries,) = (await queue.monitor.describe()).queues
+    return queries.queued, queries.in_flight, queries.scheduled
 
 
 async def test_an_id_is_accepted_once_and_the_first_payload_stays(queue: JobQueue) -> None:
     assert await enqueue(queue, "a", fingerprint="first")
-    second = await queue.enqueue(
-        JobFunction.PROCESS_QUERY, {}, job_id="a", queue=QueueName.QUERIES, deadline_seconds=60, fingerprint="second"
-    )
+    second = await queue.enqueue(new_job("a", fingerprint="second"))
     assert (second.created, second.fingerprint) == (False, "first")
     assert await claim_ids(queue) == ["a"]
 
@@ -74,36 +86,36 @@ async def test_another_tenants_job_is_not_there(queue: JobQueue) -> None:
 
 
 async def test_a_commit_stores_result_and_meta_and_tells_who_waits(queue: JobQueue) -> None:
-    await enqueue(queue, "a", request={"x": 1})
+    await enqueue(queue, "a", request=Request(input="why?"))
     (job,) = await claim(queue)
     waiting = asyncio.create_task(queue.wait("a", "default", timeout_seconds=5))
-    assert await queue.commit("w1", [Outcome("a", job.attempt, {"text": "yes"}, meta={"run_ms": 3})]) == [True]
+    assert await queue.commit("w1", [Outcome("a", job.attempt, DONE, meta=Meta(run_ms=3))]) == [True]
     found = await waiting
     assert found
-    assert (found.status, found.result, found.meta) == (JobStatus.FINISHED, {"text": "yes"}, {"run_ms": 3})
-    assert found.request == {"x": 1}
+    assert (found.status, found.result, found.meta) == (JobStatus.FINISHED, DONE, Meta(run_ms=3))
+    assert found.request == Request(input="why?")
 
 
 async def test_a_failure_keeps_its_code_and_message(queue: JobQueue) -> None:
     await enqueue(queue, "a")
     (job,) = await claim(queue)
-    await queue.commit("w1", [Outcome("a", job.attempt, None, {"code": "bad", "message": "why"})])
+    await queue.commit("w1", [Outcome("a", job.attempt, BAD)])
     found = await state(queue, "a")
-    assert (found.status, found.error, found.result) == (JobStatus.FAILED, {"code": "bad", "message": "why"}, None)
+    assert (found.status, found.error, found.result) == (JobStatus.FAILED, BAD, None)
 
 
 async def test_a_commit_of_a_wrong_attempt_changes_nothing(queue: JobQueue) -> None:
     await enqueue(queue, "a")
     (job,) = await claim(queue)
     for attempt in (job.attempt - 1, job.attempt + 1):
-        assert await queue.commit("w1", [Outcome("a", attempt, {"text": "late"})]) == [False]
+        assert await queue.commit("w1", [Outcome("a", attempt, DONE)]) == [False]
     assert (await state(queue, "a")).status is JobStatus.STARTED
 
 
 async def test_the_same_commit_sent_twice_is_accepted_twice_and_stored_once(queue: JobQueue, valkey: Valkey) -> None:
     await enqueue(queue, "a")
     (job,) = await claim(queue)
-    outcome = Outcome("a", job.attempt, {"text": "yes"})
+    outcome = Outcome("a", job.attempt, DONE)
     assert await queue.commit("w1", [outcome]) == [True]
     assert await queue.commit("w1", [outcome]) == [True]
     with valkey.connect() as connection:
@@ -116,16 +128,16 @@ async def test_a_silent_workers_job_starts_again_and_its_late_commit_is_refused(
     assert await expire_leases(queue) == ["a"]
     (second,) = await claim(queue, worker="w2")
     assert second.attempt == first.attempt + 1
-    assert await queue.commit("w1", [Outcome("a", first.attempt, {"by": 1})]) == [False]
-    assert await queue.commit("w2", [Outcome("a", second.attempt, {"by": 2})]) == [True]
-    assert (await state(queue, "a")).result == {"by": 2}
+    assert await queue.commit("w1", [Outcome("a", first.attempt, DONE)]) == [False]
+    assert await queue.commit("w2", [Outcome("a", second.attempt, OTHER)]) == [True]
+    assert (await state(queue, "a")).result == OTHER
 
 
 async def test_a_job_put_back_but_not_claimed_may_still_be_committed_and_runs_no_more(queue: JobQueue) -> None:
     await enqueue(queue, "a")
     (job,) = await claim(queue)
     await expire_leases(queue)
-    assert await queue.commit("w1", [Outcome("a", job.attempt, {"by": 1})]) == [True]
+    assert await queue.commit("w1", [Outcome("a", job.attempt, DONE)]) == [True]
     assert await claim_ids(queue) == []
 
 
@@ -151,11 +163,11 @@ async def test_a_heartbeat_keeps_the_lease_and_names_lost_jobs(queue: JobQueue) 
     put_back: list[str] = []
     until = time.monotonic() + 2.5
     while time.monotonic() < until:
-        await queue.heartbeat([(kept.id, kept.attempt, {"progress": 1})])
+        await queue.heartbeat([(kept.id, kept.attempt, Meta(worker="w1"))])
         put_back += (await queue.reap()).put_back
         await asyncio.sleep(0.2)
     assert put_back == ["lost"]
-    assert (await state(queue, "kept")).meta == {"progress": 1}
+    assert (await state(queue, "kept")).meta == Meta(worker="w1")
     assert await claim_ids(queue) == ["lost"]
     assert await queue.heartbeat([(kept.id, kept.attempt, None), (lost.id, lost.attempt, None)]) == {"lost"}
 
@@ -205,7 +217,7 @@ async def test_a_canceled_job_is_final_at_every_stage(queue: JobQueue, stage: st
     assert await queue.cancel("a")
     assert (await state(queue, "a")).status is JobStatus.CANCELED
     assert await counts(queue) == (0, 0, 0)
-    assert await queue.commit("w1", [Outcome("a", attempt, {"late": 1})]) == [False]
+    assert await queue.commit("w1", [Outcome("a", attempt, DONE)]) == [False]
     assert await queue.release([("a", attempt)]) == [False]
     await asyncio.sleep(0.2)
     await queue.reap()
@@ -215,7 +227,7 @@ async def test_a_canceled_job_is_final_at_every_stage(queue: JobQueue, stage: st
 async def test_canceling_a_finished_or_unknown_job_changes_nothing(queue: JobQueue) -> None:
     await enqueue(queue, "a")
     (job,) = await claim(queue)
-    await queue.commit("w1", [Outcome("a", job.attempt, {})])
+    await queue.commit("w1", [Outcome("a", job.attempt, DONE)])
     assert await queue.cancel("a")
     assert (await state(queue, "a")).status is JobStatus.FINISHED
     assert not await queue.cancel("unknown")
@@ -271,11 +283,11 @@ async def test_rqs_own_classes_read_our_jobs_and_cannot_harm_them(queue: JobQueu
         assert started.get_job_ids(cleanup=False) == ["a"]
         started.cleanup(time.time() + 1e6)  # what a dashboard's look may do
         assert Queue("queries", connection=connection).count == 1
-        await queue.commit("w1", [Outcome("a", job.attempt, {"text": "yes"})])
+        await queue.commit("w1", [Outcome("a", job.attempt, DONE)])
         seen = RqJob.fetch("a", connection=connection, serializer=JSONSerializer)
         assert (seen.get_status(), seen.return_value(), seen.func_name) == (
             "finished",
-            {"text": "yes"},
+            {"record": "document/2", "status": "completed", "chunks": 1},
             "ragq.queues.worker.process_query",
         )
 
@@ -283,7 +295,7 @@ async def test_rqs_own_classes_read_our_jobs_and_cannot_harm_them(queue: JobQueu
 async def test_a_failed_job_that_rq_requeues_runs_again_with_its_whole_time(queue: JobQueue, valkey: Valkey) -> None:
     await enqueue(queue, "a")
     (job,) = await claim(queue)
-    await queue.commit("w1", [Outcome("a", job.attempt, None, {"code": "x", "message": "y"})])
+    await queue.commit("w1", [Outcome("a", job.attempt, BAD)])
     with valkey.connect() as connection:
         RqJob.fetch("a", connection=connection, serializer=JSONSerializer).requeue()
     deadline = time.monotonic() + 15
@@ -294,9 +306,9 @@ async def test_a_failed_job_that_rq_requeues_runs_again_with_its_whole_time(queu
         await asyncio.sleep(0.2)
     assert again[0].deadline > time.monotonic() + 50
     assert json.loads(again[0].data)[0] == JobFunction.PROCESS_QUERY
-    await queue.commit("w1", [Outcome("a", again[0].attempt, {"text": "better"})])
+    await queue.commit("w1", [Outcome("a", again[0].attempt, OTHER)])
     found = await state(queue, "a")
-    assert (found.status, found.result, found.error) == (JobStatus.FINISHED, {"text": "better"}, None)
+    assert (found.status, found.result, found.error) == (JobStatus.FINISHED, OTHER, None)
 
 
 async def test_an_unsafe_valkey_is_refused_with_what_to_change(queue: JobQueue, valkey: Valkey) -> None:
@@ -338,7 +350,7 @@ async def test_a_silent_worker_is_forgotten_and_a_living_one_kept(queue: JobQueu
         for key in ("ragq:workers", "ragq:workers:queries"):
             assert connection.smembers(key) == {b"ragq:worker:living"}
         assert connection.hgetall("ragq:capacity") == {b"queries": b"5"}
-    assert [worker["name"] for worker in (await queue.monitor.describe())["workers"]] == ["living"]
+    assert [worker.name for worker in (await queue.monitor.describe()).workers] == ["living"]
 
 
 async def test_a_list_tells_how_long_its_first_job_waits(queue: JobQueue, valkey: Valkey) -> None:
@@ -346,11 +358,11 @@ async def test_a_list_tells_how_long_its_first_job_waits(queue: JobQueue, valkey
     await enqueue(queue, "b")
     with valkey.connect() as connection:
         connection.hset("ragq:job:a", "created_ms", int((time.time() - 100) * 1000))
-    (queries,) = (await queue.monitor.describe())["queues"]
-    assert queries["oldest_seconds"] == pytest.approx(100, abs=2)
+    (queries,) = (await queue.monitor.describe()).queues
+    assert queries.oldest_seconds == pytest.approx(100, abs=2)
     await claim(queue)
-    (queries,) = (await queue.monitor.describe())["queues"]
-    assert (queries["queued"], queries["oldest_seconds"]) == (0, None)
+    (queries,) = (await queue.monitor.describe()).queues
+    assert (queries.queued, queries.oldest_seconds) == (0, None)
 
 
 async def test_a_second_reaping_within_a_second_does_nothing(queue: JobQueue, valkey: Valkey) -> None:
@@ -373,8 +385,8 @@ async def test_a_full_valkey_refuses_new_jobs_and_brings_the_accepted_ones_to_th
         try:
             await queue.monitor.register_worker("w1", {"name": "w1", "slots": "queries=1"}, ["queries"])
             (job,) = await claim(queue)
-            assert await queue.heartbeat([(job.id, job.attempt, {"done": 1})]) == set()
-            assert await queue.append([(job.id, job.attempt, [("text", "yes")])]) == set()
+            assert await queue.heartbeat([(job.id, job.attempt, Meta(worker="w1"))]) == set()
+            assert await queue.append([(job.id, job.attempt, [TextAdded("yes")])]) == set()
             await queue.reap()
             assert await finish(queue, job)
             assert await queue.claim_period("archive", every_seconds=60)
@@ -385,7 +397,7 @@ async def test_a_full_valkey_refuses_new_jobs_and_brings_the_accepted_ones_to_th
             assert await queue.fetch("b", "default") is None
         finally:
             connection.config_set("maxmemory", "0")
-    assert (await state(queue, "a")).result == {"text": "yes"}
+    assert (await state(queue, "a")).result == DONE
 
 
 async def test_one_cancellation_ends_a_task_that_talks_to_valkey_all_the_time(queue: JobQueue) -> None:

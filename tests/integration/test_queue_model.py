@@ -23,9 +23,11 @@ from rq.serializers import JSONSerializer
 
 from ragq.client.job import Outcome, list_name
 from ragq.client.rq_client import JobQueue
-from ragq.models import JobFunction, Lane, QueueName
+from ragq.models import Lane, Question, QueueName
+from ragq.records import QueryArguments
 from ragq.settings import Settings
 from tests.queue_model import FINAL, QueueModel, lane_of
+from tests.queue_steps import BAD, DONE, new_job
 from tests.servers import Valkey
 
 IDS = st.sampled_from("abcdefgh")
@@ -218,12 +220,10 @@ class QueueMachine(RuleBasedStateMachine):
     def _enqueue(self, id_: str, lane: Lane, tenant: str, fingerprint: str, archive: bool) -> None:
         if id_ in self.deleted:  # its id is not used again
             return
-        arguments = {"query": COUNTED_BYTES * "x"} if id_ in LARGE else {}
+        text = COUNTED_BYTES * "x" if id_ in LARGE else ""
         options: dict[str, Any] = {"fingerprint": fingerprint, "archive": archive, "tenant_id": tenant, "lane": lane}
-        call = self.queue.enqueue(
-            JobFunction.PROCESS_QUERY, arguments, job_id=id_, queue=QueueName.QUERIES, deadline_seconds=3600, **options
-        )
-        found = self.runner.run(call)
+        arguments = QueryArguments(Question(text, []))
+        found = self.runner.run(self.queue.enqueue(new_job(id_, arguments=arguments, deadline_seconds=3600, **options)))
         name = list_name(QueueName.QUERIES, lane, tenant)
         assert (found.created, found.fingerprint) == self.model.enqueue(id_, name, fingerprint, archive=archive)
 
@@ -257,8 +257,8 @@ class QueueMachine(RuleBasedStateMachine):
                 done = self.runner.run(self.queue.retry_later(id_, attempt, delay_seconds=600, charge=charge))
                 return done, self.model.hand_back(id_, attempt, later=True, charge=charge)
             case _:
-                error = {"code": "bad", "message": "why"} if action == "failed" else None
-                (done,) = self.runner.run(self.queue.commit("w1", [Outcome(id_, attempt, {"by": attempt}, error)]))
+                ended = BAD if action == "failed" else DONE
+                (done,) = self.runner.run(self.queue.commit("w1", [Outcome(id_, attempt, ended)]))
                 return done, self.model.commit(id_, attempt, action)
 
     def _cancel(self, id_: str) -> None:

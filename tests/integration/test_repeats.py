@@ -10,24 +10,15 @@ import pytest
 from ragq.client import rq_client
 from ragq.client.job import Outcome
 from ragq.client.rq_client import JobQueue
-from ragq.models import JobFunction, JobStatus, QueueName
-from tests.queue_steps import claim, claim_ids, enqueue, finish, let_pass, state
+from ragq.models import JobStatus
+from tests.queue_steps import BAD, DONE, claim, claim_ids, enqueue, finish, let_pass, new_job, state
 from tests.servers import Valkey
 
 
 async def send(queue: JobQueue, job_id: str, *, is_repeat: bool | None, tenant_id: str = "default") -> str:
     """Enqueue a job, always of the same payload; returns the id that the caller is given."""
-    enqueued = await queue.enqueue(
-        JobFunction.PROCESS_QUERY,
-        {},
-        job_id=job_id,
-        queue=QueueName.QUERIES,
-        deadline_seconds=60,
-        tenant_id=tenant_id,
-        fingerprint="same",
-        is_repeat=is_repeat,
-    )
-    return enqueued.job_id
+    options = {"tenant_id": tenant_id, "fingerprint": "same", "is_repeat": is_repeat}
+    return (await queue.enqueue(new_job(job_id, **options))).job_id
 
 
 async def test_a_repeat_finds_the_job_of_the_first_sending(queue: JobQueue) -> None:
@@ -80,8 +71,7 @@ async def test_a_deleted_job_leaves_nothing_whatever_it_was_doing(queue: JobQueu
     if status == "scheduled":
         await queue.retry_later("a", job.attempt, delay_seconds=60)
     if status in ("finished", "failed"):
-        error = {"code": "bad", "message": "why"} if status == "failed" else None
-        await queue.commit("w1", [Outcome("a", job.attempt, {}, error)])
+        await queue.commit("w1", [Outcome("a", job.attempt, BAD if status == "failed" else DONE)])
     if status == "canceled":
         await queue.cancel("a")
     assert (await state(queue, "a")).status == status
@@ -108,7 +98,7 @@ async def test_a_worker_hears_of_a_deletion_and_its_late_commit_is_refused(queue
     assert message
     assert json.loads(message["data"]) == {"command": "stop-job", "job_id": "a"}
     assert await queue.heartbeat([("a", job.attempt, None)]) == {"a"}
-    assert await queue.commit("w1", [Outcome("a", job.attempt, {"late": True})]) == [False]
+    assert await queue.commit("w1", [Outcome("a", job.attempt, DONE)]) == [False]
     assert await queue.fetch("a", "default") is None
 
 

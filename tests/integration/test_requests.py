@@ -22,14 +22,15 @@ import pytest
 from ragq.client import request_client
 from ragq.client.job import ClaimedJob
 from ragq.client.queue_audit import audit_queue
-from ragq.client.request_client import REFERENCE, UNSHOWN, Requests
+from ragq.client.request_client import Requests
 from ragq.client.rq_client import JobQueue
 from ragq.errors import GoneError, OverloadedError, PermanentError, TooLargeError, UnavailableError
-from ragq.models import JobFunction, JobStatus, QueueName
+from ragq.models import JobFunction, JobStatus
 from ragq.queues import expiry
 from ragq.queues.expiry import delete_unused_requests, find_left_requests
 from ragq.queues.perform import Retry, perform
-from ragq.queues.worker import Clients, RunningJob, read_payload
+from ragq.queues.worker import Clients, RunningJob
+from ragq.records import DocumentArguments, EmbeddingArguments, EmbeddingResult, Failure, Job, Request, read_payload
 from ragq.settings import Settings
 from ragq.storage.archive import Archive
 from ragq.storage.database import Database
@@ -38,6 +39,7 @@ from tests.servers import Valkey, environment
 
 TEXTS = [f"{number} {1000 * 'x'}" for number in range(40)]
 INPUT = [{"type": "message", "role": "user", "content": "earlier " * 40_000}]
+ASKED = Request(input=INPUT, background=True)
 
 
 @pytest.fixture
@@ -66,14 +68,11 @@ def kept(folder: Path) -> list[str]:
 
 async def ask(queue: JobQueue, job_id: str, **options: Any) -> bool:
     """Queue a job whose arguments and request are large."""
-    options = {
-        "queue": QueueName.QUERIES,
-        "deadline_seconds": 60,
-        "request": {"input": INPUT, "store": True},
-        **options,
-    }
-    call = queue.enqueue(JobFunction.PROCESS_EMBEDDING, {"texts": TEXTS}, job_id=job_id, **options)
-    return (await call).created
+    return await enqueue(queue, job_id, **{"arguments": EmbeddingArguments(TEXTS), "request": ASKED} | options)
+
+
+async def read_input(queue: JobQueue, job: Job) -> Any:
+    return (await queue.requests.complete(job)).request.input
 
 
 async def run(clients: Clients, job: ClaimedJob) -> Any:
@@ -89,16 +88,15 @@ async def test_what_is_large_is_not_in_valkey_and_is_whole_where_it_is_used(
     with valkey.connect() as connection:
         assert connection.memory_usage("ragq:job:a") < 4000
     (job,) = await claim(queue)
-    _, arguments = read_payload(job.data)
-    assert await Requests(settings).unpack("a", arguments) == {"texts": TEXTS}
+    assert await Requests(settings).unpack("a", *read_payload(job.data)) == EmbeddingArguments(TEXTS)
     shown = await state(queue, "a")
-    assert shown.request.keys() == {"store", REFERENCE}
-    assert (await queue.requests.complete(shown)).request.items() >= {"input": INPUT, "store": True}.items()
-    assert len(kept(folder)) == 1
+    (name,) = kept(folder)
+    assert shown.request == Request(background=True, blob=f"requests/{name}")
+    assert await read_input(queue, shown) == INPUT
 
 
 async def test_a_small_request_makes_no_bytes_and_is_read_as_it_is(queue: JobQueue, folder: Path) -> None:
-    await enqueue(queue, "a", request={"input": "why?"})
+    await enqueue(queue, "a", request=Request(input="why?"))
     job = await state(queue, "a")
     assert await queue.requests.complete(job) is job
     assert kept(folder) == []
@@ -114,11 +112,10 @@ async def test_a_worker_runs_a_large_job_and_one_that_an_older_version_queued(
     for job in await claim(queue):
         outcome = await run(clients, job)
         assert not isinstance(outcome, Retry)
-        assert outcome.error is None
-        assert outcome.result
-        assert len(outcome.result["embeddings"]) == len(TEXTS)
+        assert isinstance(outcome.ended, EmbeddingResult)
+        assert len(outcome.ended.embeddings) == len(TEXTS)
     old = await state(queue, "old")
-    assert (await queue.requests.complete(old)).request == {"input": INPUT, "store": True}
+    assert (await queue.requests.complete(old)).request == ASKED
 
 
 @pytest.mark.parametrize("damage", ["missing", "other bytes"])
@@ -134,8 +131,8 @@ async def test_a_job_whose_bytes_are_lost_fails_at_once_and_says_so(
     (job,) = await claim(queue)
     outcome = await run(clients, job)
     assert not isinstance(outcome, Retry)
-    assert outcome.error
-    assert outcome.error["code"] == "request_lost"
+    assert isinstance(outcome.ended, Failure)
+    assert outcome.ended.code == "request_lost"
     with pytest.raises(GoneError, match="ask again"):
         await queue.requests.complete(await state(queue, "a"))
 
@@ -147,13 +144,15 @@ async def test_a_forged_name_reads_and_deletes_nothing_of_others(
     (name,) = kept(folder)
     (folder.parent / "secret").write_text("{}")
     (job,) = await claim(queue)
-    for forged in (f"requests/{name}", "secret", "requests/../secret", {"x": 1}, None):
-        data = json.dumps([JobFunction.PROCESS_EMBEDDING, None, [], {REFERENCE: forged}]).encode()
+    for forged in ({"x": 1}, None, f"requests/{name}", "secret", "requests/../secret"):
+        data = json.dumps([JobFunction.PROCESS_EMBEDDING, None, [], {"$blob": forged}]).encode()
         outcome = await run(clients, replace(job, id="thief", data=data))
         assert not isinstance(outcome, Retry)
-        assert outcome.error
-        assert outcome.error["code"] == "invalid_payload"
-        thief = replace(await state(queue, "victim"), id="thief", request={REFERENCE: forged})
+        assert isinstance(outcome.ended, Failure)
+        assert outcome.ended.code == "invalid_payload"
+        if not isinstance(forged, str):
+            continue
+        thief = replace(await state(queue, "victim"), id="thief", request=Request(blob=forged))
         with pytest.raises(PermanentError):
             await queue.requests.complete(thief)
         await queue.requests.discard(thief)
@@ -169,7 +168,7 @@ async def test_a_refused_or_repeated_request_leaves_no_bytes_and_takes_none(smal
     with pytest.raises(OverloadedError):
         await ask(small, "c")
     assert kept(folder) == first
-    assert (await small.requests.complete(await state(small, "a"))).request["input"] == INPUT
+    assert await read_input(small, await state(small, "a")) == INPUT
 
 
 async def test_two_jobs_of_the_same_bytes_do_not_share_them(queue: JobQueue, folder: Path) -> None:
@@ -177,7 +176,7 @@ async def test_two_jobs_of_the_same_bytes_do_not_share_them(queue: JobQueue, fol
     job = await state(queue, "a")
     await asyncio.gather(queue.requests.discard(job), ask(queue, "c"))
     assert [name[0] for name in kept(folder)] == ["b", "c"]
-    assert (await queue.requests.complete(await state(queue, "c"))).request["input"] == INPUT
+    assert await read_input(queue, await state(queue, "c")) == INPUT
 
 
 async def test_without_the_blob_store_a_large_request_is_not_accepted(queue: JobQueue, folder: Path) -> None:
@@ -217,9 +216,9 @@ async def test_waiting_bytes_refuse_and_an_end_makes_room(small: JobQueue, valke
 
 async def test_a_request_that_could_never_be_taken_is_too_large(small: JobQueue, folder: Path) -> None:
     with pytest.raises(TooLargeError, match="RAGQ_MAX_QUEUED_BYTES"):
-        await ask(small, "a", request={"input": "x" * 500_000})
+        await ask(small, "a", request=Request(input="x" * 500_000))
     with pytest.raises(TooLargeError, match="Beside its input"):
-        await ask(small, "a", request={"tools": "x" * 300_000})
+        await ask(small, "a", request=Request(tools=["x" * 300_000]))
     assert kept(folder) == []
 
 
@@ -242,8 +241,8 @@ async def test_the_housekeeping_deletes_what_no_job_names(
     assert [name.split(".")[0] for name in kept(folder)] == ["archived", "waiting"]
     stored = await archive.fetch("archived", "default")
     assert stored
-    assert set(UNSHOWN).isdisjoint(stored.request)
-    assert (await queue.requests.complete(stored)).request["input"] == INPUT
+    assert stored.request.input == ""
+    assert await read_input(queue, stored) == INPUT
     async with database.connection() as connection:
         await connection.execute("UPDATE responses SET ended_at = now() - interval '40 days'")
     assert await archive.expire(30 * 86_400) == 1
@@ -265,19 +264,24 @@ async def test_what_a_killed_process_left_of_a_large_request_is_deleted(
 
 
 async def test_a_job_whose_failure_cannot_be_told_ends_all_the_same(queue: JobQueue, clients: Clients) -> None:
-    await queue.enqueue(
-        JobFunction.PROCESS_DOCUMENT, {"forged": 1}, job_id="a", queue=QueueName.QUERIES, deadline_seconds=60
-    )
+    await enqueue(queue, "a", arguments=DocumentArguments("vs_none", "file-none", 1))
+
+    async def fail(*_: object) -> None:
+        raise ValueError
+
+    clients.ingests.begin_ingest = clients.ingests.fail_ingest = fail  # type: ignore[assignment,method-assign]
     (job,) = await claim(queue, 1)
     outcome = await run(clients, job)
-    assert outcome.error
+    assert not isinstance(outcome, Retry)
+    assert isinstance(outcome.ended, Failure)
+    assert "ValueError" in outcome.ended.message
 
 
 async def test_bytes_that_are_just_being_queued_are_spared(
     queue: JobQueue, database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = Archive(database)
-    await queue.requests.pack("a", JobFunction.PROCESS_EMBEDDING, {"texts": TEXTS}, {})
+    await queue.requests.pack("a", JobFunction.PROCESS_EMBEDDING, EmbeddingArguments(TEXTS), Request())
     assert await delete_unused_requests(queue, archive) == 0  # younger than a minute
     monkeypatch.setattr(expiry, "UNUSED_SECONDS", 0)
     monkeypatch.setattr(expiry, "RECHECK_SECONDS", 0.5)
@@ -292,17 +296,16 @@ KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from ragq.client.rq_client import JobQueue
-from ragq.models import JobFunction, QueueName
+from ragq.records import EmbeddingArguments
 from ragq.settings import Settings
+from tests.queue_steps import enqueue
 
 async def main():
     queue = JobQueue(Settings(_env_file=None, data_dir=Path(sys.argv[2])), sys.argv[1])
     async def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
     queue._accept = die
-    await queue.enqueue(
-        JobFunction.PROCESS_EMBEDDING, {"texts": ["x" * 99_999]}, job_id="a", queue=QueueName.QUERIES, deadline_seconds=60
-    )
+    await enqueue(queue, "a", arguments=EmbeddingArguments(["x" * 99_999]))
 
 asyncio.run(main())
 """

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import convert
 
 from ragq.client.rq_client import JobQueue
 from ragq.errors import UnavailableError
-from ragq.models import Chunk, ParsedDocument, SearchResult
+from ragq.models import AttributeFilter, Chunk, ParsedDocument, SearchResult
 from ragq.queues import housekeeping
 from ragq.queues.worker import Clients
 from ragq.storage import search as chunk_client
@@ -60,7 +62,9 @@ async def fill(clients: Clients, files: int = FILES) -> str:
 
 
 async def search(clients: Clients, store: str, text: str, filters: dict[str, Any] | None) -> list[SearchResult]:
-    scope = await clients.chunks.find_scope(TENANT, [store], text, filters)
+    scope = await clients.chunks.find_scope(
+        TENANT, [store], text, convert(filters, AttributeFilter) if filters else None
+    )
     return await clients.chunks.search(scope, QUESTION, limit=10)
 
 
@@ -144,7 +148,7 @@ async def test_housekeeping_indexes_the_vectors_on_its_own(
     await drop_index(clients)
     monkeypatch.setattr(housekeeping, "is_index_due", partial(is_index_due, above=0))
     monkeypatch.setattr(housekeeping, "make_index", partial(make_index, above=0))
-    task = asyncio.create_task(housekeeping.index_forever(queue, clients.database))
+    task = asyncio.create_task(housekeeping.index_forever(replace(clients, queue=queue)))
     await eventually(lambda: ask(clients, f"{IS_VALID} AND indisvalid"))
     assert not task.done()
     await end_tasks([task])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,9 +21,10 @@ from ragq.client.job import ClaimedJob, Outcome
 from ragq.client.model_faults import ContextTooLongError, RefusedInputError
 from ragq.client.query_batcher import BATCH_SIZE
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
-from ragq.models import DEFAULT_TENANT, JobFunction, Lane, QueueName
+from ragq.models import DEFAULT_TENANT, Lane, QueueName
 from ragq.queues.perform import Retry, perform
 from ragq.queues.worker import Clients, RunningJob
+from ragq.records import Arguments, EmbeddingArguments, Failure, SearchArguments, function_of, write_payload
 from ragq.settings import Settings
 
 Handler = Callable[[dict[str, Any], int], web.Response]
@@ -256,9 +256,12 @@ async def test_a_batch_too_large_for_the_server_is_halved() -> None:
     assert len(endpoint.calls) == 2 + 8
 
 
-async def run_until_it_ends(clients: Clients, function: str, **arguments: Any) -> tuple[Outcome, list[Retry]]:
+SEARCH = SearchArguments(queries=["1"], vector_store_ids=["vs_none"], max_results=1, score_threshold=0.0)
+
+
+async def run_until_it_ends(clients: Clients, arguments: Arguments) -> tuple[Outcome, list[Retry]]:
     """Run a job again and again as the queue would, but without its waits."""
-    data, retries = json.dumps([function, None, [], arguments]).encode(), list[Retry]()
+    data, retries = write_payload(function_of(arguments), arguments), list[Retry]()
     while True:
         deadline, attempt = time.monotonic() + 60, len(retries) + 1
         tries = sum(retry.charge for retry in retries)
@@ -272,29 +275,26 @@ async def run_until_it_ends(clients: Clients, function: str, **arguments: Any) -
 
 @pytest.mark.parametrize(("status", "calls"), [(503, 8), (429, 8), (401, 1), (400, 1)])
 async def test_only_one_place_tries_again(clients: Clients, status: int, calls: int) -> None:
-    search = {"queries": ["1"], "vector_store_ids": ["vs_none"], "max_results": 1, "score_threshold": 0.0}
     async with serving(lambda *_: NO(status=status)) as (endpoint, client):
         served = replace(clients, embedding=client, settings=client.settings)
-        question, retries = await run_until_it_ends(served, JobFunction.PROCESS_SEARCH, **search)
+        question, retries = await run_until_it_ends(served, SEARCH)
         assert (len(endpoint.calls), len(retries)) == (calls, calls - 1)
         endpoint.calls.clear()
-        texts, retries = await run_until_it_ends(served, JobFunction.PROCESS_EMBEDDING, texts=["1", "2"])
+        texts, retries = await run_until_it_ends(served, EmbeddingArguments(["1", "2"]))
         assert len(endpoint.calls) == calls + (status == 400)  # two texts that are refused, and one alone
         assert retries == []
     for outcome in (question, texts):
-        assert outcome.error
-        assert f"status {status}" in outcome.error["message"]
+        assert isinstance(outcome.ended, Failure)
+        assert f"status {status}" in outcome.ended.message
 
 
 async def test_while_the_breaker_is_open_a_question_waits_and_is_not_charged(clients: Clients) -> None:
-    search = {"queries": ["1"], "vector_store_ids": ["vs_none"], "max_results": 1, "score_threshold": 0.0}
-
     def handler(call: dict[str, Any], number: int) -> web.Response:
         return NO(status=503) if number < 4 else answer(call)
 
     async with serving(handler, llm_breaker_calls=3, llm_breaker_probe_seconds=0.05) as (endpoint, client):
         served = replace(clients, embedding=client, settings=client.settings)
-        _, retries = await run_until_it_ends(served, JobFunction.PROCESS_SEARCH, **search)
+        _, retries = await run_until_it_ends(served, SEARCH)
     assert sum(retry.charge for retry in retries) == 3
     assert any(not retry.charge for retry in retries)
     assert len(endpoint.calls) == 4

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import convert
 
 from ragq.client.rq_client import JobQueue
 from ragq.errors import InvalidRequestError, NotFoundError
-from ragq.models import Attributes, Chunk, JobStatus, ParsedDocument
+from ragq.models import AttributeFilter, Attributes, Chunk, JobStatus, ParsedDocument
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
 from ragq.queues.expiry import expire_files_and_stores
 from ragq.queues.housekeeping import expire_forever
@@ -50,7 +52,9 @@ async def put(
 
 
 async def search(clients: Clients, store: str, filters: dict[str, Any] | None, limit: int = 50) -> list[str]:
-    scope = await clients.chunks.find_scope(TENANT, [store], "word", filters)
+    scope = await clients.chunks.find_scope(
+        TENANT, [store], "word", convert(filters, AttributeFilter) if filters else None
+    )
     found = await clients.chunks.search(scope, NEAR, limit=limit)
     return [result.filename for result in found]
 
@@ -205,7 +209,7 @@ async def test_an_expired_file_goes_with_its_chunks_and_its_bytes_when_no_other_
 async def test_housekeeping_expires_files_on_its_own(clients: Clients, queue: JobQueue) -> None:
     file_id = await make_file(clients, "old.txt", 3600)
     await run(clients, "UPDATE files SET expires_at = now() WHERE id = %s", file_id)
-    task = asyncio.create_task(expire_forever(queue, clients.files, Stores(clients.database), clients.blobs))
+    task = asyncio.create_task(expire_forever(replace(clients, queue=queue)))
     async with asyncio.timeout(10):
         while await clients.files.list_files(TENANT, Page(), None):  # noqa: ASYNC110  (PostgreSQL sets no event)
             await asyncio.sleep(0.02)

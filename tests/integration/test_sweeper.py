@@ -13,7 +13,8 @@ from ragq.models import JobStatus, QueueName
 from ragq.queues import sweeper
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.queues.sweeper import sweep
-from ragq.queues.worker import Clients, RunningJob, process_document, read_payload
+from ragq.queues.worker import Clients, RunningJob, process_document
+from ragq.records import DocumentArguments, DocumentResult, Failure, read_payload
 from ragq.storage.store_files import StoreFileRecord
 from tests.ingests import TENANT, attach, count_chunks, ingest, look, make_older
 from tests.servers import Valkey
@@ -31,13 +32,14 @@ async def claim(queue: JobQueue) -> list[ClaimedJob]:
 
 async def work(clients: Clients, queue: JobQueue) -> list[str]:
     """Run all queued documents, as a worker does; returns their statuses."""
-    statuses = []
+    statuses: list[str] = []
     for job in await claim(queue):
         _, arguments = read_payload(job.data)
+        assert isinstance(arguments, DocumentArguments)
         running = RunningJob(job.id, job.attempt, job.tenant_id, asyncio.get_running_loop().time() + 60)
-        result = await process_document(running, clients, **arguments)
+        result = await process_document(running, clients, arguments)
         await queue.commit(WORKER, [Outcome(job.id, job.attempt, result)])
-        statuses.append(result["status"])
+        statuses.append(result.status)
     return statuses
 
 
@@ -97,17 +99,17 @@ async def test_a_job_that_vanished_after_it_had_begun_starts_as_a_new_generation
 @pytest.mark.parametrize(
     ("error", "code", "words", "poison"),
     [
-        ({"code": "invalid_file", "message": "The PDF is damaged."}, "invalid_file", "The PDF is damaged.", False),
-        ({"code": "deadline_exceeded", "message": "Too late."}, "server_error", "Too late.", False),
-        ({"code": "quarantined", "message": "Workers died."}, "server_error", "Workers died.", True),
+        (Failure("invalid_file", "The PDF is damaged."), "invalid_file", "The PDF is damaged.", False),
+        (Failure("deadline_exceeded", "Too late."), "server_error", "Too late.", False),
+        (Failure("quarantined", "Workers died."), "server_error", "Workers died.", True),
     ],
 )
 async def test_a_failed_jobs_row_gets_its_error(
-    clients: Clients, queue: JobQueue, error: dict[str, str], code: str, words: str, poison: bool
+    clients: Clients, queue: JobQueue, error: Failure, code: str, words: str, poison: bool
 ) -> None:
     record = await attach_and_enqueue(clients, queue)
     (job,) = await claim(queue)
-    await queue.commit(WORKER, [Outcome(job.id, job.attempt, None, error)])
+    await queue.commit(WORKER, [Outcome(job.id, job.attempt, error)])
     await make_older(clients)
     assert await run_sweep(clients, queue) == 1
     found = await look(clients, record)
@@ -133,7 +135,7 @@ async def test_a_canceled_or_stopped_jobs_row_fails_and_says_so(
 async def test_a_finished_job_whose_row_is_still_in_progress_runs_again(clients: Clients, queue: JobQueue) -> None:
     record = await attach_and_enqueue(clients, queue)
     (job,) = await claim(queue)
-    await queue.commit(WORKER, [Outcome(job.id, job.attempt, {"status": "superseded"})])
+    await queue.commit(WORKER, [Outcome(job.id, job.attempt, DocumentResult("superseded"))])
     await make_older(clients)
     assert await run_sweep(clients, queue) == 1
     assert await work(clients, queue) == ["completed"]

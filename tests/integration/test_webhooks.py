@@ -17,9 +17,10 @@ import openai
 import pytest
 
 from ragq.errors import NotFoundError
-from ragq.models import JobStatus
+from ragq.models import Answer, JobStatus
 from ragq.queues import webhooks as delivery
 from ragq.queues.webhooks import deliver_forever
+from ragq.records import QueryResult
 from ragq.settings import Settings
 from ragq.storage.archive import Archive
 from ragq.storage.database import Database
@@ -69,7 +70,7 @@ def webhooks(database: Database) -> Webhooks:
 @pytest.fixture
 async def delivering(settings: Settings, database: Database) -> AsyncIterator[None]:
     """A process that delivers."""
-    task = asyncio.create_task(deliver_forever(settings, database))
+    task = asyncio.create_task(deliver_forever(settings, Webhooks(database)))
     yield
     assert not task.done()
     await end_tasks([task])
@@ -99,7 +100,7 @@ async def test_an_end_becomes_one_delivery_per_endpoint_that_wants_it(database: 
     done = make_job("resp_done")
     jobs = [
         done,
-        replace(make_job("resp_cut"), result={"answer": {"text": "", "truncated": True}}),
+        replace(make_job("resp_cut"), result=QueryResult("", Answer("", [], "generated", truncated=True), [])),
         replace(make_job("resp_failed"), status=JobStatus.FAILED, result=None),
         replace(make_job("resp_canceled"), status=JobStatus.CANCELED, result=None),
         replace(make_job("resp_again"), status=JobStatus.QUEUED, result=None),
@@ -199,7 +200,9 @@ async def test_an_inside_address_in_the_url_is_refused_when_it_is_used_too(
 ) -> None:
     endpoint = await add_endpoint(webhooks, f"http://{address}:9/")
     await Archive(database).store([make_job("resp_a")])
-    task = asyncio.create_task(deliver_forever(settings.model_copy(update={"webhook_allowed_hosts": ""}), database))
+    task = asyncio.create_task(
+        deliver_forever(settings.model_copy(update={"webhook_allowed_hosts": ""}), Webhooks(database))
+    )
 
     async def refused() -> str | None:
         return (await deliveries(webhooks, endpoint))[0].last_error
@@ -217,7 +220,7 @@ async def test_two_processes_deliver_each_event_once(
     async with AsyncExitStack() as stack:
         other = await Database.open(settings, database_url, connections=3)
         stack.push_async_callback(other.close)
-        tasks = [asyncio.create_task(deliver_forever(settings, each)) for each in (database, other)]
+        tasks = [asyncio.create_task(deliver_forever(settings, Webhooks(each))) for each in (database, other)]
         await wait_for_status(webhooks, endpoint, "delivered")
         for task in tasks:
             task.cancel()
@@ -239,7 +242,7 @@ async def test_what_a_killed_process_had_claimed_is_sent_by_another(
     process.kill()
     await process.communicate()
     assert await webhooks.claim(10, per_endpoint=10, lease_seconds=1) == []
-    task = asyncio.create_task(deliver_forever(settings, database))
+    task = asyncio.create_task(deliver_forever(settings, Webhooks(database)))
     (record,) = await wait_for_status(webhooks, endpoint, "delivered")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from ragq.models import Job, JobStatus, LogEntry
+from ragq.models import JobStatus
+from ragq.records import Failure, Job, LogEntry, Request, SearchEnded, TextAdded
 from ragq.schemas.chat_chunks import DONE, ChatChunks
 from tests.unit.test_stream_events import CITATION, STARTED, finished
 
-JOB = replace(STARTED, id="chatcmpl-a", request={"model": "ragq"})
+JOB = replace(STARTED, id="chatcmpl-a", request=Request(model="ragq"))
 
 
 def tell(job: Job, *said: tuple[int, str], usage: bool = False) -> list[dict[str, Any]]:
     made = ChatChunks(JOB, usage=usage)
-    log = [LogEntry(attempt, [("found", None), ("text", text)]) for attempt, text in said]
+    log = [LogEntry(attempt, [SearchEnded(None), TextAdded(text)]) for attempt, text in said]
     return [*made.begin(), *(chunk for entry in log for chunk in made.add(entry)), *made.end(job)]
 
 
@@ -29,7 +30,7 @@ def test_the_pieces_are_the_answer_and_the_last_chunk_has_its_citations() -> Non
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert chunks[-2]["choices"][0] == {
         "index": 0,
-        "delta": {"annotations": [{"type": "file_citation", **CITATION}]},
+        "delta": {"annotations": [{"type": "file_citation", **asdict(CITATION)}]},
         "logprobs": None,
         "finish_reason": "stop",
     }
@@ -60,6 +61,6 @@ def test_a_second_attempt_that_says_something_else_ends_with_an_error() -> None:
 
 
 def test_a_failed_job_ends_with_its_error_and_a_canceled_one_says_so() -> None:
-    failed = replace(JOB, status=JobStatus.FAILED, error={"code": "llm_refused", "message": "No."})
+    failed = replace(JOB, status=JobStatus.FAILED, error=Failure("llm_refused", "No."))
     assert tell(failed, (1, "One"))[-1]["error"]["code"] == "llm_refused"
     assert tell(replace(JOB, status=JobStatus.CANCELED))[-1]["error"]["code"] == "not_answered"

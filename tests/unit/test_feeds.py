@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from ragq.errors import UnavailableError
-from ragq.models import Job, JobStatus, LogEntry
+from ragq.models import JobStatus
+from ragq.records import Job, LogEntry, Request, SearchStarted, TextAdded
 from ragq.routes.streams import Streams
 from ragq.schemas.chat_chunks import ChatChunks
 from ragq.schemas.response_events import ResponseEvents
 from tests.unit.test_stream_events import STARTED, finished
 
-JOB = replace(STARTED, request={"model": "ragq"})
+JOB = replace(STARTED, request=Request(model="ragq"))
 
 
 class FakeQueue:
@@ -36,7 +37,7 @@ class FakeQueue:
         return finished("One two.")
 
     async def follow(self, _job_id: str, ended: asyncio.Event) -> AsyncIterator[LogEntry]:
-        yield LogEntry(1, [("start", []), ("text", "One")])
+        yield LogEntry(1, [SearchStarted([]), TextAdded("One")])
         if self.follow_faults:
             raise self.follow_faults.pop()
         await ended.wait()

@@ -8,7 +8,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from ragq.errors import PermanentError
-from ragq.schemas.filters import MAX_DEPTH, MAX_PARTS, MAX_VALUES, AttributeValues, Filter
+from ragq.models import AttributeFilter
+from ragq.schemas.filters import MAX_DEPTH, MAX_PARTS, MAX_VALUES, AttributeValues, Filter, make_filter
 from ragq.storage.filter_sql import compile_filter
 
 FILTER: TypeAdapter[Any] = TypeAdapter(Filter)
@@ -85,17 +86,18 @@ def test_attributes_are_words_numbers_and_booleans() -> None:
 
 
 @pytest.mark.parametrize("operator", ["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"])
-def test_no_key_and_no_value_gets_into_the_sql(operator: str) -> None:
-    value = [HOSTILE] if operator in ("in", "nin") else HOSTILE
-    plain, _ = compile_filter(comparison(operator, "a", ["b"] if isinstance(value, list) else "b"))
-    sql, parameters = compile_filter(comparison(operator, HOSTILE, value))
+def test_no_key_and_no_value_gets_into_the_sql(operator: Any) -> None:
+    is_list = operator in ("in", "nin")
+    plain, _ = compile_filter(AttributeFilter(operator, "a", ["b"] if is_list else "b"))
+    sql, parameters = compile_filter(AttributeFilter(operator, HOSTILE, [HOSTILE] if is_list else HOSTILE))
     assert sql == plain
     assert HOSTILE in parameters.values()
 
 
 def test_nested_filters_keep_their_brackets_and_their_own_parameters() -> None:
     inner = {"type": "or", "filters": [comparison(key="b"), comparison("gt", "c", 2)]}
-    sql, parameters = compile_filter({"type": "and", "filters": [comparison(key="a"), inner]})
+    outer = FILTER.validate_python({"type": "and", "filters": [comparison(key="a"), inner]})
+    sql, parameters = compile_filter(make_filter(outer))
     assert sql.startswith("(attributes -> %(filter_0)s")
     assert sql.endswith("))")
     assert " AND (attributes -> %(filter_2)s" in sql
@@ -106,8 +108,10 @@ def test_no_filter_matches_everything() -> None:
     assert compile_filter(None) == ("true", {})
 
 
-@pytest.mark.parametrize("broken", [{}, {"type": "like"}, {"type": "and"}, {"type": "eq", "key": "a"}, [1], "eq"])
-def test_a_payload_that_is_no_filter_fails_its_job(broken: Any) -> None:
+@pytest.mark.parametrize(
+    "broken", [AttributeFilter("and"), AttributeFilter("eq", "a", [1]), AttributeFilter("in", "a", "b")]
+)
+def test_a_filter_that_no_request_makes_fails_its_job(broken: AttributeFilter) -> None:
     with pytest.raises(PermanentError) as caught:
         compile_filter(broken)
     assert caught.value.code == "invalid_filter"

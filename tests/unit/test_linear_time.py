@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from ragq.client.event_log import write_events
 from ragq.client.llm_stream import AnswerStream
 from ragq.errors import InvalidRequestError
-from ragq.models import LogEntry, Question
+from ragq.models import Question
 from ragq.rag.answer import answer_extractively
 from ragq.rag.cite import MAX_QUOTED_CHARACTERS, MAX_STATEMENTS, CitedStream, cite, cite_in_steps
 from ragq.rag.prompt import build_messages
 from ragq.rag.sentences import find_sentences, find_terms
+from ragq.records import LogEntry, TextAdded, write_events
 from ragq.schemas.chat_chunks import ChatChunks
 from ragq.schemas.checks import check_json
 from ragq.schemas.response_events import ResponseEvents
@@ -79,7 +79,7 @@ def cite_from(text: str) -> None:
 
 
 def log_of(text: str) -> list[LogEntry]:
-    return [LogEntry(1, [("text", text[start : start + 20])]) for start in range(0, len(text), 20)]
+    return [LogEntry(1, [TextAdded(text[start : start + 20])]) for start in range(0, len(text), 20)]
 
 
 def replay_response(text: str) -> None:
@@ -98,7 +98,7 @@ def replay_chat(text: str) -> None:
 
 
 def write_log(text: str) -> None:
-    write_events([("text", one) for one in text])
+    write_events([TextAdded(one) for one in text])
 
 
 def prompt(text: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from ragq.models import Job, JobStatus, LogEntry
+from ragq import records
+from ragq.models import Answer, Citation, JobStatus, Usage
+from ragq.records import Failure, Job, LogEntry, QueryResult, SearchEnded, SearchStarted, TextAdded
 from ragq.schemas.response_events import Event, ResponseEvents
 
 STARTED = Job(
@@ -15,28 +17,17 @@ STARTED = Job(
     attempt=1,
     created_at=1.0,
     started_at=2.0,
-    ended_at=None,
-    fingerprint="",
-    request={},
-    result=None,
-    error=None,
-    meta={},
 )
-CITATION = {"index": 3, "file_id": "file-1", "filename": "a.md", "page": None, "quote": "q", "start": 0, "end": 1}
+CITATION = Citation(index=3, file_id="file-1", filename="a.md", page=None, quote="q", start=0, end=1)
 
 
-def finished(text: str, attempt: int = 1, **answer: Any) -> Job:
-    answer = {
-        "text": text,
-        "citations": [],
-        "kind": "generated",
-        "usage": {"input_tokens": 1, "output_tokens": 2},
-    } | answer
-    result = {"query": "Why?", "answer": {"truncated": False} | answer, "results": []}
+def finished(text: str, attempt: int = 1, *, citations: Sequence[Citation] = (), truncated: bool = False) -> Job:
+    answer = Answer(text, list(citations), "generated", Usage(1, 2), truncated)
+    result = QueryResult("Why?", answer, [])
     return replace(STARTED, status=JobStatus.FINISHED, attempt=attempt, ended_at=3.0, result=result)
 
 
-def entry(attempt: int, *events: tuple[str, Any]) -> LogEntry:
+def entry(attempt: int, *events: records.Event) -> LogEntry:
     return LogEntry(attempt, list(events))
 
 
@@ -62,8 +53,8 @@ def said(events: list[Event]) -> dict[str, str]:
 
 
 def test_a_whole_answer_comes_in_openais_order() -> None:
-    log = entry(1, ("start", ["Why?"]), ("found", None), ("text", "Be"))
-    events = tell(finished("Because.", citations=[CITATION]), log, entry(1, ("text", "cause")))
+    log = entry(1, SearchStarted(["Why?"]), SearchEnded(None), TextAdded("Be"))
+    events = tell(finished("Because.", citations=[CITATION]), log, entry(1, TextAdded("cause")))
     assert kinds(events) == [
         *("created", "queued", "in_progress"),
         *("output_item.added", "file_search_call.in_progress", "file_search_call.searching"),
@@ -79,9 +70,9 @@ def test_a_whole_answer_comes_in_openais_order() -> None:
 def test_an_attempt_after_a_death_opens_new_items_and_ends_the_old_as_incomplete() -> None:
     events = tell(
         finished("Truth.", attempt=3),
-        entry(1, ("start", ["Why?"]), ("found", None), ("text", "Half a li")),
-        entry(2, ("start", ["Why?"])),
-        entry(3, ("start", ["Why?"]), ("found", None), ("text", "Tru")),
+        entry(1, SearchStarted(["Why?"]), SearchEnded(None), TextAdded("Half a li")),
+        entry(2, SearchStarted(["Why?"])),
+        entry(3, SearchStarted(["Why?"]), SearchEnded(None), TextAdded("Tru")),
     )
     items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
     assert [(item["id"], item["status"]) for item in items] == [
@@ -102,7 +93,7 @@ def test_an_attempt_after_a_death_opens_new_items_and_ends_the_old_as_incomplete
 
 
 def test_an_answer_that_does_not_go_on_from_what_was_said_is_said_anew() -> None:
-    events = tell(finished("Other."), entry(1, ("start", []), ("text", "What")))
+    events = tell(finished("Other."), entry(1, SearchStarted([]), TextAdded("What")))
     items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
     assert [(item["status"], item["content"][0]["text"]) for item in items] == [
         ("incomplete", "What"),
@@ -115,16 +106,16 @@ def test_a_job_that_said_nothing_is_told_as_a_whole() -> None:
 
 
 def test_a_cut_answer_ends_as_incomplete() -> None:
-    assert kinds(tell(finished("Cut", truncated=True), entry(1, ("start", []))))[-1] == "incomplete"
+    assert kinds(tell(finished("Cut", truncated=True), entry(1, SearchStarted([]))))[-1] == "incomplete"
 
 
 def test_a_failure_closes_what_is_open_and_ends_with_failed() -> None:
-    failed = replace(STARTED, status=JobStatus.FAILED, ended_at=3.0, error={"code": "x", "message": "y"})
-    events = tell(failed, entry(1, ("start", []), ("text", "Hal")))
+    failed = replace(STARTED, status=JobStatus.FAILED, ended_at=3.0, error=Failure("x", "y"))
+    events = tell(failed, entry(1, SearchStarted([]), TextAdded("Hal")))
     assert kinds(events)[-2:] == ["output_item.done", "failed"]
     assert events[-1]["response"]["error"] == {"code": "x", "message": "y"}
 
 
 def test_a_canceled_response_just_ends() -> None:
-    events = tell(replace(STARTED, status=JobStatus.CANCELED), entry(1, ("start", []), ("text", "Hal")))
+    events = tell(replace(STARTED, status=JobStatus.CANCELED), entry(1, SearchStarted([]), TextAdded("Hal")))
     assert kinds(events)[-1] == "output_text.delta"

@@ -1,16 +1,13 @@
 """The event logs in Valkey: what a running job has said so far, for any process to read from the start and to follow.
 
-A log is a stream `P:events:ID` of entries, each with the attempt that wrote it and a list of events `[name, value]`:
-`["start", queries]`, `["found", results or null]`, `["text", piece]`. It goes when the job does.
+A log is a stream `P:events:ID` of entries, each with the attempt that wrote it and its events. It goes when the job does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import redis.asyncio
@@ -18,7 +15,7 @@ import structlog
 
 from ragq.client.valkey_client import ValkeyClient, pairs, translate_errors
 from ragq.errors import UnavailableError
-from ragq.models import LogEntry
+from ragq.records import LogEntry, read_events
 from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
@@ -119,17 +116,5 @@ def _written(id_: EntryId) -> str:
     return f"{id_[0]}-{id_[1]}"
 
 
-def write_events(events: list[tuple[str, Any]]) -> str:
-    """Write events as an entry holds them; pieces of text in a row become one."""
-    joined: list[tuple[str, Any]] = []
-    for is_text, group in groupby(events, key=lambda event: event[0] == "text"):
-        together = list(group)
-        joined += [("text", "".join(piece for _, piece in together))] if is_text else together
-    return json.dumps(joined)
-
-
 def _read(entries: list[Any]) -> list[LogEntry]:
-    return [
-        LogEntry(int(fields[b"attempt"]), [(name, value) for name, value in json.loads(fields[b"events"])])
-        for _, fields in entries
-    ]
+    return [LogEntry(int(fields[b"attempt"]), read_events(fields[b"events"])) for _, fields in entries]

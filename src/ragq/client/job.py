@@ -3,13 +3,56 @@
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ragq.models import DEFAULT_TENANT, Job, JobStatus, Lane, QueueName
+from ragq.models import DEFAULT_TENANT, JobStatus, Lane, QueueName
+from ragq.records import (
+    NO_REQUEST,
+    Arguments,
+    Failure,
+    Job,
+    Meta,
+    Request,
+    Result,
+    read_failure,
+    read_meta,
+    read_request,
+    read_result,
+    write_record,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to be queued.
+
+    Attributes:
+        arguments: Of the job function, which their type tells.
+        deadline_seconds: Seconds from now after which the job has failed, run or not.
+        request: Kept beside the job, to be shown.
+        fingerprint: Of the caller's payload, to tell a repeat from a conflict.
+        archive: Keep the job, when it has ended, until `mark_archived` lets it go.
+        keep_seconds: How long a job that is not archived stays when it has ended; None for the setting.
+        max_wait_seconds: Refuse a job that would wait longer, by estimate; 0 takes any.
+        is_repeat: Whether the same payload was sent before: then the job it made a moment ago, unless that was
+            cancelled, is the answer. None: it is not known, and this job is not to be found so.
+    """
+
+    id: str
+    arguments: Arguments
+    queue: QueueName
+    deadline_seconds: float
+    lane: Lane = Lane.DEFAULT
+    tenant_id: str = DEFAULT_TENANT
+    request: Request = NO_REQUEST
+    fingerprint: str = ""
+    archive: bool = False
+    keep_seconds: int | None = None
+    max_wait_seconds: float = 0
+    is_repeat: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +83,7 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended: a result, or an error with its code and message.
+    """How an attempt of a job ended.
 
     Attributes:
         run_ms: How long this attempt ran, from which later jobs' waiting time is estimated.
@@ -48,9 +91,8 @@ class Outcome:
 
     job_id: str
     attempt: int
-    result: dict[str, Any] | None
-    error: dict[str, str] | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
+    ended: Result | Failure
+    meta: Meta = field(default_factory=Meta)
     run_ms: int = 0
 
 
@@ -132,21 +174,21 @@ def _inflate(data: bytes) -> bytes:
 
 def write_outcome(outcome: Outcome) -> tuple[Any, ...]:
     """Write an outcome as the commit script takes it."""
-    if outcome.error is None:
-        status, name = JobStatus.FINISHED, "return_value"
-        value, error = base64.b64encode(json.dumps(outcome.result).encode()), ""
-    else:
+    if isinstance(outcome.ended, Failure):
         status, name = JobStatus.FAILED, "exc_string"
-        error, value = write_error(outcome.error)
-    return outcome.job_id, outcome.attempt, status, name, value, error, json.dumps(outcome.meta), outcome.run_ms
+        error, value = write_error(outcome.ended)
+    else:
+        status, name = JobStatus.FINISHED, "return_value"
+        error, value = b"", base64.b64encode(write_record(outcome.ended))
+    return outcome.job_id, outcome.attempt, status, name, value, error, write_record(outcome.meta), outcome.run_ms
 
 
-def write_error(error: dict[str, str]) -> tuple[str, bytes]:
+def write_error(error: Failure) -> tuple[bytes, bytes]:
     """Write an error for the job's hash, and as RQ's Result class reads it."""
-    return json.dumps(error), base64.b64encode(zlib.compress(f"{error['code']}: {error['message']}".encode()))
+    return write_record(error), base64.b64encode(zlib.compress(f"{error.code}: {error.message}".encode()))
 
 
-def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) -> Job:
+def read_hash(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) -> Job:
     """Read a job from its hash and its newest result."""
     status = JobStatus(fields["status"])
     started = fields.get("started_at")
@@ -160,36 +202,23 @@ def read_job(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) ->
         started_at=_timestamp(started) if started else None,
         ended_at=int(fields["ended_ms"]) / 1000 if "ended_ms" in fields else None,
         fingerprint=fields.get("fingerprint", ""),
-        request=json.loads(fields.get("request", "{}")),
-        result=json.loads(base64.b64decode(value)) if value else None,
-        error=json.loads(fields["error"]) if fields.get("error") else None,
-        meta=json.loads(fields["meta"]) if fields.get("meta") else {},
+        request=read_request(fields.get("request", "{}")),
+        result=read_result(base64.b64decode(value)) if value else None,
+        error=read_failure(fields["error"]) if fields.get("error") else None,
+        meta=read_meta(fields["meta"]) if fields.get("meta") else Meta(),
     )
 
 
-def read_accepted(
-    job_id: str,
-    tenant_id: str,
-    fingerprint: str,
-    request: dict[str, Any],
-    created_ms: int,
-    position: int,
-    eta_ms: int,
-) -> Job:
+def read_accepted(job: NewJob, request: Request, created_ms: int, position: int, eta_ms: int) -> Job:
     """Read a job from the answer of the enqueue script, as it stands before anybody has claimed it."""
     return Job(
-        id=job_id,
-        tenant_id=tenant_id,
+        id=job.id,
+        tenant_id=job.tenant_id,
         status=JobStatus.QUEUED,
         attempt=0,
         created_at=created_ms / 1000,
-        started_at=None,
-        ended_at=None,
-        fingerprint=fingerprint,
+        fingerprint=job.fingerprint,
         request=request,
-        result=None,
-        error=None,
-        meta={},
         position=position,
         eta_seconds=eta_ms / 1000 if eta_ms >= 0 else None,
     )
@@ -197,19 +226,3 @@ def read_accepted(
 
 def _timestamp(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-def read_worker(fields: dict[str, str]) -> dict[str, Any]:
-    """Read a worker from its hash."""
-    return {
-        "name": fields.get("name", ""),
-        "host": fields.get("hostname", ""),
-        "pid": int(fields.get("pid", 0)),
-        "state": fields.get("state", ""),
-        "ready": fields.get("ready", "1") == "1",  # a worker of an older version does not say
-        "queues": fields.get("queues", "").split(","),
-        "metrics": fields.get("metrics", ""),
-        "in_flight": int(fields.get("in_flight", 0)),
-        "finished": int(fields.get("successful_job_count", 0)),
-        "failed": int(fields.get("failed_job_count", 0)),
-    }

@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ragq.client.job import read_worker
 from ragq.client.valkey_client import Command, ValkeyClient, pairs, translate_errors
 
 WORKER_SECONDS = 15  # a worker that has not registered for so long is gone
+
+
+@dataclass(frozen=True, slots=True)
+class ListState:
+    """How many jobs of a list have each state, and how long the first one waits."""
+
+    name: str
+    queued: int
+    in_flight: int
+    scheduled: int
+    finished: int
+    failed: int
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A live worker, as it described itself last.
+
+    Attributes:
+        ready: It has loaded what its jobs need.
+        metrics: Address of its metrics, as host and port; empty when it serves none.
+        in_flight: Jobs that it holds.
+        finished: Jobs that it finished since its start; `failed` likewise.
+    """
+
+    name: str
+    host: str
+    pid: int
+    state: str
+    ready: bool
+    queues: list[str]
+    metrics: str
+    in_flight: int
+    finished: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """All lists, and all live workers."""
+
+    queues: list[ListState]
+    workers: list[WorkerState]
 
 
 class QueueMonitor:
@@ -20,7 +64,7 @@ class QueueMonitor:
         self._prefix = prefix
         self._run = run
 
-    async def register_worker(self, name: str, fields: dict[str, Any], queues: Iterable[str]) -> None:
+    async def register_worker(self, name: str, fields: Mapping[str, str | int | None], queues: Iterable[str]) -> None:
         """Show a worker to RQ's tools and to the estimates, with its lists, until it is silent for a while."""
         lists = list(queues)
         known = [part for pair in fields.items() if pair[1] is not None for part in pair]
@@ -34,25 +78,19 @@ class QueueMonitor:
         async with translate_errors():
             await self._valkey.transact(commands)
 
-    async def describe(self) -> dict[str, Any]:
+    async def describe(self) -> QueueState:
         """Count the jobs of each list, tell how long the first in it waits, and name the live workers."""
         async with translate_errors():
             keys = sorted(await self._valkey.call("SMEMBERS", f"{self._prefix}:queues"))
             queues = [await self._describe_list(_text(key).removeprefix(f"{self._prefix}:queue:")) for key in keys]
-            workers = await self._valkey.call("SMEMBERS", f"{self._prefix}:workers")
-            hashes = [await self._valkey.call("HGETALL", key) for key in workers]
-        return {
-            "queues": queues,
-            "workers": [
-                read_worker({_text(name): _text(value) for name, value in pairs(fields).items()})
-                for fields in hashes
-                if fields
-            ],
-        }
+            names = await self._valkey.call("SMEMBERS", f"{self._prefix}:workers")
+            hashes = [await self._valkey.call("HGETALL", key) for key in names]
+        workers = [{_text(name): _text(value) for name, value in pairs(fields).items()} for fields in hashes]
+        return QueueState(queues, [_read_worker(fields) for fields in workers if fields])
 
-    async def _describe_list(self, name: str) -> dict[str, Any]:
+    async def _describe_list(self, name: str) -> ListState:
         now = time.time()
-        *counts, first = await self._valkey.transact(
+        queued, in_flight, scheduled, finished, failed, first = await self._valkey.transact(
             [
                 ["LLEN", f"{self._prefix}:queue:{name}"],
                 ["ZCARD", f"{self._prefix}:wip:{name}"],
@@ -63,10 +101,24 @@ class QueueMonitor:
             ]
         )
         since = await self._valkey.call("HGET", f"{self._prefix}:job:{_text(first)}", "created_ms") if first else None
-        words = ("queued", "in_flight", "scheduled", "finished", "failed")
         created_ms = _text(since) if since else ""
         oldest = max(0.0, round(now - int(created_ms) / 1000, 1)) if created_ms.isdigit() else None
-        return {"name": name, **dict(zip(words, counts, strict=True)), "oldest_seconds": oldest}
+        return ListState(name, queued, in_flight, scheduled, finished, failed, oldest)
+
+
+def _read_worker(fields: dict[str, str]) -> WorkerState:
+    return WorkerState(
+        name=fields.get("name", ""),
+        host=fields.get("hostname", ""),
+        pid=int(fields.get("pid", 0)),
+        state=fields.get("state", ""),
+        ready=fields.get("ready", "1") == "1",  # a worker of an older version does not say
+        queues=fields.get("queues", "").split(","),
+        metrics=fields.get("metrics", ""),
+        in_flight=int(fields.get("in_flight", 0)),
+        finished=int(fields.get("successful_job_count", 0)),
+        failed=int(fields.get("failed_job_count", 0)),
+    )
 
 
 def _text(value: bytes | str) -> str:

@@ -12,26 +12,33 @@ import asyncio
 import contextlib
 import hashlib
 import io
-import json
 import re
 import secrets
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
 
 from ragq.errors import GoneError, PermanentError, TooLargeError, UnavailableError
-from ragq.models import Job, JobFunction
+from ragq.models import JobFunction
+from ragq.records import (
+    Arguments,
+    Job,
+    Reference,
+    Request,
+    RequestContent,
+    change_request,
+    read_arguments,
+    read_content,
+    write_payload,
+    write_record,
+)
 from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 
 FOLDER = "requests"
-REFERENCE = "$blob"  # no argument of a job function and no field of a request is called so
 LARGE_BYTES = 32 << 10  # of the arguments, or of the request, from which on both do not travel through Valkey
-UNSHOWN = ("input", "history")  # fields of a request that polling does not show: they alone leave it
 MAX_SHOWN_BYTES = 256 << 10  # of the other fields, which stay with the job
 UNUSED_SECONDS = 60.0  # bytes without a job are no longer just being queued
-Part = Literal["arguments", "request"]
 _NAME = re.compile(rf"{FOLDER}/(.+)\.[0-9a-f]{{16}}\.([0-9a-f]{{64}})")
 
 
@@ -46,9 +53,9 @@ class Packed:
         size: Bytes that wait, in Valkey and in the blob store together.
     """
 
-    data: str
-    request: dict[str, Any]
-    request_text: str
+    data: bytes
+    request: Request
+    request_json: bytes
     name: str
     size: int
 
@@ -63,31 +70,27 @@ class Requests:
     def _blobs(self) -> BlobStore:
         return BlobStore(self._settings)  # not before it is needed: it makes its folder
 
-    async def pack(
-        self, job_id: str, function: JobFunction, arguments: dict[str, Any], request: dict[str, Any]
-    ) -> Packed:
+    async def pack(self, job_id: str, function: JobFunction, arguments: Arguments, request: Request) -> Packed:
         """Write a job's arguments and request, what is large of them to the blob store.
 
         Raises:
             TooLargeError: Alone it is more than may wait, or what must stay with the job is too large.
             UnavailableError: The blob store does not take the bytes.
         """
-        data, text = _write_payload(function, arguments), json.dumps(request)
-        size, most = len(data) + len(text), self._settings.max_queued_bytes
+        data, request_json = write_payload(function, arguments), write_record(request)
+        size, most = len(data) + len(request_json), self._settings.max_queued_bytes
         if 0 < most < size:
             raise TooLargeError(f"A request of {size} bytes is over RAGQ_MAX_QUEUED_BYTES, {most}: shorten it.")
-        if max(len(data), len(text)) <= LARGE_BYTES:
-            return Packed(data, request, text, "", size)
-        unshown = {name: request[name] for name in UNSHOWN if name in request}
-        content, digest = await asyncio.to_thread(_write_content, arguments, unshown)
+        if max(len(data), len(request_json)) <= LARGE_BYTES:
+            return Packed(data, request, request_json, "", size)
+        content, digest = await asyncio.to_thread(_write_content, arguments, request)
         name = f"{FOLDER}/{job_id}.{secrets.token_hex(8)}.{digest}"
-        data = _write_payload(function, {REFERENCE: name})
-        request = {field: value for field, value in request.items() if field not in UNSHOWN} | {REFERENCE: name}
-        text = json.dumps(request)
-        if len(text) > MAX_SHOWN_BYTES:
+        shown = change_request(request, input="", history=[], blob=name)
+        request_json = write_record(shown)
+        if len(request_json) > MAX_SHOWN_BYTES:
             raise TooLargeError(f"Beside its input a request has at most {MAX_SHOWN_BYTES} bytes: shorten it.")
         await self._put(name, content)
-        return Packed(data, request, text, name, size)
+        return Packed(write_payload(function, Reference(name)), shown, request_json, name, size)
 
     async def _put(self, name: str, content: bytes) -> None:
         started = time.time()
@@ -95,16 +98,17 @@ class Requests:
         if time.time() - started > UNUSED_SECONDS / 2:  # the machine slept: they may be deleted as unused by now
             raise UnavailableError("Storing the request took too long: send it again.", code="blobs_unavailable")
 
-    async def unpack(self, job_id: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def unpack(self, job_id: str, function: JobFunction, arguments: Arguments | Reference) -> Arguments:
         """Give a job's arguments back, wherever they are.
 
         Raises:
             GoneError: They are lost.
             PermanentError: The job names bytes that are not its own.
         """
-        if REFERENCE not in arguments:
+        if not isinstance(arguments, Reference):
             return arguments
-        return await self._read(job_id, arguments[REFERENCE], "arguments")
+        written, _, _ = (await self._read(job_id, arguments.blob)).partition(b"\n")
+        return await asyncio.to_thread(read_arguments, function, written)
 
     async def complete(self, job: Job) -> Job:
         """Give a job back its whole request, as the caller sent it.
@@ -112,12 +116,14 @@ class Requests:
         Raises:
             GoneError: A part of it is lost.
         """
-        if REFERENCE not in job.request:
+        if job.request.blob is None:
             return job
-        return replace(job, request=job.request | await self._read(job.id, job.request[REFERENCE], "request"))
+        _, _, written = (await self._read(job.id, job.request.blob)).partition(b"\n")
+        content = await asyncio.to_thread(read_content, written)
+        return replace(job, request=change_request(job.request, input=content.input, history=content.history))
 
-    async def _read(self, job_id: str, name: Any, part: Part) -> dict[str, Any]:
-        match = _NAME.fullmatch(name) if isinstance(name, str) else None
+    async def _read(self, job_id: str, name: str) -> bytes:
+        match = _NAME.fullmatch(name)
         if match is None or match[1] != job_id:
             raise PermanentError(
                 "The job names bytes that are not its own. They were not read.", code="invalid_payload"
@@ -128,15 +134,13 @@ class Requests:
             if error.code != "blob_missing":
                 raise
             raise _lost(job_id) from error
-        read = await asyncio.to_thread(_read_content, content, match[2], part)
-        if read is None:
+        if await asyncio.to_thread(_digest, content) != match[2]:
             raise _lost(job_id)
-        return read
+        return content
 
     async def discard(self, job: Job | None) -> None:
         """Delete what a job that has gone had in the blob store; where that fails, the housekeeping does it later."""
-        name = job.request.get(REFERENCE) if job else None
-        match = _NAME.fullmatch(name) if isinstance(name, str) else None
+        match = _NAME.fullmatch(job.request.blob) if job and job.request.blob else None
         if job and match and match[1] == job.id:
             await self.delete(match[0])
 
@@ -155,22 +159,15 @@ class Requests:
         return {name: match[1] for name in names if (match := _NAME.fullmatch(name))}
 
 
-def _write_payload(function: JobFunction, arguments: dict[str, Any]) -> str:
-    return json.dumps([function, None, [], arguments])
-
-
-def _write_content(arguments: dict[str, Any], unshown: dict[str, Any]) -> tuple[bytes, str]:
+def _write_content(arguments: Arguments, request: Request) -> tuple[bytes, str]:
     """Write a line for the worker and one for who reads the request: neither needs to parse the other's."""
-    content = f"{json.dumps(arguments)}\n{json.dumps(unshown)}".encode()
-    return content, hashlib.sha256(content).hexdigest()
+    unshown = RequestContent(input=request.input, history=request.history)
+    content = b"%b\n%b" % (write_record(arguments), write_record(unshown))
+    return content, _digest(content)
 
 
-def _read_content(content: bytes, digest: str, part: Part) -> dict[str, Any] | None:
-    """Read a part of what was written; None when the content is another."""
-    if hashlib.sha256(content).hexdigest() != digest:
-        return None
-    arguments, _, unshown = content.partition(b"\n")
-    return dict(json.loads(arguments if part == "arguments" else unshown))
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _lost(job_id: str) -> GoneError:

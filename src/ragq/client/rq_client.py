@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
@@ -24,16 +23,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ragq import metrics
-from ragq.client.event_log import EventReader, write_events
+from ragq.client.event_log import EventReader
 from ragq.client.job import (
     Claim,
     Enqueued,
+    NewJob,
     Outcome,
     Reaped,
     list_name,
     read_accepted,
     read_claimed,
-    read_job,
+    read_hash,
     write_error,
     write_outcome,
 )
@@ -42,7 +42,8 @@ from ragq.client.request_client import Requests
 from ragq.client.valkey_check import check_valkey
 from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translate_errors
 from ragq.errors import OverloadedError, UnavailableError
-from ragq.models import DEFAULT_TENANT, Job, JobFunction, JobStatus, Lane, QueueName
+from ragq.models import JobStatus
+from ragq.records import Event, Failure, Job, Meta, function_of, write_events, write_record
 from ragq.settings import Settings
 from ragq.tasks import end_tasks
 
@@ -50,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
-MISSED_DEADLINE = {"code": "deadline_exceeded", "message": "The job was not begun by its deadline: no worker was free."}
+MISSED_DEADLINE = Failure("deadline_exceeded", "The job was not begun by its deadline: no worker was free.")
 REFETCH_SECONDS = 2.0
 MEMORY_FULL, MEMORY_FULL_SECONDS, MEMORY_LOG_SECONDS = b"memory", 5, 10.0
 RECENT_SECONDS = 60.0  # in which a client sends a request again whose answer it has lost
@@ -121,65 +122,42 @@ class JobQueue:
             async with translate_errors():
                 await check_valkey(self._valkey, self._settings.valkey_durability)
 
-    async def enqueue(  # noqa: PLR0913  (all of them say what is queued, and where)
-        self,
-        function: JobFunction,
-        arguments: dict[str, Any],
-        *,
-        job_id: str,
-        queue: QueueName,
-        deadline_seconds: float,
-        tenant_id: str = DEFAULT_TENANT,
-        lane: Lane = Lane.DEFAULT,
-        request: dict[str, Any] | None = None,
-        fingerprint: str = "",
-        archive: bool = False,
-        keep_seconds: int | None = None,
-        max_wait_seconds: float = 0,
-        is_repeat: bool | None = None,
-    ) -> Enqueued:
+    async def enqueue(self, job: NewJob) -> Enqueued:
         """Accept a job. Idempotent: an id that exists is left as it is, and found again.
 
-        Args:
-            arguments: Keyword arguments of the function, JSON.
-            deadline_seconds: Seconds from now after which the job has failed, run or not.
-            request: Kept beside the job for whoever reads it; what is large of it, or of the arguments, in the blob store.
-            fingerprint: Of the caller's payload, to tell a repeat from a conflict.
-            archive: Keep the job, when it has ended, until `mark_archived` lets it go.
-            keep_seconds: How long a job that is not archived stays when it has ended; None for the setting.
-            max_wait_seconds: Refuse a job that would wait longer, by estimate; 0 takes any.
-            is_repeat: Whether the same payload was sent before: then the job it made a moment ago, unless that was
-                canceled, is the answer. None: it is not known, and this job is not to be found so.
+        What is large of its arguments and its request goes to the blob store.
 
         Raises:
             OverloadedError: Too much is waiting; `retry_after_seconds` is when this job would have its turn.
             TooLargeError: It could never be taken.
         """
-        packed = await self.requests.pack(job_id, function, arguments, request or {})
+        function = function_of(job.arguments)
+        packed = await self.requests.pack(job.id, function, job.arguments, job.request)
         fields = {
             "data": packed.data,
             "description": function.rpartition(".")[2],
-            "timeout": int(deadline_seconds),
-            "result_ttl": self._settings.result_ttl_seconds if keep_seconds is None else keep_seconds,
-            "tenant": tenant_id,
-            "request": packed.request_text,
-            "fingerprint": fingerprint,
-            "archive": int(archive),
+            "timeout": int(job.deadline_seconds),
+            "result_ttl": self._settings.result_ttl_seconds if job.keep_seconds is None else job.keep_seconds,
+            "tenant": job.tenant_id,
+            "request": packed.request_json,
+            "fingerprint": job.fingerprint,
+            "archive": int(job.archive),
         }
         flat = [item for pair in fields.items() for item in pair]
-        name = list_name(queue, lane, tenant_id)
-        limits = (self._settings.max_queued, int(max_wait_seconds * 1000), self._settings.max_queued_bytes, packed.size)
-        payload = "" if is_repeat is None else f"{tenant_id}:{fingerprint}"
-        recent = (payload, int(RECENT_SECONDS * 1000), int(bool(is_repeat)))
+        name = list_name(job.queue, job.lane, job.tenant_id)
+        settings = self._settings
+        limits = (settings.max_queued, int(job.max_wait_seconds * 1000), settings.max_queued_bytes, packed.size)
+        payload = "" if job.is_repeat is None else f"{job.tenant_id}:{job.fingerprint}"
+        recent = (payload, int(RECENT_SECONDS * 1000), int(bool(job.is_repeat)))
         created, known, retry_ms, found_id, *place = await self._accept(
-            job_id, name, int(deadline_seconds * 1000), *limits, *recent, *flat
+            job.id, name, int(job.deadline_seconds * 1000), *limits, *recent, *flat
         )
         if created <= 0 and packed.name:
             await self.requests.delete(packed.name)
         if created < 0:
-            metrics.REFUSED.labels(queue).inc()
+            metrics.REFUSED.labels(job.queue).inc()
             raise _refusal(known, name, retry_ms)
-        accepted = read_accepted(job_id, tenant_id, fingerprint, packed.request, *place) if created else None
+        accepted = read_accepted(job, packed.request, *place) if created else None
         return Enqueued(found_id.decode(), bool(created), known.decode(), accepted)
 
     async def _accept(self, *arguments: Any) -> Any:
@@ -206,16 +184,16 @@ class JobQueue:
         now = time.monotonic()
         return Claim([read_claimed(row, now) for row in rows], drain=bool(drain), more=bool(more))
 
-    async def heartbeat(self, jobs: Iterable[tuple[str, int, dict[str, Any] | None]]) -> set[str]:
+    async def heartbeat(self, jobs: Iterable[tuple[str, int, Meta | None]]) -> set[str]:
         """Renew the leases of (id, attempt, meta to store or None); returns the ids that were lost."""
         flat = [
-            item for id_, attempt, meta in jobs for item in (id_, attempt, "" if meta is None else json.dumps(meta))
+            item for id_, attempt, meta in jobs for item in (id_, attempt, "" if meta is None else write_record(meta))
         ]
         return {id_.decode() for id_ in await self._run("heartbeat", self._lease_ms, *flat)}
 
-    async def append(self, said: Iterable[tuple[str, int, list[tuple[str, Any]]]]) -> set[str]:
+    async def append(self, entries: Iterable[tuple[str, int, list[Event]]]) -> set[str]:
         """Add (id, attempt, events) to the jobs' event logs; returns the ids that were lost."""
-        flat = [item for id_, attempt, events in said for item in (id_, attempt, write_events(events))]
+        flat = [item for id_, attempt, events in entries for item in (id_, attempt, write_events(events))]
         return {id_.decode() for id_ in await self._run("append", self._lease_ms, *flat)}
 
     async def commit(self, worker_name: str, outcomes: list[Outcome]) -> list[bool]:
@@ -261,7 +239,7 @@ class JobQueue:
         for job_id, raw, results in zip(found, answers[::2], answers[1::2], strict=True):
             await asyncio.sleep(0)  # others of this process have their turn between two
             try:
-                jobs.append(read_job(job_id, _fields(raw), _newest(results)))
+                jobs.append(read_hash(job_id, _fields(raw), _newest(results)))
             except UNREADABLE:
                 unreadable.append(job_id)
         if unreadable:
@@ -290,7 +268,7 @@ class JobQueue:
         if fields.get("tenant") != tenant_id or "ticket" not in fields:
             return None
         try:
-            return read_job(job_id, fields, _newest(results))
+            return read_hash(job_id, fields, _newest(results))
         except UNREADABLE as error:
             log.error("job_unreadable", job_id=job_id, error=str(error))
             return None

@@ -1,7 +1,7 @@
 """The worker process: one RQ worker that holds hundreds of jobs in flight on one event loop.
 
 Its loops share it: claim takes jobs while there is room, commit stores what ended, maintain renews the
-leases, publish writes what jobs say while they run, listen is woken by new jobs and told of canceled
+leases, publish writes what jobs say while they run, listen is woken by new jobs and told of cancelled
 ones, housekeeping is every process's.
 Started by `rq worker` (after `ragq env`) or `ragq worker`, which is the same.
 """
@@ -38,6 +38,7 @@ from ragq.queues.housekeeping import restart_on_error, start_housekeeping
 from ragq.queues.metrics_server import serve_metrics
 from ragq.queues.perform import Retry, perform, retry_until_available
 from ragq.queues.worker import Clients, RunningJob
+from ragq.records import Failure, Meta
 from ragq.settings import Settings, read_settings
 from ragq.tasks import end_tasks, freeze_heap, give_back_memory, prepare_for_numpy, share_one_heap
 
@@ -127,14 +128,14 @@ class _Runner:
             loop.add_signal_handler(number, self._request_stop)
         await self._until_available(self._queue.check_server)
         self._metrics_server, self._identity["metrics"] = await serve_metrics(self._settings)
-        self._clients = await Clients.open(self._settings, self._database_url)
+        self._clients = await Clients.open(self._settings, self._queue, self._database_url)
         await self._until_available(self._register)
         freeze_heap()
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [
             asyncio.create_task(restart_on_error(part, part.__name__), name=part.__name__)
             for part in (self._get_ready, self._claim, self._commit, self._publish, self._maintain, self._listen)
-        ] + start_housekeeping(self._settings, self._queue, self._clients.database)
+        ] + start_housekeeping(self._clients)
         try:
             await self._stopping.wait()
             await self._drain()
@@ -224,7 +225,7 @@ class _Runner:
     def _start(self, job: ClaimedJob) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + job.deadline - time.monotonic()
-        running = RunningJob(job.id, job.attempt, job.tenant_id, deadline, {"queued_ms": job.waited_ms})
+        running = RunningJob(job.id, job.attempt, job.tenant_id, deadline, Meta(queued_ms=job.waited_ms))
         metrics.ATTEMPTS.labels(job.queue).inc()
         metrics.WAIT.labels(job.queue).observe(job.waited_ms / 1000)
         self._alone = job.alone
@@ -271,7 +272,7 @@ class _Runner:
         if not stored:
             metrics.COMMITS_REFUSED.inc()
             log.warning("commit_refused", job_id=outcome.job_id, attempt=outcome.attempt)
-        elif outcome.error:
+        elif isinstance(outcome.ended, Failure):
             self.failed += 1
         else:
             self.finished += 1
@@ -282,14 +283,14 @@ class _Runner:
         """Write what the jobs said to their event logs: one call for all of them, ten times a second at most."""
         while True:
             await asyncio.sleep(PUBLISH_SECONDS)
-            said = []
+            entries = []
             for one in self._in_flight.values():
                 if one.running.pending_events:
-                    said.append((one.claimed.id, one.claimed.attempt, one.running.pending_events))
+                    entries.append((one.claimed.id, one.claimed.attempt, one.running.pending_events))
                     one.running.pending_events = []
-            if said:
-                for job_id in await retry_until_available(partial(self._queue.append, said)):
-                    self._drop(job_id, reason="another attempt owns it, or it was canceled")
+            if entries:
+                for job_id in await retry_until_available(partial(self._queue.append, entries)):
+                    self._drop(job_id, reason="another attempt owns it, or it was cancelled")
 
     # Maintain
 
@@ -314,7 +315,7 @@ class _Runner:
         for one in held:
             one.running.meta_changed = False
         for job_id in await self._queue.heartbeat(rows):
-            self._drop(job_id, reason="another attempt owns it, or it was canceled")
+            self._drop(job_id, reason="another attempt owns it, or it was cancelled")
 
     def _drop(self, job_id: str, *, reason: str) -> None:
         one = self._in_flight.get(job_id)
@@ -359,8 +360,8 @@ class _Runner:
         if command.get("command") == "shutdown":
             self._request_stop()
         elif command.get("command") == "stop-job" and command.get("job_id") in self._in_flight:
-            await self._queue.cancel(command["job_id"], JobStatus.STOPPED)  # no change if it was canceled already
-            self._drop(command["job_id"], reason="canceled")
+            await self._queue.cancel(command["job_id"], JobStatus.STOPPED)  # no change if it was cancelled already
+            self._drop(command["job_id"], reason="cancelled")
 
     # Leave
 

@@ -18,16 +18,18 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from ragq.client.job import NewJob
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, OverloadedError, PermanentError, TransientError
-from ragq.models import Job, JobFunction, Lane, QueueName
+from ragq.models import Lane, QueueName
 from ragq.queues.questions import read_question
+from ragq.records import Job, QueryArguments
 from ragq.schemas.batch_lines import InputReader
 from ragq.schemas.checks import check_json
 from ragq.schemas.objects import error_body, explain_fault
-from ragq.schemas.questions import ResponseCreate, echo_of
+from ragq.schemas.questions import ResponseCreate, request_of
 from ragq.schemas.responses import RESPONSE_PREFIX, SEARCH_RESULTS, render_response
-from ragq.storage.batches import AskedLine, Batches, BatchRecord, EndedLine, FinalStatus
+from ragq.storage.batches import AskedLine, BatchRecord, EndedLine, FinalStatus
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +38,7 @@ UNFINISHED_BATCHES = 50  # worked on at once, the oldest first
 STOPPING_LINES = 1000  # ended by one step of a batch that stops
 READ_BYTES = 1 << 16  # checked between two turns of the event loop
 WRITTEN_LINES = 100  # in memory at once
-CANCELED = {"code": "batch_cancelled", "message": "The batch was cancelled before this request had ended."}
+CANCELLED = {"code": "batch_cancelled", "message": "The batch was cancelled before this request had ended."}
 UNREADABLE = {"code": "server_error", "message": "The response has ended and cannot be read: ask again."}
 BROKEN = {"code": "server_error", "message": "The request could not be queued: see the server's log."}
 EXPIRED = {"code": "batch_expired", "message": "The request had not ended within the completion window."}
@@ -48,13 +50,13 @@ class _InputError(PermanentError):
 
 async def run_batches_forever(context: Context) -> None:
     """Bring every unfinished batch forward, step by step."""
-    batches = Batches(context.database)
+    batches = context.batches
     while True:
         for batch in await batches.list_unfinished(UNFINISHED_BATCHES) if context.not_ready is None else []:
             try:
                 async with batches.turn(batch.id) as is_ours:
                     if is_ours:
-                        await take_step(context, batches, await batches.get(batch.tenant_id, batch.id))
+                        await take_step(context, await batches.get(batch.tenant_id, batch.id))
             except TransientError as error:
                 log.warning("batch_waits", batch_id=batch.id, error=str(error))
             except Exception:  # one that cannot go on holds up no other
@@ -62,20 +64,20 @@ async def run_batches_forever(context: Context) -> None:
         await asyncio.sleep(STEP_SECONDS)
 
 
-async def take_step(context: Context, batches: Batches, batch: BatchRecord) -> None:
+async def take_step(context: Context, batch: BatchRecord) -> None:
     """Do what comes next for a batch."""
     is_late = time.time() > batch.expires_at.timestamp()
     if batch.status == "validating" and not is_late:
-        await _validate(context, batches, batch)
+        await _validate(context, batch)
     elif batch.status in ("validating", "finalizing"):
-        await _write_files(context, batches, batch)
+        await _write_files(context, batch)
     elif batch.status in ("in_progress", "cancelling"):
-        stop = CANCELED if batch.status == "cancelling" else EXPIRED if is_late else None
-        if not await _bring_forward(context, batches, batch, stop):
-            await (_write_files(context, batches, batch) if stop is CANCELED else batches.finalize(batch.id))
+        stop = CANCELLED if batch.status == "cancelling" else EXPIRED if is_late else None
+        if not await _bring_forward(context, batch, stop):
+            await (_write_files(context, batch) if stop is CANCELLED else context.batches.finalize(batch.id))
 
 
-async def _validate(context: Context, batches: Batches, batch: BatchRecord) -> None:
+async def _validate(context: Context, batch: BatchRecord) -> None:
     reader = InputReader(batch.endpoint)
 
     async def read() -> AsyncIterator[list[tuple[int, str]]]:
@@ -90,18 +92,18 @@ async def _validate(context: Context, batches: Batches, batch: BatchRecord) -> N
             raise _InputError("The input file is wrong.")
 
     try:
-        await batches.begin(batch, read())
+        await context.batches.begin(batch, read())
     except _InputError:
-        await batches.finish(batch, "failed", errors=reader.errors)
+        await context.batches.finish(batch, "failed", errors=reader.errors)
     except NotFoundError as error:
         fault = {"code": error.code, "message": error.message, "param": "input_file_id", "line": None}
-        await batches.finish(batch, "failed", errors=[fault])
+        await context.batches.finish(batch, "failed", errors=[fault])
 
 
-async def _bring_forward(context: Context, batches: Batches, batch: BatchRecord, stop: dict[str, str] | None) -> bool:
+async def _bring_forward(context: Context, batch: BatchRecord, stop: dict[str, str] | None) -> bool:
     """Ask lines, notice those that have ended, and end the others when the batch stops; False when none is left."""
     limit = STOPPING_LINES if stop else context.settings.batch_outstanding
-    lines = await batches.asked(batch.id, limit=limit)
+    lines = await context.batches.asked(batch.id, limit=limit)
     found = await _find_jobs(context, batch, lines)
     outcomes, is_full = list[EndedLine](), False
     for line in lines:
@@ -118,7 +120,7 @@ async def _bring_forward(context: Context, batches: Batches, batch: BatchRecord,
         if outcome:
             outcomes.append(outcome)
     if outcomes:
-        await batches.end_lines(batch.id, outcomes)
+        await context.batches.end_lines(batch.id, outcomes)
     return bool(lines)
 
 
@@ -195,20 +197,21 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
     body = body.model_copy(update={"service_tier": "flex", "background": True})
     question = await read_question(body, context, batch.tenant_id)
     await context.queue.enqueue(
-        JobFunction.PROCESS_QUERY,
-        {"query": question.as_arguments()},
-        job_id=job_id_of(batch.id, line.line),
-        queue=QueueName.QUERIES,
-        lane=Lane.FLEX,
-        tenant_id=batch.tenant_id,
-        deadline_seconds=max(1.0, batch.expires_at.timestamp() - time.time()),
-        request=echo_of(body) | {"history": question.history},
-        archive=True,
+        NewJob(
+            id=job_id_of(batch.id, line.line),
+            arguments=QueryArguments(question),
+            queue=QueueName.QUERIES,
+            lane=Lane.FLEX,
+            tenant_id=batch.tenant_id,
+            deadline_seconds=max(1.0, batch.expires_at.timestamp() - time.time()),
+            request=request_of(body, question),
+            archive=True,
+        )
     )
 
 
 def _outcome_of(batch: BatchRecord, line: AskedLine, job: Job, stop: dict[str, str] | None) -> EndedLine:
-    body = render_response(job, results=SEARCH_RESULTS in (job.request.get("include") or []))
+    body = render_response(job, results=SEARCH_RESULTS in job.request.include)
     if body["status"] in ("completed", "incomplete"):
         return _write(batch, line, status_code=200, body=body)
     was_cancelled = {"code": "cancelled", "message": "The response was cancelled."}
@@ -238,11 +241,11 @@ def _write(
     return EndedLine(line.line, "completed" if status_code == 200 else "failed", json.dumps(outcome))
 
 
-async def _write_files(context: Context, batches: Batches, batch: BatchRecord) -> None:
+async def _write_files(context: Context, batch: BatchRecord) -> None:
     """Store the output, in the order of the input, and the failed lines once more, then end the batch."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as failures:
         after = 0
-        while lines := await batches.ended_lines(batch.id, after=after, limit=WRITTEN_LINES):
+        while lines := await context.batches.ended_lines(batch.id, after=after, limit=WRITTEN_LINES):
             for line in lines:
                 text = line.outcome.encode() + b"\n"
                 output.write(text)
@@ -253,7 +256,7 @@ async def _write_files(context: Context, batches: Batches, batch: BatchRecord) -
         error_id = await _store(context, batch, failures, "errors")
     is_late = batch.finalizing_at is None or batch.finalizing_at > batch.expires_at
     status: FinalStatus = "cancelled" if batch.status == "cancelling" else "expired" if is_late else "completed"
-    if await batches.finish(batch, status, output_file_id=output_id, error_file_id=error_id):
+    if await context.batches.finish(batch, status, output_file_id=output_id, error_file_id=error_id):
         log.info("batch_ended", batch_id=batch.id, status=status, completed=batch.completed, failed=batch.failed)
 
 

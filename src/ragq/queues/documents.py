@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Iterator
 
-from ragq.client.job import Enqueued
+from ragq.client.job import Enqueued, NewJob
 from ragq.client.rq_client import JobQueue
 from ragq.errors import OverloadedError
-from ragq.models import JobFunction, Lane, QueueName
+from ragq.models import Lane, QueueName
+from ragq.records import DocumentArguments
 from ragq.settings import Settings
 from ragq.storage.store_files import StoreFileRecord
 
@@ -32,13 +33,14 @@ async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFil
     """
     try:
         return await queue.enqueue(
-            JobFunction.PROCESS_DOCUMENT,
-            {"vector_store_id": record.vector_store_id, "file_id": record.file_id, "generation": record.generation},
-            job_id=document_job_id(record),
-            queue=QueueName.DOCUMENTS,
-            lane=Lane.PRIORITY if record.bytes <= SMALL_BYTES else Lane.DEFAULT,
-            tenant_id=record.tenant_id,
-            deadline_seconds=settings.document_deadline_seconds,
+            NewJob(
+                id=document_job_id(record),
+                arguments=DocumentArguments(record.vector_store_id, record.file_id, record.generation),
+                queue=QueueName.DOCUMENTS,
+                lane=Lane.PRIORITY if record.bytes <= SMALL_BYTES else Lane.DEFAULT,
+                tenant_id=record.tenant_id,
+                deadline_seconds=settings.document_deadline_seconds,
+            )
         )
     except OverloadedError:
         return Enqueued(document_job_id(record), created=False, fingerprint="")

@@ -14,20 +14,13 @@ import structlog
 
 from ragq import metrics
 from ragq.client.rq_client import JobQueue
+from ragq.context import Context
 from ragq.errors import TransientError
 from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores
 from ragq.queues.sweeper import sweep
 from ragq.queues.webhooks import deliver_forever
-from ragq.settings import Settings
 from ragq.storage.archive import Archive
-from ragq.storage.blobs import BlobStore
-from ragq.storage.database import Database
-from ragq.storage.files import Files
-from ragq.storage.ingests import Ingests
-from ragq.storage.store_files import StoreFiles
 from ragq.storage.vector_index import is_index_due, make_index
-from ragq.storage.vector_stores import Stores
-from ragq.storage.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +30,7 @@ SETTLED_SECONDS = 5.0
 REAP_SECONDS = 1.0
 ARCHIVE_SECONDS = 1.0
 ARCHIVE_BATCH = 100
-EXPIRY_SECONDS = 600.0
+RESPONSE_EXPIRY_SECONDS = 600.0
 SWEEP_SECONDS = 10.0
 FILE_EXPIRY_SECONDS = 60.0
 REQUESTS_SECONDS = 300.0
@@ -45,17 +38,16 @@ INDEX_SECONDS = 10.0
 INDEX_AGAIN_SECONDS = 600.0  # after it could not be made, as on a full disk: it may have taken long
 
 
-def start_housekeeping(settings: Settings, queue: JobQueue, database: Database) -> list[asyncio.Task[None]]:
+def start_housekeeping(context: Context) -> list[asyncio.Task[None]]:
     """Start the loops of a process; whoever started them cancels them."""
-    retention = settings.response_retention_seconds
     parts = {
-        "reap": partial(reap_forever, queue),
-        "archive": partial(archive_forever, queue, database, retention_seconds=retention),
-        "sweep": partial(sweep_forever, settings, queue, database),
-        "expire": partial(expire_forever, queue, Files(database), Stores(database), BlobStore(settings)),
-        "requests": partial(clear_requests_forever, queue, Archive(database)),
-        "index": partial(index_forever, queue, database),
-        "webhooks": partial(deliver_forever, settings, database),
+        "reap": partial(reap_forever, context.queue),
+        "archive": partial(archive_forever, context),
+        "sweep": partial(sweep_forever, context),
+        "expire": partial(expire_forever, context),
+        "requests": partial(clear_requests_forever, context),
+        "index": partial(index_forever, context),
+        "webhooks": partial(deliver_forever, context.settings, context.webhooks),
     }
     return [asyncio.create_task(restart_on_error(part, name), name=name) for name, part in parts.items()]
 
@@ -95,15 +87,15 @@ async def reap(queue: JobQueue) -> None:
     metrics.LATE.inc(len(reaped.late))
 
 
-async def archive_forever(queue: JobQueue, database: Database, *, retention_seconds: float) -> None:
-    """Move ended questions to PostgreSQL as they come, and forget what is too old."""
-    archive, webhooks = Archive(database), Webhooks(database)
+async def archive_forever(context: Context) -> None:
+    """Move ended questions to PostgreSQL as they come, and delete responses and deliveries that are too old."""
+    queue, retention = context.queue, context.settings.response_retention_seconds
     while True:
         if await queue.claim_period("archive", every_seconds=ARCHIVE_SECONDS):
-            await archive_ended(queue, archive)
-        if await queue.claim_period("expiry", every_seconds=EXPIRY_SECONDS):
-            await archive.expire(retention_seconds)
-            await webhooks.expire(retention_seconds)
+            await archive_ended(queue, context.archive)
+        if await queue.claim_period("expire-responses", every_seconds=RESPONSE_EXPIRY_SECONDS):
+            await context.archive.expire(retention)
+            await context.webhooks.expire(retention)
         await asyncio.sleep(ARCHIVE_SECONDS)
 
 
@@ -115,33 +107,34 @@ async def archive_ended(queue: JobQueue, archive: Archive) -> None:
         metrics.ARCHIVED.inc(len(jobs))
 
 
-async def sweep_forever(settings: Settings, queue: JobQueue, database: Database) -> None:
+async def sweep_forever(context: Context) -> None:
     """Look now and then for documents that no job works on."""
-    store_files, ingests = StoreFiles(database), Ingests(database)
     while True:
-        if await queue.claim_period("sweep", every_seconds=SWEEP_SECONDS):
-            metrics.SWEPT.inc(await sweep(settings, store_files, ingests, queue))
+        if await context.queue.claim_period("sweep", every_seconds=SWEEP_SECONDS):
+            swept = await sweep(context.settings, context.store_files, context.ingests, context.queue)
+            metrics.SWEPT.inc(swept)
         await asyncio.sleep(SWEEP_SECONDS / 2)
 
 
-async def expire_forever(queue: JobQueue, files: Files, stores: Stores, blobs: BlobStore) -> None:
-    """Delete, now and then, what has expired."""
+async def expire_forever(context: Context) -> None:
+    """Delete, now and then, files and stores that have expired."""
     while True:
-        if await queue.claim_period("expire", every_seconds=FILE_EXPIRY_SECONDS):
-            await expire_files_and_stores(files, stores, blobs)
+        if await context.queue.claim_period("expire-files", every_seconds=FILE_EXPIRY_SECONDS):
+            await expire_files_and_stores(context.files, context.stores, context.blobs)
         await asyncio.sleep(FILE_EXPIRY_SECONDS / 4)
 
 
-async def clear_requests_forever(queue: JobQueue, archive: Archive) -> None:
+async def clear_requests_forever(context: Context) -> None:
     """Delete, now and then, the large parts of requests that have gone."""
     while True:
-        if await queue.claim_period("requests", every_seconds=REQUESTS_SECONDS):
-            await delete_unused_requests(queue, archive)
+        if await context.queue.claim_period("requests", every_seconds=REQUESTS_SECONDS):
+            await delete_unused_requests(context.queue, context.archive)
         await asyncio.sleep(REQUESTS_SECONDS / 4)
 
 
-async def index_forever(queue: JobQueue, database: Database) -> None:
+async def index_forever(context: Context) -> None:
     """See now and then whether the vectors are so many that they need an index."""
+    queue, database = context.queue, context.database
     while True:
         if (
             await queue.claim_period("index", every_seconds=INDEX_SECONDS)

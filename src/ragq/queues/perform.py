@@ -16,7 +16,8 @@ from ragq.client.job import ClaimedJob, Outcome
 from ragq.client.model_faults import Kind
 from ragq.errors import PermanentError, RagqError, TransientError
 from ragq.models import JobFunction
-from ragq.queues.worker import FUNCTIONS, ON_FAILURE, Clients, RunningJob, read_payload
+from ragq.queues.worker import FUNCTIONS, Clients, RunningJob, check_payload, document_failed
+from ragq.records import DocumentArguments, Failure, Result
 from ragq.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -52,14 +53,14 @@ async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Out
     """Run a job to its outcome, or to the decision that it runs again later."""
     started = time.monotonic()
     function: JobFunction | str = "unknown"
-    result: dict[str, Any] | None = None
+    result: Result | None = None
     error: RagqError | None = None
     try:
-        function, arguments = read_payload(job.data)
+        function, arguments = check_payload(job.data)
         _refuse_quarantined(job, clients.settings)
         async with asyncio.timeout_at(running.deadline):
-            arguments = await clients.requests.unpack(job.id, arguments)
-            result = await FUNCTIONS[function](running, clients, **arguments)
+            unpacked = await clients.queue.requests.unpack(job.id, function, arguments)
+            result = await FUNCTIONS[function](running, clients, unpacked)
     except TransientError as failure:
         if retry := _plan_retry(job, failure, clients.settings):
             metrics.RETRIES.labels(failure.code).inc()
@@ -84,8 +85,10 @@ async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Out
     run_ms = round((time.monotonic() - started) * 1000)
     running.note(run_ms=run_ms)
     _measure(function, running, error)
-    failed = None if error is None else {"code": error.code, "message": error.message}
-    return Outcome(job.id, job.attempt, result, failed, running.meta, run_ms)
+    if error is not None or result is None:
+        assert error
+        return Outcome(job.id, job.attempt, Failure(error.code, error.message), running.meta, run_ms)
+    return Outcome(job.id, job.attempt, result, running.meta, run_ms)
 
 
 def _refuse_quarantined(job: ClaimedJob, settings: Settings) -> None:
@@ -114,13 +117,13 @@ def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> R
 
 async def _tell_failure(job: ClaimedJob, running: RunningJob, clients: Clients, error: RagqError) -> None:
     try:
-        function, arguments = read_payload(job.data)
+        _, arguments = check_payload(job.data)
     except PermanentError:
         return
-    if function not in ON_FAILURE:
+    if not isinstance(arguments, DocumentArguments):
         return
     try:
-        await retry_until_available(lambda: ON_FAILURE[function](running, clients, error, **arguments))
+        await retry_until_available(lambda: document_failed(running, clients, error, arguments))
     except Exception:  # a job that has failed must end, or it would hold its slot and its lease for ever
         log.exception("failure_not_told", job_id=job.id)
 
@@ -138,7 +141,7 @@ async def retry_until_available(call: Callable[[], Awaitable[Any]]) -> Any:
 def _measure(function: JobFunction | str, running: RunningJob, error: RagqError | None) -> None:
     name = function.rpartition(".")[2]
     metrics.ENDED.labels(name, error.code if error else "finished").inc()
-    metrics.RUN.labels(name).observe(running.meta["run_ms"] / 1000)
+    metrics.RUN.labels(name).observe((running.meta.run_ms or 0) / 1000)
     for stage in STAGES:
-        if stage in running.meta:
-            metrics.STAGE.labels(stage.removesuffix("_ms")).observe(running.meta[stage] / 1000)
+        if (took_ms := getattr(running.meta, stage)) is not None:
+            metrics.STAGE.labels(stage.removesuffix("_ms")).observe(took_ms / 1000)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
-from ragq.client.job import Enqueued
+from ragq.client.job import Enqueued, NewJob
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, UnavailableError
-from ragq.models import DEFAULT_STORE_NAME, Job, JobFunction, JobStatus, Lane, Question, QueueName, new_id
+from ragq.models import DEFAULT_STORE_NAME, Lane, Question, QueueName, new_id
 from ragq.rag.rewrite import bound_history
-from ragq.schemas.questions import ResponseCreate, messages_of, read_input
+from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
+from ragq.schemas.filters import make_filter
+from ragq.schemas.questions import LANES, ResponseCreate, messages_of, read_input
 from ragq.schemas.responses import MODEL, RESPONSE_PREFIX, STATUS_WORDS
 
 NOW_SECONDS = 30.0  # for a job that a connection waits for, ahead of the questions
 NOW_KEPT_SECONDS = 60
 UNSTORED_SECONDS = 60  # a response that is not stored stays so long, for a client that has lost the answer
+
+ResultT = TypeVar("ResultT", bound=Result)
 
 
 def check_question(context: Context, text: str, *, param: str) -> None:
@@ -34,39 +38,37 @@ def check_question(context: Context, text: str, *, param: str) -> None:
         )
 
 
-async def ask(  # noqa: PLR0913  (all of them say what is queued, and how)
+async def ask(
     context: Context,
     tenant: str,
     response_id: str,
     question: Question,
+    request: Request,
     *,
-    request: dict[str, Any],
-    lane: Lane = Lane.DEFAULT,
     fingerprint: str = "",
-    stream: str = "nothing",
+    stream: Stream = "nothing",
     is_repeat: bool | None = None,
 ) -> Enqueued:
-    """Queue a question; with `store: false` in the request it is not archived, and soon gone.
+    """Queue a question; one whose request says `store: false` is not archived, and soon gone.
 
     Args:
-        stream: As in `process_query`.
         is_repeat: Whether the client has sent the same before, without an `Idempotency-Key`; None with one.
     """
-    is_stored = request.get("store") is not False
     return await context.queue.enqueue(
-        JobFunction.PROCESS_QUERY,
-        {"query": question.as_arguments(), "stream": stream},
-        job_id=response_id,
-        queue=QueueName.QUERIES,
-        lane=lane,
-        tenant_id=tenant,
-        deadline_seconds=context.settings.query_deadline_seconds,
-        request=request,
-        fingerprint=fingerprint,
-        archive=is_stored,
-        keep_seconds=None if is_stored else UNSTORED_SECONDS,
-        max_wait_seconds=context.settings.max_wait_seconds,
-        is_repeat=is_repeat,
+        NewJob(
+            id=response_id,
+            arguments=QueryArguments(question, stream),
+            queue=QueueName.QUERIES,
+            lane=LANES.get(request.service_tier, Lane.DEFAULT),
+            tenant_id=tenant,
+            deadline_seconds=context.settings.query_deadline_seconds,
+            request=request,
+            fingerprint=fingerprint,
+            archive=request.store,
+            keep_seconds=None if request.store else UNSTORED_SECONDS,
+            max_wait_seconds=context.settings.max_wait_seconds,
+            is_repeat=is_repeat,
+        )
     )
 
 
@@ -108,7 +110,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
     return Question(
         text=text,
         vector_store_ids=store_ids,
-        filters=tool.filters.model_dump() if tool and tool.filters else None,
+        filters=make_filter(tool.filters) if tool and tool.filters else None,
         max_results=tool.max_num_results if tool else None,
         score_threshold=ranking.score_threshold if ranking else 0.0,
         instructions=instructions,
@@ -127,9 +129,9 @@ async def _history(context: Context, tenant: str, response_id: str) -> list[dict
     """
     param = "previous_response_id"
     job = await find_response(context, tenant, response_id, param=param, whole=True)
-    if job.request.get("store") is False:
+    if not job.request.store:
         raise InvalidRequestError(f"The response '{response_id}' was not stored.", param=param)
-    if job.status is not JobStatus.FINISHED or job.result is None:
+    if job.answered is None:
         status = STATUS_WORDS[job.status]
         raise InvalidRequestError(
             f"The response '{response_id}' is {status}: only a completed one can be followed.", param=param
@@ -137,9 +139,9 @@ async def _history(context: Context, tenant: str, response_id: str) -> list[dict
     *_, question = [text for role, text in messages_of(job) if role == "user"]
     last = [
         {"role": "user", "content": question},
-        {"role": "assistant", "content": job.result["answer"]["text"]},
+        {"role": "assistant", "content": job.answered.answer.text},
     ]
-    return [*job.request.get("history", []), *last]
+    return [*job.request.history, *last]
 
 
 async def find_response(
@@ -169,36 +171,36 @@ async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
     return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
 
 
-async def perform_now(context: Context, tenant: str, function: JobFunction, **arguments: Any) -> dict[str, Any]:
+async def perform_now(context: Context, tenant: str, arguments: Arguments, expected: type[ResultT]) -> ResultT:
     """Run a job on the priority lane and wait for its result: the API process has no embedding model, so a worker does it.
+
+    Args:
+        expected: What the job function returns.
 
     Raises:
         UnavailableError: No worker finished it in time.
     """
     job_id = new_id("now_")
     enqueued = await context.queue.enqueue(
-        function,
-        arguments,
-        job_id=job_id,
-        queue=QueueName.QUERIES,
-        lane=Lane.PRIORITY,
-        tenant_id=tenant,
-        deadline_seconds=NOW_SECONDS,
-        keep_seconds=NOW_KEPT_SECONDS,
+        NewJob(
+            id=job_id,
+            arguments=arguments,
+            queue=QueueName.QUERIES,
+            lane=Lane.PRIORITY,
+            tenant_id=tenant,
+            deadline_seconds=NOW_SECONDS,
+            keep_seconds=NOW_KEPT_SECONDS,
+        )
     )
     try:
         job = await context.queue.wait(job_id, tenant, timeout_seconds=NOW_SECONDS)
-        if job is None or job.status is not JobStatus.FINISHED or job.result is None:
-            await context.queue.cancel(job_id)
+        if job and isinstance(job.result, expected):
+            return job.result
+        await context.queue.cancel(job_id)
     finally:
         await context.queue.requests.discard(enqueued.job)
-    if job is None or job.status is not JobStatus.FINISHED or job.result is None:
-        reason = (
-            job.error["message"]
-            if job and job.error
-            else "no query worker took it. Check that one is running: `ragq status`."
-        )
-        raise UnavailableError(
-            f"No result within {NOW_SECONDS:g} s: {reason}", code="not_done_in_time", retry_after_seconds=2
-        )
-    return job.result
+    no_worker = "no query worker took it. Check that one is running: `ragq status`."
+    reason = job.error.message if job and job.error else no_worker
+    raise UnavailableError(
+        f"No result within {NOW_SECONDS:g} s: {reason}", code="not_done_in_time", retry_after_seconds=2
+    )

@@ -1,6 +1,6 @@
 """The sweeper: finds ingests that PostgreSQL waits for and no job works on, and mends them.
 
-They come from a process that died between its step in PostgreSQL and its step in Valkey, from a job that was canceled
+They come from a process that died between its step in PostgreSQL and its step in Valkey, from a job that was cancelled
 or stopped, and from a Valkey that was restored or emptied.
 """
 
@@ -14,8 +14,9 @@ import structlog
 
 from ragq.client.rq_client import JobQueue
 from ragq.errors import DocumentError, PermanentError, RagqError
-from ragq.models import Job, JobStatus, Orphan
+from ragq.models import JobStatus, Orphan
 from ragq.queues.documents import document_job_id, enqueue_document
+from ragq.records import Job
 from ragq.settings import Settings
 from ragq.storage.ingests import Ingests
 from ragq.storage.store_files import StoreFileRecord, StoreFiles
@@ -84,6 +85,6 @@ def _error_of(job: Job) -> RagqError:
     """Say why a job that was not finished has ended, as its worker would have."""
     if job.error is None:
         return PermanentError(f"The ingest was {job.status}: put the file into the store again.")
-    message, code = job.error["message"], job.error["code"]
+    message, code = job.error.message, job.error.code
     known = code in ("invalid_file", "unsupported_file")
     return DocumentError(message, code=code) if known else PermanentError(message, code=code)

@@ -13,7 +13,6 @@ import structlog
 from ragq import metrics
 from ragq.errors import RagqError
 from ragq.settings import Settings
-from ragq.storage.database import Database
 from ragq.storage.webhooks import Attempt, ClaimedDelivery, Webhooks
 from ragq.tasks import end_tasks
 
@@ -29,9 +28,9 @@ GONE = 410
 WAITS = (1, 6, 24, 120, 720, 4320)
 
 
-async def deliver_forever(settings: Settings, database: Database) -> None:
+async def deliver_forever(settings: Settings, webhooks: Webhooks) -> None:
     """Deliver what is due, so many at once that a slow target holds up nobody else's."""
-    webhooks, in_flight, ended = Webhooks(database), set[asyncio.Task[None]](), asyncio.Event()
+    in_flight, ended = set[asyncio.Task[None]](), asyncio.Event()
 
     def forget(task: asyncio.Task[None]) -> None:
         in_flight.discard(task)

@@ -1,6 +1,6 @@
 """The job functions: what a worker does with a question, a search and a document.
 
-Each takes the job, the worker's clients and its JSON arguments, and returns a JSON result.
+Each takes the job, the worker's clients and its arguments, and returns its result: both are records.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,27 +19,45 @@ from ragq.client.embedding_client import EmbeddingClient, create_embedding_clien
 from ragq.client.llm_client import LlmClient
 from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
-from ragq.client.request_client import Requests
+from ragq.client.rq_client import JobQueue
+from ragq.context import Context
 from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
-from ragq.models import Answer, JobFunction, Question, SearchResult, fields_of
+from ragq.models import Answer, JobFunction, Question, SearchResult
 from ragq.parsing.parser import Parser
 from ragq.rag.answer import answer_in_steps
 from ragq.rag.cite import CitedStream, cite_in_steps
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
+from ragq.records import (
+    Arguments,
+    DocumentArguments,
+    DocumentResult,
+    EmbeddingArguments,
+    EmbeddingResult,
+    Event,
+    Meta,
+    Progress,
+    QueryArguments,
+    QueryResult,
+    Reference,
+    Result,
+    SearchArguments,
+    SearchEnded,
+    SearchResults,
+    SearchStarted,
+    TextAdded,
+    UnreadableRecordError,
+    read_payload,
+)
 from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
-from ragq.storage.files import Files
-from ragq.storage.ingests import Ingests
 from ragq.storage.search import Chunks
-from ragq.storage.store_files import StoreFileRecord, StoreFiles
+from ragq.storage.store_files import StoreFileRecord
 from ragq.tasks import Turns, end_tasks, give_back_memory
 
 log = structlog.get_logger(__name__)
-
-Stream = Literal["nothing", "text", "results"]
 
 DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is room for its special tokens
 DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
@@ -49,48 +66,38 @@ REWRITE_SECONDS = 10.0  # then the question is searched for as it is
 REWRITE_TOKENS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Clients:
-    """Connections that all jobs of a worker share."""
+@dataclass(kw_only=True)
+class Clients(Context):
+    """What all jobs of a worker share: its connections, and the models.
 
-    settings: Settings
-    database: Database
-    files: Files
-    store_files: StoreFiles
-    ingests: Ingests
+    Attributes:
+        llm: None without `RAGQ_LLM_BASE_URL`; answers are extractive then.
+    """
+
     chunks: Chunks
-    blobs: BlobStore
-    requests: Requests
     embedding: EmbeddingClient
     llm: LlmClient | None
-    parser: Parser
+    parser: Parser = field(default_factory=Parser)
     turns: Turns = field(default_factory=Turns)
 
     @classmethod
-    async def open(cls, settings: Settings, database_url: str) -> Clients:
-        """Open them; without `RAGQ_LLM_BASE_URL` there is no LLM, and answers are extractive."""
-        blobs, embedding = (
-            BlobStore(settings),
-            create_embedding_client(settings),
-        )  # first: they may refuse their settings
+    async def open(cls, settings: Settings, queue: JobQueue, database_url: str) -> Clients:
+        """Open all of them but the queue."""
+        blobs, embedding = BlobStore(settings), create_embedding_client(settings)  # first: they may refuse settings
         llm = LlmClient(settings) if settings.llm_base_url else None
         database = await Database.open(settings, database_url)
         return cls(
             settings=settings,
+            queue=queue,
             database=database,
-            files=Files(database),
-            store_files=StoreFiles(database),
-            ingests=Ingests(database),
-            chunks=Chunks(settings, database),
             blobs=blobs,
-            requests=Requests(settings),
+            chunks=Chunks(settings, database),
             embedding=embedding,
             llm=llm,
-            parser=Parser(),
         )
 
     async def close(self) -> None:
-        """Close them all."""
+        """Close all of them but the queue."""
         if self.llm:
             await self.llm.close()
         await self.parser.close()
@@ -112,14 +119,19 @@ class RunningJob:
     attempt: int
     tenant_id: str
     deadline: float
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: Meta = field(default_factory=Meta)
     meta_changed: bool = False
-    pending_events: list[tuple[str, Any]] = field(default_factory=list)
+    pending_events: list[Event] = field(default_factory=list)
 
     def note(self, **meta: Any) -> None:
-        """Add to the job's meta data."""
-        self.meta.update(meta)
+        """Set fields of the job's meta data."""
+        for name, value in meta.items():
+            setattr(self.meta, name, value)
         self.meta_changed = True
+
+    def note_progress(self, stage: Literal["parse", "embed", "store"]) -> Callable[[int, int], None]:
+        """Make a callback that notes how far a stage is."""
+        return lambda done, total: self.note(progress=Progress(stage, done, total))
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -129,33 +141,27 @@ class RunningJob:
         self.note(**{f"{stage}_ms": _ms_since(started)})
 
 
-async def process_query(
-    job: RunningJob, clients: Clients, *, query: dict[str, Any], stream: Stream = "nothing"
-) -> dict[str, Any]:
-    """Answer a question from the tenant's documents, with citations.
-
-    Args:
-        stream: What to say while it runs: `nothing`, `text`, or `results` for what the search found as well.
-    """
-    question = Question(**query)
+async def process_query(job: RunningJob, clients: Clients, arguments: QueryArguments) -> QueryResult:
+    """Answer a question from the tenant's documents, with citations."""
+    question, stream = arguments.query, arguments.stream
     if clients.llm:
         clients.llm.endpoint.check_breaker()
     started = time.monotonic()
     searched = await _rewrite_question(job, clients, question)
     if stream != "nothing":
-        job.pending_events.append(("start", [searched.text] if searched.vector_store_ids else []))
+        job.pending_events.append(SearchStarted([searched.text] if searched.vector_store_ids else []))
     results = await _retrieve(job, clients, searched)
-    job.note(retrieve_ms=_ms_since(started))
-    found = [fields_of(result) for result in results]
+    retrieve_ms = _ms_since(started)
+    job.note(retrieve_ms=retrieve_ms)
     if stream != "nothing":
-        job.pending_events.append(("found", found if stream == "results" else None))
+        job.pending_events.append(SearchEnded(results if stream == "results" else None))
     if clients.llm:
         answer = await _generate(job, clients, question, results, is_streamed=stream != "nothing")
     else:
         calibrated = clients.settings.embedding_name == LOCAL_EMBEDDING_MODEL
         answer = await clients.turns.run(answer_in_steps(searched.text, results, trust_similarity=calibrated))
-    job.note(answer_ms=_ms_since(started) - job.meta["retrieve_ms"])
-    return {"query": searched.text, "answer": answer.as_result(), "results": found}
+    job.note(answer_ms=_ms_since(started) - retrieve_ms)
+    return QueryResult(searched.text, answer, results)
 
 
 async def _retrieve(job: RunningJob, clients: Clients, question: Question) -> list[SearchResult]:
@@ -198,7 +204,7 @@ async def _ask_llm(
 
     def say(piece: str) -> None:
         if more := cited.add(piece):
-            job.pending_events.append(("text", more))
+            job.pending_events.append(TextAdded(more))
 
     completion = await clients.llm.complete(
         messages,
@@ -211,41 +217,33 @@ async def _ask_llm(
     return completion, sources
 
 
-async def process_search(
-    job: RunningJob,
-    clients: Clients,
-    *,
-    queries: list[str],
-    vector_store_ids: list[str],
-    max_results: int,
-    score_threshold: float,
-    filters: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+async def process_search(job: RunningJob, clients: Clients, arguments: SearchArguments) -> SearchResults:
     """Search stores for each of the queries; the best score of a chunk counts."""
+    most, threshold = arguments.max_results, arguments.score_threshold
     found: dict[tuple[str, int], SearchResult] = {}
-    for text in queries:
-        question = Question(text, vector_store_ids, filters, max_results=max_results, score_threshold=score_threshold)
+    for text in arguments.queries:
+        question = Question(
+            text, arguments.vector_store_ids, arguments.filters, max_results=most, score_threshold=threshold
+        )
         for result in await _retrieve(job, clients, question):
             key = (result.file_id, result.start)
             found[key] = max(result, found.get(key, result), key=lambda one: one.score)
-    best = sorted(found.values(), key=lambda one: -one.score)[:max_results]
-    return {"results": [fields_of(result) for result in best]}
+    return SearchResults(sorted(found.values(), key=lambda one: -one.score)[:most])
 
 
-async def process_document(
-    job: RunningJob, clients: Clients, *, vector_store_id: str, file_id: str, generation: int
-) -> dict[str, Any]:
+async def process_document(job: RunningJob, clients: Clients, arguments: DocumentArguments) -> DocumentResult:
     """Ingest a file into a store: read, split, embed, then make it visible as one."""
-    if not await clients.ingests.begin_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt):
-        return {"status": "superseded"}
-    record = await clients.store_files.get(job.tenant_id, vector_store_id, file_id)
+    store_id, file_id = arguments.vector_store_id, arguments.file_id
+    if not await clients.ingests.begin_ingest(job.tenant_id, store_id, file_id, arguments.generation, job.attempt):
+        return DocumentResult("superseded")
+    record = await clients.store_files.get(job.tenant_id, store_id, file_id)
     if reason := await clients.files.find_poison(record.sha256):  # found since this job was queued
         raise DocumentError(reason)
     try:
         chunk_count = await _while_wanted(clients, record, job.attempt, _ingest(job, clients, record))
     finally:
         await asyncio.to_thread(give_back_memory)
-    return {"status": "superseded" if chunk_count is None else "completed", "chunks": chunk_count}
+    return DocumentResult("superseded" if chunk_count is None else "completed", chunk_count)
 
 
 async def _while_wanted(
@@ -276,7 +274,7 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
                 timeout_seconds=settings.parse_timeout_seconds,
                 memory_bytes=settings.parse_memory_bytes,
                 max_characters=settings.max_file_bytes,
-                progress=lambda done, total: job.note(progress={"stage": "parse", "done": done, "total": total}),
+                progress=job.note_progress("parse"),
             )
     size = record.max_chunk_tokens or int(embedding.window_tokens * DEFAULT_CHUNK_SHARE)
     overlap = record.chunk_overlap_tokens
@@ -294,36 +292,31 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
     with job.timed("embed"):
         vectors = await embedding.embed_documents(
             [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks],
-            progress=lambda done, total: job.note(progress={"stage": "embed", "done": done, "total": total}),
+            progress=job.note_progress("embed"),
         )
     with job.timed("store"):
         stored = await clients.ingests.complete_ingest(
-            record,
-            job.attempt,
-            document,
-            chunks,
-            vectors,
-            progress=lambda done, total: job.note(progress={"stage": "store", "done": done, "total": total}),
+            record, job.attempt, document, chunks, vectors, progress=job.note_progress("store")
         )
     return len(chunks) if stored else None
 
 
-async def document_failed(
-    job: RunningJob, clients: Clients, error: RagqError, *, vector_store_id: str, file_id: str, generation: int
-) -> None:
-    """Show in the store why a document was not ingested."""
-    await clients.ingests.fail_ingest(job.tenant_id, vector_store_id, file_id, generation, job.attempt, error)
+async def document_failed(job: RunningJob, clients: Clients, error: RagqError, arguments: DocumentArguments) -> None:
+    """Show in the store why a document was not ingested, when its job has failed for good."""
+    store_id, file_id, generation = arguments.vector_store_id, arguments.file_id, arguments.generation
+    await clients.ingests.fail_ingest(job.tenant_id, store_id, file_id, generation, job.attempt, error)
 
 
-async def process_embedding(job: RunningJob, clients: Clients, *, texts: list[str]) -> dict[str, Any]:
-    """Embed texts; each vector is base64 of little-endian float32."""
+async def process_embedding(job: RunningJob, clients: Clients, arguments: EmbeddingArguments) -> EmbeddingResult:
+    """Embed texts."""
     del job
+    texts = arguments.texts
     vectors = await clients.embedding.embed_documents(texts)
     encodings = await asyncio.to_thread(clients.embedding.tokenizer.encode_batch, texts, add_special_tokens=False)
-    return {
-        "embeddings": [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors],
-        "tokens": sum(len(encoding.ids) for encoding in encodings),
-    }
+    return EmbeddingResult(
+        embeddings=[base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors],
+        tokens=sum(len(encoding.ids) for encoding in encodings),
+    )
 
 
 async def _rewrite_question(job: RunningJob, clients: Clients, question: Question) -> Question:
@@ -347,7 +340,7 @@ def _ms_since(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
 
 
-JobCoroutine = Callable[..., Awaitable[dict[str, Any]]]
+JobCoroutine = Callable[..., Awaitable[Result]]
 
 FUNCTIONS: dict[JobFunction, JobCoroutine] = {
     JobFunction.PROCESS_QUERY: process_query,
@@ -357,20 +350,16 @@ FUNCTIONS: dict[JobFunction, JobCoroutine] = {
 }
 """The functions a payload may name. Nothing else is ever imported or called on its behalf."""
 
-ON_FAILURE: dict[JobFunction, Callable[..., Awaitable[None]]] = {JobFunction.PROCESS_DOCUMENT: document_failed}
-"""Called, with the job's error and arguments, when a job has failed for good."""
 
-
-def read_payload(data: bytes) -> tuple[JobFunction, dict[str, Any]]:
-    """Check a payload before anything is done on its behalf.
+def check_payload(data: bytes) -> tuple[JobFunction, Arguments | Reference]:
+    """Read a payload, before anything is done on its behalf.
 
     Raises:
-        PermanentError: It is not JSON of RQ's form, or names a function that is not a job function.
+        PermanentError: It cannot be read, or names a function that is not a job function.
     """
     try:
-        name, _instance, _positional, arguments = json.loads(data)
-        return JobFunction(name), dict(arguments)
-    except (ValueError, TypeError) as error:
+        return read_payload(data)
+    except UnreadableRecordError as error:
         raise PermanentError(
             "The job's payload is unreadable or names a function that is not allowed. It was not run.",
             code="invalid_payload",

@@ -16,7 +16,7 @@ from ragq.http.openapi import refusals
 from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
 from ragq.schemas.objects import Body, Listing
 from ragq.schemas.questions import Metadata
-from ragq.storage.batches import Batches, BatchRecord
+from ragq.storage.batches import BatchRecord
 
 router = APIRouter(prefix="/v1/batches", route_class=CheckedRoute)
 
@@ -90,7 +90,7 @@ async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Te
             f"The file was uploaded with purpose '{file.purpose}': upload it with purpose 'batch'.",
             param="input_file_id",
         )
-    record = await Batches(context.database).create(
+    record = await context.batches.create(
         tenant,
         input_file_id=file.id,
         endpoint=body.endpoint,
@@ -104,20 +104,20 @@ async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Te
 @router.get("")
 async def list_batches(page: PageDependency, context: ContextDependency, tenant: Tenant) -> Listing[Batch]:
     """List batches by age."""
-    records = await Batches(context.database).list_batches(tenant, page)
+    records = await context.batches.list_batches(tenant, page)
     return listing([render_batch(record) for record in records], page)
 
 
 @router.get("/{batch_id}")
 async def get_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> Batch:
     """Show a batch as it stands."""
-    return render_batch(await Batches(context.database).get(tenant, batch_id))
+    return render_batch(await context.batches.get(tenant, batch_id))
 
 
 @router.post("/{batch_id}/cancel")
 async def cancel_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> Batch:
     """Cancel what has not ended; a batch that has ended, or is being written, stays as it is."""
-    return render_batch(await Batches(context.database).cancel(tenant, batch_id))
+    return render_batch(await context.batches.cancel(tenant, batch_id))
 
 
 def render_batch(record: BatchRecord) -> Batch:

@@ -11,8 +11,9 @@ from typing_extensions import TypedDict
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.models import DEFAULT_STORE_NAME, Question, new_id
+from ragq.models import DEFAULT_STORE_NAME, Citation, Question, new_id
 from ragq.queues.questions import ask, check_question, find_job
+from ragq.records import Request
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.schemas.objects import Body, JobError
 from ragq.schemas.responses import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, Timing, timing_of
@@ -25,18 +26,6 @@ class Accepted(TypedDict):
 
     status: Literal["queued"]
     job_id: str
-
-
-class Citation(TypedDict):
-    """Where a statement of an answer stands; `index` is its end in the answer, `start` and `end` are the quote's."""
-
-    index: int
-    file_id: str
-    filename: str
-    page: int | None
-    quote: str
-    start: int
-    end: int
 
 
 class Result(TypedDict):
@@ -76,10 +65,8 @@ async def chat(
     if text is None:
         raise InvalidRequestError('Send the question as ?query=… or as a JSON body {"query": "…"}.', param="query")
     check_question(context, text, param="query")
-    request = {"background": True, "input": text}
-    enqueued = await ask(
-        context, tenant, new_id(RESPONSE_PREFIX), Question(text, [DEFAULT_STORE_NAME]), request=request
-    )
+    request = Request(background=True, input=text)
+    enqueued = await ask(context, tenant, new_id(RESPONSE_PREFIX), Question(text, [DEFAULT_STORE_NAME]), request)
     return {"status": "queued", "job_id": enqueued.job_id}
 
 
@@ -90,16 +77,16 @@ async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) ->
     if job is None:
         raise NotFoundError(f"No job found with id '{job_id[:80]}'.", param="job_id")
     status: JobState = {"status": STATUS_WORDS[job.status], "result": None}
-    if job.result:
-        answer = job.result["answer"]
+    if job.answered:
+        answer = job.answered.answer
         status["result"] = {
-            "answer": answer["text"],
-            "kind": answer["kind"],
-            "sources": answer["citations"],
+            "answer": answer.text,
+            "kind": answer.kind,
+            "sources": answer.citations,
             "timing": timing_of(job),
         }
     if job.error:
-        status["error"] = {"code": job.error["code"], "message": job.error["message"]}
+        status["error"] = {"code": job.error.code, "message": job.error.message}
     if job.position:
         status |= {"position": job.position, "eta_seconds": job.eta_seconds}
     return status

@@ -15,15 +15,17 @@ from ragq.context import Context
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
-from ragq.models import DEFAULT_STORE_NAME, Job, JobStatus, Lane, Question, new_id
+from ragq.models import DEFAULT_STORE_NAME, Question, new_id
 from ragq.queues.questions import ask, check_model, check_question
 from ragq.rag.rewrite import bound_history
+from ragq.records import Job
+from ragq.records import Request as JobRequest
 from ragq.routes.context import ApiContext, ContextDependency, Tenant, wait_connected
 from ragq.routes.responses import FOREGROUND_SECONDS
-from ragq.schemas.chat_chunks import ChatChunks, CompletionUsage, annotations_of, finish_reason_of, usage_of
+from ragq.schemas.chat_chunks import ChatChunks, CompletionUsage, finish_reason_of, usage_of
 from ragq.schemas.objects import Body
-from ragq.schemas.questions import LANES, RULES, Metadata, TextFormat
-from ragq.schemas.responses import MODEL
+from ragq.schemas.questions import RULES, Metadata, TextFormat
+from ragq.schemas.responses import MODEL, render_citations
 
 router = APIRouter(prefix="/v1/chat/completions", route_class=CheckedRoute)
 
@@ -125,8 +127,7 @@ async def create_chat_completion(
         tenant,
         new_id(COMPLETION_PREFIX),
         question,
-        request={"store": False, "model": body.model or MODEL, "metadata": body.metadata or {}},
-        lane=LANES.get(body.service_tier or "", Lane.DEFAULT),
+        JobRequest(store=False, model=body.model, service_tier=body.service_tier or "default"),
         fingerprint=hashlib.sha256(payload.encode()).hexdigest(),
         stream="text" if body.stream else "nothing",
         is_repeat=x_stainless_retry_count > 0,
@@ -178,21 +179,21 @@ def _render(job: Job) -> ChatCompletion:
         RagqError: The job has no answer.
     """
     if job.error:
-        raise RagqError(job.error["message"], code=job.error["code"])
-    if job.status is not JobStatus.FINISHED or job.result is None:
+        raise RagqError(job.error.message, code=job.error.code)
+    if job.answered is None:
         raise UnavailableError(NOT_ANSWERED, code="not_answered")
-    answer = job.result["answer"]
+    answer = job.answered.answer
     message: CompletionMessage = {
         "role": "assistant",
-        "content": answer["text"],
+        "content": answer.text,
         "refusal": None,
-        "annotations": annotations_of(answer),
+        "annotations": render_citations(answer),
     }
     return {
         "id": job.id,
         "object": "chat.completion",
         "created": int(job.created_at),
-        "model": job.request["model"],
+        "model": job.request.model or MODEL,
         "choices": [
             {
                 "index": 0,

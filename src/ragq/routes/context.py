@@ -12,7 +12,7 @@ from fastapi import Depends, Query, Request, Response
 from ragq.context import Context
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
-from ragq.models import Job
+from ragq.records import Job
 from ragq.routes.streams import Streams
 from ragq.schemas.objects import Listed, Listing
 from ragq.storage.paging import Page
@@ -24,7 +24,7 @@ POLL_SECONDS = 0.3  # when nothing is known of a job
 POLL_LIMITS_SECONDS = (0.1, 5.0)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class ApiContext(Context):
     """The connections of an API process, and what HTTP adds.
 
@@ -33,6 +33,7 @@ class ApiContext(Context):
     """
 
     streams: Streams
+    not_ready: str | None = "starting"
     keys: KeyCheck | None = None
     readiness: Readiness = field(default_factory=Readiness)
 

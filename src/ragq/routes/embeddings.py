@@ -14,8 +14,8 @@ from ragq.context import Context
 from ragq.errors import InvalidRequestError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
-from ragq.models import JobFunction
 from ragq.queues.questions import check_model, perform_now
+from ragq.records import EmbeddingArguments, EmbeddingResult
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.schemas.objects import Body
 
@@ -68,15 +68,15 @@ async def create_embeddings(body: EmbeddingCreate, context: ContextDependency, t
         )
     texts = [body.input] if isinstance(body.input, str) else body.input
     _check_texts(context, texts)
-    done = await perform_now(context, tenant, JobFunction.PROCESS_EMBEDDING, texts=texts)
-    shown = done["embeddings"] if body.encoding_format == "base64" else map(_read_vector, done["embeddings"])
+    done = await perform_now(context, tenant, EmbeddingArguments(texts), EmbeddingResult)
+    shown = done.embeddings if body.encoding_format == "base64" else map(_read_vector, done.embeddings)
     return {
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": embedding} for index, embedding in enumerate(shown)
         ],
         "model": settings.embedding_name,
-        "usage": {"prompt_tokens": done["tokens"], "total_tokens": done["tokens"]},
+        "usage": {"prompt_tokens": done.tokens, "total_tokens": done.tokens},
     }
 
 

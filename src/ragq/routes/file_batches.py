@@ -27,7 +27,7 @@ from ragq.routes.store_files import (
 )
 from ragq.schemas.filters import AttributeValues
 from ragq.schemas.objects import Body, Listing
-from ragq.storage.file_batches import FileBatches, FileBatchRecord
+from ragq.storage.file_batches import FileBatchRecord
 
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/file_batches", route_class=CheckedRoute)
 
@@ -80,7 +80,7 @@ async def create_file_batch(
     files = body.each()
     file_ids = [file.file_id for file in files]
     await check_files(context, tenant, file_ids)
-    batches = FileBatches(context.database)
+    batches = context.file_batches
     batch_id = await batches.create(tenant, store_id, [file.to_attachment() for file in files])
     await enqueue_files(context, tenant, store_id, file_ids)
     pace_polling(response, None)
@@ -102,7 +102,7 @@ async def cancel_file_batch(
     vector_store_id: str, batch_id: str, context: ContextDependency, tenant: Tenant
 ) -> FileBatch:
     """Cancel the ingests of a batch that have not ended; a batch that has ended stays as it is."""
-    batch, batches = await _find(context, tenant, vector_store_id, batch_id), FileBatches(context.database)
+    batch, batches = await _find(context, tenant, vector_store_id, batch_id), context.file_batches
     ingests = await batches.cancel(tenant, batch.vector_store_id, batch_id)
     with contextlib.suppress(TransientError):  # a job that runs nevertheless finds that its ingest is over
         await cancel_documents(context.queue, batch.vector_store_id, ingests)
@@ -126,7 +126,7 @@ async def list_file_batch_files(
 
 async def _find(context: Context, tenant: str, vector_store_id: str, batch_id: str) -> FileBatchRecord:
     store_id = await context.stores.resolve(tenant, vector_store_id)
-    return await FileBatches(context.database).get(tenant, store_id, batch_id)
+    return await context.file_batches.get(tenant, store_id, batch_id)
 
 
 def _render(batch: FileBatchRecord) -> FileBatch:

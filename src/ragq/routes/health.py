@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
 from ragq import __version__
+from ragq.client.queue_monitor import ListState, WorkerState
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import shows
 from ragq.routes.context import ContextDependency, Tenant
@@ -25,8 +26,8 @@ class Status(TypedDict):
 
     version: str
     answers: dict[str, str | None]
-    queues: list[dict[str, Any]]
-    workers: list[dict[str, Any]]
+    queues: list[ListState]
+    workers: list[WorkerState]
 
 
 @router.get("/healthz")
@@ -60,6 +61,6 @@ async def show_status(context: ContextDependency, _tenant: Tenant) -> Status:
         "answers": {"kind": "generated", "model": settings.llm_model}
         if settings.llm_base_url
         else {"kind": "extractive"},
-        "queues": described["queues"],
-        "workers": described["workers"],
+        "queues": described.queues,
+        "workers": described.workers,
     }

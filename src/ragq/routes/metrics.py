@@ -27,21 +27,20 @@ async def show_metrics(context: ContextDependency, _tenant: Tenant) -> Response:
     status = await context.queue.monitor.describe()
     for gauge in (metrics.JOBS, metrics.OLDEST):
         gauge.clear()
-    for queue in status["queues"]:
-        for state in ("queued", "in_flight", "scheduled"):
-            metrics.JOBS.labels(queue["name"], state).set(queue[state])
-        metrics.OLDEST.labels(queue["name"]).set(queue["oldest_seconds"] or 0)
+    for queue in status.queues:
+        for state, count in (("queued", queue.queued), ("in_flight", queue.in_flight), ("scheduled", queue.scheduled)):
+            metrics.JOBS.labels(queue.name, state).set(count)
+        metrics.OLDEST.labels(queue.name).set(queue.oldest_seconds or 0)
     for name in QueueName:
-        metrics.WORKERS.labels(name).set(sum(name in worker["queues"] for worker in status["workers"]))
+        metrics.WORKERS.labels(name).set(sum(name in worker.queues for worker in status.workers))
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/targets")
 async def list_targets(context: ContextDependency, _tenant: Tenant) -> list[Targets]:
     """List the live workers' own metrics, as Prometheus' HTTP service discovery reads it."""
-    workers = (await context.queue.monitor.describe())["workers"]
     return [
-        {"targets": [worker["metrics"]], "labels": {"worker": worker["name"], "queues": ",".join(worker["queues"])}}
-        for worker in workers
-        if worker["metrics"]
+        {"targets": [worker.metrics], "labels": {"worker": worker.name, "queues": ",".join(worker.queues)}}
+        for worker in (await context.queue.monitor.describe()).workers
+        if worker.metrics
     ]

@@ -12,11 +12,12 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from ragq.errors import ConflictError, InvalidRequestError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
-from ragq.models import Job, Lane, new_id
+from ragq.models import new_id
 from ragq.queues.questions import ask, find_response, read_question
+from ragq.records import Job
 from ragq.routes.context import ApiContext, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.schemas.objects import Deleted, Listing
-from ragq.schemas.questions import LANES, ResponseCreate, echo_of, messages_of, stream_of
+from ragq.schemas.questions import ResponseCreate, messages_of, request_of, stream_of
 from ragq.schemas.response_events import ResponseEvents
 from ragq.schemas.responses import (
     RESPONSE_PREFIX,
@@ -53,8 +54,7 @@ async def create_response(
             tenant,
             response_id,
             question,
-            request=echo_of(body) | {"history": question.history},
-            lane=LANES.get(body.service_tier or "", Lane.DEFAULT),
+            request_of(body, question),
             fingerprint=fingerprint,
             stream=stream_of(body),
             is_repeat=None if idempotency_key else x_stainless_retry_count > 0,
@@ -105,7 +105,7 @@ def _show(job: Job, *, results: bool) -> Response:
 
 
 def _shows_results(job: Job) -> bool:
-    return SEARCH_RESULTS in (job.request.get("include") or [])
+    return SEARCH_RESULTS in job.request.include
 
 
 def _open_stream(context: ApiContext, job: Job, *, after: int = -1, cancel: bool = False) -> StreamingResponse:
@@ -117,7 +117,7 @@ def _open_stream(context: ApiContext, job: Job, *, after: int = -1, cancel: bool
 async def cancel_response(response_id: str, context: ContextDependency, tenant: Tenant) -> Response:
     """Cancel a background response; one that has ended stays as it is."""
     job = await find_response(context, tenant, response_id)
-    if not job.request.get("background"):
+    if not job.request.background:
         raise InvalidRequestError("Only a response created with background=true can be cancelled.", param="response_id")
     await context.queue.cancel(response_id)
     return _show(await find_response(context, tenant, response_id), results=False)

@@ -35,6 +35,14 @@ class FileCounts(TypedDict):
     total: int
 
 
+class IngestProgress(TypedDict):
+    """How far a file is in its stage: `done` of `total`."""
+
+    stage: Literal["parse", "embed", "store"]
+    done: int
+    total: int
+
+
 class StoreFile(TypedDict):
     """A file in a store; its id is the file's. `progress` is there while it is ingested."""
 
@@ -49,7 +57,7 @@ class StoreFile(TypedDict):
     chunking_strategy: dict[str, Any]
     filename: str
     chunk_count: int
-    progress: NotRequired[dict[str, Any] | None]
+    progress: NotRequired[IngestProgress | None]
 
 
 class DocumentText(TypedDict):
@@ -165,7 +173,11 @@ async def get_store_file(
     if record.status == "in_progress":
         job = await context.queue.fetch(document_job_id(record), tenant)
         pace_polling(response, job)
-        rendered["progress"] = job.meta.get("progress") if job else None
+        progress = job.meta.progress if job else None
+        shown: IngestProgress | None = None
+        if progress:
+            shown = {"stage": progress.stage, "done": progress.done, "total": progress.total}
+        rendered["progress"] = shown
     return rendered
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -10,11 +10,12 @@ from typing_extensions import TypedDict
 
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.models import JobFunction
+from ragq.models import Attributes, SearchResult
 from ragq.queues.questions import check_question, perform_now
+from ragq.records import SearchArguments, SearchResults
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.routes.store_files import DocumentText
-from ragq.schemas.filters import Filter
+from ragq.schemas.filters import Filter, make_filter
 from ragq.schemas.objects import Body
 from ragq.schemas.questions import RankingOptions
 
@@ -27,7 +28,7 @@ class SearchHit(TypedDict):
     file_id: str
     filename: str
     score: float
-    attributes: dict[str, Any]
+    attributes: Attributes
     content: list[DocumentText]
     page: int | None
     heading: str | None
@@ -65,35 +66,33 @@ async def search_store(
     for query in queries:
         check_question(context, query, param="query")
     store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
-    done = await perform_now(
-        context,
-        tenant,
-        JobFunction.PROCESS_SEARCH,
+    arguments = SearchArguments(
         queries=queries,
         vector_store_ids=[store_id],
         max_results=body.max_num_results,
         score_threshold=body.ranking_options.score_threshold if body.ranking_options else 0.0,
-        filters=body.filters.model_dump(mode="json") if body.filters else None,
+        filters=make_filter(body.filters) if body.filters else None,
     )
+    done = await perform_now(context, tenant, arguments, SearchResults)
     return {
         "object": "vector_store.search_results.page",
         "search_query": queries,
-        "data": [_render_result(result) for result in done["results"]],
+        "data": [_render_result(result) for result in done.results],
         "has_more": False,
         "next_page": None,
     }
 
 
-def _render_result(result: dict[str, Any]) -> SearchHit:
+def _render_result(result: SearchResult) -> SearchHit:
     return {
-        "file_id": result["file_id"],
-        "filename": result["filename"],
-        "score": result["score"],
-        "attributes": result["attributes"],
-        "content": [{"type": "text", "text": result["text"]}],
-        "page": result["page"],
-        "heading": result["heading"],
-        "start": result["start"],
-        "end": result["end"],
-        "similarity": result["similarity"],
+        "file_id": result.file_id,
+        "filename": result.filename,
+        "score": result.score,
+        "attributes": result.attributes,
+        "content": [{"type": "text", "text": result.text}],
+        "page": result.page,
+        "heading": result.heading,
+        "start": result.start,
+        "end": result.end,
+        "similarity": result.similarity,
     }

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError, UnavailableError
-from ragq.models import Job, LogEntry
+from ragq.records import Job, LogEntry
 from ragq.tasks import give_back_memory
 
 log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from ragq.client.webhook_target import check_url
 from ragq.http.input import CheckedRoute
 from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
 from ragq.schemas.objects import Body, Deleted, Listing
-from ragq.storage.webhooks import DeliveryRecord, EndpointRecord, Webhooks
+from ragq.storage.webhooks import DeliveryRecord, EndpointRecord
 
 router = APIRouter(prefix="/v1/webhook_endpoints", route_class=CheckedRoute)
 
@@ -70,7 +70,7 @@ async def create_webhook_endpoint(
 ) -> WebhookEndpoint:
     """Make an endpoint; the secret is shown this once."""
     check_url(context.settings, body.url)
-    record = await Webhooks(context.database).create_endpoint(
+    record = await context.webhooks.create_endpoint(
         tenant, url=body.url, events=sorted(set(body.events or [])), description=body.description
     )
     return render_endpoint(record) | {"secret": record.secret}
@@ -81,20 +81,20 @@ async def list_webhook_endpoints(
     page: PageDependency, context: ContextDependency, tenant: Tenant
 ) -> Listing[WebhookEndpoint]:
     """List endpoints by age."""
-    records = await Webhooks(context.database).list_endpoints(tenant, page)
+    records = await context.webhooks.list_endpoints(tenant, page)
     return listing([render_endpoint(record) for record in records], page)
 
 
 @router.get("/{webhook_endpoint_id}")
 async def get_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> WebhookEndpoint:
     """Show an endpoint."""
-    return render_endpoint(await Webhooks(context.database).get_endpoint(tenant, webhook_endpoint_id))
+    return render_endpoint(await context.webhooks.get_endpoint(tenant, webhook_endpoint_id))
 
 
 @router.delete("/{webhook_endpoint_id}")
 async def delete_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete an endpoint with its deliveries."""
-    await Webhooks(context.database).delete_endpoint(tenant, webhook_endpoint_id)
+    await context.webhooks.delete_endpoint(tenant, webhook_endpoint_id)
     return {"id": webhook_endpoint_id, "object": "webhook_endpoint", "deleted": True}
 
 
@@ -103,7 +103,7 @@ async def list_webhook_deliveries(
     webhook_endpoint_id: str, page: PageDependency, context: ContextDependency, tenant: Tenant
 ) -> Listing[WebhookDelivery]:
     """List an endpoint's deliveries by age."""
-    records = await Webhooks(context.database).list_deliveries(tenant, webhook_endpoint_id, page)
+    records = await context.webhooks.list_deliveries(tenant, webhook_endpoint_id, page)
     return listing([render_delivery(record) for record in records], page)
 
 

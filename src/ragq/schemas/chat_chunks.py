@@ -11,10 +11,13 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from ragq.models import Job, LogEntry
+from ragq.models import Answer
+from ragq.records import Failure, Job, LogEntry, TextAdded
+from ragq.schemas.responses import MODEL, render_citations
 
 Chunk = dict[str, Any]
 DONE: Chunk = {}
+CANCELLED = Failure("not_answered", "The question was cancelled: ask again.")
 
 
 class CompletionUsage(TypedDict):
@@ -37,7 +40,7 @@ class ChatChunks:
             "id": job.id,
             "object": "chat.completion.chunk",
             "created": int(job.created_at),
-            "model": job.request["model"],
+            "model": job.request.model or MODEL,
         }
         self._with_usage = usage
         self._said: list[str] = []
@@ -54,7 +57,7 @@ class ChatChunks:
         """The text of an entry of the log, as far as it is new."""
         if entry.attempt != self._attempt:
             self._attempt, self._repeats, self._repeated, self._differs = entry.attempt, "".join(self._said), 0, False
-        text = "".join(value for name, value in entry.events if name == "text")
+        text = "".join(event.text for event in entry.events if isinstance(event, TextAdded))
         again = self._repeats[self._repeated : self._repeated + len(text)]
         self._repeated += len(again)
         self._differs |= not text.startswith(again)
@@ -62,15 +65,15 @@ class ChatChunks:
 
     def end(self, job: Job) -> list[Chunk]:
         """The rest of the answer with its citations, or the error."""
-        if job.result is None:
-            error = job.error or {"code": "not_answered", "message": "The question was cancelled: ask again."}
-            return [_error(error["code"], error["message"])]
-        answer = job.result["answer"]
+        if job.answered is None:
+            error = job.error or CANCELLED
+            return [_error(error.code, error.message)]
+        answer = job.answered.answer
         said = "".join(self._said)
-        if not answer["text"].startswith(said):
+        if not answer.text.startswith(said):
             return [_error("answer_restarted", "A worker died, and the answer became another: ask again.")]
-        made = self._say(answer["text"][len(said) :])
-        last = {"annotations": annotations} if (annotations := annotations_of(answer)) else {}
+        made = self._say(answer.text[len(said) :])
+        last = {"annotations": annotations} if (annotations := render_citations(answer)) else {}
         made.append(self._chunk(last, finish_reason=finish_reason_of(answer)))
         if self._with_usage:
             made.append({**self._head, "choices": [], "usage": usage_of(answer)})
@@ -96,23 +99,18 @@ class ChatChunks:
         return {**self._head, "choices": [choice], **({"usage": None} if self._with_usage else {})}
 
 
-def annotations_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """Show an answer's citations, in the form that they have in a response."""
-    return [{"type": "file_citation", **citation} for citation in answer["citations"]]
-
-
-def finish_reason_of(answer: dict[str, Any]) -> Literal["stop", "length"]:
+def finish_reason_of(answer: Answer) -> Literal["stop", "length"]:
     """Why an answer ended, in OpenAI's word."""
-    return "length" if answer["truncated"] else "stop"
+    return "length" if answer.truncated else "stop"
 
 
-def usage_of(answer: dict[str, Any]) -> CompletionUsage:
+def usage_of(answer: Answer) -> CompletionUsage:
     """The tokens of an answer, in the words of chat completions."""
-    usage = answer["usage"]
+    usage = answer.usage
     return {
-        "prompt_tokens": usage["input_tokens"],
-        "completion_tokens": usage["output_tokens"],
-        "total_tokens": usage["input_tokens"] + usage["output_tokens"],
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
     }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ragq.models import AttributeFilter
 from ragq.schemas.objects import Body
 
 MAX_DEPTH = 8
@@ -94,3 +95,10 @@ class Compound(Body):
 Part = Annotated[Equality | Order | Membership | Compound, Field(discriminator="type")]
 Compound.model_rebuild()
 Filter = Annotated[Part, BeforeValidator(_check_size)]
+
+
+def make_filter(part: Part) -> AttributeFilter:
+    """Make of a filter in a request the one that travels in a job."""
+    if isinstance(part, Compound):
+        return AttributeFilter(part.type, filters=[make_filter(inner) for inner in part.filters])
+    return AttributeFilter(part.type, part.key, part.value)

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ragq.errors import InvalidRequestError
-from ragq.models import Job, Lane
+from ragq.models import Lane, Question
+from ragq.records import Job, Request, Stream
 from ragq.schemas.filters import Filter
 from ragq.schemas.objects import Body
 
@@ -124,7 +125,7 @@ class ResponseCreate(Body):
 
 def messages_of(job: Job) -> list[tuple[str, str]]:
     """Role and text of each message that a job was asked with."""
-    given = job.request.get("input", [])
+    given = job.request.input
     if isinstance(given, str):
         return [("user", given)]
     messages = (InputMessage.model_validate(item) for item in given if item["type"] == "message")
@@ -145,13 +146,14 @@ def read_input(body: ResponseCreate) -> tuple[str, str | None, list[dict[str, st
     return last.text, instructions, [{"role": message.role, "content": message.text} for message in earlier]
 
 
-def stream_of(body: ResponseCreate) -> str:
-    """What the worker is to say while it works, as in `process_query`."""
+def stream_of(body: ResponseCreate) -> Stream:
+    """Which events the worker is to log."""
     if not body.stream:
         return "nothing"
     return "results" if body.include else "text"
 
 
-def echo_of(body: ResponseCreate) -> dict[str, Any]:
-    """Keep what the response object must show again."""
-    return body.model_dump(mode="json", exclude={"stream"}, exclude_none=True)
+def request_of(body: ResponseCreate, question: Question) -> Request:
+    """Keep what the response object must show again, and what a next question needs of the conversation."""
+    shown = body.model_dump(mode="json", exclude={"stream"}, exclude_none=True)
+    return Request(**shown, history=question.history)

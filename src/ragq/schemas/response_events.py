@@ -11,7 +11,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from ragq.models import Job, JobStatus, LogEntry
+from ragq.models import JobStatus, SearchResult
+from ragq.records import Job, LogEntry, Meta, QueryResult, SearchEnded, SearchStarted, TextAdded
 from ragq.schemas.responses import item_id, render_output, render_response, render_result
 
 Event = dict[str, Any]
@@ -27,7 +28,7 @@ class ResponseEvents:
 
     def __init__(self, job: Job, *, results: bool) -> None:
         self._job = replace(
-            job, status=JobStatus.QUEUED, attempt=0, started_at=None, ended_at=None, result=None, error=None, meta={},
+            job, status=JobStatus.QUEUED, attempt=0, started_at=None, ended_at=None, result=None, error=None, meta=Meta(),
             position=None, eta_seconds=None,
         )  # fmt: skip
         self._results = results
@@ -36,7 +37,7 @@ class ResponseEvents:
         self._attempt = 0
         self._queries: list[str] = []
         self._open: str | None = None  # kind of the newest item, while it is not done
-        self._said: list[str] = []  # of the newest message
+        self._text: list[str] = []  # of the newest message
 
     def begin(self) -> list[Event]:
         """The first two events."""
@@ -46,28 +47,29 @@ class ResponseEvents:
     def add(self, entry: LogEntry) -> list[Event]:
         """The events of an entry of the log."""
         made: list[Event] = []
-        for name, value in entry.events:
-            if name == "start":
-                made += self._start(entry.attempt, value)
-            elif name == "found":
-                made += self._found(value)
-            elif name == "text":
-                made += self._say(value)
+        for event in entry.events:
+            match event:
+                case SearchStarted(queries):
+                    made += self._start(entry.attempt, queries)
+                case SearchEnded(results):
+                    made += self._found(results)
+                case TextAdded(text):
+                    made += self._say(text)
         return made
 
     def end(self, job: Job) -> list[Event]:
-        """The events after which nothing comes; a canceled response has none."""
-        if job.result is None:
+        """The events after which nothing comes; a cancelled response has none."""
+        if job.answered is None:
             if job.status is not JobStatus.FAILED:
                 return []
             closing = self._close()
             return [*closing, self._event("response.failed", response=render_response(job, results=False))]
         made: list[Event] = []
         if self._attempt != job.attempt:  # no events were logged: the job was not created with stream=true
-            made += self._start(job.attempt, [job.result["query"]] if job.result["results"] else [])
+            made += self._start(job.attempt, [job.answered.query] if job.answered.results else [])
         if self._open == "search":
-            made += self._found(job.result["results"] if self._results else None)
-        made += self._finish_message(job)
+            made += self._found(job.answered.results if self._results else None)
+        made += self._finish_message(job, job.answered)
         response = render_response(job, results=self._results)
         return [*made, self._event(f"response.{response['status']}", response=response)]
 
@@ -90,7 +92,7 @@ class ResponseEvents:
             made += [self._of_item(f"response.file_search_call.{word}") for word in ("in_progress", "searching")]
         return made
 
-    def _found(self, results: list[dict[str, Any]] | None) -> list[Event]:
+    def _found(self, results: list[SearchResult] | None) -> list[Event]:
         if self._open != "search":
             return []
         self._open = None
@@ -103,27 +105,26 @@ class ResponseEvents:
     def _say(self, text: str) -> list[Event]:
         made: list[Event] = []
         if self._open != "message":
-            self._said = []
+            self._text = []
             made = [
                 self._open_item("message", self._message_item("in_progress", [])),
                 self._of_item("response.content_part.added", content_index=0, part=_part("")),
             ]
         if text:
             made.append(self._of_item("response.output_text.delta", content_index=0, delta=text, logprobs=[]))
-        self._said.append(text)
+        self._text.append(text)
         return made
 
-    def _finish_message(self, job: Job) -> list[Event]:
-        """Say the rest of the answer; where it does not go on from what was said, all of it in a new item."""
-        assert job.result
-        answer = job.result["answer"]
+    def _finish_message(self, job: Job, answered: QueryResult) -> list[Event]:
+        """Send the rest of the answer; where it does not continue what was sent, all of it in a new item."""
+        text = answered.answer.text
         made: list[Event] = []
-        said = "".join(self._said) if self._open == "message" else ""
-        if not answer["text"].startswith(said):
+        sent = "".join(self._text) if self._open == "message" else ""
+        if not text.startswith(sent):
             made += self._close()
-            said = ""
-        made += self._say(answer["text"][len(said) :])
-        message = render_output(job, results=False)[-1] | {"id": self._item}
+            sent = ""
+        made += self._say(text[len(sent) :])
+        message = render_output(job, answered, results=False)[-1] | {"id": self._item}
         part = message["content"][0]
         for number, annotation in enumerate(part["annotations"]):
             place = {"content_index": 0, "annotation_index": number, "annotation": annotation}
@@ -133,7 +134,7 @@ class ResponseEvents:
     def _close(self) -> list[Event]:
         """End the newest item as incomplete, if it is open."""
         if self._open == "message":
-            part = _part("".join(self._said))
+            part = _part("".join(self._text))
             return self._message_done(self._message_item("incomplete", [part]), part)
         if self._open == "search":
             self._open = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from ragq.models import Job, JobStatus
+from ragq.models import Answer, JobStatus, SearchResult, Usage
+from ragq.records import Job, QueryResult
 from ragq.schemas.objects import JobError
 
 RESPONSE_PREFIX = "resp_"
@@ -104,13 +106,12 @@ class InputItem(TypedDict):
 def timing_of(job: Job) -> Timing:
     """How long each stage took, in ms; None where it has not happened."""
     meta = job.meta
-    total = round((job.ended_at - job.created_at) * 1000) if job.ended_at else None
     return {
-        "queued_ms": meta.get("queued_ms"),
-        "retrieve_ms": meta.get("retrieve_ms"),
-        "answer_ms": meta.get("answer_ms"),
-        "first_token_ms": meta.get("first_token_ms"),
-        "total_ms": total,
+        "queued_ms": meta.queued_ms,
+        "retrieve_ms": meta.retrieve_ms,
+        "answer_ms": meta.answer_ms,
+        "first_token_ms": meta.first_token_ms,
+        "total_ms": round((job.ended_at - job.created_at) * 1000) if job.ended_at else None,
     }
 
 
@@ -120,9 +121,8 @@ def render_response(job: Job, *, results: bool) -> dict[str, Any]:
     Args:
         results: Include what the search found.
     """
-    request = job.request
-    answer = job.result["answer"] if job.result else None
-    truncated = bool(answer and answer["truncated"])
+    request, answered = job.request, job.answered
+    truncated = bool(answered and answered.answer.truncated)
     status = "incomplete" if truncated else STATUS_WORDS[job.status]
     return {
         "id": job.id,
@@ -130,26 +130,26 @@ def render_response(job: Job, *, results: bool) -> dict[str, Any]:
         "created_at": int(job.created_at),
         "completed_at": int(job.ended_at) if job.ended_at and status == "completed" else None,
         "status": status,
-        "background": bool(request.get("background")),
-        "error": _render_error(job),
+        "background": request.background,
+        "error": {"code": job.error.code, "message": job.error.message} if job.error else None,
         "incomplete_details": {"reason": "max_output_tokens"} if truncated else None,
-        "instructions": request.get("instructions"),
-        "max_output_tokens": request.get("max_output_tokens"),
-        "metadata": request.get("metadata", {}),
-        "model": request.get("model") or MODEL,
-        "output": render_output(job, results=results) if job.result else [],
-        "parallel_tool_calls": request.get("parallel_tool_calls", False),
-        "previous_response_id": request.get("previous_response_id"),
-        "service_tier": request.get("service_tier") or "default",
-        "store": request.get("store", True),
-        "temperature": request.get("temperature"),
-        "text": request.get("text", {"format": {"type": "text"}}),
-        "tool_choice": request.get("tool_choice", "auto"),
-        "tools": request.get("tools", []),
-        "top_p": request.get("top_p"),
-        "truncation": request.get("truncation", "disabled"),
-        "usage": _render_usage(answer["usage"]) if answer else None,
-        "user": request.get("user"),
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "metadata": request.metadata,
+        "model": request.model or MODEL,
+        "output": render_output(job, answered, results=results) if answered else [],
+        "parallel_tool_calls": request.parallel_tool_calls,
+        "previous_response_id": request.previous_response_id,
+        "service_tier": request.service_tier,
+        "store": request.store,
+        "temperature": request.temperature,
+        "text": request.text or {"format": {"type": "text"}},
+        "tool_choice": request.tool_choice,
+        "tools": request.tools,
+        "top_p": request.top_p,
+        "truncation": request.truncation,
+        "usage": _render_usage(answered.answer.usage) if answered else None,
+        "user": request.user,
         "queue": {"position": job.position, "eta_seconds": job.eta_seconds},
         "timing": timing_of(job),
         "attempt": job.attempt,
@@ -170,17 +170,13 @@ def render_input(response_id: str, messages: list[tuple[str, str]]) -> list[Inpu
     ]
 
 
-def _render_error(job: Job) -> dict[str, str] | None:
-    return {"code": job.error["code"], "message": job.error["message"]} if job.error else None
-
-
-def _render_usage(usage: dict[str, int]) -> dict[str, Any]:
+def _render_usage(usage: Usage) -> dict[str, Any]:
     return {
-        "input_tokens": usage["input_tokens"],
+        "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": usage["output_tokens"],
+        "output_tokens": usage.output_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": usage["input_tokens"] + usage["output_tokens"],
+        "total_tokens": usage.input_tokens + usage.output_tokens,
     }
 
 
@@ -189,36 +185,40 @@ def item_id(kind: str, response_id: str, attempt: int) -> str:
     return f"{kind}_{response_id.removeprefix(RESPONSE_PREFIX)}" + (f"_{attempt}" if attempt > 1 else "")
 
 
-def render_output(job: Job, *, results: bool) -> list[dict[str, Any]]:
+def render_output(job: Job, answered: QueryResult, *, results: bool) -> list[dict[str, Any]]:
     """Show a result as output items: the search, and the message."""
-    assert job.result
-    answer = job.result["answer"]
+    answer = answered.answer
     search = {
         "type": "file_search_call",
         "id": item_id("fs", job.id, job.attempt),
         "status": "completed",
-        "queries": [job.result["query"]],
-        "results": [render_result(result) for result in job.result["results"]] if results else None,
+        "queries": [answered.query],
+        "results": [render_result(result) for result in answered.results] if results else None,
     }
     message = {
         "type": "message",
         "id": item_id("msg", job.id, job.attempt),
         "role": "assistant",
-        "status": "incomplete" if answer["truncated"] else "completed",
+        "status": "incomplete" if answer.truncated else "completed",
         "content": [
             {
                 "type": "output_text",
-                "text": answer["text"],
-                "annotations": [{"type": "file_citation", **citation} for citation in answer["citations"]],
+                "text": answer.text,
+                "annotations": render_citations(answer),
                 "logprobs": [],
             }
         ],
-        "kind": answer["kind"],
+        "kind": answer.kind,
     }
     return [search, message]
 
 
-def render_result(result: dict[str, Any]) -> dict[str, Any]:
+def render_citations(answer: Answer) -> list[dict[str, Any]]:
+    """Show an answer's citations as OpenAI's annotations, with ragq's own fields."""
+    return [{"type": "file_citation", **asdict(citation)} for citation in answer.citations]
+
+
+def render_result(result: SearchResult) -> dict[str, Any]:
     """Show a chunk that the search found."""
     shown = ("file_id", "filename", "score", "text", "attributes", "page", "heading", "start", "end", "similarity")
-    return {name: result[name] for name in shown}
+    return {name: getattr(result, name) for name in shown}

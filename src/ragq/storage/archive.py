@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
-
 from ragq.errors import GoneError, NotFoundError
-from ragq.models import Job, JobStatus
+from ragq.records import Job, read_job, write_record
 from ragq.storage.database import Database
 from ragq.storage.webhooks import add_deliveries, ended_event
 
@@ -46,7 +43,7 @@ class Archive:
                     [job.tenant_id for job in latest.values()],
                     [job.created_at for job in latest.values()],
                     [_ended_at(job) for job in latest.values()],
-                    [_write_job(job) for job in latest.values()],
+                    [write_record(job).decode() for job in latest.values()],
                 ],
             )
             events = [ended_event(latest[row[0]]) for row in await stored.fetchall()]
@@ -76,7 +73,7 @@ class Archive:
             )
         if row["job"] is None:
             raise GoneError(f"The response '{job_id}' has expired and was deleted. Ask again for a new one.")
-        return _read_job(row["job"])
+        return read_job(row["job"])
 
     async def fetch_many(self, job_ids: list[str], tenant_id: str) -> list[Job]:
         """Read those of many jobs that this tenant has in the archive, and that have not expired."""
@@ -85,7 +82,7 @@ class Archive:
         async with self._database.connection() as connection:
             query = "SELECT job FROM responses WHERE id = ANY (%s) AND tenant_id = %s AND job IS NOT NULL"
             rows = await (await connection.execute(query, [job_ids, tenant_id])).fetchall()
-        return [_read_job(row[0]) for row in rows]
+        return [read_job(row[0]) for row in rows]
 
     async def list_kept(self, job_ids: list[str]) -> set[str]:
         """List which of many jobs are in the archive and have not expired, of all tenants."""
@@ -138,16 +135,5 @@ class Archive:
                 return changed
 
 
-def _write_job(job: Job) -> str:
-    return json.dumps({field.name: getattr(job, field.name) for field in fields(job)})  # asdict copies all of it
-
-
 def _ended_at(job: Job) -> float:
     return job.ended_at or job.created_at  # RQ's own tools end a job without a time that we read
-
-
-def _read_job(text: str) -> Job:
-    """Read a job as it was written, perhaps by an older version with fewer or more fields."""
-    stored = json.loads(text)
-    known = {field.name: stored.get(field.name) for field in fields(Job)}
-    return Job(**known | {"status": JobStatus(stored["status"])})

@@ -1,4 +1,4 @@
-"""File batches in PostgreSQL: files that were put into a store by one request, followed and canceled together."""
+"""File batches in PostgreSQL: files that were put into a store by one request, followed and cancelled together."""
 
 from __future__ import annotations
 

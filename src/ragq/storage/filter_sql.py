@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from ragq.errors import PermanentError
+from ragq.models import AttributeFilter
 
 _EQUALITY = {
     "eq": "attributes -> %({key})s::text = %({value})s::jsonb",
@@ -27,33 +28,32 @@ _STRINGS = (
 _JUNCTIONS = {"and": " AND ", "or": " OR "}
 
 
-def compile_filter(filters: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+def compile_filter(filters: AttributeFilter | None) -> tuple[str, dict[str, Any]]:
     """Compile a filter to a condition and its parameters; None matches every file.
 
     Raises:
-        PermanentError: It is not a filter.
+        PermanentError: A comparison has several values or a membership one, or a junction is empty.
     """
     if filters is None:
         return "true", {}
     parameters: dict[str, Any] = {}
-    try:
-        return _compile(filters, parameters), parameters
-    except (LookupError, TypeError, ValueError) as error:
-        raise PermanentError("The attribute filter is malformed: see the reference.", code="invalid_filter") from error
+    return _compile(filters, parameters), parameters
 
 
-def _compile(node: dict[str, Any], parameters: dict[str, Any]) -> str:
-    operator = node["type"]
-    if operator in _JUNCTIONS:
-        return "(" + _JUNCTIONS[operator].join([_compile(inner, parameters) for inner in node["filters"]]) + ")"
+def _compile(node: AttributeFilter, parameters: dict[str, Any]) -> str:
+    operator, given = node.type, node.value
+    if operator in _JUNCTIONS and node.filters:
+        return "(" + _JUNCTIONS[operator].join([_compile(inner, parameters) for inner in node.filters]) + ")"
+    if operator in _JUNCTIONS or isinstance(given, list) != (operator in _MEMBERSHIP):
+        raise PermanentError("The attribute filter is malformed: see the reference.", code="invalid_filter")
     key, value = f"filter_{len(parameters)}", f"filter_{len(parameters) + 1}"
-    parameters[key] = str(node["key"])
-    if operator in _MEMBERSHIP:
-        parameters[value] = [json.dumps(one) for one in node["value"]]
+    parameters[key] = node.key
+    if isinstance(given, list):
+        parameters[value] = [json.dumps(one) for one in given]
         return _MEMBERSHIP[operator].format(key=key, value=value)
     if operator in _ORDER:
-        is_text = isinstance(node["value"], str)
-        parameters[value] = node["value"] if is_text else json.dumps(node["value"])
+        is_text = isinstance(given, str)
+        parameters[value] = given if is_text else json.dumps(given)
         return (_STRINGS if is_text else _NUMBERS).format(key=key, value=value, sign=_ORDER[operator])
-    parameters[value] = json.dumps(node["value"])
+    parameters[value] = json.dumps(given)
     return _EQUALITY[operator].format(key=key, value=value)

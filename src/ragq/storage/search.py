@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ragq.models import DEFAULT_STORE_NAME, SearchResult
+from ragq.models import DEFAULT_STORE_NAME, AttributeFilter, SearchResult
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from ragq.storage.filter_sql import compile_filter
@@ -143,16 +143,16 @@ class Chunks:
         self._shares_until = 0.0
 
     async def find_scope(
-        self, tenant_id: str, store_ids: list[str], text: str, filters: dict[str, Any] | None = None
+        self, tenant_id: str, store_ids: list[str], text: str, filters: AttributeFilter | None = None
     ) -> Scope:
         """Look up what a question is to be searched in; the stores are active by that.
 
         Args:
             store_ids: Ids; `default` stands for the tenant's default store.
-            filters: OpenAI's attribute filter: only files that match it are searched.
+            filters: Only files that match it are searched.
 
         Raises:
-            PermanentError: `filters` is not a filter.
+            PermanentError: `filters` is malformed.
         """
         condition, values = compile_filter(filters)
         question = {"tenant": tenant_id, "config": self._settings.text_search_config, "text": text.replace("\0", " ")}

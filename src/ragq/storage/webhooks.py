@@ -13,7 +13,8 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from ragq.errors import NotFoundError
-from ragq.models import Job, JobStatus, new_id
+from ragq.models import JobStatus, new_id
+from ragq.records import Job
 from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
 
@@ -130,7 +131,7 @@ _CLAIM = """
 def ended_event(job: Job) -> Event | None:
     """Name the event of a question that has ended; None when it is being run again."""
     type_ = ENDINGS.get(job.status)
-    if job.result and job.result.get("answer", {}).get("truncated"):
+    if job.answered and job.answered.answer.truncated:
         type_ = "response.incomplete"
     return Event(job.tenant_id, type_, job.id, job.ended_at or job.created_at) if type_ else None
 
