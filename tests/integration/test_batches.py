@@ -297,9 +297,9 @@ async def test_a_batch_without_its_file_fails_and_tells_its_webhook(context: Con
 
 async def test_one_process_at_a_time_works_on_a_batch(context: Context, database: Database) -> None:
     batch, batches = await make_batch(context, 1), Batches(database)
-    async with batches.turn(batch.id) as first, batches.turn(batch.id) as second:
+    async with batches.lock(batch.id) as first, batches.lock(batch.id) as second:
         assert (first, second) == (True, False)
-    async with batches.turn(batch.id) as third:
+    async with batches.lock(batch.id) as third:
         assert third
 
 

@@ -89,12 +89,12 @@ async def test_documents_are_ingested_and_found_and_the_index_is_built(clients: 
 async def test_only_one_process_works_on_a_batch(clients: Clients) -> None:
     batches = Batches(clients.database)
     async with (
-        batches.turn("batch_1") as is_ours,
-        batches.turn("batch_1") as is_theirs,
-        batches.turn("batch_2") as other,
+        batches.lock("batch_1") as is_ours,
+        batches.lock("batch_1") as is_theirs,
+        batches.lock("batch_2") as other,
     ):
         assert (is_ours, is_theirs, other) == (True, False, True)
-    async with batches.turn("batch_1") as again:
+    async with batches.lock("batch_1") as again:
         assert again
 
 

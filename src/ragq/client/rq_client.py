@@ -227,7 +227,7 @@ class JobQueue:
 
     async def claim_period(self, name: str, *, every_seconds: float) -> bool:
         """Claim a periodic task: True for exactly one process in each period."""
-        return bool(await self._run("turn", name, int(every_seconds * 1000)))
+        return bool(await self._run("claim_period", name, int(every_seconds * 1000)))
 
     async def unarchived(self, limit: int) -> list[Job]:
         """Jobs that have ended and are not in the archive yet, oldest first."""

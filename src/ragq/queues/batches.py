@@ -54,7 +54,7 @@ async def run_batches_forever(context: Context) -> None:
     while True:
         for batch in await batches.list_unfinished(UNFINISHED_BATCHES) if context.not_ready is None else []:
             try:
-                async with batches.turn(batch.id) as is_ours:
+                async with batches.lock(batch.id) as is_ours:
                     if is_ours:
                         await take_step(context, await batches.get(batch.tenant_id, batch.id))
             except TransientError as error:

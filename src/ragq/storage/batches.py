@@ -140,7 +140,7 @@ class Batches:
         )
 
     @contextlib.asynccontextmanager
-    async def turn(self, batch_id: str) -> AsyncIterator[bool]:
+    async def lock(self, batch_id: str) -> AsyncIterator[bool]:
         """Try to lock a batch for this process. Yields whether it did; released at the end of the block."""
         async with self._database.connection() as connection, connection.transaction():
             query = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, %s))"
