@@ -9,14 +9,16 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
 from ragq.parsing.extract import OUT_OF_MEMORY, too_long
+
+T = TypeVar("T")
 
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_CHARACTERS = 20_000_000
@@ -78,18 +80,8 @@ class Parser:
         request: list[str | int] = [kind, max_characters, math.ceil(timeout_seconds), memory_bytes]
         with path.open("rb") as file:
             forker, child = await self._fork(request, file)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_seconds
         try:
-            async with asyncio.timeout_at(deadline):
-                output, _ = await asyncio.gather(
-                    _read_output(child.output, max_characters), _read_progress(child.errors, progress)
-                )
-                code = await child.wait()
-        except TimeoutError as error:
-            if loop.time() > deadline + LATE_SECONDS:
-                raise TransientError("The worker was frozen while it read the file.") from error
-            raise PoisonError(f"Reading the file took longer than {timeout_seconds:g} s: split it.") from error
+            output, code = await _in_time(_read_all(child, max_characters, progress), timeout_seconds)
         finally:
             await self._end(forker, child)
         if code:
@@ -236,6 +228,32 @@ async def _read_progress(stream: asyncio.StreamReader, progress: Callable[[int, 
         if found and progress:
             progress(int(found[-1][0]), int(found[-1][1]))
         tail = rest[-100:]
+
+
+async def _in_time(reading: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
+    """Wait for a child, but no longer than it may take.
+
+    Raises:
+        PoisonError: It takes longer.
+        TransientError: It does, but this process was frozen meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_seconds
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await reading
+    except TimeoutError as error:
+        if loop.time() > deadline + LATE_SECONDS:
+            raise TransientError("The worker was frozen while it read the file.") from error
+        raise PoisonError(f"Reading the file took longer than {timeout_seconds:g} s: split it.") from error
+
+
+async def _read_all(
+    child: _Child, max_characters: int, progress: Callable[[int, int], None] | None
+) -> tuple[bytearray, int]:
+    """Read what a child writes, and its exit code."""
+    output, _ = await asyncio.gather(_read_output(child.output, max_characters), _read_progress(child.errors, progress))
+    return output, await child.wait()
 
 
 def _explain_crash(code: int, timeout_seconds: float) -> DocumentError:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from ragq.client.job import Enqueued
 from ragq.errors import ConflictError, InvalidRequestError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
@@ -42,13 +43,35 @@ async def create_response(
     x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
 ) -> Response:
     """Queue a question; answer with events, or at once with `background`, else when the job has ended."""
+    enqueued = await _ask(body, context, tenant, idempotency_key, is_repeat=x_stainless_retry_count > 0)
+    job = enqueued.job
+    if not (body.background or body.stream or (job and job.status.is_final)):
+        job = await context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+        if job and not job.status.is_final:
+            job = None  # read below, with its place in the queue
+    job = job or await find_response(context, tenant, enqueued.job_id)
+    if body.stream:
+        return _open_stream(context, job, cancel=enqueued.created and not body.background)
+    return _show(job, results=bool(body.include))
+
+
+async def _ask(
+    body: ResponseCreate, context: ApiContext, tenant: str, idempotency_key: str | None, *, is_repeat: bool
+) -> Enqueued:
+    """Queue a question, or find the response that the same request has made before.
+
+    Raises:
+        ConflictError: The key was used with another request.
+    """
     question = await read_question(body, context, tenant)
     fingerprint = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-    response_id, job = new_id(RESPONSE_PREFIX), None
+    response_id, archived = new_id(RESPONSE_PREFIX), None
     if idempotency_key:
         response_id = RESPONSE_PREFIX + hashlib.sha256(f"{tenant}\n{idempotency_key}".encode()).hexdigest()[:32]
-        job = await context.archive.fetch(response_id, tenant)
-    if job is None:
+        archived = await context.archive.fetch(response_id, tenant)
+    if archived:
+        enqueued = Enqueued(response_id, created=False, fingerprint=archived.fingerprint, job=archived)
+    else:
         enqueued = await ask(
             context,
             tenant,
@@ -57,24 +80,13 @@ async def create_response(
             request_of(body, question),
             fingerprint=fingerprint,
             stream=stream_of(body),
-            is_repeat=None if idempotency_key else x_stainless_retry_count > 0,
+            is_repeat=None if idempotency_key else is_repeat,
         )
-        response_id, known, is_ours = enqueued.job_id, enqueued.fingerprint, enqueued.created
-    else:
-        known, is_ours = job.fingerprint, False
-    if known != fingerprint:
+    if enqueued.fingerprint != fingerprint:
         raise ConflictError(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
-    if job is None and (body.background or body.stream):
-        job = enqueued.job
-    elif job is None:
-        waited = await context.queue.wait(response_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
-        job = waited if waited and waited.status.is_final else None  # else its place is told as well
-    job = job or await find_response(context, tenant, response_id)
-    if body.stream:
-        return _open_stream(context, job, cancel=is_ours and not body.background)
-    return _show(job, results=bool(body.include))
+    return enqueued
 
 
 @router.get("/{response_id}", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(410))

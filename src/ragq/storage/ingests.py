@@ -89,6 +89,13 @@ class Attachment:
     keeps_chunking: bool = False
 
 
+_COMPLETE = """
+    UPDATE vector_store_files
+    SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
+    WHERE vector_store_id = %s AND file_id = %s
+"""
+
+
 class Ingests:
     """The ingest of each file into each store, by its generation and attempt."""
 
@@ -175,22 +182,10 @@ class Ingests:
                     progress(first + len(chunks[some]), len(chunks))
             if not await _replace_version(connection, record, attempt):
                 raise Rollback(transaction)
-            await connection.execute(
-                "SET LOCAL statement_timeout = '600s'"
-            )  # one value: 200 MB take seconds, or a minute
-            await connection.execute(
-                """UPDATE vector_store_files
-                   SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
-                   WHERE vector_store_id = %s AND file_id = %s""",
-                [
-                    document.text,
-                    list(document.page_starts),
-                    len(chunks),
-                    _usage_bytes(chunks, vectors),
-                    record.vector_store_id,
-                    record.file_id,
-                ],
-            )
+            # The text is one value: 200 MB take seconds, or a minute.
+            await connection.execute("SET LOCAL statement_timeout = '600s'")
+            stored = [document.text, list(document.page_starts), len(chunks), _usage_bytes(chunks, vectors)]
+            await connection.execute(_COMPLETE, [*stored, record.vector_store_id, record.file_id])
             return True
         return False
 
