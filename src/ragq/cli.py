@@ -114,7 +114,8 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 @with_parent_option
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     """Work on QUEUES (all of them by default), as `rq worker` does after `ragq env`."""
-    from ragq.environment import join_services, wait_for_valkey, worker_variables
+    from ragq.environment import join_services, worker_variables
+    from ragq.prepare import wait_for_valkey
 
     settings = join_services(_settings(data_dir=data_dir))
     os.environ |= worker_variables(settings)
@@ -148,7 +149,7 @@ def env(data_dir: Path | None) -> None:
 def migrate_command(data_dir: Path | None) -> None:
     """Bring the database's schema up to date; `up` and `serve` do it too."""
     from ragq.environment import join_services
-    from ragq.up import migrate
+    from ragq.prepare import migrate
 
     asyncio.run(migrate(join_services(_settings(data_dir=data_dir))))
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import structlog
 from pydantic import SecretStr
 
-from ragq.client.rq_client import JobQueue
 from ragq.embedded.services import read_services
-from ragq.errors import ConfigurationError, UnavailableError
+from ragq.errors import ConfigurationError
 from ragq.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 
 def join_services(settings: Settings) -> Settings:
@@ -46,17 +40,3 @@ def worker_variables(settings: Settings) -> dict[str, str]:
         "RAGQ_DATABASE_URL": settings.database_url.get_secret_value(),
         "RAGQ_DATA_DIR": str(settings.data_dir.resolve()),
     }
-
-
-async def wait_for_valkey(settings: Settings) -> None:
-    """Wait until Valkey answers: RQ's own command would end when it does not."""
-    assert settings.valkey_url
-    queue = JobQueue(settings, settings.valkey_url.get_secret_value())
-    while True:
-        try:
-            await queue.ping()
-        except UnavailableError as error:
-            log.warning("waiting_for_service", error=str(error))
-            await asyncio.sleep(1)
-        else:
-            return await queue.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import http.client
+import json
 import os
 import signal
 import socket
@@ -12,22 +14,20 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
 import structlog
 from pydantic import SecretStr
 
-from ragq.api_client import ApiClient
-from ragq.client.rq_client import JobQueue
 from ragq.embedded.cleaner import Cleaner
 from ragq.embedded.processes import find_listener
 from ragq.embedded.services import EmbeddedServices
 from ragq.environment import worker_variables
-from ragq.errors import ConfigurationError, RagqError, TransientError, UnavailableError
+from ragq.errors import ConfigurationError, RagqError, UnavailableError
 from ragq.models import QueueName
 from ragq.settings import Settings, check_exposure
-from ragq.storage.database import Database
 from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
@@ -36,9 +36,8 @@ WATCH_SECONDS = 0.5
 RESTART_SECONDS = 1.0  # between two starts of a child that dies at once; doubles up to the next
 RESTART_MAX_SECONDS = 30.0
 SETTLED_SECONDS = 10.0  # a child that lived this long starts again after the shortest pause
-PREPARE_SECONDS = 10.0  # for configured servers to answer
 READY_SECONDS = 60.0
-PROBE_SECONDS = 10.0  # for the API to say whether it is ready
+PROBE_SECONDS = 5.0  # for the API to say whether it is ready
 BIND_SECONDS = 2.0  # for a port that a dying process still holds
 TICK_SECONDS = 0.1
 STOP_MARGIN_SECONDS = 5.0  # given to a worker beyond its own grace
@@ -90,6 +89,44 @@ class Child:
             self.process.send_signal(number)
 
 
+class Preparation:
+    """`ragq.prepare`, started while the services start: it takes its time to import what it needs."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ragq.prepare"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    async def finish(self, urls: dict[str, str]) -> None:
+        """Let it prepare the servers at these URLs, and wait until it has.
+
+        Raises:
+            ConfigurationError: The servers do not fit.
+            UnavailableError: One does not answer.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        with suppress(BrokenPipeError):  # it has ended: its exit code tells
+            self._process.stdin.write(json.dumps(urls).encode() + b"\n")
+            self._process.stdin.flush()
+        while self._process.poll() is None:  # noqa: ASYNC110  (a process that was started outside the loop)
+            await asyncio.sleep(TICK_SECONDS / 4)
+        if error := self._process.stdout.read():
+            told = json.loads(error)
+            raise (UnavailableError if told["is_temporary"] else ConfigurationError)(told["message"])
+        if self._process.returncode:
+            raise ConfigurationError("The servers could not be prepared. The lines above say why.")
+
+    def stop(self) -> None:
+        """End it, wherever it is."""
+        self._process.kill()
+        self._process.communicate()
+
+
 class Fleet:
     """All processes of one `ragq up`; a context manager that leaves none behind."""
 
@@ -102,6 +139,7 @@ class Fleet:
         self._counts = {QueueName.QUERIES: query_workers, QueueName.DOCUMENTS: document_workers}
         self._children: list[Child] = []
         self._cleaner: Cleaner | None = None
+        self._preparation: Preparation | None = None
         self._socket: socket.socket | None = None
         self._stopping = threading.Event()
         self._is_ready = False
@@ -116,6 +154,8 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         if self._is_ready:
             self._drain_children()
+        if self._preparation:
+            self._preparation.stop()
         self._services.stop()
         for child in self._children:
             child.signal(signal.SIGKILL)  # none is left but by a failure
@@ -145,11 +185,14 @@ class Fleet:
         self._socket = _listen(self._settings)
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self._preparation = Preparation(os.environ | _as_variables(self._settings))
         services = self._services.start()
         ours = {"valkey_url": services.valkey_url, "database_url": services.database_url}
-        found = {name: SecretStr(url) for name, url in ours.items() if url}
-        self._settings = self._settings.model_copy(update=found)
-        self.run(prepare(self._settings))
+        found = {name: url for name, url in ours.items() if url}
+        self.run(self._preparation.finish(found))
+        self._preparation.stop()
+        self._preparation = None
+        self._settings = self._settings.model_copy(update={name: SecretStr(url) for name, url in found.items()})
         self._environment = os.environ | _as_variables(self._settings) | worker_variables(self._settings)
         self._children = self._make_children(self._socket.fileno())
         self.run(self._wait_until_ready())
@@ -165,27 +208,40 @@ class Fleet:
         return [Child("api", [*ragq, "serve", "--with-parent", "--fd", str(fd)], (fd,)), *workers]
 
     async def _wait_until_ready(self) -> None:
-        key = self._settings.api_key
         deadline = time.monotonic() + READY_SECONDS
-        async with ApiClient(self.url, key.get_secret_value() if key else None) as client:
-            while fault := await self._find_fault(client):
-                if time.monotonic() > deadline:
-                    raise UnavailableError(f"ragq is not ready after {READY_SECONDS:g} s. {fault}")
-                await asyncio.sleep(TICK_SECONDS)
+        while fault := await asyncio.to_thread(self._find_fault):
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"ragq is not ready after {READY_SECONDS:g} s. {fault}")
+            await asyncio.sleep(TICK_SECONDS)
 
-    async def _find_fault(self, client: ApiClient) -> str | None:
+    def _find_fault(self) -> str | None:
         """What is missing until the first question can be answered at once."""
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                await client.call("GET", "/readyz")
-                workers = (await client.call("GET", "/status"))["workers"]
-        except TimeoutError:
-            return f"The API does not answer at {self.url}."
-        except TransientError as error:
-            return error.message
+            is_ready, faults = self._get("/readyz")
+            _, status = self._get("/status")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return f"The API does not answer at {self.url} ({error})."
+        if not is_ready:
+            return "; ".join(f"{name}: {fault}" for name, fault in faults.items() if name != "status")
+        workers = status.get("workers", [])
         ours = {child.process.pid for child in self._children if child.process}
         ready = [one for one in workers if one["ready"] and one["pid"] in ours and QueueName.QUERIES in one["queues"]]
         return None if ready or not self._counts[QueueName.QUERIES] else "No query worker is ready."
+
+    def _get(self, path: str) -> tuple[bool, dict[str, Any]]:
+        """Ask the API for something; returns whether the answer is a good one, and its JSON."""
+        assert self._socket
+        host, port = self._socket.getsockname()[:2]
+        connection = http.client.HTTPConnection(host, port, timeout=PROBE_SECONDS)
+        key = self._settings.api_key
+        try:
+            connection.request(
+                "GET", path, headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+            )
+            response = connection.getresponse()
+            return response.status < 400, json.loads(response.read())
+        finally:
+            connection.close()
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something on an event loop while all processes are looked after.
@@ -243,45 +299,6 @@ class Fleet:
                 except subprocess.TimeoutExpired:
                     child.process.kill()
                     child.process.wait()
-
-
-async def prepare(settings: Settings) -> None:
-    """See that no server could lose jobs, and migrate.
-
-    Raises:
-        UnavailableError: One does not answer for a while.
-        ConfigurationError: One has settings that do not fit.
-    """
-    assert settings.valkey_url
-    queue = JobQueue(settings, settings.valkey_url.get_secret_value())
-    deadline = time.monotonic() + PREPARE_SECONDS
-    try:
-        while True:
-            try:
-                await queue.check_server()
-                return await migrate(settings)
-            except UnavailableError as error:
-                if time.monotonic() > deadline:
-                    raise
-                log.warning("waiting_for_service", error=str(error))
-                await asyncio.sleep(1)
-    finally:
-        await queue.close()
-
-
-async def migrate(settings: Settings) -> None:
-    """Bring the database's schema up to date.
-
-    Raises:
-        UnavailableError: It does not answer.
-        ConfigurationError: It was made with other settings.
-    """
-    assert settings.database_url
-    database = await Database.open(settings, settings.database_url.get_secret_value(), connections=1)
-    try:
-        await database.migrate(embedding_model=settings.embedding_name)
-    finally:
-        await database.close()
 
 
 def _listen(settings: Settings) -> socket.socket:

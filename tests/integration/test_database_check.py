@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from ragq.doctor import examine
 from ragq.errors import ConfigurationError, UnavailableError
+from ragq.prepare import migrate
 from ragq.settings import Settings
 from ragq.storage.database import Database, find_pending
-from ragq.up import migrate
 
 NUMBERS = itertools.count()
 ROLE = "little"
