@@ -46,6 +46,7 @@ SUBSTITUTES = {"\N{MINUS SIGN}": "-", "≥": ">=", "≤": "<=", "→": "->"}  # 
 
 HEADING = re.compile(r"(#{1,4}) (.+)")
 ITEM = re.compile(r"(?:[-*]|\d+\.) +(.+)")
+MARK = re.compile(r"^<!-- test: .*\n\n?", re.MULTILINE)  # for the tests that run a page's commands
 LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 RULE_ROW = re.compile(r"[\s|:-]+")
 
@@ -101,6 +102,10 @@ def read_blocks(markdown: str) -> Iterator[Block]:
             block.lines.append(line.strip())
     if block:
         yield block
+
+
+def read_page(name: str) -> str:
+    return MARK.sub("", (DOCS / name).read_text())
 
 
 def substitute(text: str) -> str:
@@ -203,7 +208,7 @@ def make_pdf() -> bytes:
     """Make the PDF."""
     target = io.BytesIO()
     handbook = Handbook(target)
-    pages = [list(read_blocks((DOCS / chapter).read_text())) for chapter in CHAPTERS]
+    pages = [list(read_blocks(read_page(chapter))) for chapter in CHAPTERS]
     story: list[Flowable] = [
         Paragraph("The ragq handbook", TITLE),
         Paragraph(f"Version {__version__}", BODY),
@@ -222,7 +227,7 @@ def make_operations() -> bytes:
     parts = [OPERATIONS_HEAD]
     for page in OPERATIONS:
         lines, fenced = [], False
-        for line in (DOCS / page).read_text().splitlines():
+        for line in read_page(page).splitlines():
             fenced ^= line.startswith("```")
             lines.append(line if fenced else LINK.sub(r"\1", re.sub(r"^(?=#{1,5} )", "#", line)))
         parts.append("\n" + "\n".join(lines) + "\n")
