@@ -41,6 +41,8 @@ check: setup ## Lint, format, types, import contracts, generated pages
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
 	$(BIN)/python scripts/settings_reference.py --check
+	$(BIN)/python scripts/http_reference.py --check
+	$(BIN)/python scripts/cli_reference.py --check
 
 unit: setup ## Tests without I/O
 	$(BIN)/pytest tests/unit -q
@@ -107,8 +109,10 @@ handbook: setup ## Make the handbook's PDF from docs/
 screenshot: setup ## Take docs/images/page.png
 	$(BIN)/python -m tests.browser.screenshot
 
-reference: setup ## Write docs/reference/settings.md and .env.example from the settings
+reference: setup ## Write docs/reference and .env.example from settings, routes and commands
 	$(BIN)/python scripts/settings_reference.py
+	$(BIN)/python scripts/http_reference.py
+	$(BIN)/python scripts/cli_reference.py
 
 clean: ## Remove what setup made
 	rm -rf $(VENV) build dist

@@ -1,0 +1,66 @@
+"""Write docs/reference/cli.md from the commands' own help and scripts/cli_notes.md; `--check` only compares.
+
+Below a heading `## ragq COMMAND` of the notes are put the command's usage, its help and its options. Every command needs one.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from ragq.cli import main as ragq
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTES = ROOT / "scripts" / "cli_notes.md"
+PAGE = ROOT / "docs" / "reference" / "cli.md"
+HEADING = re.compile(r"## ragq (\S+)")
+
+
+def describe(name: str, command: click.Command) -> str:
+    """Write a command's usage, help and options."""
+    context = click.Context(command, info_name=f"ragq {name}")
+    usage = " ".join([f"ragq {name}", *command.collect_usage_pieces(context)])
+    parts = ["```text", usage, "```", "", command.help or "", ""]
+    options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    if options:
+        parts += ["| option | meaning |", "|---|---|", *(describe_option(one, context) for one in options), ""]
+    return "\n".join(parts)
+
+
+def describe_option(option: click.Option, context: click.Context) -> str:
+    metavar = "" if option.is_flag else f" {option.make_metavar(context)}"
+    default = f" Default: {option.default}." if option.show_default else ""
+    return f"| `{option.opts[0]}{metavar}` | {option.help}{default} |".replace("<", "").replace(">", "")
+
+
+def write_page(notes: str) -> str:
+    """Write the page.
+
+    Raises:
+        SystemExit: A command has no heading, or a heading no command.
+    """
+    assert isinstance(ragq, click.Group)
+    noted = set(HEADING.findall(notes))
+    if noted != ragq.commands.keys():
+        sys.exit(f"cli_reference: commands and headings differ: {', '.join(sorted(noted ^ ragq.commands.keys()))}.")
+    commands = ragq.commands
+    page = HEADING.sub(lambda found: f"{found[0]}\n\n{describe(found[1], commands[found[1]])}", notes)
+    return re.sub(r"\n{3,}", "\n\n", page).rstrip() + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page; with `--check`, tell whether it differs and return 1."""
+    text = write_page(NOTES.read_text())
+    if "--check" not in arguments:
+        PAGE.write_text(text)
+    elif PAGE.read_text() != text:
+        print(f"Not up to date with the commands: {PAGE.relative_to(ROOT)}. Run `make reference`.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
