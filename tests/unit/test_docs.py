@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CONSOLE = re.compile(r"(?<=^```console\n).*?(?=^```)", re.MULTILINE | re.DOTALL)
+PATH = re.compile(r"(?<![\w/.-])[\w/-]+\.(?:py|lua|sql|toml)\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -29,8 +31,8 @@ def name_of(page: Path) -> str:
 
 
 def code_of(page: Path) -> str:
-    """Everything in a page that is set as code."""
-    text = page.read_text()
+    """Everything in a page that is set as code, but for what commands print."""
+    text = CONSOLE.sub(lambda block: "\n".join(re.findall(r"^\$ (.*)", block[0], re.MULTILINE)), page.read_text())
     return "\n".join(FENCE.findall(text) + CODE_SPAN.findall(FENCE.sub("", text)))
 
 
@@ -40,7 +42,9 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("script", ["settings_reference.py", "make_handbook.py"])
+@pytest.mark.parametrize(
+    "script", ["settings_reference.py", "http_reference.py", "cli_reference.py", "make_handbook.py"]
+)
 def test_generated_files_are_up_to_date(script: str) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / script), "--check"], capture_output=True, text=True, check=False
@@ -73,6 +77,18 @@ def test_every_make_target_and_ragq_command_named_exists(page: Path) -> None:
         known = {option for parameter in command.params for option in parameter.opts}
         for option in re.findall(r"(?<!\S)--[a-z-]+", rest.partition("#")[0]):
             assert option in known | {"--help"}, f"ragq {name} {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_source_file_named_exists(page: Path) -> None:
+    folders = [ROOT, ROOT / "src", ROOT / "src" / "ragq", page.parent]
+    names = {
+        path.name
+        for folder in ("src", "tests", "scripts", "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*")
+    }
+    for path in PATH.findall(code_of(page)):
+        assert any((folder / path).exists() for folder in folders) or ("/" not in path and path in names), path
 
 
 def test_the_readme_is_short() -> None:
