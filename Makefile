@@ -10,7 +10,7 @@ APT_GET = { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninterac
 HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbin/pgbouncer; }; } >/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams attack wheel-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook screenshot reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate streams attack wheel-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ demo: setup ## Ingest the handbook, ask it several questions at once; stays up (
 
 test: check unit integration browser fault ## Everything: lint, types, imports, unit, integration, browser, fault
 
-check: setup ## Lint, format, types, import contracts, generated pages
+check: setup ## Lint, format, types, import contracts, generated pages, the documents' site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -43,6 +43,7 @@ check: setup ## Lint, format, types, import contracts, generated pages
 	$(BIN)/python scripts/settings_reference.py --check
 	$(BIN)/python scripts/http_reference.py --check
 	$(BIN)/python scripts/cli_reference.py --check
+	$(BIN)/python scripts/build_site.py
 
 unit: setup ## Tests without I/O
 	$(BIN)/pytest tests/unit -q
@@ -105,6 +106,10 @@ lock: ## Resolve requirements.lock anew
 
 handbook: setup ## Make the handbook's PDF from docs/
 	$(BIN)/python scripts/make_handbook.py
+
+docs: setup ## Build the site of the documents, with search, in build/site
+	$(BIN)/python scripts/build_site.py
+	@echo "$(PYTHON) -m http.server --bind 127.0.0.1 --directory build/site 8080"
 
 screenshot: setup ## Take docs/images/page.png
 	$(BIN)/python -m tests.browser.screenshot
