@@ -114,6 +114,18 @@ def test_every_setting_named_is_one() -> None:
         assert named <= known, name_of(page)
 
 
+def test_every_log_line_and_metric_is_described() -> None:
+    text = (ROOT / "docs" / "how-to" / "operate.md").read_text()
+    sources = [path.read_text() for path in (ROOT / "src" / "ragq").rglob("*.py")]
+    events = {name for source in sources for name in re.findall(r"\blog\.[iwe]\w+\(\s*\"(\w+)\"", source)}
+    metrics = {name for source in sources for name in re.findall(r"(?:Counter|Gauge|Histogram)\(\s*\"(\w+)\"", source)}
+    assert len(events) > 50
+    assert len(metrics) > 20
+    described = set(CODE_SPAN.findall(text))
+    assert events <= described, events - described
+    assert metrics <= described | {name.removesuffix("_total") for name in described}, metrics - described
+
+
 def test_the_versions_agree() -> None:
     assert metadata.version("ragq") == __version__
     assert re.search(rf"^## \[{re.escape(__version__)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
