@@ -72,7 +72,8 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="Format of log lines on standard error.")
     metrics_host: str = Field(
         "127.0.0.1",
-        description="Address on which a worker shows its metrics to Prometheus, without a key: counts and times, no texts.",
+        description="Address on which a worker shows its metrics to Prometheus, without a key: counts and times, no texts. "
+        "`0.0.0.0`: on every interface; `GET /metrics/targets` names the one that leads to Valkey.",
     )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port for that; 0 takes a free one, which `GET /metrics/targets` tells."

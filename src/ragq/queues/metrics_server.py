@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ragq.errors import ConfigurationError
-from ragq.settings import Settings
+from ragq.settings import Settings, is_loopback
 
+EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104  (what the operator chose)
 SECONDS = 5.0  # for a whole request and its answer
 MAX_CONNECTIONS = 32
 MAX_HEAD_BYTES = 16 << 10
@@ -47,7 +50,28 @@ async def serve_metrics(settings: Settings) -> tuple[asyncio.Server, str]:
             f"RAGQ_METRICS_HOST {settings.metrics_host}, RAGQ_METRICS_PORT {settings.metrics_port}: {error.strerror}. "
             "Workers of one machine need a port each; 0 takes a free one."
         ) from error
-    return server, f"{settings.metrics_host}:{server.sockets[0].getsockname()[1]}"
+    host = await _find_reachable_host(settings)
+    return server, f"{f'[{host}]' if ':' in host else host}:{server.sockets[0].getsockname()[1]}"
+
+
+async def _find_reachable_host(settings: Settings) -> str:
+    """Find where others reach the server: of every interface, on the one that leads to Valkey.
+
+    A Valkey on this machine leads to no interface; then it is this machine's name.
+    """
+    if settings.metrics_host not in EVERY_INTERFACE:
+        return settings.metrics_host
+    valkey = urlsplit(settings.valkey_url.get_secret_value() if settings.valkey_url else "")
+    host = ""
+    if valkey.hostname:
+        with contextlib.suppress(OSError):
+            # Connecting a datagram socket sends nothing; it only chooses the interface.
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                asyncio.DatagramProtocol, remote_addr=(valkey.hostname, valkey.port or 6379)
+            )
+            host = str(transport.get_extra_info("sockname")[0])
+            transport.close()
+    return host if host and not is_loopback(host) else socket.gethostname()
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
