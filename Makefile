@@ -11,7 +11,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbin/pgbouncer; }; } >/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams attack wheel-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration browser fault evaluate streams attack wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ wheel-test: setup ## Build the wheel, install it in an empty environment, and ru
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/pip install --quiet --disable-pip-version-check build/wheel/ragq-*.whl
 	cd build/wheel && venv/bin/ragq demo --exit --port 0
+
+compose-test: setup ## Run compose.yaml with Docker: kill a worker and Valkey under load, and audit (77: no Docker, not run)
+	$(BIN)/python scripts/compose_test.py
 
 bench-queue: setup $(PEERS)/.ready ## The queue alone, beside other task queues
 	$(BIN)/python -m benchmarks.queue
