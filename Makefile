@@ -70,12 +70,8 @@ streams: setup ## How late tokens reach 500 readers of one API process
 attack: setup ## Attack a ragq up of its own: access and exhaustion, one line each (ONLY="silent_1000 guesses")
 	$(BIN)/python -m benchmarks.attack $(if $(ONLY),--only $(ONLY))
 
-wheel-test: setup ## Build the wheel, install it in an empty environment, and run the demo from it
-	rm -rf build/wheel
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/pip install --quiet --disable-pip-version-check build/wheel/ragq-*.whl
-	cd build/wheel && venv/bin/ragq demo --exit --port 0
+wheel-test: setup ## Build sdist and wheel, look into them, and run the demo from the wheel in an empty environment
+	$(BIN)/python scripts/wheel_test.py
 
 compose-test: setup ## Run compose.yaml with Docker: kill a worker and Valkey under load, and audit (77: no Docker, not run)
 	$(BIN)/python scripts/compose_test.py
