@@ -288,7 +288,7 @@ class Fleet:
                 self._services.record(child.name, child.start(self._environment, self._cleaner.read_end))
 
     def _drain_children(self) -> None:
-        """Ask all to end, wait for the workers' grace, then retry_until_available."""
+        """Ask all to end, wait for the workers' grace, then kill those that are left."""
         for child in self._children:
             child.signal(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS
