@@ -133,7 +133,7 @@ def test_a_start_that_cannot_succeed_ends_with_its_cause(used: Path, variables: 
 def test_a_start_without_a_configured_server_ends_with_its_name(used: Path, tmp_path: Path) -> None:
     starts = {
         "PostgreSQL does not answer": Start(used, RAGQ_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none"),
-        "Valkey does not take the command": Start(tmp_path, RAGQ_VALKEY_URL="redis://127.0.0.1:1/0"),
+        "Valkey did not confirm the command": Start(tmp_path, RAGQ_VALKEY_URL="redis://127.0.0.1:1/0"),
     }
     for cause, start in starts.items():
         assert cause in start.last_words()

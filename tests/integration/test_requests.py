@@ -217,7 +217,7 @@ async def test_waiting_bytes_refuse_and_an_end_makes_room(small: JobQueue, valke
 async def test_a_request_that_could_never_be_taken_is_too_large(small: JobQueue, folder: Path) -> None:
     with pytest.raises(TooLargeError, match="RAGQ_MAX_QUEUED_BYTES"):
         await ask(small, "a", request=Request(input="x" * 500_000))
-    with pytest.raises(TooLargeError, match="Beside its input"):
+    with pytest.raises(TooLargeError, match="besides its input"):
         await ask(small, "a", request=Request(tools=["x" * 300_000]))
     assert kept(folder) == []
 

@@ -146,15 +146,15 @@ async def test_a_momentary_fault_costs_a_question_one_call_and_is_left_to_the_qu
         (400, "too odd", RefusedInputError, "too odd"),
         (413, "", ContextTooLongError, "too long"),
         (429, '{"error": {"code": "insufficient_quota"}}', PermanentError, "quota"),
-        (200, "[]", PermanentError, "not a list of embeddings"),
+        (200, "[]", PermanentError, "did not send a list of embeddings"),
         (200, '{"data": []}', PermanentError, "0 vectors for 1"),
         (200, '{"data": [{"index": 1, "embedding": [1, 2]}]}', PermanentError, "other indexes"),
         (200, '{"data": [{"index": 0, "embedding": [1, 2, 3]}]}', ConfigurationError, "RAGQ_EMBEDDING_DIMENSIONS=3"),
         (200, '{"data": [{"index": 0, "embedding": []}]}', ConfigurationError, "vectors of 0 numbers"),
         (200, '{"data": [{"index": 0, "embedding": [1, null]}]}', PermanentError, "finite"),
         (200, '{"data": [{"index": 0, "embedding": [1, 1e39]}]}', PermanentError, "finite"),
-        (200, '{"data": [{"index": 0, "embedding": [1, [2]]}]}', PermanentError, "not a list of embeddings"),
-        (200, '{"data": [{"index": 0, "embedding": "AAA="}]}', PermanentError, "not a list of embeddings"),
+        (200, '{"data": [{"index": 0, "embedding": [1, [2]]}]}', PermanentError, "did not send a list of embeddings"),
+        (200, '{"data": [{"index": 0, "embedding": "AAA="}]}', PermanentError, "did not send a list of embeddings"),
         (200, " " * 2_000_000, PermanentError, "bytes for 1 texts"),
     ],
 )
@@ -211,7 +211,7 @@ async def test_texts_that_fail_again_and_again_are_given_up_for_good_after_their
         return NO(status=500) if "40" in call["input"] else answer(call)
 
     async with serving(handler, embedding_backoff_seconds=0.01) as (endpoint, client):
-        with pytest.raises(PermanentError, match=r"status 500.* Calls that failed: 8") as caught:
+        with pytest.raises(PermanentError, match=r"status 500.* Failed calls: 8") as caught:
             await client.embed_documents(numbers(100))
     assert caught.value.code == "embedding_unavailable"
     assert len(endpoint.calls) == 1 + 8

@@ -1,4 +1,4 @@
-"""Spare a served model that looks dead, and the jobs that would wait for it.
+"""A circuit breaker: stop calling a model endpoint that looks dead, and fail fast instead of waiting for it.
 
 closed ── half of the calls in the window failed ──▶ open ⇄ half_open (a probe is in flight)
    ◀──────────────────── a probe succeeds ────────────────────┘
@@ -28,11 +28,11 @@ class Breaker:
     """A circuit breaker for one endpoint and model.
 
     Args:
-        kind: Of which its log lines and its error are named.
+        kind: Prefix of its log events and its error code.
         name: What log lines call the endpoint.
-        calls: So many calls must have ended in the window before it may open.
-        window_seconds: How long the end of a call counts.
-        probe_seconds: While it is open, one call is let through this often.
+        calls: Least number of calls in the window before it may open.
+        window_seconds: How long an ended call counts.
+        probe_seconds: Time between probes while it is open.
         clock: Monotonic seconds.
     """
 
@@ -48,11 +48,11 @@ class Breaker:
     ) -> None:
         self._kind, self._name, self._calls, self._clock = kind, name, calls, clock
         self._window_seconds, self._probe_seconds = window_seconds, probe_seconds
-        self._outcomes = deque[tuple[float, bool]]()  # calls that ended in the window: when, and whether they failed
-        self._failures = 0  # among them
+        self._outcomes = deque[tuple[float, bool]]()  # (end, failed) of the calls that ended in the window
+        self._failures = 0  # number of failed calls in `_outcomes`
         self._is_open = False
-        self._turns = 0  # a call that began before the last turn says nothing about the time after it
-        self._probes = 0  # in flight
+        self._changes = 0  # a call that began before the last change of state is ignored
+        self._probes = 0  # probes in flight
         self._next_probe_at = 0.0
 
     @property
@@ -63,14 +63,14 @@ class Breaker:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Let one call through, and learn from how it ends.
+        """Let one call through and count how it ends.
 
         Raises:
             FaultError: It is open, and no probe is due.
         """
         self._admit()
-        turn = self._turns
-        failed: bool | None = None  # a call that was cancelled says nothing
+        changes = self._changes
+        failed: bool | None = None  # a cancelled call counts neither way
         try:
             yield
             failed = False
@@ -78,11 +78,11 @@ class Breaker:
             failed = _looks_dead(fault)
             raise
         finally:
-            if turn == self._turns:
-                self._learn(failed)
+            if changes == self._changes:
+                self._record(failed)
 
     def check(self) -> None:
-        """Refuse, as `watch` would, without taking a probe's turn.
+        """Refuse a call as `watch` would, without using up the next probe.
 
         Raises:
             FaultError: It is open, and no probe is due.
@@ -95,14 +95,14 @@ class Breaker:
     def _admit(self) -> None:
         self.check()
         if self._is_open:
-            self._next_probe_at = self._clock() + self._probe_seconds  # by the clock: a lost probe blocks nothing
+            self._next_probe_at = self._clock() + self._probe_seconds  # a probe that never ends does not block the next
             self._probes += 1
 
-    def _learn(self, failed: bool | None) -> None:
+    def _record(self, failed: bool | None) -> None:
         if self._is_open:
             self._probes -= 1
             if failed is False:
-                self._turn(is_open=False)
+                self._set_open(is_open=False)
                 event = f"{self._kind}_breaker_closed"
                 log.info(event, endpoint=self._name)
         elif failed is not None:
@@ -116,18 +116,18 @@ class Breaker:
             self._failures -= self._outcomes.popleft()[1]
         calls, failures = len(self._outcomes), self._failures
         if calls >= self._calls and failures * 2 >= calls:
-            self._turn(is_open=True)
+            self._set_open(is_open=True)
             event = f"{self._kind}_breaker_opened"
             log.warning(event, endpoint=self._name, calls=calls, failures=failures)
 
-    def _turn(self, *, is_open: bool) -> None:
+    def _set_open(self, *, is_open: bool) -> None:
         self._is_open = is_open
-        self._turns += 1
+        self._changes += 1
         self._outcomes.clear()
         self._failures = self._probes = 0
         self._next_probe_at = self._clock() + self._probe_seconds
 
 
 def _looks_dead(fault: FaultError) -> bool | None:
-    """Judge the endpoint by a fault: a refusal is a sign of life, our own deadline is no sign."""
+    """Whether a fault counts against the endpoint; a refusal shows it is alive, and our own deadline shows nothing."""
     return None if fault.code == "deadline_exceeded" else fault.error is UnavailableError

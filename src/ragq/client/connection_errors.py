@@ -1,4 +1,4 @@
-"""Say what broke a connection, without the text of exceptions: it may repeat a URL or what a server sent."""
+"""Describe connection errors without the exception's text, which may repeat a URL or a server's response."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import aiohttp
 
 
 def describe(error: Exception) -> str:
-    """Name an error of aiohttp or of the system by its type and, where there are any, the system's words."""
+    """Describe an error of aiohttp or the OS: its type, and the OS's message if there is one."""
     name = type(error).__name__
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"{name}, status {error.status}"

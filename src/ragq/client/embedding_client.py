@@ -1,4 +1,4 @@
-"""Turn texts into vectors: with the model on this machine, or with any OpenAI-compatible endpoint."""
+"""Embed texts, with the local model or with any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[float32]
 
-Progress = Callable[[int, int], None]  # (texts done, texts in all), called on the event loop
+Progress = Callable[[int, int], None]  # (texts done, total texts), called on the event loop
 
 HTTP_CONCURRENCY = 8
-LONGEST_WAIT_SECONDS = 600.0  # a document whose endpoint asks for a longer wait fails at once, and says so
-_BYTES_PER_NUMBER = 40  # of an answer, as text with white space, at most
-_BYTES_AROUND = 1_000_000  # the numbers
+LONGEST_WAIT_SECONDS = 600.0  # if the endpoint asks for a longer wait, the document fails at once
+_BYTES_PER_NUMBER = 40  # upper bound for a number in a response, as text with white space
+_BYTES_AROUND = 1_000_000  # upper bound for the rest of a response
 _TOKENIZER_PATH = Path(__file__).with_name("all-MiniLM-L6-v2.tokenizer.json")
 
 
 class EmbeddingClient(Protocol):
-    """What turns texts into vectors; every vector is float32 and of length 1."""
+    """Embeds texts; every vector is float32 and of length 1."""
 
     model: str
     dimensions: int
@@ -47,10 +47,10 @@ class EmbeddingClient(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What to count tokens with when splitting; truncation and padding are off."""
+        """Counts tokens when a document is split; truncation and padding are off."""
 
     async def start(self) -> None:
-        """Make ready what the first call would otherwise wait for."""
+        """Load or connect ahead of the first call."""
 
     async def embed_query(self, text: str) -> Vectors:
         """Embed a question: (dimensions,), read-only."""
@@ -59,17 +59,17 @@ class EmbeddingClient(Protocol):
         """Embed passages: (texts, dimensions)."""
 
     async def close(self) -> None:
-        """Let go of threads and connections."""
+        """Stop threads and close connections."""
 
 
 def create_embedding_client(settings: Settings) -> EmbeddingClient:
-    """Make the client that the settings name; nothing is loaded or connected yet."""
+    """Create the client that the settings select, without loading or connecting anything yet."""
     return HttpEmbeddingClient(settings) if settings.embedding_base_url else LocalEmbeddingClient()
 
 
 @cache
 def load_tokenizer() -> Tokenizer:
-    """Load MiniLM's official tokenizer, with truncation and padding off: nothing of a text may be dropped unseen."""
+    """Load MiniLM's official tokenizer, with truncation and padding off, so that no text is dropped silently."""
     from tokenizers import Tokenizer  # noqa: PLC0415  (only the processes that need it pay for it)
 
     tokenizer = Tokenizer.from_file(str(_TOKENIZER_PATH))
@@ -79,7 +79,7 @@ def load_tokenizer() -> Tokenizer:
 
 
 class LocalEmbeddingClient:
-    """MiniLM in one thread of this process; a question waits for one passage at most."""
+    """MiniLM in one thread of this process; a question waits for at most one passage."""
 
     model = "all-MiniLM-L6-v2"
     dimensions = 384
@@ -105,7 +105,7 @@ class LocalEmbeddingClient:
 
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         for position, text in enumerate(texts):
-            vectors[position] = (await self._embed([text]))[0]  # one a turn: waiting questions go in between
+            vectors[position] = (await self._embed([text]))[0]  # one at a time: waiting questions run in between
             if progress:
                 progress(position + 1, len(texts))
         return vectors
@@ -115,7 +115,7 @@ class LocalEmbeddingClient:
 
     def _embed_in_thread(self, texts: list[str]) -> Vectors:
         if self._minilm is None:
-            # Here only: processes that embed elsewhere, or not at all, need not load onnxruntime (40 MB).
+            # Imported here: a process that does not embed locally need not load onnxruntime (40 MB).
             from ragq.client.minilm import MiniLM  # noqa: PLC0415  (only the processes that need it pay for it)
 
             self._minilm = MiniLM(load_tokenizer())
@@ -131,8 +131,8 @@ class LocalEmbeddingClient:
 class HttpEmbeddingClient:
     """An OpenAI-compatible `/embeddings` endpoint.
 
-    A question is one call in a run of its job, which the queue runs again. A document is thousands of calls: each of
-    them is made again here, and the queue does not run the job again for what they met.
+    A question is one call, and the queue retries its job. A document is thousands of calls: each is retried here, and
+    the queue does not retry the job.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -166,7 +166,7 @@ class HttpEmbeddingClient:
             except RefusedInputError:
                 if len(batch) == 1:
                     raise
-                size = len(batch) // 2  # too many texts or tokens for one call, or one bad text: a single one tells
+                size = len(batch) // 2  # too many texts or tokens, or one bad text: bisect
                 continue
             start += len(batch)
             if progress:
@@ -174,10 +174,10 @@ class HttpEmbeddingClient:
         return vectors
 
     async def _embed_patiently(self, texts: list[str]) -> Vectors:
-        """Embed texts of a document: wait while the breaker is open, and call again after a momentary fault.
+        """Embed texts of a document: wait while the breaker is open, and retry after a transient error.
 
         Raises:
-            PermanentError: All tries have failed; also in place of a transient error, so that the queue adds none.
+            PermanentError: All tries have failed. Not a TransientError, or the queue would retry as well.
         """
         settings, failures = self.settings, 0
         while True:
@@ -188,7 +188,7 @@ class HttpEmbeddingClient:
                 failures += is_call
                 wait = error.retry_after_seconds or 0.0
                 if failures == settings.embedding_tries or wait > LONGEST_WAIT_SECONDS:
-                    raise PermanentError(f"{error.message} Calls that failed: {failures}.", code=error.code) from error
+                    raise PermanentError(f"{error.message} Failed calls: {failures}.", code=error.code) from error
                 backoff = settings.embedding_backoff_seconds * 2 ** (failures - 1) if is_call else 0.1
                 await asyncio.sleep(
                     wait + min(backoff, settings.embedding_backoff_max_seconds) * random.uniform(0.5, 1)
@@ -198,7 +198,7 @@ class HttpEmbeddingClient:
         """Make one call.
 
         Raises:
-            RagqError: It failed; the message repeats neither the key nor a text.
+            RagqError: The call failed; the message contains neither the key nor a text.
         """
         body = {"model": self.model, "input": texts, "encoding_format": "float"}
         with self._endpoint.watch(texts):
@@ -226,8 +226,8 @@ class HttpEmbeddingClient:
             raise connection_fault("embedding", error) from None
         try:
             answer = orjson.loads(body)
-        except ValueError:  # not chained: the text of a cause may repeat what was sent, here and below
-            reason = "sent what is not JSON; check RAGQ_EMBEDDING_BASE_URL"
+        except ValueError:  # `from None`, here and below: the cause's message may repeat what was sent
+            reason = "did not send JSON; check RAGQ_EMBEDDING_BASE_URL"
             raise FaultError(UnavailableError, "embedding_malformed", reason) from None
         if isinstance(answer, dict) and answer.get("error"):
             raise server_fault("embedding", 200, answer)
@@ -241,17 +241,17 @@ class HttpEmbeddingClient:
             numbers = [_read_numbers(row["embedding"]) for row in rows]
             lengths = {len(one) for one in numbers}
             if [row["index"] for row in rows] != list(range(count)):
-                raise _malformed(f"sent {len(rows)} vectors for {count} texts, or under other indexes")
+                raise _malformed(f"sent {len(rows)} vectors for {count} texts, or wrong indexes")
             if lengths != {self.dimensions}:
                 found = min(lengths)
                 advice = (
                     f"makes vectors of {found} numbers, not {self.dimensions}: set RAGQ_EMBEDDING_DIMENSIONS={found}"
                 )
                 raise FaultError(ConfigurationError, "embedding_dimensions", advice)
-            with np.errstate(over="ignore"):  # what overflows is not finite, and found below
+            with np.errstate(over="ignore"):  # an overflow becomes inf, which is checked below
                 vectors = np.array(numbers, dtype=np.float32)
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise _malformed("sent what is not a list of embeddings") from None
+            raise _malformed("did not send a list of embeddings") from None
         if not np.isfinite(vectors).all():
             raise _malformed("sent vectors with values that are not finite numbers")
         unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,6 +1,6 @@
-"""The event logs in Valkey: what a running job has said so far, for any process to read from the start and to follow.
+"""The event logs in Valkey: the events of a running job, which any process can read from the start and follow.
 
-A log is a stream `P:events:ID` of entries, each with the attempt that wrote it and its events. It goes when the job does.
+A log is a stream `P:events:ID`; each entry holds an attempt number and events. The log expires with the job.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
-BLOCK_MS = 100  # how long one read waits; a log that is followed anew is part of the next
+BLOCK_MS = 100  # how long one read waits; a new follower joins the next read
 
 EntryId = tuple[int, int]
 
@@ -33,7 +33,7 @@ class _Follower:
 
 
 class EventReader:
-    """Follows any number of logs with one connection and one task."""
+    """Follows any number of logs over one connection, in one task."""
 
     def __init__(self, valkey: ValkeyClient, listener: redis.asyncio.Redis, prefix: str) -> None:
         self._valkey, self._listener = valkey, listener
@@ -47,7 +47,7 @@ class EventReader:
             await end_tasks([self._task])
 
     async def follow(self, job_id: str, ended: asyncio.Event) -> AsyncIterator[LogEntry]:
-        """Yield a log's entries from the start, and go on until it is read to its end after `ended` was set."""
+        """Yield a log's entries from the start, as they arrive. After `ended` is set, yield the rest and stop."""
         follower = _Follower(f"{self._prefix}:events:{job_id}".encode())
         self._followers.add(follower)
         self._task = self._task or asyncio.create_task(self._read_forever())
@@ -79,25 +79,25 @@ class EventReader:
                 await asyncio.sleep(BLOCK_MS / 1000)
                 continue
             try:
-                self._hand_out(*await self._read_more())
+                self._distribute(*await self._read_more())
             except UnavailableError as error:
                 log.warning("waiting_for_service", part="events", error=str(error))
                 await asyncio.sleep(1)
-            except Exception:  # a log that cannot be read must not end the reading of the others
+            except Exception:  # a log that cannot be read must not stop the other followers
                 log.exception("events_not_read")
                 await asyncio.sleep(1)
 
-    def _hand_out(self, after: dict[bytes, EntryId], found: dict[bytes, list[Any]]) -> None:
+    def _distribute(self, after: dict[bytes, EntryId], found: dict[bytes, list[Any]]) -> None:
         for follower in self._followers:
             if follower.key not in found or follower.last < after[follower.key]:
-                continue  # it came while the read was under way, and needs what is before as well
+                continue  # it joined during this read and still needs earlier entries
             new = [(id_, fields) for id_, fields in found[follower.key] if _entry_id(id_) > follower.last]
             if new:
                 follower.last = _entry_id(new[-1][0])
                 follower.entries.put_nowait(_read(new))
 
     async def _read_more(self) -> tuple[dict[bytes, EntryId], dict[bytes, list[Any]]]:
-        """Read each log after the last entry that all its followers have; returns that entry's id and the new ones."""
+        """Read each log after the last entry that all its followers have; returns that entry's id and what follows."""
         last: dict[bytes, EntryId] = {}
         for follower in self._followers:
             last[follower.key] = min(follower.last, last.get(follower.key, follower.last))

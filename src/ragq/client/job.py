@@ -30,15 +30,15 @@ class NewJob:
     """A job to be queued.
 
     Attributes:
-        arguments: Of the job function, which their type tells.
-        deadline_seconds: Seconds from now after which the job has failed, run or not.
-        request: Kept beside the job, to be shown.
-        fingerprint: Of the caller's payload, to tell a repeat from a conflict.
-        archive: Keep the job, when it has ended, until `mark_archived` lets it go.
-        keep_seconds: How long a job that is not archived stays when it has ended; None for the setting.
-        max_wait_seconds: Refuse a job that would wait longer, by estimate; 0 takes any.
-        is_repeat: Whether the same payload was sent before: then the job it made a moment ago, unless that was
-            cancelled, is the answer. None: it is not known, and this job is not to be found so.
+        arguments: Arguments of the job function; their type selects the function.
+        deadline_seconds: Seconds from now after which the job fails, even if no worker ran it.
+        request: The caller's request, stored with the job so that the API can show it.
+        fingerprint: Hash of the caller's payload, to tell a repeat from a conflict.
+        archive: Keep the ended job in Valkey until `mark_archived`.
+        keep_seconds: How long an ended job that is not archived is kept; None for the setting.
+        max_wait_seconds: Refuse the job if its estimated wait is longer; 0 for no limit.
+        is_repeat: True for a client's resend: the enqueue returns the job that the same payload created up to a
+            minute ago, unless it was cancelled. None: neither look for such a job nor let a resend find this one.
     """
 
     id: str
@@ -57,13 +57,13 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A job that this process runs.
+    """A job claimed by this process.
 
     Attributes:
-        attempt: Number of this claim; the commit names it.
-        data: RQ's payload, JSON `[function, null, [], arguments]`, not yet trusted.
-        deadline: Monotonic time at which the job has failed.
-        tries: Runs so far that ended in a transient error.
+        attempt: Number of this claim, checked by the commit.
+        data: RQ's payload, JSON `[function, null, [], arguments]`, not validated yet.
+        deadline: Monotonic time at which the job fails.
+        tries: Earlier runs that ended in a transient error.
         deaths_alone: Worker deaths while the job was the only one in flight.
         alone: It must run with nothing else in flight.
     """
@@ -86,7 +86,7 @@ class Outcome:
     """How an attempt of a job ended.
 
     Attributes:
-        run_ms: How long this attempt ran, from which later jobs' waiting time is estimated.
+        run_ms: How long this attempt ran; the waiting times of later jobs are estimated from it.
     """
 
     job_id: str
@@ -98,11 +98,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """Answer of an enqueue.
+    """The result of an enqueue.
 
     Attributes:
-        fingerprint: That of the job that is there.
-        job: The job as it was accepted; None when it was there before.
+        fingerprint: Fingerprint of the stored job.
+        job: The new job; None if it existed already.
     """
 
     job_id: str
@@ -113,11 +113,11 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Answer of a claim.
+    """The result of a claim.
 
     Attributes:
-        drain: The worker is to run empty, since a suspect waits to run alone.
-        more: Other jobs wait in the lanes that were asked.
+        drain: The worker should finish its jobs and claim no others, because a suspect waits to run alone.
+        more: More jobs wait in the requested lanes.
     """
 
     jobs: list[ClaimedJob]
@@ -127,7 +127,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What a reaping did: ids put back after a death, the number of delayed jobs that were due, ids past their deadline."""
+    """The result of a reap: ids put back after a death, number of due delayed jobs, ids past their deadline."""
 
     put_back: list[str]
     delayed: int
@@ -141,12 +141,12 @@ def list_name(queue: QueueName, lane: Lane = Lane.DEFAULT, tenant_id: str = DEFA
 
 
 def lanes_of(queue: QueueName) -> list[str]:
-    """Lanes of a queue in the order in which they are served."""
+    """Lanes of a queue in the order in which they are claimed."""
     return [list_name(queue, lane) for lane in Lane]
 
 
 def read_claimed(row: list[Any], now: float) -> ClaimedJob:
-    """Read a row of the claim script; `now` is the monotonic time of its reply."""
+    """Parse a row of the claim script's reply; `now` is the monotonic time of the reply."""
     id_, attempt, data, name, tenant, left_ms, tries, deaths_alone, waited_ms, alone = row
     queue, _, lane = name.decode().partition("@")[0].partition(".")
     return ClaimedJob(
@@ -165,7 +165,7 @@ def read_claimed(row: list[Any], now: float) -> ClaimedJob:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Undo the compression that RQ applies when its tools write a job again, as `rq requeue` does."""
+    """Undo the compression that RQ applies when its tools rewrite a job, as `rq requeue` does."""
     try:
         return zlib.decompress(data)
     except zlib.error:
@@ -173,7 +173,7 @@ def _inflate(data: bytes) -> bytes:
 
 
 def write_outcome(outcome: Outcome) -> tuple[Any, ...]:
-    """Write an outcome as the commit script takes it."""
+    """Serialize an outcome as the commit script's arguments."""
     if isinstance(outcome.ended, Failure):
         status, name = JobStatus.FAILED, "exc_string"
         error, value = write_error(outcome.ended)
@@ -184,12 +184,12 @@ def write_outcome(outcome: Outcome) -> tuple[Any, ...]:
 
 
 def write_error(error: Failure) -> tuple[bytes, bytes]:
-    """Write an error for the job's hash, and as RQ's Result class reads it."""
+    """Serialize an error twice: for the job's hash, and in the form that RQ's Result class reads."""
     return write_record(error), base64.b64encode(zlib.compress(f"{error.code}: {error.message}".encode()))
 
 
 def read_hash(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) -> Job:
-    """Read a job from its hash and its newest result."""
+    """Parse a job from its hash and its newest result."""
     status = JobStatus(fields["status"])
     started = fields.get("started_at")
     value = result.get(b"return_value") if status is JobStatus.FINISHED else None
@@ -210,7 +210,7 @@ def read_hash(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) -
 
 
 def read_accepted(job: NewJob, request: Request, created_ms: int, position: int, eta_ms: int) -> Job:
-    """Read a job from the answer of the enqueue script, as it stands before anybody has claimed it."""
+    """Build the accepted job from the enqueue script's reply, before any claim."""
     return Job(
         id=job.id,
         tenant_id=job.tenant_id,

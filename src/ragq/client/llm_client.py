@@ -1,7 +1,7 @@
-"""Ask an OpenAI-compatible LLM, once: only the queue tries again, so that no retry holds a slot.
+"""Call an OpenAI-compatible LLM once. Only the queue retries, so that a retry does not hold a slot while it waits.
 
-What cannot be had is a `PermanentError` (`ContextTooLongError`: a shorter prompt would do) or a `TransientError`: the
-queue runs the job again, after `retry_after_seconds` if the server named any.
+A failed call raises a `PermanentError` (`ContextTooLongError` if a shorter prompt would work) or a `TransientError`:
+the queue then retries the job, after `retry_after_seconds` if the server sent one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ragq.tasks import Turns
 
 
 class LlmClient:
-    """A client of one endpoint and model; one serves hundreds of calls in flight in one event loop.
+    """A client of one endpoint and model; it carries hundreds of concurrent calls on one event loop.
 
     Attributes:
-        endpoint: Where the calls go; its breaker refuses them while the LLM looks dead.
+        endpoint: The called endpoint; its breaker refuses calls while the LLM looks dead.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -33,14 +33,14 @@ class LlmClient:
         self._turns = Turns()
 
     async def close(self) -> None:
-        """Close all connections for good."""
+        """Close all connections; the client cannot be used again."""
         await self.endpoint.close()
 
     async def check(self, *, timeout_seconds: float) -> None:
-        """See that the endpoint lists its models.
+        """Check that the endpoint lists its models.
 
         Raises:
-            RagqError: It does not; the message says how.
+            RagqError: It does not; the message gives the reason.
         """
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -58,15 +58,15 @@ class LlmClient:
         deadline: float | None = None,
         on_delta: Callable[[str], None] | None = None,
     ) -> Completion:
-        """Ask for one answer, with one call.
+        """Generate one answer, with one call.
 
         Args:
             messages: Chat messages, each with `role` and `content`.
-            max_output_tokens: Where the answer is cut, with finish_reason `length`.
-            temperature: As in OpenAI's API; None for the server's own.
-            top_p: The same.
-            deadline: When, on the event loop's clock, the answer is of no more use.
-            on_delta: Told each piece of text as it arrives; what it raises ends the call and reaches the caller.
+            max_output_tokens: The answer is cut here, with finish_reason `length`.
+            temperature: As in OpenAI's API; None for the server's default.
+            top_p: As in OpenAI's API; None for the server's default.
+            deadline: `loop.time()` at which to give up.
+            on_delta: Called with each piece of text as it arrives; an exception from it ends the call and propagates.
         """
         request = {"model": self._model, "messages": messages, "temperature": temperature, "top_p": top_p}
         with self.endpoint.watch([message["content"] for message in messages]):
@@ -79,7 +79,7 @@ class LlmClient:
         deadline: float | None,
         on_delta: Callable[[str], None] | None,
     ) -> Completion:
-        """Ask, and again at once if the server refused a field that it can do without: no work was done by then."""
+        """Call, and call again at once without a field that the server refused: it had not started to generate."""
         while True:
             limits = {self._output_limit: max_output_tokens}
             sent = request | limits | {"stream": True, "stream_options": self._stream_options}
@@ -92,7 +92,7 @@ class LlmClient:
                     raise
 
     async def _call(self, request: dict[str, Any], answer: AnswerStream) -> None:
-        """Make one call; what goes wrong after the finish_reason does not matter."""
+        """Make one call; an error after the finish_reason is ignored, since the answer is complete."""
         try:
             async with asyncio.timeout_at(answer.limit(self._settings.llm_first_token_timeout_seconds)) as timer:
                 async with self.endpoint.post(request) as response:
@@ -107,7 +107,7 @@ class LlmClient:
                 raise answer.limit_fault() from error
 
     def _adapts(self, fault: FaultError, sent: dict[str, Any]) -> bool:
-        """Heed a server that does not know `stream_options`, or OpenAI's newer name of `max_tokens`."""
+        """Adapt to a server that refuses `stream_options`, or `max_tokens` by its old name; True if it changed."""
         if fault.code != "llm_bad_request":
             return False
         if sent["stream_options"] and "stream_options" in fault.quote:

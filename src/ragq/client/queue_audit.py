@@ -1,4 +1,4 @@
-"""Look for jobs, list entries and leases in Valkey that contradict each other. It only reads."""
+"""Find jobs, list entries and leases in Valkey that contradict each other. Read-only."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ragq.errors import UnavailableError
 from ragq.models import JobStatus, Orphan
 from ragq.settings import Settings
 
-RECHECK_SECONDS = 1.0  # between the two looks
+RECHECK_SECONDS = 1.0  # between the two snapshots
 BATCH = 500  # commands of a pipeline
 PAGE = 10_000  # entries of a list read at once
-SUCCESS = "1"  # the type of a result that is an answer, in RQ's numbers
+SUCCESS = "1"  # RQ's type of a successful result
 
 UNFINISHED = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED)
 
 _END = "End it (POST /v1/responses/ID/cancel, or take the file out of its store) and ask again."
 KINDS = {
-    "queued_in_no_list": f"The job is queued but in no list: nobody will run it. {_END}",
-    "started_without_lease": f"The job is started but has no lease: nobody will notice that its worker died. {_END}",
-    "scheduled_not_delayed": f"The job waits for a next try that has no time. {_END}",
-    "finished_without_one_result": "The job is finished but has not exactly one answer. Ask again.",
-    "unreadable_job": "The job's key holds no job: nobody can run it. Look at it with valkey-cli, then delete it.",
-    "list_without_turn": "The list has jobs but no turn: a worker gives it one within 10 s. Is one running?",
+    "queued_in_no_list": f"The job is queued but in no list, so no worker will run it. {_END}",
+    "started_without_lease": f"The job is started but has no lease, so its worker's death would go unnoticed. {_END}",
+    "scheduled_not_delayed": f"The job waits for a retry that is not scheduled. {_END}",
+    "finished_without_one_result": "The job is finished but does not have exactly one result. Ask again.",
+    "unreadable_job": "The job's key does not hold a job. Inspect it with valkey-cli, then delete it.",
+    "list_without_turn": "The list has jobs but is not in its lane's ring. A worker adds it in 10 s: is one running?",
     "stale_list_entry": "Harmless: the entry's job is gone or not queued. The next claim drops the entry.",
-    "stale_lease": "Harmless: the lease's job is gone or not started. The lease is dropped when it runs out.",
-    "wrong_queued_bytes": "The bytes that wait in this lane are counted wrongly: report it. Admission is too strict or lax.",
-    "stale_bytes": "Harmless: the job has ended, and its bytes are counted until its deadline.",
-    "stale_in_flight_entry": "Harmless: the job does not run in this attempt. Only the count of jobs in flight is wrong.",
+    "stale_lease": "Harmless: the lease's job is gone or not started. The lease is dropped when it expires.",
+    "wrong_queued_bytes": "The lane's count of waiting bytes is wrong, so admission is too strict or lax: report it.",
+    "stale_bytes": "Harmless: the job has ended, but its bytes are counted until its deadline.",
+    "stale_in_flight_entry": "Harmless: this attempt is not running. Only the count of jobs in flight is wrong.",
 }
 
 
@@ -47,23 +47,23 @@ class _JobState:
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """What Valkey held, read step by step while it moved; None is a job's key that holds no job."""
+    """The state of Valkey, read in steps while it changes; a job is None if its key does not hold a job."""
 
     lists: dict[str, list[str]]
     in_flight: list[str]
     leases: set[str]
     delayed: set[str]
     turns: set[str]
-    bytes: dict[str, str]  # of a job: "bytes:LANE"
-    queued_bytes: dict[str, str]  # of a lane
+    bytes: dict[str, str]  # job id -> "bytes:LANE"
+    queued_bytes: dict[str, str]  # lane -> bytes
     jobs: dict[str, _JobState | None]
 
 
 async def audit_queue(settings: Settings, url: str) -> list[Orphan]:
-    """Find what is out of order.
+    """Find orphans.
 
-    A system that moves is never seen at one moment, so what looks wrong is looked at again a second later, and
-    reported only if it is wrong in the same way and nobody moved the job in between.
+    A running system cannot be read at one moment, so each suspected orphan is checked again a second later. It is
+    reported only if it is wrong in the same way and its job has not changed in between.
 
     Raises:
         UnavailableError: Valkey does not answer.
@@ -88,14 +88,14 @@ async def audit_queue(settings: Settings, url: str) -> list[Orphan]:
 
 
 class _Reader:
-    """Reads snapshots, in pieces that keep nobody waiting."""
+    """Reads snapshots, in small commands that do not block Valkey."""
 
     def __init__(self, connection: redis.asyncio.Redis, prefix: str) -> None:
         self._redis = connection
         self._prefix = prefix
 
     async def read(self, job_ids: set[str] | None) -> _Snapshot:
-        """Read the lists and sets, then the given jobs, or all."""
+        """Read the lists and sets, then the given jobs, or all jobs for None."""
         lists = {name: await self._read_list(f"{self._prefix}:queue:{name}") for name in await self._scan("queue")}
         held, sums = await self._read_bytes()
         return _Snapshot(
@@ -125,7 +125,7 @@ class _Reader:
         return list(map(str, await self._redis.zrange(f"{self._prefix}:{name}", 0, -1)))
 
     async def _read_bytes(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Read what is counted of each job and in each lane, at one moment."""
+        """Read the byte counts of jobs and of lanes, in one transaction."""
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hgetall(f"{self._prefix}:bytes")
         pipeline.hgetall(f"{self._prefix}:queued_bytes")
@@ -145,7 +145,7 @@ class _Reader:
         return jobs | {id_: _JobState(JobStatus.FINISHED, "", count) for id_, count in answers_of.items()}
 
     async def _count_answers(self, ids: list[str]) -> dict[str, int]:
-        """Count the answers of finished jobs; a job that was requeued has its earlier failures there too."""
+        """Count the successful results of finished jobs; a requeued job also has its earlier failures there."""
         lengths = await self._pipe(ids, lambda pipe, id_: pipe.xlen(f"{self._prefix}:results:{id_}"))
         counts = dict(zip(ids, lengths, strict=True))
         others = [id_ for id_, length in counts.items() if length != 1]
@@ -170,7 +170,7 @@ def _job_id(orphan: Orphan) -> str:
 
 
 def _unmoved(orphan: Orphan, before: _Snapshot, after: _Snapshot) -> bool:
-    """Is the job in the same state and attempt? One that is taken and handed back all the time is no orphan."""
+    """Whether state and attempt are the same; a job that is claimed and handed back repeatedly is not an orphan."""
     return before.jobs.get(_job_id(orphan)) == after.jobs.get(_job_id(orphan))
 
 

@@ -1,4 +1,4 @@
-"""What Valkey tells of the queue: the live workers, and how much waits for them."""
+"""The state of the queue in Valkey: live workers, and jobs by list."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from ragq.client.valkey_client import Command, ValkeyClient, pairs, translate_errors
 
-WORKER_SECONDS = 15  # a worker that has not registered for so long is gone
+WORKER_SECONDS = 15  # a worker that has not registered for this long is gone
 
 
 @dataclass(frozen=True, slots=True)
 class ListState:
-    """How many jobs of a list have each state, and how long the first one waits."""
+    """The jobs of a list by state, and how long the first one has waited."""
 
     name: str
     queued: int
@@ -27,13 +27,13 @@ class ListState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A live worker, as it described itself last.
+    """A live worker, as it last registered.
 
     Attributes:
-        ready: It has loaded what its jobs need.
-        metrics: Address of its metrics, as host and port; empty when it serves none.
-        in_flight: Jobs that it holds.
-        finished: Jobs that it finished since its start; `failed` likewise.
+        ready: It has loaded the models that its jobs need.
+        metrics: Host and port of its metrics; empty when it serves none.
+        in_flight: Number of jobs that it holds.
+        finished: Number of jobs that it finished since its start; `failed` likewise.
     """
 
     name: str
@@ -57,7 +57,7 @@ class QueueState:
 
 
 class QueueMonitor:
-    """Reads lists and workers; workers make themselves known here."""
+    """Reads lists and workers; workers register here."""
 
     def __init__(self, valkey: ValkeyClient, prefix: str, run: Callable[..., Awaitable[Any]]) -> None:
         self._valkey = valkey
@@ -65,13 +65,13 @@ class QueueMonitor:
         self._run = run
 
     async def register_worker(self, name: str, fields: Mapping[str, str | int | None], queues: Iterable[str]) -> None:
-        """Show a worker to RQ's tools and to the estimates, with its lists, until it is silent for a while."""
+        """Register a worker and its lists for RQ's tools and the estimates; it expires unless repeated."""
         lists = list(queues)
         known = [part for pair in fields.items() if pair[1] is not None for part in pair]
         await self._run("register", name, WORKER_SECONDS, len(lists), *lists, *known)
 
     async def unregister_worker(self, name: str, queues: Iterable[str]) -> None:
-        """Take a worker out of what RQ's tools show."""
+        """Remove a worker from the ones that RQ's tools show."""
         key = f"{self._prefix}:worker:{name}"
         commands: list[Command] = [["DEL", key], ["SREM", f"{self._prefix}:workers", key]]
         commands += [["SREM", f"{self._prefix}:workers:{queue}", key] for queue in queues]
@@ -79,7 +79,7 @@ class QueueMonitor:
             await self._valkey.transact(commands)
 
     async def describe(self) -> QueueState:
-        """Count the jobs of each list, tell how long the first in it waits, and name the live workers."""
+        """Read the state of each list and the live workers."""
         async with translate_errors():
             keys = sorted(await self._valkey.call("SMEMBERS", f"{self._prefix}:queues"))
             queues = [await self._describe_list(_text(key).removeprefix(f"{self._prefix}:queue:")) for key in keys]
@@ -112,7 +112,7 @@ def _read_worker(fields: dict[str, str]) -> WorkerState:
         host=fields.get("hostname", ""),
         pid=int(fields.get("pid", 0)),
         state=fields.get("state", ""),
-        ready=fields.get("ready", "1") == "1",  # a worker of an older version does not say
+        ready=fields.get("ready", "1") == "1",  # an older version does not send it
         queues=fields.get("queues", "").split(","),
         metrics=fields.get("metrics", ""),
         in_flight=int(fields.get("in_flight", 0)),

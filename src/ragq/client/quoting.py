@@ -1,7 +1,7 @@
-r"""Decide whether a server's error message may be shown: it must not repeat a secret or what the server was sent.
+r"""Decide whether a server's error message may be shown: it must not repeat a secret or what was sent to the server.
 
-Letters and digits alone are compared, as written and decoded from what servers encode by: percent and HTML escapes,
-`\u` escapes, base64 and hexadecimal digits. The cost is linear in the length of what was sent.
+Only letters and digits are compared: those of the message as it is, and decoded from percent, HTML and `\u` escapes,
+base64 and hexadecimal. The cost is linear in the length of what was sent.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Final
 from urllib.parse import unquote
 
 MAX_QUOTED_CHARACTERS: Final = 300
-MAX_READ_CHARACTERS: Final = 2 * MAX_QUOTED_CHARACTERS  # a repeat that begins in the quoted part is seen as a whole
-SECRET_WINDOW: Final = 8  # so many letters of a secret in a row keep the message from being shown
-CONTENT_WINDOW: Final = 12  # twice as many letters of what was sent do so in any place, so many in some
-SHORTEST_CONTENT: Final = 8  # a shorter text is part of many messages by chance
+MAX_READ_CHARACTERS: Final = 2 * MAX_QUOTED_CHARACTERS  # so that a repeat that begins in the quoted part is seen whole
+SECRET_WINDOW: Final = 8  # a message that repeats this many consecutive letters of a secret is not shown
+CONTENT_WINDOW: Final = 12  # the same for what was sent: finds any run of twice this length, some of this length
+SHORTEST_CONTENT: Final = 8  # a shorter text occurs in many messages by chance
 _NO_LETTER: Final = re.compile(r"[\W_]+")
 _ENCODED: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -26,7 +26,7 @@ _URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
 def quote(message: str, secrets: Iterable[str], sent: Sequence[str]) -> str:
-    """Write `: message` on one line and cut, or why it is not shown, or nothing for an empty message."""
+    """Format a message as `: message` on one line, shortened; or the reason not to show it; or "" if it is empty."""
     printable = "".join(sign if sign.isprintable() else " " for sign in message[:MAX_READ_CHARACTERS])
     text = " ".join(printable.split())
     if not text:
@@ -45,7 +45,7 @@ def _letters(text: str) -> str:
 
 
 def _views(text: str) -> Iterator[str]:
-    """Give the text as it is and in each way in which it can be decoded."""
+    """Yield the text as it is and under each decoding."""
     yield text
     yield unquote(text)
     yield html.unescape(text)

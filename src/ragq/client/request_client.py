@@ -1,9 +1,8 @@
-"""The large parts of jobs: kept in the blob store, so that what travels through Valkey is small.
+"""The large parts of jobs, kept in the blob store so that jobs in Valkey stay small.
 
-A job whose arguments or request are large carries a name instead. The bytes are written before the job is queued and
-go when it goes. The name begins with the job's id and has random digits, so that no two enqueues share bytes: who
-deletes what was written for a refused job takes nothing from another. It ends with the SHA-256 of the content, which is
-checked by whoever reads it.
+A job with large arguments or a large request holds the name of a blob instead. The blob is written before the job is
+queued and deleted with it. The name begins with the job's id and random digits, so that no two enqueues share a blob
+and the blob of a refused job can be deleted safely. It ends with the SHA-256 of the content, which readers verify.
 """
 
 from __future__ import annotations
@@ -36,21 +35,21 @@ from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 
 FOLDER = "requests"
-LARGE_BYTES = 32 << 10  # of the arguments, or of the request, from which on both do not travel through Valkey
-MAX_SHOWN_BYTES = 256 << 10  # of the other fields, which stay with the job
-UNUSED_SECONDS = 60.0  # bytes without a job are no longer just being queued
+LARGE_BYTES = 32 << 10  # arguments or a request over this size send both to the blob store
+MAX_SHOWN_BYTES = 256 << 10  # of the request's other fields, which stay with the job
+UNUSED_SECONDS = 60.0  # after this, a blob without a job is not just being queued
 _NAME = re.compile(rf"{FOLDER}/(.+)\.[0-9a-f]{{16}}\.([0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A job as it travels.
+    """A job as it is queued.
 
     Attributes:
         data: RQ's payload.
-        request: What stays with the job.
-        name: Of the bytes in the blob store; empty when there are none.
-        size: Bytes that wait, in Valkey and in the blob store together.
+        request: The part of the request that stays with the job.
+        name: Name of the blob; empty when there is none.
+        size: Bytes in Valkey and in the blob store together.
     """
 
     data: bytes
@@ -61,21 +60,21 @@ class Packed:
 
 
 class Requests:
-    """The parts of jobs that do not travel through Valkey."""
+    """Reads and writes the parts of jobs that are in the blob store."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @cached_property
     def _blobs(self) -> BlobStore:
-        return BlobStore(self._settings)  # not before it is needed: it makes its folder
+        return BlobStore(self._settings)  # created on first use, since that makes its folder
 
     async def pack(self, job_id: str, function: JobFunction, arguments: Arguments, request: Request) -> Packed:
-        """Write a job's arguments and request, what is large of them to the blob store.
+        """Serialize a job's arguments and request; large ones go to the blob store.
 
         Raises:
-            TooLargeError: Alone it is more than may wait, or what must stay with the job is too large.
-            UnavailableError: The blob store does not take the bytes.
+            TooLargeError: The job exceeds `max_queued_bytes`, or the part that must stay with it is too large.
+            UnavailableError: The blob store did not accept the bytes.
         """
         data, request_json = write_payload(function, arguments), write_record(request)
         size, most = len(data) + len(request_json), self._settings.max_queued_bytes
@@ -88,22 +87,22 @@ class Requests:
         shown = change_request(request, input="", history=[], blob=name)
         request_json = write_record(shown)
         if len(request_json) > MAX_SHOWN_BYTES:
-            raise TooLargeError(f"Beside its input a request has at most {MAX_SHOWN_BYTES} bytes: shorten it.")
+            raise TooLargeError(f"A request may have at most {MAX_SHOWN_BYTES} bytes besides its input: shorten it.")
         await self._put(name, content)
         return Packed(write_payload(function, Reference(name)), shown, request_json, name, size)
 
     async def _put(self, name: str, content: bytes) -> None:
         started = time.time()
         await self._blobs.put(name, io.BytesIO(content))
-        if time.time() - started > UNUSED_SECONDS / 2:  # the machine slept: they may be deleted as unused by now
+        if time.time() - started > UNUSED_SECONDS / 2:  # the machine slept: it may be deleted as unused
             raise UnavailableError("Storing the request took too long: send it again.", code="blobs_unavailable")
 
     async def unpack(self, job_id: str, function: JobFunction, arguments: Arguments | Reference) -> Arguments:
-        """Give a job's arguments back, wherever they are.
+        """Return a job's arguments, from the blob store if they are there.
 
         Raises:
             GoneError: They are lost.
-            PermanentError: The job names bytes that are not its own.
+            PermanentError: The job names a blob of another job.
         """
         if not isinstance(arguments, Reference):
             return arguments
@@ -111,10 +110,10 @@ class Requests:
         return await asyncio.to_thread(read_arguments, function, written)
 
     async def complete(self, job: Job) -> Job:
-        """Give a job back its whole request, as the caller sent it.
+        """Return the job with its whole request, as the caller sent it.
 
         Raises:
-            GoneError: A part of it is lost.
+            GoneError: A part of the request is lost.
         """
         if job.request.blob is None:
             return job
@@ -125,9 +124,7 @@ class Requests:
     async def _read(self, job_id: str, name: str) -> bytes:
         match = _NAME.fullmatch(name)
         if match is None or match[1] != job_id:
-            raise PermanentError(
-                "The job names bytes that are not its own. They were not read.", code="invalid_payload"
-            )
+            raise PermanentError("The job names a blob of another job, which was not read.", code="invalid_payload")
         try:
             content = b"".join([piece async for piece in self._blobs.stream(name)])
         except UnavailableError as error:
@@ -139,28 +136,28 @@ class Requests:
         return content
 
     async def discard(self, job: Job | None) -> None:
-        """Delete what a job that has gone had in the blob store; where that fails, the housekeeping does it later."""
+        """Delete the blob of a deleted job, if it has one; if that fails, the housekeeping does it later."""
         match = _NAME.fullmatch(job.request.blob) if job and job.request.blob else None
         if job and match and match[1] == job.id:
             await self.delete(match[0])
 
     async def delete(self, name: str) -> None:
-        """Delete bytes, now or, when the blob store is away, by the housekeeping."""
+        """Delete a blob; if the blob store is down, the housekeeping does it later."""
         with contextlib.suppress(UnavailableError):
             await self._blobs.delete(name)
 
     async def delete_parts(self) -> None:
-        """Delete what processes that were killed while they wrote have left."""
+        """Delete partial blobs that killed processes left."""
         await self._blobs.delete_old_parts(FOLDER, UNUSED_SECONDS)
 
     async def list_settled(self, older_than_seconds: float) -> dict[str, str]:
-        """List the names of bytes that were written longer ago, each with the id of its job."""
+        """The names of blobs older than this, each with the id of its job."""
         names = await self._blobs.list_older(FOLDER, older_than_seconds)
         return {name: match[1] for name in names if (match := _NAME.fullmatch(name))}
 
 
 def _write_content(arguments: Arguments, request: Request) -> tuple[bytes, str]:
-    """Write a line for the worker and one for who reads the request: neither needs to parse the other's."""
+    """Serialize two lines, the arguments for the worker and the request for the API: each parses only its own."""
     unshown = RequestContent(input=request.input, history=request.history)
     content = b"%b\n%b" % (write_record(arguments), write_record(unshown))
     return content, _digest(content)
@@ -171,4 +168,4 @@ def _digest(content: bytes) -> str:
 
 
 def _lost(job_id: str) -> GoneError:
-    return GoneError(f"What '{job_id}' was asked with is no longer in the blob store: ask again.", code="request_lost")
+    return GoneError(f"The request of '{job_id}' is no longer in the blob store: send it again.", code="request_lost")

@@ -51,16 +51,16 @@ log = structlog.get_logger(__name__)
 
 SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
-MISSED_DEADLINE = Failure("deadline_exceeded", "The job was not begun by its deadline: no worker was free.")
+MISSED_DEADLINE = Failure("deadline_exceeded", "No worker was free to start the job before its deadline.")
 REFETCH_SECONDS = 2.0
 MEMORY_FULL, MEMORY_FULL_SECONDS, MEMORY_LOG_SECONDS = b"memory", 5, 10.0
-RECENT_SECONDS = 60.0  # in which a client sends a request again whose answer it has lost
+RECENT_SECONDS = 60.0  # within this, a client resends a request whose response it lost
 
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # of a hash that somebody else wrote
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # from a hash that another program wrote
 
 
 class _Script(NamedTuple):
-    """A script's text, and the digest by which Valkey knows it once it has run."""
+    """A script's text, and the digest under which Valkey caches it."""
 
     text: str
     digest: str
@@ -73,7 +73,7 @@ class JobQueue:
         self.prefix = settings.key_prefix
         self._settings = settings
         self._valkey = ValkeyClient(url)
-        # Blocks between messages; a dead server is noticed by the health check.
+        # Blocks between messages; the health check detects a dead server.
         self._listener = redis.asyncio.Redis.from_url(
             url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
         )
@@ -86,7 +86,7 @@ class JobQueue:
         self._memory_logged_at = -MEMORY_LOG_SECONDS
 
     async def close(self) -> None:
-        """Close the connections and end the task that listens."""
+        """Close the connections and end the listening task."""
         if self._done_task:
             await end_tasks([self._done_task])
         await self.events.close()
@@ -104,7 +104,7 @@ class JobQueue:
                 return await self._valkey.call("EVAL", text, 0, self.prefix, *arguments)
 
     async def ping(self) -> None:
-        """Ask whether Valkey answers.
+        """Check that Valkey answers.
 
         Raises:
             UnavailableError: It does not.
@@ -123,13 +123,13 @@ class JobQueue:
                 await check_valkey(self._valkey, self._settings.valkey_durability)
 
     async def enqueue(self, job: NewJob) -> Enqueued:
-        """Accept a job. Idempotent: an id that exists is left as it is, and found again.
+        """Accept a job. Idempotent: a job that exists under the id is left unchanged and returned.
 
-        What is large of its arguments and its request goes to the blob store.
+        Large arguments and a large request go to the blob store.
 
         Raises:
-            OverloadedError: Too much is waiting; `retry_after_seconds` is when this job would have its turn.
-            TooLargeError: It could never be taken.
+            OverloadedError: Too much is waiting; `retry_after_seconds` is when there should be room for this job.
+            TooLargeError: The job could never be accepted.
         """
         function = function_of(job.arguments)
         packed = await self.requests.pack(job.id, function, job.arguments, job.request)
@@ -161,7 +161,7 @@ class JobQueue:
         return Enqueued(found_id.decode(), bool(created), known.decode(), accepted)
 
     async def _accept(self, *arguments: Any) -> Any:
-        """Run the script that enqueues; a full memory is a refusal like any other."""
+        """Run the enqueue script; if Valkey's memory is full, return a refusal like any other."""
         try:
             return await self._run("enqueue", *arguments)
         except UnavailableError as error:
@@ -173,11 +173,11 @@ class JobQueue:
             return [-1, MEMORY_FULL, MEMORY_FULL_SECONDS * 1000, b""]
 
     async def claim(self, worker_name: str, lanes: Iterable[tuple[str, int]], *, in_flight: int) -> Claim:
-        """Take jobs for a worker.
+        """Claim jobs for a worker.
 
         Args:
-            lanes: (lane, most jobs to take), in order of priority.
-            in_flight: Jobs the worker holds now.
+            lanes: (lane, most jobs to claim), in order of priority.
+            in_flight: Number of jobs the worker holds now.
         """
         flat = [item for lane in lanes for item in lane]
         drain, more, *rows = await self._run("claim", worker_name, self._lease_ms, in_flight, *flat)
@@ -197,30 +197,30 @@ class JobQueue:
         return {id_.decode() for id_ in await self._run("append", self._lease_ms, *flat)}
 
     async def commit(self, worker_name: str, outcomes: list[Outcome]) -> list[bool]:
-        """Store final results; False where the attempt had lost its job, and nothing was stored."""
+        """Store final results; False where the attempt no longer owned its job, and nothing was stored."""
         flat = [item for outcome in outcomes for item in write_outcome(outcome)]
         return [bool(ok) for ok in await self._run("commit", worker_name, self._settings.result_ttl_seconds, *flat)]
 
     async def release(self, jobs: Iterable[tuple[str, int]]) -> list[bool]:
-        """Hand (id, attempt) back to the front of the list, charging nothing."""
+        """Hand (id, attempt) back to the front of the list without charging a try."""
         flat = [item for id_, attempt in jobs for item in (id_, attempt, 0, 0)]
         return [bool(ok) for ok in await self._run("release", *flat)]
 
     async def retry_later(self, job_id: str, attempt: int, *, delay_seconds: float, charge: bool = True) -> bool:
-        """Hand a job back to run again after a delay, charging a try or not."""
+        """Hand a job back to run again after a delay; `charge` counts this run as a try."""
         delay_ms = max(1, int(delay_seconds * 1000))
         return bool((await self._run("release", job_id, attempt, delay_ms, int(charge)))[0])
 
     async def cancel(self, job_id: str, status: JobStatus = JobStatus.CANCELED) -> bool:
-        """End a job for good and tell its worker; False for an unknown id, no change for an ended one."""
+        """Cancel a job and notify its worker; False for an unknown id, no change for an ended job."""
         return bool(await self._run("cancel", job_id, status, self._settings.result_ttl_seconds))
 
     async def delete(self, job_id: str) -> bool:
-        """End a job and remove it; False for an unknown id. Its id must not be used again."""
+        """End and delete a job; False for an unknown id. The id must not be reused."""
         return bool(await self._run("delete", job_id))
 
     async def reap(self) -> Reaped:
-        """Put back jobs of silent workers and delayed jobs that are due; end queued ones past their deadline."""
+        """Put back jobs whose lease expired and delayed jobs that are due; fail queued jobs past their deadline."""
         limits = (self._settings.quarantine_deaths, self._settings.result_ttl_seconds)
         dead, delayed, late = await self._run("reap", self._lease_ms, *limits, *write_error(MISSED_DEADLINE))
         return Reaped([id_.decode() for id_ in dead], delayed, [id_.decode() for id_ in late])
@@ -230,14 +230,14 @@ class JobQueue:
         return bool(await self._run("claim_period", name, int(every_seconds * 1000)))
 
     async def unarchived(self, limit: int) -> list[Job]:
-        """Jobs that have ended and are not in the archive yet, oldest first."""
+        """Ended jobs that are not in the archive yet, oldest first."""
         async with translate_errors():
             oldest = await self._valkey.call("ZRANGE", f"{self.prefix}:unarchived", 0, limit - 1)
             found = [id_.decode() for id_ in oldest]
-            answers = await self._valkey.call_all([command for id_ in found for command in self._reading(id_)])
+            answers = await self._valkey.call_all([command for id_ in found for command in self._read_commands(id_)])
         jobs, unreadable = [], []
         for job_id, raw, results in zip(found, answers[::2], answers[1::2], strict=True):
-            await asyncio.sleep(0)  # others of this process have their turn between two
+            await asyncio.sleep(0)  # let other tasks run between two jobs
             try:
                 jobs.append(read_hash(job_id, _fields(raw), _newest(results)))
             except UNREADABLE:
@@ -249,12 +249,12 @@ class JobQueue:
         return jobs
 
     async def mark_archived(self, jobs: list[Job]) -> None:
-        """Let archived jobs go from Valkey after `result_ttl_seconds`."""
+        """Let archived jobs expire from Valkey after `result_ttl_seconds`."""
         flat = [item for job in jobs for item in (job.id, round((job.ended_at or 0) * 1000))]
         await self._run("archived", self._settings.result_ttl_seconds, *flat)
 
     async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
-        """Read a job with its place in the queue; None when this tenant has no such job."""
+        """Read a job with its position in the queue; None when this tenant has no such job."""
         job = await self._read(job_id, tenant_id)
         if job is None or job.status.is_final:
             return job
@@ -263,7 +263,7 @@ class JobQueue:
 
     async def _read(self, job_id: str, tenant_id: str) -> Job | None:
         async with translate_errors():
-            raw, results = await self._valkey.transact(self._reading(job_id))
+            raw, results = await self._valkey.transact(self._read_commands(job_id))
         fields = _fields(raw)
         if fields.get("tenant") != tenant_id or "ticket" not in fields:
             return None
@@ -273,19 +273,19 @@ class JobQueue:
             log.error("job_unreadable", job_id=job_id, error=str(error))
             return None
 
-    def _reading(self, job_id: str) -> list[Command]:
-        """What reads a job: its hash, and its newest result."""
+    def _read_commands(self, job_id: str) -> list[Command]:
+        """The commands that read a job's hash and its newest result."""
         results = f"{self.prefix}:results:{job_id}"
         return [["HGETALL", f"{self.prefix}:job:{job_id}"], ["XREVRANGE", results, "+", "-", "COUNT", 1]]
 
     async def statuses(self, job_ids: list[str]) -> list[JobStatus | None]:
-        """Read the statuses of many jobs at once; None where there is no job."""
+        """Read the statuses of many jobs at once; None for a job that does not exist."""
         async with translate_errors():
             found = await self._valkey.call_all([["HGET", f"{self.prefix}:job:{id_}", "status"] for id_ in job_ids])
         return [_status(status.decode()) if status else None for status in found]
 
     async def wait(self, job_id: str, tenant_id: str, *, timeout_seconds: float) -> Job | None:
-        """Wait until a job has ended; returns it as it stands then, or at the time-out, without its place."""
+        """Wait until a job has ended or the time is over; returns the job as it is then, without its position."""
         self._done_task = self._done_task or asyncio.create_task(self._watch_done())
         deadline = time.monotonic() + timeout_seconds
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -296,7 +296,7 @@ class JobQueue:
                 left = deadline - time.monotonic()
                 if job is None or job.status.is_final or left <= 0:
                     return job
-                # A message can be lost with its connection: look again now and then.
+                # A message can be lost with its connection, so read the job now and then.
                 await asyncio.wait([future], timeout=min(left, REFETCH_SECONDS))
         finally:
             self._waiting[job_id].discard(future)
@@ -310,7 +310,7 @@ class JobQueue:
                     future.set_result(None)
 
     async def listen(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield (channel, message) for ever, through lost connections."""
+        """Yield (channel, message) forever, and reconnect when the connection is lost."""
         while True:
             try:
                 async with self._listener.pubsub(ignore_subscribe_messages=True) as pubsub:
@@ -330,15 +330,15 @@ def _refusal(reason: bytes, name: str, retry_ms: int) -> OverloadedError:
     full = reason == MEMORY_FULL
     why = "Valkey's memory is full" if full else f"Too many jobs, or too large ones, wait in '{name}'"
     return OverloadedError(
-        f"{why}: try again after the time that Retry-After names.",
+        f"{why}: try again after the time in Retry-After.",
         retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
     )
 
 
 def read_scripts() -> dict[str, str]:
-    """Read the scripts by name, each with what all of them share before it.
+    """Read the scripts by name, each with `common.lua` prepended.
 
-    A full memory refuses new jobs, each as a whole, but nothing that brings the accepted ones to their end.
+    When Valkey's memory is full, only `enqueue` is refused; the scripts that finish accepted jobs may still write.
     """
     texts = {path.stem: path.read_text() for path in SCRIPTS.glob("*.lua")}
     common = texts.pop("common")
@@ -347,7 +347,7 @@ def read_scripts() -> dict[str, str]:
 
 
 def _script(text: str) -> _Script:
-    return _Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  (it is Valkey's)
+    return _Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  (Valkey names scripts by SHA-1)
 
 
 def _status(word: str) -> JobStatus:
@@ -359,7 +359,7 @@ def _status(word: str) -> JobStatus:
 
 
 def _fields(flat: list[bytes]) -> dict[str, str]:
-    # RQ's tools compress the payload and the error text, which nobody here reads.
+    # Decoding may lose bytes: RQ's tools compress the payload and the error text, which are not read here.
     return pairs([_text(part) for part in flat])
 
 

@@ -1,4 +1,4 @@
-"""See that a Valkey keeps accepted jobs: by its configuration or, where a service forbids to read it, by what INFO tells."""
+"""Check that a Valkey keeps accepted jobs: by its configuration or, where a service forbids CONFIG, by INFO."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ragq.errors import ConfigurationError
 
 WANTED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 VOUCH = (
-    "Find out whether it keeps every write that it has answered, as with appendonly yes and appendfsync always, and set "
+    "Find out whether it keeps every acknowledged write, as with appendonly yes and appendfsync always, and set "
     "RAGQ_VALKEY_DURABILITY=vouched if so."
 )
 
@@ -20,7 +20,7 @@ async def check_valkey(valkey: ValkeyClient, durability: Literal["checked", "vou
     """Refuse a server that could lose or evict accepted jobs.
 
     Raises:
-        ConfigurationError: The message says what is wrong, and what to do.
+        ConfigurationError: The message says what is wrong and how to fix it.
     """
     told = await _read_info(valkey)
     if told.get("cluster_enabled") == "1":
@@ -28,44 +28,44 @@ async def check_valkey(valkey: ValkeyClient, durability: Literal["checked", "vou
             "RAGQ_VALKEY_URL names a cluster. ragq needs one node: turn cluster mode off, or use another server."
         )
     if told.get("role") == "slave":
-        raise ConfigurationError("RAGQ_VALKEY_URL names a replica, which takes no writes. Name its primary.")
+        raise ConfigurationError("RAGQ_VALKEY_URL names a replica, which refuses writes. Use its primary.")
     if durability == "vouched":
         _refuse_wrong({"maxmemory-policy": told.get("maxmemory_policy", WANTED["maxmemory-policy"])})
         return
     try:
         found = pairs([part.decode() for part in await valkey.call("CONFIG", "GET", *WANTED)])
     except exceptions.ResponseError as error:
-        _pass_on(error)
+        _raise_unless_forbidden(error)
         if told.get("aof_enabled") == "0":
             raise ConfigurationError(
                 "Valkey forbids CONFIG, and INFO says that it writes no append-only file (aof_enabled:0): accepted jobs are "
                 f"lost when it restarts, unless the service keeps them in another way. {VOUCH}"
             ) from error
-        raise ConfigurationError(f"Valkey forbids CONFIG, so that ragq cannot see when it writes. {VOUCH}") from error
+        raise ConfigurationError(f"Valkey forbids CONFIG, so ragq cannot see when it writes. {VOUCH}") from error
     _refuse_wrong({name: found.get(name, "unknown") for name in WANTED})
 
 
 async def _read_info(valkey: ValkeyClient) -> dict[str, str]:
-    """Read INFO; nothing where that is forbidden, too."""
+    """Read INFO; empty if that is forbidden, too."""
     try:
         text: bytes = await valkey.call("INFO")
     except exceptions.ResponseError as error:
-        _pass_on(error)
+        _raise_unless_forbidden(error)
         return {}
     lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
     return {name: value for name, _, value in lines}
 
 
-def _pass_on(error: exceptions.ResponseError) -> None:
-    """Raise again what does not say that a command is forbidden.
+def _raise_unless_forbidden(error: exceptions.ResponseError) -> None:
+    """Do nothing if a command is forbidden, else raise the error.
 
     Raises:
-        ConfigurationError: Who we are is not accepted.
+        ConfigurationError: User or password are not accepted.
         ResponseError: The server is busy or loading.
     """
     if str(error).startswith(("NOAUTH", "WRONGPASS", "Authentication required")):
         raise ConfigurationError(
-            "Valkey asks for a password, or refuses the one that it got. Put user and password into RAGQ_VALKEY_URL, as in "
+            "Valkey needs a password or refuses this one. Put user and password into RAGQ_VALKEY_URL, as in "
             "redis://USER:PASSWORD@HOST:6379/0.",
             detail=error,
         ) from error

@@ -1,7 +1,7 @@
 """One connection to Valkey for all commands of a process.
 
-A command is written at once, whoever else still waits, and answers come in the order of the commands: no pool, no
-connection to wait for, and a crowd of callers costs no descriptors. Commands that block have no place here.
+Commands are pipelined: each is written at once, and replies come in the order of the commands. So there is no pool to
+wait for, and many callers need only one descriptor. Do not send blocking commands here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ragq.errors import UnavailableError
 ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 3.0
 UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
-# Errors that pass: it starts, memory or the disk is full, replicas are missing, a script hangs, the password was changed.
+# Transient errors: starting, memory or disk full, replicas missing, a script hangs, the password was changed.
 REFUSALS = ("LOADING", "OOM", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN", "BUSY ", "NOAUTH", "WRONGPASS")
 
 Command = Sequence[str | bytes | int | float]
@@ -31,7 +31,7 @@ Command = Sequence[str | bytes | int | float]
 
 @contextlib.asynccontextmanager
 async def translate_errors() -> AsyncIterator[None]:
-    """Give Valkey its time to answer, and say in our words that it did not."""
+    """Limit the time for Valkey's replies, and turn its errors into ours."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             yield
@@ -39,7 +39,7 @@ async def translate_errors() -> AsyncIterator[None]:
         if isinstance(error, exceptions.ResponseError) and not str(error).startswith(REFUSALS):
             raise
         raise UnavailableError(
-            "Valkey does not take the command. Nothing was changed as far as is known; the same call may be sent again.",
+            "Valkey did not confirm the command, which may not have run. Try again.",
             detail=f"{type(error).__name__}: {error}",
             code="queue_unavailable",
             retry_after_seconds=2,
@@ -47,9 +47,9 @@ async def translate_errors() -> AsyncIterator[None]:
 
 
 class ValkeyClient:
-    """Sends commands; connects at the first, and again after a loss. Replies are RESP 2, texts are bytes.
+    """Sends commands; connects at the first, and after a lost connection. Replies are RESP 2, texts are bytes.
 
-    Every method raises redis-py's ConnectionError or OSError when Valkey is away; call them within `translate_errors`.
+    Methods raise redis-py's ConnectionError or OSError when Valkey is down; call them within `translate_errors`.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,7 +66,7 @@ class ValkeyClient:
         return _raise_if_error((await self.call_all([command]))[0])
 
     async def call_all(self, commands: Iterable[Command]) -> list[Any]:
-        """Send commands in one go; a reply that is an error stands in its place, unless it is one that passes.
+        """Send commands in one write; an error reply is returned in its place, unless it is transient.
 
         Raises:
             redis.exceptions.ResponseError: Valkey refuses commands for now (LOADING, OOM, READONLY, …).
@@ -81,7 +81,7 @@ class ValkeyClient:
         return replies
 
     async def transact(self, commands: Iterable[Command]) -> list[Any]:
-        """Send commands that are done as one, and return their replies.
+        """Send commands as a transaction and return their replies.
 
         Raises:
             redis.exceptions.ResponseError: One of the replies is an error.
@@ -112,7 +112,7 @@ class ValkeyClient:
 
 
 class _Connection(asyncio.Protocol):
-    """A connection, and who waits for a reply from it."""
+    """A connection and its pending replies."""
 
     def __init__(self) -> None:
         self._replies = hiredis.Reader(replyError=exceptions.ResponseError)
@@ -121,12 +121,12 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it is open, and has answered in time so far."""
+        """Whether it is open and no reply is overdue."""
         is_late = self._waiting and time.monotonic() - self._waiting[0][1] > ANSWER_SECONDS
         return self._transport is not None and not is_late
 
     def send(self, commands: Iterable[Command]) -> list[asyncio.Future[Any]]:
-        """Write commands in one go; returns what their replies will be set to."""
+        """Write commands in one go; returns a future for each reply."""
         if self._transport is None:
             raise exceptions.ConnectionError("the connection was lost")
         packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
@@ -137,13 +137,12 @@ class _Connection(asyncio.Protocol):
         return futures
 
     async def greet(self, commands: list[Command]) -> None:
-        """Log in and choose the database; nothing may be sent before both are done."""
+        """Authenticate and select the database; must complete before other commands are sent."""
         for reply in [await reply for reply in self.send(commands)]:
             if isinstance(reply, exceptions.ResponseError):
                 raise exceptions.ConnectionError(f"Valkey refuses the connection: {reply}")
 
     def drop(self) -> None:
-        """Close at once."""
         if self._transport:
             self._transport.abort()
         self.connection_lost(None)
@@ -156,9 +155,9 @@ class _Connection(asyncio.Protocol):
             self._replies.feed(data)
             while (reply := self._replies.gets()) is not False:
                 future, _ = self._waiting.popleft()
-                if not future.done():  # else who asked has gone
+                if not future.done():  # done if the caller was cancelled
                     future.set_result(reply)
-        except (hiredis.ProtocolError, IndexError):  # what came is not an answer: it is refused by closing
+        except (hiredis.ProtocolError, IndexError):  # not a valid reply
             self.drop()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -167,7 +166,7 @@ class _Connection(asyncio.Protocol):
             future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(exceptions.ConnectionError("the connection was lost"))
-                future.exception()  # seen: of several commands sent together, only the first is waited for
+                future.exception()  # mark it retrieved: of several commands sent together, only the first is awaited
 
 
 async def _open(options: dict[str, Any]) -> _Connection:
@@ -181,7 +180,7 @@ async def _open(options: dict[str, Any]) -> _Connection:
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext | None:
-    """Read redis-py's options of a `rediss://` URL."""
+    """Make an SSL context from redis-py's options of a `rediss://` URL."""
     if "SSL" not in getattr(options.get("connection_class"), "__name__", ""):
         return None
     context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
@@ -209,5 +208,5 @@ def _raise_if_error(reply: Any) -> Any:
 
 
 def pairs(flat: Sequence[Any]) -> dict[Any, Any]:
-    """Make a dict of RESP 2's list of names and values."""
+    """Make a dict from RESP 2's flat list of names and values."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

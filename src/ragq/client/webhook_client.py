@@ -1,6 +1,6 @@
-"""Sending webhooks by Standard Webhooks (https://www.standardwebhooks.com), to public addresses alone.
+"""Send webhooks as in Standard Webhooks (https://www.standardwebhooks.com), only to public addresses.
 
-Imported when the first is sent: the API needs an HTTP client for nothing else.
+Imported when the first webhook is sent: the API needs an HTTP client for nothing else.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ragq.client.connection_errors import describe
-from ragq.client.webhook_target import INSIDE, find_address, is_public, read_allowed
+from ragq.client.webhook_target import NOT_PUBLIC, find_address, is_public, read_allowed
 from ragq.settings import Settings
 from ragq.storage.webhooks import SECRET_PREFIX, Attempt, ClaimedDelivery
 
-RESOLVER_THREADS = 16  # of our own: a name server that is slow must not hold up whatever else runs in threads
+RESOLVER_THREADS = 16  # a separate pool: a slow name server must not block other work in threads
 
 
-class _InsideError(OSError):
-    """A host has an address that is not public."""
+class _NotPublicError(OSError):
+    """The host has an address that is not public."""
 
 
 def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
@@ -40,7 +40,7 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up, and knows no name of which any address is not public, but for the allowed ones."""
+    """Resolves names; refuses a host with any non-public address, unless the host is allowed."""
 
     def __init__(self, allowed: frozenset[str]) -> None:
         self._allowed = allowed
@@ -55,7 +55,7 @@ class _Resolver(AbstractResolver):
         )
         addresses = [(kind, protocol, str(address[0])) for kind, _, protocol, _, address in found]
         if host.lower() not in self._allowed and not all(is_public(address) for _, _, address in addresses):
-            raise _InsideError(INSIDE)
+            raise _NotPublicError(NOT_PUBLIC)
         return [
             ResolveResult(
                 hostname=host,
@@ -79,7 +79,7 @@ class WebhookClient:
         self._settings = settings
         self._allowed = read_allowed(settings)
         self._resolver = _Resolver(self._allowed)
-        # Each delivery has a connection of its own, so that its address is looked up and checked.
+        # Each delivery opens its own connection, so that its address is resolved and checked.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, resolver=self._resolver, use_dns_cache=False, force_close=True),
             timeout=aiohttp.ClientTimeout(total=settings.webhook_timeout_seconds),
@@ -96,11 +96,11 @@ class WebhookClient:
         await self._resolver.close()
 
     async def send(self, delivery: ClaimedDelivery) -> Attempt:
-        """Send a delivery; whatever goes wrong is in the answer. The answer's body is not read."""
+        """Send a delivery; the returned attempt holds the status or the error. The response's body is not read."""
         host = urlsplit(delivery.url).hostname or ""
         address = find_address(host)
-        if address and host not in self._allowed and not is_public(address):  # no resolver is asked for these
-            return Attempt(None, INSIDE)
+        if address and host not in self._allowed and not is_public(address):  # addresses do not pass the resolver
+            return Attempt(None, NOT_PUBLIC)
         body, timestamp = _write_body(delivery), int(time.time())
         headers = {
             "content-type": "application/json",
@@ -115,8 +115,8 @@ class WebhookClient:
         except TimeoutError:
             return Attempt(None, f"No answer within {self._settings.webhook_timeout_seconds:g} s.")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            inside = isinstance(error.__cause__, _InsideError)
-            return Attempt(None, INSIDE if inside else f"{host}: {describe(error)}")
+            inside = isinstance(error.__cause__, _NotPublicError)
+            return Attempt(None, NOT_PUBLIC if inside else f"{host}: {describe(error)}")
 
 
 def _write_body(delivery: ClaimedDelivery) -> bytes:

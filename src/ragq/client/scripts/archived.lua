@@ -1,4 +1,4 @@
--- Let archived jobs go after a time.
+-- Let archived jobs expire after the ttl.
 -- ARGV: prefix, ttl seconds, then id, ms of the end that was archived, …
 for i = 3, #ARGV, 2 do
     local id = ARGV[i]

@@ -1,4 +1,4 @@
--- End a job for good, whatever it is doing; one that has ended stays as it is.
+-- Cancel a job in any state; an ended one is left unchanged.
 -- ARGV: prefix, id, status to write (canceled, or stopped for RQ's stop command), ttl seconds.
 -- Returns the status before, or false for an unknown id.
 local id = ARGV[2]

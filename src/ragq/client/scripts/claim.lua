@@ -1,14 +1,14 @@
--- Take jobs: out of the list, attempt + 1, lease and status in one step.
+-- Claim jobs: remove from the list, attempt + 1, lease and status in one step.
 -- ARGV: prefix, worker's name, lease ms, jobs in flight there, then lane, most jobs, … by priority.
--- Returns {drain, more, job, …}; drain = 1 asks the worker to run empty because a job must run alone, more = 1 says
--- that other jobs wait.
+-- Returns {drain, more, job, …}; drain = 1: finish the jobs in flight and claim no others, because a suspect must run
+-- alone; more = 1: more jobs wait.
 -- A job is {id, attempt, data, name, tenant, ms to its deadline, tries, deaths alone, ms waited, alone}.
 local worker, lease_ms, in_flight = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local answer = {0, 0}
 if redis.call('EXISTS', P .. ':suspended') == 1 then return answer end
 wake_due()
 
--- After its end a job is put back by `rq requeue` alone: it gets its whole time again.
+-- An ended job in a list was put there by `rq requeue`: it gets its whole time again.
 local function renew(id, key, deadline, created)
     redis.call('HDEL', key, 'ended_ms', 'tries', 'deaths', 'deaths_alone', 'error')
     redis.call('PERSIST', key)
@@ -44,7 +44,7 @@ local function start(id, list, alone)
     return true
 end
 
--- The next job of a lane: one from the name whose turn it is, which then goes to the end of the ring.
+-- The next job of a lane, from the list at the front of its ring; that list then moves to the end.
 local function take(lane, alone)
     local ring = P .. ':ring:' .. lane
     while true do
@@ -57,8 +57,8 @@ local function take(lane, alone)
     end
 end
 
--- A suspect (see reap.lua) runs alone. An idle worker takes it and nothing else; a busy one runs
--- empty first, one worker at a time.
+-- A suspect (see reap.lua) runs alone. An idle worker claims it and nothing else; a busy one finishes its jobs
+-- first, one worker at a time.
 for i = 5, #ARGV, 2 do
     local solo = queue_of(ARGV[i]) .. '.solo'
     if redis.call('EXISTS', P .. ':ring:' .. solo) == 1 then

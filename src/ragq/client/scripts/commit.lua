@@ -1,10 +1,10 @@
 -- Store final results, each only if its attempt still owns the job.
 -- ARGV: prefix, worker's name, ttl seconds, then id, attempt, status, result field, result value, error, meta, ms run, …
--- Returns 1 (stored, now or by an earlier sending of the same commit) or 0 (refused) for each.
+-- Returns 1 (stored, now or by an earlier call with the same commit) or 0 (refused) for each.
 local RESULT_TYPE = {finished = 1, failed = 2}
 local ttl = tonumber(ARGV[3])
 
--- The mean run of a lane's jobs: of all at first, then of about the last 50.
+-- Update the mean run time of a lane's jobs: over all at first, then over about the last 50.
 local function learn(lane, ms)
     local service = P .. ':service:' .. lane
     local known = redis.call('HMGET', service, 'mean_ms', 'jobs')

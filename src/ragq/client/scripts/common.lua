@@ -1,17 +1,17 @@
--- Shared by every script, which is appended to this text. ARGV[1] is the key prefix.
+-- Prepended to every script. ARGV[1] is the key prefix.
 --
 -- Keys (P = prefix; those that stock RQ knows are marked *)
 --   P:job:ID *        hash, one job            P:queue:NAME *   list of queued ids
 --   P:results:ID *    stream of results        P:queues *       set of the keys of all lists
---   P:events:ID       stream of what a job that is streamed has said so far
---   P:wip:NAME *      started "ID:ATTEMPT"     P:ring:LANE      names with queued jobs, by turn
+--   P:events:ID       stream of the events that a streamed job has logged
+--   P:wip:NAME *      started "ID:ATTEMPT"     P:ring:LANE      names with queued jobs, next first
 --   P:finished|failed|canceled|scheduled:NAME *                 P:leases  id -> expiry, ms
 --   P:delayed         id -> due time, ms       P:served         name -> last ticket claimed
---   P:deadlines       id -> deadline, ms       P:capacity       queue -> jobs its live workers hold at most
---   P:unarchived      id -> end, ms            P:service:LANE   hash: mean_ms a job of this lane runs, jobs counted
---   P:refused:LANE    hash: refused jobs that were told to come back (a leaking count), at what ms
---   P:recent:PRINT    id of the job that a payload made a moment ago
---   P:bytes           hash: id -> "bytes:LANE" of a large job that has not ended, here and in the blob store
+--   P:deadlines       id -> deadline, ms       P:capacity       queue -> most jobs its live workers can hold
+--   P:unarchived      id -> end, ms            P:service:LANE   hash: mean_ms of a run, jobs counted
+--   P:refused:LANE    hash: refused jobs expected back (a decaying count), and when it was updated, ms
+--   P:recent:PRINT    id of the job that a payload created recently
+--   P:bytes           hash: id -> "bytes:LANE" of a large unended job, in Valkey and the blob store
 --   P:queued_bytes    hash: LANE -> the sum of these
 --
 -- A NAME is "queue[.lane][@tenant]", a LANE its part before the "@", a QUEUE its part before the ".".
@@ -23,9 +23,9 @@ local function job_key(id) return P .. ':job:' .. id end
 local function list_key(name) return P .. ':queue:' .. name end
 local function lane_of(name) return name:match('^[^@]*') end
 local function queue_of(name) return name:match('^[^.@]*') end
-local LANES = {'.priority', '', '.flex'}  -- of a queue, in the order in which they are served
+local LANES = {'.priority', '', '.flex'}  -- of a queue, in the order in which they are claimed
 
--- Fields of a job; none where its key holds no hash.
+-- Fields of a job; empty if its key does not hold a hash.
 local function read(id, ...)
     local job = redis.pcall('HMGET', job_key(id), ...)
     return job.err and {} or job
@@ -33,7 +33,7 @@ end
 
 local function number(text, default) return tonumber(text or nil) or default end
 
--- A count or time of a job's hash, whatever somebody wrote there.
+-- A count or time from a job's hash, or the default if another program wrote something else there.
 local function whole(text, default)
     local digits = (text or ''):match('^%d+$')
     return digits and #digits < 16 and tonumber(digits) or default
@@ -55,7 +55,7 @@ local function iso(ms)
         math.floor(second / 3600), math.floor(second / 60) % 60, second % 60, ms % 1000)
 end
 
--- Give a name its place in its lane's ring; one that has a place keeps it.
+-- Add a name to its lane's ring; a name that is there keeps its place.
 local function join_ring(name)
     redis.call('ZADD', P .. ':ring:' .. lane_of(name), 'NX', redis.call('INCR', P .. ':turn'), name)
 end
@@ -69,7 +69,7 @@ local function push(command, name, id)
     redis.call('PUBLISH', P .. ':wake', lane_of(name))
 end
 
--- Count the bytes of a job no longer. Whoever ends a job does this, and once more does no harm.
+-- Stop counting the bytes of an ended job. Idempotent.
 local function free(id)
     local bytes, lane = (redis.call('HGET', P .. ':bytes', id) or ''):match('^(%d+):(.*)$')
     if not bytes then return end
@@ -77,14 +77,14 @@ local function free(id)
     redis.call('HINCRBY', P .. ':queued_bytes', lane, '-' .. bytes)
 end
 
--- Forget that a job runs.
+-- End a job's lease.
 local function unlease(id, name, attempt)
     redis.call('ZREM', P .. ':leases', id)
     redis.call('ZREM', P .. ':wip:' .. name, id .. ':' .. attempt)
 end
 
--- Does this attempt still own the job? A job that was put back but that nobody claimed since is
--- taken out of its list again: the attempt goes on as if nothing had happened.
+-- Whether this attempt still owns the job. A job that was put back but not claimed since is removed from its
+-- list again, and the attempt goes on.
 local function owns(id, attempt)
     local job = read(id, 'attempt', 'status', 'waiting_in', 'origin')
     if job[1] ~= attempt or not job[4] then return false, job[2], job[4] end
@@ -97,7 +97,7 @@ local function owns(id, attempt)
     return job[2] == 'started', job[2], job[4]
 end
 
--- Write a final state. A job to be archived stays until that is done, any other for its own or ttl seconds.
+-- Write a final state. A job to be archived is kept until it is; any other expires after its own ttl or the given one.
 local function finish(id, name, status, ttl)
     local key, results = job_key(id), P .. ':results:' .. id
     ttl = whole(redis.call('HGET', key, 'result_ttl') or nil, ttl)
@@ -117,7 +117,7 @@ local function finish(id, name, status, ttl)
     redis.call('PUBLISH', P .. ':done', id)
 end
 
--- Put delayed jobs that are due at the back of their lists; returns how many.
+-- Put due delayed jobs at the back of their lists; returns how many.
 local function wake_due()
     local due = redis.call('ZRANGEBYSCORE', P .. ':delayed', '-inf', now, 'LIMIT', 0, 1000)
     for _, id in ipairs(due) do
@@ -132,9 +132,9 @@ local function wake_due()
     return #due
 end
 
--- What is claimed before the job at a place (from 1) of its list: all of the higher lanes, and of each other tenant of
--- its own lane as many as have their turn before. Returns the number of jobs, and the ms until that place's turn: the
--- mean run of a job in its lane, spread over all slots of the queue's workers; -1 where nothing is known of them.
+-- Jobs that will be claimed before the one at a place (from 1) of its list: all in higher lanes, and in its own lane as
+-- many of each other tenant as have their turn earlier. Returns their number and the ms until that place's turn, from
+-- the mean run in each lane and the slots of the queue's workers; -1 where either is unknown.
 local function ahead_of(name, place)
     local slots = number(redis.call('HGET', P .. ':capacity', queue_of(name)), 0)
     local jobs, wait = 0, slots > 0 and 0 or -1

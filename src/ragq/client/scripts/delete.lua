@@ -1,4 +1,4 @@
--- End a job, whatever it is doing, and remove all that is kept of it.
+-- End a job in any state and delete all of its keys.
 -- ARGV: prefix, id.
 -- Returns 1, or 0 for an unknown id.
 local id = ARGV[2]

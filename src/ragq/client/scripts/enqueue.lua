@@ -1,12 +1,12 @@
--- Accept a job once: an id that exists is left as it is.
+-- Accept a job once: a job that exists under the id is left unchanged.
 -- ARGV: prefix, id, name, deadline ms from now, most jobs ahead, most ms of waiting, most bytes in its lane and those
--- above (0: any), its own bytes, what to recognize a repeat by ('': nothing), ms for which, 1 for a repeat, then field,
--- value, …
--- Returns {1 created | 0 was there | -1 refused, fingerprint of the one there, ms after which a refused one has its turn,
--- id of the one there} and, when it was created, {…, its ms of creation, its place from 1, ms until it has ended or -1}.
+-- above (0: no limit), its own bytes, key to recognize a repeat by ('': none), ms for which to recognize one, 1 for a
+-- repeat, then field, value, …
+-- Returns {1 created | 0 existed | -1 refused, fingerprint of the existing job, ms after which to retry a refused one,
+-- id of the existing job} and, if created, {…, ms of its creation, its place from 1, estimated ms until its end or -1}.
 local id, name, most_jobs, most_ms = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local most_bytes, bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
-local is_counted = bytes >= 4096 -- smaller ones are bounded by their number, and counting them would cost each a tenth
+local is_counted = bytes >= 4096 -- smaller ones are limited by their number; counting them would cost 10 %
 local key, recent = job_key(id), ARGV[9] ~= '' and P .. ':recent:' .. ARGV[9]
 if redis.call('EXISTS', key) == 1 then
     return {0, redis.call('HGET', key, 'fingerprint') or '', 0, id}
@@ -16,7 +16,7 @@ local state = first and read(first, 'status')[1]
 if state == 'canceled' or state == 'stopped' then state = nil end
 if state and ARGV[11] == '1' then return {0, redis.call('HGET', job_key(first), 'fingerprint') or '', 0, first} end
 
--- Bytes of jobs that have not ended, in this lane and those above.
+-- Bytes of unended jobs in this lane and those above.
 local function held()
     local sum = 0
     for _, suffix in ipairs(LANES) do
@@ -26,9 +26,9 @@ local function held()
     return sum
 end
 
--- Those who were refused and told when to come back form a queue that nobody sees: it grows by one with each refusal
--- and shrinks by one for every two jobs done, so that they do not all come back at once. New callers take the other
--- places; were all of them promised, half of those who come back would be refused again.
+-- Refused callers form a virtual queue, so that their retries do not all come at once: each refusal adds one, and every
+-- two finished jobs remove one. The other free places go to new callers; if all were promised to retries, half of the
+-- retries would be refused again.
 local jobs, wait, mean, slots = ahead_of(name, redis.call('LLEN', list_key(name)) + 1)
 local over_jobs = most_jobs > 0 and jobs + 1 - most_jobs or 0
 if over_jobs > 0 or (most_ms > 0 and wait > most_ms) or (is_counted and most_bytes > 0 and held() + bytes > most_bytes) then

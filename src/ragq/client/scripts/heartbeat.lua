@@ -1,5 +1,5 @@
 -- Renew the leases of the jobs in flight.
--- ARGV: prefix, lease ms, then id, attempt, meta ('' leaves it as it is), …
+-- ARGV: prefix, lease ms, then id, attempt, meta ('': unchanged), …
 -- Returns the ids whose attempt is no longer the owner: stop working on them.
 local lost = {}
 for i = 3, #ARGV, 3 do

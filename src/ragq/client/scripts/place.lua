@@ -1,6 +1,6 @@
--- Tell how long a job that has not ended may take.
+-- Estimate the position of an unended job and the time until its end.
 -- ARGV: prefix, id.
--- Returns {place in its queue from 1 (0: it runs), ms until it has ended, -1 where that is not known}.
+-- Returns {place in its queue from 1 (0: running), ms until its end or -1 if unknown}.
 local job = redis.call('HMGET', job_key(ARGV[2]), 'status', 'origin', 'ticket', 'waiting_in', 'started_ms')
 local status, name = job[1], job[2]
 if status == 'started' then

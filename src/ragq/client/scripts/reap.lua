@@ -1,5 +1,5 @@
--- Put jobs whose worker is silent back into their lists, wake delayed jobs, and end queued ones past their deadline.
--- Every process calls this every second; it does the work once a second in all.
+-- Put jobs whose lease expired back into their lists, wake due delayed jobs, and fail queued ones past their deadline.
+-- Every process calls this every second; the work is done once a second in total.
 -- ARGV: prefix, lease ms, deaths alone before quarantine, ttl seconds, error and result value of a missed deadline.
 -- Returns {ids put back after a death, number of delayed jobs put back, ids past their deadline}.
 local lease_ms, quarantine_deaths, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -7,8 +7,8 @@ local last = tonumber(redis.call('GET', P .. ':reaped') or 0)
 if now - last < 900 and now >= last then return {{}, 0, {}} end
 redis.call('SET', P .. ':reaped', now)
 
--- Nobody could heartbeat while Valkey was away, or no one watched. A living worker needs a moment to come back: a lease
--- that ran out meanwhile gets that, but never more than it had left, which was much where its worker lived.
+-- Valkey was down, or no process reaped. A live worker needs a moment to renew its leases, so a lease that expired
+-- meanwhile is extended, but by no more than it had left before the gap; a live worker's had much left.
 local gap = now - last
 if gap > math.max(lease_ms / 4, 2000) or gap < 0 then
     local leases = redis.call('ZRANGE', P .. ':leases', 0, -1, 'WITHSCORES')
@@ -20,9 +20,9 @@ if gap > math.max(lease_ms / 4, 2000) or gap < 0 then
     end
 end
 
--- Who died with a job is charged a death. After two the job is a suspect: it waits in the solo lane,
--- so that it cannot take neighbours with it. One that has died alone often enough goes back to its
--- own list, where the next claim ends it.
+-- A job whose worker died is charged a death. After two it is a suspect: it waits in the solo lane, so that it cannot
+-- take other jobs down with it. After enough deaths alone it goes back to its own list, where the next claim
+-- quarantines it.
 local dead = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', now, 'LIMIT', 0, 1000)) do
     local job = read(id, 'status', 'origin', 'attempt', 'alone', 'deaths', 'deaths_alone')
@@ -43,7 +43,7 @@ end
 
 local delayed = wake_due()
 
--- A job in flight has its worker to end it, and comes back here when that one is dead.
+-- A job in flight is ended by its worker; if the worker is dead, the job is checked here again after a lease.
 local late = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':deadlines', '-inf', now, 'LIMIT', 0, 1000)) do
     local job = read(id, 'status', 'origin', 'waiting_in')
@@ -64,7 +64,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':deadlines', '-inf', now, 
     end
 end
 
--- Add up what the live workers hold at most, and forget those that are gone.
+-- Sum the slots of the live workers, and remove those that are gone.
 local capacity = {}
 for _, key in ipairs(redis.call('SMEMBERS', P .. ':workers')) do
     local worker = redis.call('HMGET', key, 'slots', 'queues')
@@ -77,7 +77,7 @@ end
 redis.call('DEL', P .. ':capacity')
 for queue, slots in pairs(capacity) do redis.call('HSET', P .. ':capacity', queue, slots) end
 
--- A dashboard that requeues a job pushes it to its list only: see to it that the list has its turn.
+-- Dashboards requeue a job by pushing it to its list only, so every 10 s add lists with jobs to their ring.
 if math.floor(now / 10000) ~= math.floor(last / 10000) then
     for _, key in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
         local name = key:sub(#list_key('') + 1)

@@ -1,4 +1,4 @@
--- Show a worker to RQ's tools and to the estimates, until it is silent for a while.
+-- Register a worker for RQ's tools and the estimates; the entry expires unless it is repeated.
 -- ARGV: prefix, worker's name, seconds, number of its lists, list, …, then field, value, …
 local key, lists = P .. ':worker:' .. ARGV[2], tonumber(ARGV[4])
 redis.call('HSET', key, unpack(ARGV, 5 + lists))
