@@ -120,7 +120,7 @@ async def settled(session: aiohttp.ClientSession, pid: int) -> dict[str, float]:
 
 
 async def footprint(session: aiohttp.ClientSession, pid: int) -> dict[str, float]:
-    """Open descriptors, resident megabytes, and blocks that Python's objects take, of the API process."""
+    """Open descriptors, resident megabytes, and blocks in use by Python objects, of the API process."""
     rss = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
     async with session.get("/metrics") as reply:
         blocks = BLOCKS.search(await reply.text())

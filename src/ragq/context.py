@@ -1,4 +1,4 @@
-"""The connections of a process, as what runs in it shares them."""
+"""The connections that everything in a process shares."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ragq.storage.webhooks import Webhooks
 
 @dataclass(kw_only=True)
 class Context:
-    """The queue, the blob store, and PostgreSQL table by table.
+    """The queue, the blob store, and a client for each group of PostgreSQL tables.
 
     Attributes:
-        not_ready: Why the process cannot serve yet; None when it can.
+        not_ready: The reason why the process cannot serve yet; None when it can.
     """
 
     settings: Settings

@@ -1,14 +1,14 @@
-"""How many files and sockets a process may hold open."""
+"""The limit on open files and sockets of a process."""
 
 from __future__ import annotations
 
 import resource
 
-MOST = 65_536  # nothing here needs more, and some libraries walk through all numbers up to the limit
+MOST = 65_536  # no process needs more, and some libraries loop over all numbers up to the limit
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process' limit on descriptors as far as it may; returns the limit."""
+    """Raise this process's limit on descriptors as far as allowed; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft != resource.RLIM_INFINITY and soft < allowed:

@@ -1,4 +1,4 @@
-"""What a process needs to know to join a ragq that runs: settings filled in, and the environment of a worker."""
+"""Join a running ragq: complete the settings, and make the environment of a worker."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ragq.settings import Settings
 
 
 def join_services(settings: Settings) -> Settings:
-    """Fill in the addresses that are not configured with those of the `ragq up` that runs in the data folder.
+    """Complete missing addresses with those of the `ragq up` that runs in the data folder.
 
     Raises:
-        ConfigurationError: None runs there.
+        ConfigurationError: No `ragq up` runs there.
     """
     missing = [name for name in ("valkey_url", "database_url") if getattr(settings, name) is None]
     if not missing:
@@ -21,12 +21,12 @@ def join_services(settings: Settings) -> Settings:
     services = read_services(settings.data_dir)
     found = {name: getattr(services, name) for name in missing}
     if None in found.values():
-        raise ConfigurationError("RAGQ_VALKEY_URL and RAGQ_DATABASE_URL: set those that `ragq up` was given, here too.")
+        raise ConfigurationError("Set RAGQ_VALKEY_URL and RAGQ_DATABASE_URL here too, as for `ragq up`.")
     return settings.model_copy(update={name: SecretStr(url) for name, url in found.items()})
 
 
 def worker_variables(settings: Settings) -> dict[str, str]:
-    """What the environment of a bare `rq worker` or `rq info` must hold to work on our queues."""
+    """The environment variables with which a bare `rq worker` or `rq info` works on our queues."""
     assert settings.valkey_url
     assert settings.database_url
     valkey_url = settings.valkey_url.get_secret_value()

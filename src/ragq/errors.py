@@ -1,19 +1,19 @@
-"""The errors of ragq; each says what was wrong and what to do next.
+"""The errors of ragq. Each message says what was wrong and what to do next.
 
 RagqError
-├── TransientError          try again later: the queue does (HTTP 503)
-│   ├── UnavailableError    a service is away (HTTP 503)
-│   └── OverloadedError     the service is up but too busy (HTTP 429)
-└── PermanentError          trying again changes nothing: the job fails now
+├── TransientError          a retry may succeed; the queue retries (HTTP 503)
+│   ├── UnavailableError    a service is down (HTTP 503)
+│   └── OverloadedError     a service is up but too busy (HTTP 429)
+└── PermanentError          a retry would fail again: the job fails now
     ├── InvalidRequestError the caller's input is wrong (HTTP 400)
     ├── AuthenticationError the key is missing or wrong (HTTP 401)
-    ├── ForbiddenError      a website sent it that may not (HTTP 403)
-    ├── NotFoundError       no such thing for this tenant (HTTP 404)
-    ├── GoneError           the thing was this tenant's and has expired (HTTP 410)
-    ├── ConflictError       the thing exists and differs (HTTP 409)
+    ├── ForbiddenError      another website sent the request (HTTP 403)
+    ├── NotFoundError       this tenant has no such object (HTTP 404)
+    ├── GoneError           the tenant's object has expired (HTTP 410)
+    ├── ConflictError       the object exists and differs (HTTP 409)
     ├── TooLargeError       the body is over a limit (HTTP 413)
     ├── DocumentError       the document cannot be read
-    │   └── PoisonError     reading it crashed, or broke a limit: these bytes are not tried again
+    │   └── PoisonError     reading it crashed or exceeded a limit: it is not tried again
     └── ConfigurationError  a setting is wrong: the process refuses to start
 """
 
@@ -24,12 +24,12 @@ class RagqError(Exception):
     """Root of the tree.
 
     Args:
-        message: What was wrong and what to do, for a person.
-        detail: What a library or server said of it. It can hold addresses and paths, so it is for logs and terminals
+        message: What was wrong and what to do, for people.
+        detail: The message of a library or server. It may hold addresses and paths, so it is for logs and terminals
             (`str(error)`), and never for a client of the API.
-        code: A stable word for programs, as in OpenAI's `error.code`.
-        param: The name of the field at fault, if one is.
-        retry_after_seconds: How long to wait before the next try, if known.
+        code: Stable name for programs, as in OpenAI's `error.code`.
+        param: Name of the field at fault, if any.
+        retry_after_seconds: How long to wait before a retry, if known.
     """
 
     status = 500
@@ -64,14 +64,14 @@ class TransientError(RagqError):
 
 
 class UnavailableError(TransientError):
-    """A service that is needed does not answer."""
+    """A required service does not answer."""
 
     status = 503
     code = "service_unavailable"
 
 
 class OverloadedError(TransientError):
-    """The service has more work than it can take."""
+    """The service has too much work to accept more."""
 
     status = 429
     type = "rate_limit_error"
@@ -99,7 +99,7 @@ class AuthenticationError(PermanentError):
 
 
 class ForbiddenError(PermanentError):
-    """A page of another website, or a host name that is not ours, stands behind the request."""
+    """The request comes from a page of another website, or names a host that is not ours."""
 
     status = 403
     type = "invalid_request_error"
@@ -107,7 +107,7 @@ class ForbiddenError(PermanentError):
 
 
 class NotFoundError(PermanentError):
-    """No such object for this tenant."""
+    """This tenant has no such object."""
 
     status = 404
     type = "invalid_request_error"
@@ -139,7 +139,7 @@ class TooLargeError(PermanentError):
 
 
 class DocumentError(PermanentError):
-    """A document cannot be read; `code` is `invalid_file` or `unsupported_file`, OpenAI's words."""
+    """A document cannot be read; `code` is OpenAI's `invalid_file` or `unsupported_file`."""
 
     status = 400
     type = "invalid_request_error"
@@ -147,8 +147,8 @@ class DocumentError(PermanentError):
 
 
 class PoisonError(DocumentError):
-    """Reading a document crashed the parser or broke a limit on time, memory or output."""
+    """Reading a document crashed the parser or exceeded a limit on time, memory or output."""
 
 
 class ConfigurationError(PermanentError):
-    """A setting or a server's configuration makes it unsafe to start."""
+    """A setting is wrong, or a server's configuration is unsafe."""

@@ -1,4 +1,4 @@
-"""Structured log lines on standard error, ours and our libraries' alike."""
+"""Structured logs on standard error, our own and those of libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ragq.settings import Settings
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send every log line of this process through one format, as the settings say."""
+    """Use the format and level of the settings for every log line of this process."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -25,7 +25,7 @@ def configure_logging(settings: Settings) -> None:
         else [
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,  # the default one prints local variables, keys too
+                exception_formatter=structlog.dev.plain_traceback,  # the default prints local variables, including keys
             )
         ]
     )

@@ -16,18 +16,18 @@ from ragq.logs import configure_logging
 from ragq.server import create_app
 from ragq.settings import Settings, check_exposure, read_settings
 
-MAX_CONNECTIONS = 4096  # of one process, unless set
-BACKLOG = 2048  # connections that wait to be accepted
+MAX_CONNECTIONS = 4096  # of one process, if not set
+BACKLOG = 2048  # connections waiting to be accepted
 
 
 def serve(settings: Settings, *, fd: int | None = None) -> None:
-    """Serve the API until told to stop.
+    """Serve the API until a signal.
 
     Args:
-        fd: A listening socket to use instead of opening one.
+        fd: Descriptor of a listening socket to use instead of opening one.
 
     Raises:
-        ConfigurationError: The address is too open.
+        ConfigurationError: The address or the key is unsafe (`check_exposure`).
     """
     check_exposure(settings)
     assert settings.valkey_url
@@ -37,7 +37,7 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
         valkey_url=settings.valkey_url.get_secret_value(),
         database_url=settings.database_url.get_secret_value(),
     )
-    descriptors = raise_descriptor_limit()  # a half for clients, a quarter for those being accepted, a quarter for us
+    descriptors = raise_descriptor_limit()  # half for clients, a quarter for those being accepted, a quarter for us
     most = min(settings.max_connections or MAX_CONNECTIONS, descriptors // 2)
     config = uvicorn.Config(
         app,
@@ -47,19 +47,19 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
         port=settings.port,
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # who sends one could call itself any address, and guess keys from each
-        timeout_keep_alive=60,  # `Connections` closes a silent one sooner
+        proxy_headers=False,  # with them, a client could claim any address and guess keys from each
+        timeout_keep_alive=60,  # `Connections` closes silent ones sooner
         timeout_graceful_shutdown=5,
         backlog=min(BACKLOG, descriptors // 4),
     )
     server = uvicorn.Server(config)
     server.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
     if not server.started:
-        sys.exit(1)  # uvicorn has logged why
+        sys.exit(1)  # uvicorn has logged the reason
 
 
 def main() -> None:
-    """Serve; a wrong setting ends with its message and code 1."""
+    """Serve the API; a wrong setting prints its message and exits with code 1."""
     try:
         settings = read_settings()
         configure_logging(settings)

@@ -1,4 +1,4 @@
-"""The nouns of ragq: plain values that every layer shares."""
+"""The values that every layer shares."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class JobFunction(StrEnum):
 
 
 class QueueName(StrEnum):
-    """What a worker is told to serve; each has a list per lane and tenant in Valkey."""
+    """The queues a worker can serve; each has a list per lane and tenant in Valkey."""
 
     QUERIES = "queries"
     DOCUMENTS = "documents"
 
 
 class Lane(StrEnum):
-    """Priority within a queue, OpenAI's `service_tier`; served in this order."""
+    """Priority within a queue, OpenAI's `service_tier`; claimed in this order."""
 
     PRIORITY = "priority"
     DEFAULT = "default"
@@ -62,13 +62,13 @@ def new_id(prefix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Something that an audit found out of order.
+    """An inconsistency that an audit found.
 
     Attributes:
-        kind: A stable word for programs.
-        id: Of the job, list, file or bytes.
-        meaning: What is wrong and what to do, for a person.
-        harmless: It goes away by itself or changes nothing.
+        kind: Stable name, for programs.
+        id: Id of the job, list, file or blob.
+        meaning: What is wrong and what to do, for people.
+        harmless: It disappears by itself or has no effect.
     """
 
     kind: str
@@ -82,9 +82,9 @@ class ParsedDocument:
     """The text of a document.
 
     Attributes:
-        text: The whole text; every offset of ragq counts characters of it.
+        text: The whole text; all offsets count its characters.
         page_starts: Offset at which each page begins, ascending; empty where the format has no pages.
-        headings: (offset, title) of each heading, ascending; a title is kept with its parents ("A › B").
+        headings: (offset, title) of each heading, ascending; a title includes its parents ("A › B").
     """
 
     text: str
@@ -92,11 +92,11 @@ class ParsedDocument:
     headings: tuple[tuple[int, str], ...] = ()
 
     def page_at(self, offset: int) -> int | None:
-        """Number, from 1, of the page that holds `offset`; None without pages."""
+        """The page number, from 1, at `offset`; None without pages."""
         return bisect_right(self.page_starts, offset) or None
 
     def heading_at(self, offset: int) -> str | None:
-        """The nearest heading that starts at or before `offset`."""
+        """The last heading that starts at or before `offset`."""
         position = bisect_right(self.headings, offset, key=lambda heading: heading[0])
         return self.headings[position - 1][1] if position else None
 
@@ -115,11 +115,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """A chunk that a search found.
+    """A chunk found by a search.
 
     Attributes:
         score: Fused relevance, 0…1, higher is better.
-        similarity: Cosine similarity of question and chunk, −1…1; None when only the full text found it.
+        similarity: Cosine similarity of question and chunk, −1…1; None when only the full-text search found it.
     """
 
     file_id: str
@@ -137,11 +137,11 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """Where a statement of an answer stands.
+    """The source of a statement in an answer.
 
     Attributes:
         index: Offset in the answer's text just after the cited statement.
-        quote: Exact text of the document, its `[start:end]`.
+        quote: Exact text of the document, `text[start:end]`.
     """
 
     index: int
@@ -155,7 +155,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the LLM counted them; zeros without an LLM."""
+    """Token counts reported by the LLM; zeros without an LLM."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -163,11 +163,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is told to the asker.
+    """The answer to a question.
 
     Attributes:
-        kind: `extractive` for sentences copied from the documents, `generated` for an LLM's words.
-        truncated: The LLM stopped at its output limit: the answer is incomplete, and said to be.
+        kind: `extractive` for sentences copied from the documents, `generated` for an LLM's text.
+        truncated: The LLM stopped at its output limit, so the answer is incomplete and marked so.
     """
 
     text: str
@@ -189,10 +189,10 @@ class AttributeFilter:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question as it travels in a job.
+    """A question as stored in a job.
 
     Attributes:
-        vector_store_ids: Stores to search; empty for none at all.
+        vector_store_ids: Stores to search; empty for no search.
         max_results: Chunks to retrieve; None for the setting.
         history: Earlier messages of the conversation, oldest first, each with `role` (user, assistant) and `content`.
     """

@@ -79,7 +79,7 @@ async def migrate(settings: Settings) -> None:
 
 
 async def wait_for_valkey(settings: Settings) -> None:
-    """Wait until Valkey answers: RQ's own command would end when it does not."""
+    """Wait until Valkey answers, because RQ's own command exits if it does not."""
     assert settings.valkey_url
     queue = JobQueue(settings, settings.valkey_url.get_secret_value())
     while True:

@@ -1,9 +1,9 @@
-"""What is stored of a job, in Valkey and in the archive: each record with its one writer and its one reader.
+"""The records of a job in Valkey and in the archive, each with one writer and one reader.
 
 A record is JSON that says its kind and version, as in `"record": "request/2"`; records of ragq 0.1.0, the first
-version, do not. A reader ignores fields that it does not know and gives missing ones their defaults, so that processes
-of two versions can work side by side. A change that an older reader would misunderstand takes the next version, and a
-step in this module that reads the one before.
+version, do not. A reader ignores unknown fields and gives missing ones their defaults, so that processes of two
+versions can run side by side. A change that an older reader would misunderstand needs a new version number, and code in
+this module that reads the version before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from ragq.models import Answer, AttributeFilter, JobFunction, JobStatus, Question, SearchResult
 
 T = TypeVar("T")
-Json = Any  # as it came: kept to be shown again, and read by nobody here
+Json = Any  # kept unchanged to be shown again, and not interpreted
 Stream = Literal["nothing", "text", "results"]
 
 
@@ -28,15 +28,15 @@ class UnreadableRecordError(ValueError):
 
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"):
-    """A value that is stored; fields that have their defaults are left out."""
+    """A stored value; fields with their default value are not written."""
 
 
 class Request(_Record, frozen=True, kw_only=True, tag="request/2"):
-    """What a caller asked with, in OpenAI's words: what the response object shows again.
+    """A caller's request in OpenAI's fields, which the response object shows again.
 
     Attributes:
         history: Earlier messages of the conversation, as in `Question`.
-        blob: Name of the bytes in the blob store that hold `input` and `history`, which are empty here then.
+        blob: Name of the blob that holds `input` and `history`, which are then empty here.
     """
 
     input: str | list[Json] = ""
@@ -65,7 +65,7 @@ NO_REQUEST = Request()
 
 
 class RequestContent(_Record, frozen=True, tag="content/2"):
-    """The parts of a request that may be large, and that polling does not show."""
+    """The parts of a request that may be large and are not shown while polling."""
 
     input: str | list[Json] = ""
     history: list[dict[str, str]] = []
@@ -75,7 +75,7 @@ class QueryArguments(msgspec.Struct, frozen=True, omit_defaults=True):
     """Arguments of `process_query`.
 
     Attributes:
-        stream: Events to log while it runs: `nothing`, `text`, or `results` for what the search found as well.
+        stream: Events to log: `nothing`, `text`, or `results` for text and search results.
     """
 
     query: Question
@@ -83,7 +83,7 @@ class QueryArguments(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SearchArguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Arguments of `process_search`; the stores are searched for each of the queries."""
+    """Arguments of `process_search`."""
 
     queries: list[str]
     vector_store_ids: list[str]
@@ -93,7 +93,7 @@ class SearchArguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class DocumentArguments(msgspec.Struct, frozen=True):
-    """Arguments of `process_document`: a file in a store, and which of its ingests."""
+    """Arguments of `process_document`: a file in a store, and the generation to ingest."""
 
     vector_store_id: str
     file_id: str
@@ -107,7 +107,7 @@ class EmbeddingArguments(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Arguments that are large: the name of the bytes in the blob store that hold them."""
+    """Stands for large arguments: the name of the blob that holds them."""
 
     blob: str = msgspec.field(name="$blob")
 
@@ -131,8 +131,8 @@ class QueryResult(_Record, frozen=True, tag="query/2"):
     """Result of a question.
 
     Attributes:
-        query: What was searched for: the question, or what it was rewritten to.
-        results: What the search found, best first.
+        query: The searched text: the question, or its rewritten form.
+        results: Search results, best first.
     """
 
     query: str
@@ -147,7 +147,7 @@ class SearchResults(_Record, frozen=True, tag="search/2"):
 
 
 class DocumentResult(_Record, frozen=True, tag="document/2"):
-    """Result of an ingest; `superseded` when the file was no longer wanted, or is ingested by another job."""
+    """Result of an ingest; `superseded` if the file was no longer wanted or another job ingests it."""
 
     status: Literal["completed", "superseded"]
     chunks: int | None = None
@@ -164,7 +164,7 @@ Result = QueryResult | SearchResults | DocumentResult | EmbeddingResult
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a document is in its stage."""
+    """How far a document's current stage is."""
 
     stage: Literal["parse", "embed", "store"]
     done: int
@@ -172,7 +172,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Meta(msgspec.Struct, omit_defaults=True, tag_field="record", tag="meta/2"):
-    """What a worker notes of a job while it runs: times in ms, progress, and which worker ended it."""
+    """A worker's notes on a job: times in ms, progress, and the name of the worker that ended it."""
 
     queued_ms: int | None = None
     retrieve_ms: int | None = None
@@ -195,19 +195,19 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class SearchStarted(msgspec.Struct, frozen=True, array_like=True, tag="start"):
-    """An attempt began; `queries` is empty when nothing is searched."""
+    """An attempt began; `queries` is empty if it does not search."""
 
     queries: list[str]
 
 
 class SearchEnded(msgspec.Struct, frozen=True, array_like=True, tag="found"):
-    """The search is done; None when its results are not to be shown."""
+    """The search is done; `results` is None if they are not to be shown."""
 
     results: list[SearchResult] | None
 
 
 class TextAdded(msgspec.Struct, frozen=True, array_like=True, tag="text"):
-    """More of the answer."""
+    """The next piece of the answer."""
 
     text: str
 
@@ -217,7 +217,7 @@ Event = SearchStarted | SearchEnded | TextAdded
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """The events that one attempt of a job logged at one time."""
+    """An entry of an event log: events that one attempt logged together."""
 
     attempt: int
     events: list[Event]
@@ -228,9 +228,9 @@ class Job:
     """A job as it stands now.
 
     Attributes:
-        fingerprint: Of the payload that made it, to tell a repeat from a conflict.
+        fingerprint: Hash of the caller's payload, to tell a repeat from a conflict.
         position: Place in its queue, from 1, while it is queued; an estimate when jobs were cancelled.
-        eta_seconds: Estimated seconds until it has ended, from what jobs of its lane took lately; None when unknown.
+        eta_seconds: Estimated seconds until it ends, from recent jobs of its lane; None when unknown.
     """
 
     id: str
@@ -250,7 +250,7 @@ class Job:
 
     @property
     def answered(self) -> QueryResult | None:
-        """The result of a question; None before it has one, and for other jobs."""
+        """The result of a question; None until there is one, and for other jobs."""
         return self.result if isinstance(self.result, QueryResult) else None
 
 
@@ -273,12 +273,11 @@ def function_of(arguments: Arguments) -> JobFunction:
 
 
 def write_record(record: Arguments | Request | RequestContent | Result | Meta | Failure | Job) -> bytes:
-    """Write a record as JSON."""
     return _write(record)
 
 
 def write_events(events: list[Event]) -> bytes:
-    """Write events as an entry of a log holds them; pieces of text in a row become one."""
+    """Serialize events for a log entry; consecutive pieces of text become one."""
     joined: list[Event] = []
     for kind, group in groupby(events, key=type):
         together = list(group)
@@ -288,21 +287,21 @@ def write_events(events: list[Event]) -> bytes:
 
 
 def change_request(request: Request, **fields: Any) -> Request:
-    """Copy a request with other values of some fields."""
+    """Copy a request with some fields changed."""
     return msgspec.structs.replace(request, **fields)
 
 
 def write_payload(function: JobFunction, arguments: Arguments | Reference) -> bytes:
-    """Write what RQ calls a job's data: `[function, null, [], arguments]`."""
+    """Serialize RQ's `data` of a job: `[function, null, [], arguments]`."""
     return _write((function, None, (), arguments))
 
 
 def read_payload(data: bytes) -> tuple[JobFunction, Arguments | Reference]:
-    """Read a payload; nothing is imported or called on its behalf.
+    """Parse a payload, without importing or calling anything that it names.
 
     Raises:
-        UnreadableRecordError: It is not of RQ's form, or it names a function that is not a job function, or its
-            arguments are not that function's.
+        UnreadableRecordError: It does not have RQ's form, its function is not a job function, or its arguments do not
+            fit the function.
     """
     function, _instance, _positional, written = _read(_PAYLOAD, data)
     if (blob := _read(_ELSEWHERE, written).blob) is not None:
@@ -311,62 +310,58 @@ def read_payload(data: bytes) -> tuple[JobFunction, Arguments | Reference]:
 
 
 def read_arguments(function: JobFunction, data: bytes | msgspec.Raw) -> Arguments:
-    """Read the arguments of a job function.
+    """Parse the arguments of a job function.
 
     Raises:
-        UnreadableRecordError: They are not arguments of this function.
+        UnreadableRecordError: The arguments do not fit this function.
     """
     arguments: Arguments = _read(_ARGUMENTS[function], data)
     return arguments
 
 
 def read_request(data: bytes | str) -> Request:
-    """Read a request, without what of it is in the blob store."""
+    """Parse a request; the parts in the blob store are not read."""
     return _read(_REQUEST, data)
 
 
 def read_content(data: bytes) -> RequestContent:
-    """Read the large parts of a request."""
     return _read(_CONTENT, data)
 
 
 def read_result(data: bytes) -> Result:
-    """Read a result."""
     result: Result = _read(_RESULT, data, _name_result)
     return result
 
 
 def read_meta(data: bytes | str) -> Meta:
-    """Read what a worker noted."""
     return _read(_META, data)
 
 
 def read_failure(data: bytes | str) -> Failure:
-    """Read why a job failed."""
     return _read(_FAILURE, data)
 
 
 def read_job(data: bytes | str) -> Job:
-    """Read a job of the archive."""
+    """Parse a job from the archive."""
     return _read(_JOB, data, lambda job: job | {"result": job.get("result") and _name_result(job["result"])})
 
 
 def read_events(data: bytes) -> list[Event]:
-    """Read the events of an entry; those of kinds that a newer version has are left out."""
+    """Parse the events of an entry; kinds that only a newer version knows are left out."""
     return _read(_EVENTS, data, lambda events: [event for event in events if event[0] in _EVENT_NAMES])
 
 
 def _write(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
-    except UnicodeEncodeError:  # half a surrogate pair, which a server's error message may hold
+    except UnicodeEncodeError:  # a lone surrogate, as in some servers' error messages
         return _repair(msgspec.to_builtins(value))
 
 
 def _read(
     decoder: msgspec.json.Decoder[T], data: bytes | str | msgspec.Raw, upgrade: Callable[[Any], Any] = lambda raw: raw
 ) -> T:
-    """Read a record; at the second try one of the first version, whose JSON could hold NaN and half surrogate pairs."""
+    """Parse a record; if that fails, as one of version 1, whose JSON may hold NaN and lone surrogates."""
     try:
         return decoder.decode(data)
     except msgspec.MsgspecError as error:
@@ -378,13 +373,13 @@ def _read(
 
 
 def _repair(raw: Any) -> bytes:
-    """Write plain values as JSON, with U+FFFD for half surrogate pairs."""
+    """Serialize plain values as JSON, with U+FFFD for lone surrogates."""
     text = json.dumps(raw, ensure_ascii=False)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _name_result(result: Any) -> Any:
-    """Say of a result of the first version which one it is."""
+    """Name the record of a result of version 1."""
     if "record" in result:
         return result
     kinds = {"answer": "query/2", "embeddings": "embedding/2", "status": "document/2", "results": "search/2"}

@@ -1,4 +1,4 @@
-"""What every process does with its tasks and its memory."""
+"""Tasks and memory: settings and helpers that every process uses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 M_ARENA_MAX = -8  # from malloc.h
-GC_THRESHOLD = 10_000  # net allocations that start a collection of the youngest generation
-SLICE_SECONDS = 0.002  # for which long work may keep the event loop from everybody else
+GC_THRESHOLD = 10_000  # net allocations before a collection of the youngest generation
+SLICE_SECONDS = 0.002  # longest time that long work may block the event loop
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended: a library that waits with a time limit may swallow a cancellation."""
+    """Cancel tasks repeatedly until they end, because a library's time limit may swallow a cancellation."""
     pending = set(tasks)
     while pending:
         for task in pending:
@@ -37,10 +37,10 @@ def freeze_heap() -> None:
 
 
 def prepare_for_numpy() -> None:
-    """Set what numpy sets while it is imported, so that it leaves the environment alone.
+    """Set the environment variables that numpy's import sets, so that the import does not change them.
 
-    The embedding model imports numpy in a thread. A change of the environment there crashes a getenv that runs in another
-    thread at that moment, such as libpq's while it connects.
+    The embedding model imports numpy in a thread. Changing the environment there can crash a getenv in another thread,
+    such as libpq's while it connects.
     """
     os.environ.setdefault("OPENBLAS_MAIN_FREE", "1")
 
@@ -61,13 +61,13 @@ def give_back_memory() -> None:
 
 
 class Turns:
-    """Lets one piece of long work at a time go on in an event loop, a slice in each turn, however much of it there is."""
+    """Shares an event loop: pieces of long work run one at a time, one slice in each turn of the loop."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def take(self) -> None:
-        """Wait until everybody else had a turn."""
+        """Wait until other tasks have run."""
         async with self._lock:
             await asyncio.sleep(0)
 

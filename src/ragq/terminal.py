@@ -1,4 +1,4 @@
-"""How answers and the state of the service look in a terminal."""
+"""Format answers and the state of the service for a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 def format_response(response: dict[str, Any]) -> str:
-    """Lay out a response for a terminal: the text, each source with file, page and quote, and the stages."""
+    """Format a response: its text, each source with file, page and quote, and the timings."""
     if response["error"]:
         return click.style(f"{response['status']}: {response['error']['message']}", fg="red")
     if not response["output"]:
@@ -33,7 +33,7 @@ def _short(text: str, limit: int = 160) -> str:
 
 
 def format_status(status: dict[str, Any]) -> str:
-    """Lay out queues and workers as two tables."""
+    """Format queues and workers as two tables."""
     words = ("queued", "in_flight", "scheduled", "finished", "failed")
     lines = [f"{'queue':24}" + "".join(f"{word:>11}" for word in words)]
     lines += [f"{queue['name']:24}" + "".join(f"{queue[word]:>11}" for word in words) for queue in status["queues"]]

@@ -88,7 +88,7 @@ async def test_a_spoilt_payload_is_claimed_and_refused(queue: JobQueue, valkey: 
     await enqueue_three(queue)
     spoil(valkey, "data", value)
     jobs = await claim_all(queue)
-    with pytest.raises(PermanentError, match="It was not run"):
+    with pytest.raises(PermanentError, match="The job was not run"):
         check_payload(jobs["broken"].data)
     assert check_payload(jobs["after"].data) == (JobFunction.PROCESS_QUERY, QueryArguments(Question("after", [])))
 

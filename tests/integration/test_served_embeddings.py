@@ -148,7 +148,7 @@ async def test_a_momentary_fault_costs_a_question_one_call_and_is_left_to_the_qu
         (429, '{"error": {"code": "insufficient_quota"}}', PermanentError, "quota"),
         (200, "[]", PermanentError, "did not send a list of embeddings"),
         (200, '{"data": []}', PermanentError, "0 vectors for 1"),
-        (200, '{"data": [{"index": 1, "embedding": [1, 2]}]}', PermanentError, "other indexes"),
+        (200, '{"data": [{"index": 1, "embedding": [1, 2]}]}', PermanentError, "wrong indexes"),
         (200, '{"data": [{"index": 0, "embedding": [1, 2, 3]}]}', ConfigurationError, "RAGQ_EMBEDDING_DIMENSIONS=3"),
         (200, '{"data": [{"index": 0, "embedding": []}]}', ConfigurationError, "vectors of 0 numbers"),
         (200, '{"data": [{"index": 0, "embedding": [1, null]}]}', PermanentError, "finite"),

@@ -3,4 +3,4 @@
 from ragq.models import QueueName
 
 QUEUES = [str(queue) for queue in QueueName]
-"""What a bare `rq worker` serves; RQ reads it because `RQ_CONFIG` names this package."""
+"""The queues of a bare `rq worker`; RQ reads this because `RQ_CONFIG` names the package."""

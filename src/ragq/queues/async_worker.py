@@ -1,9 +1,8 @@
 """The worker process: one RQ worker that holds hundreds of jobs in flight on one event loop.
 
-Its loops share it: claim takes jobs while there is room, commit stores what ended, maintain renews the
-leases, publish writes what jobs say while they run, listen is woken by new jobs and told of cancelled
-ones, housekeeping is every process's.
-Started by `rq worker` (after `ragq env`) or `ragq worker`, which is the same.
+Its loops: claim takes jobs while slots are free, commit stores outcomes, publish writes the events of running jobs,
+maintain renews leases, listen receives notices of new and cancelled jobs; every process also runs the housekeeping.
+It is started by `rq worker` (after `ragq env`) or by `ragq worker`, which is the same.
 """
 
 from __future__ import annotations
@@ -44,16 +43,16 @@ from ragq.tasks import end_tasks, freeze_heap, give_back_memory, prepare_for_num
 
 log = structlog.get_logger(__name__)
 
-CLAIM_BATCH = 100  # most jobs taken by one claim; it starts with 1 and grows as claims come back full
-RESERVED = 16  # slots beyond the limit that only the priority lane may use, so that slow jobs do not block it
-PUBLISH_SECONDS = 0.1  # between two writes to the event logs; what is said between them is one entry of each
+CLAIM_BATCH = 100  # most jobs of one claim; a claim asks for 1 at first, and for more while claims come back full
+RESERVED = 16  # extra slots for the priority lane only, so that slow jobs do not block it
+PUBLISH_SECONDS = 0.1  # between writes to the event logs; the events in between become one entry
 IDLE_SECONDS = 1.0  # between claims when nothing wakes the worker
 MAINTENANCE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class InFlight:
-    """A job this process holds; `task` runs it, and the lease is renewed until its outcome is stored."""
+    """A job this process holds; `task` runs it, and its lease is renewed until the outcome is stored."""
 
     claimed: ClaimedJob
     running: RunningJob
@@ -61,13 +60,13 @@ class InFlight:
 
 
 class AsyncWorker(BaseWorker):
-    """An RQ worker on asyncio; RQ's command line and monitors use it as any other."""
+    """An RQ worker on asyncio; RQ's command line and monitors use it like any other."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"serializer": JSONSerializer})
 
     def work(self, burst: bool = False, **_options: Any) -> bool:  # type: ignore[override]
-        """Run until told to stop; with `burst`, until no job is left. True if any job ran."""
+        """Run until a signal or, with `burst`, until no job is left. True if any job ran."""
         settings = read_settings()
         configure_logging(settings)
         share_one_heap()
@@ -122,7 +121,7 @@ class _Runner:
         self.failed = 0
 
     async def run(self) -> None:
-        """Serve the queues until a signal; then drain, hand back what is left, and leave."""
+        """Serve the queues until a signal, then drain and shut down."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._request_stop)
@@ -141,11 +140,11 @@ class _Runner:
             await self._drain()
         finally:
             await end_tasks(loops)
-            await self._leave()
+            await self._shut_down()
 
     def _request_stop(self) -> None:
         if self._stopping.is_set():
-            self._draining = True  # asked twice: do not wait for the jobs
+            self._draining = True  # second signal: do not wait for the jobs
         self._stopping.set()
         self._ended.set()
         self._wake.set()
@@ -162,9 +161,9 @@ class _Runner:
         return None
 
     async def _get_ready(self) -> None:
-        """Load the embedding model, which the first question would wait for; claims go on meanwhile.
+        """Load the embedding model, so that the first question need not wait for it; claims go on meanwhile.
 
-        A worker of documents alone does not: a document takes seconds anyway, and an idle worker stays small.
+        A worker that serves only documents loads it later: a document takes seconds anyway, and idle it stays small.
         """
         started = time.monotonic()
         if QueueName.QUERIES in self._served:
@@ -192,7 +191,7 @@ class _Runner:
                     await self._wake.wait()
 
     async def _claim_once(self, batch: int) -> tuple[int, bool]:
-        """Start the jobs of one claim; returns their number, and whether others wait."""
+        """Claim and start jobs; returns their number, and whether more wait."""
         lanes = [] if self._alone else self._room(batch)
         if not any(most for _, most in lanes):
             return 0, False
@@ -202,7 +201,7 @@ class _Runner:
         return len(claim.jobs), claim.more
 
     def _room(self, batch: int) -> list[tuple[str, int]]:
-        """How many jobs each lane may give now."""
+        """The most jobs to claim from each lane now."""
         held = Counter((one.claimed.queue, one.claimed.lane) for one in self._in_flight.values())
         lanes: list[tuple[str, int]] = []
         for queue in self._served:
@@ -212,7 +211,7 @@ class _Runner:
 
     def _free(self, queue: QueueName, lane: Lane, held: Counter[tuple[QueueName, Lane]]) -> int:
         limit, is_priority = self._limit(queue), lane is Lane.PRIORITY
-        if queue is QueueName.DOCUMENTS:  # as many small ones again: neither wait for the slots of the others
+        if queue is QueueName.DOCUMENTS:  # small documents have as many slots of their own
             return limit - sum(held[queue, one] for one in Lane if (one is Lane.PRIORITY) == is_priority)
         return limit + (RESERVED if is_priority else 0) - sum(held[queue, one] for one in Lane)
 
@@ -230,7 +229,7 @@ class _Runner:
         metrics.WAIT.labels(job.queue).observe(job.waited_ms / 1000)
         self._alone = job.alone
         if earlier := self._in_flight.get(job.id):
-            earlier.task.cancel()  # this process was silent for a lease and has got its own job again
+            earlier.task.cancel()  # this process was silent for a whole lease and claimed its own job again
         task = asyncio.create_task(self._perform(job, running), name=job.id)
         self._in_flight[job.id] = InFlight(job, running, task)
 
@@ -239,13 +238,13 @@ class _Runner:
         if isinstance(done, Retry):
             again = partial(self._queue.retry_later, job.id, job.attempt, delay_seconds=done.delay_seconds)
             await retry_until_available(partial(again, charge=done.charge))
-            self._forget(job.id, job.attempt)
+            self._remove(job.id, job.attempt)
             return
         running.note(worker=self._name)
         self._outcomes.append(done)
         self._ended.set()
 
-    def _forget(self, job_id: str, attempt: int) -> None:
+    def _remove(self, job_id: str, attempt: int) -> None:
         if job_id in self._in_flight and self._in_flight[job_id].claimed.attempt == attempt:
             del self._in_flight[job_id]
         if not self._in_flight:
@@ -265,7 +264,7 @@ class _Runner:
                 del self._outcomes[: len(batch)]
                 for outcome, ok in zip(batch, stored, strict=True):
                     self._count(outcome, stored=ok)
-                    self._forget(outcome.job_id, outcome.attempt)
+                    self._remove(outcome.job_id, outcome.attempt)
                 self._ended.clear()
 
     def _count(self, outcome: Outcome, *, stored: bool) -> None:
@@ -280,7 +279,7 @@ class _Runner:
     # Publish
 
     async def _publish(self) -> None:
-        """Write what the jobs said to their event logs: one call for all of them, ten times a second at most."""
+        """Append the jobs' events to their logs: one call for all jobs, at most ten times a second."""
         while True:
             await asyncio.sleep(PUBLISH_SECONDS)
             entries = []
@@ -324,7 +323,7 @@ class _Runner:
         metrics.LEASES_LOST.inc()
         log.warning("job_dropped", job_id=job_id, attempt=one.claimed.attempt, reason=reason)
         one.task.cancel()
-        self._forget(job_id, one.claimed.attempt)
+        self._remove(job_id, one.claimed.attempt)
 
     async def _register(self) -> None:
         held = Counter(one.claimed.queue for one in self._in_flight.values())
@@ -356,29 +355,29 @@ class _Runner:
                 self._wake.set()
 
     async def _handle_command(self, command: dict[str, Any]) -> None:
-        """Follow the commands of RQ's tools and of our cancel script."""
+        """Obey a command of RQ's tools or of our cancel script."""
         if command.get("command") == "shutdown":
             self._request_stop()
         elif command.get("command") == "stop-job" and command.get("job_id") in self._in_flight:
-            await self._queue.cancel(command["job_id"], JobStatus.STOPPED)  # no change if it was cancelled already
+            await self._queue.cancel(command["job_id"], JobStatus.STOPPED)  # no effect if it is cancelled already
             self._drop(command["job_id"], reason="cancelled")
 
-    # Leave
+    # Shut down
 
     async def _drain(self) -> None:
         log.info("worker_draining", worker=self._name, in_flight=len(self._in_flight))
         deadline = time.monotonic() + self._settings.shutdown_grace_seconds
-        while self._in_flight and not self._draining and time.monotonic() < deadline:  # noqa: ASYNC110  (nothing tells when)
+        while self._in_flight and not self._draining and time.monotonic() < deadline:  # noqa: ASYNC110  (there is no event to wait for)
             await asyncio.sleep(0.05)
         unfinished = [one for one in self._in_flight.values() if not one.task.done()]
         for one in unfinished:
             one.task.cancel()
         if unfinished:
-            with contextlib.suppress(UnavailableError):  # then the leases run out instead
+            with contextlib.suppress(UnavailableError):  # then the leases expire instead
                 await self._queue.release([(one.claimed.id, one.claimed.attempt) for one in unfinished])
             log.info("jobs_handed_back", worker=self._name, jobs=len(unfinished))
 
-    async def _leave(self) -> None:
+    async def _shut_down(self) -> None:
         with contextlib.suppress(UnavailableError):
             if self._outcomes:
                 await self._queue.commit(self._name, self._outcomes)

@@ -1,6 +1,6 @@
-"""Running batches: each API process takes a step of each unfinished batch that no other is at.
+"""Run batches: each API process takes a step of each unfinished batch that no other process has locked.
 
-All is kept in PostgreSQL and every step may be repeated, so that whatever is killed, the next step goes on.
+All state is in PostgreSQL and every step is idempotent, so that after a kill the next step continues.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from ragq.storage.batches import AskedLine, BatchRecord, EndedLine, FinalStatus
 log = structlog.get_logger(__name__)
 
 STEP_SECONDS = 0.5
-UNFINISHED_BATCHES = 50  # worked on at once, the oldest first
-STOPPING_LINES = 1000  # ended by one step of a batch that stops
-READ_BYTES = 1 << 16  # checked between two turns of the event loop
+UNFINISHED_BATCHES = 50  # read at once, oldest first
+STOPPING_LINES = 1000  # ended by one step of a batch that is stopping
+READ_BYTES = 1 << 16  # validated between two turns of the event loop
 WRITTEN_LINES = 100  # in memory at once
-CANCELLED = {"code": "batch_cancelled", "message": "The batch was cancelled before this request had ended."}
-UNREADABLE = {"code": "server_error", "message": "The response has ended and cannot be read: ask again."}
+CANCELLED = {"code": "batch_cancelled", "message": "The batch was cancelled before this request ended."}
+UNREADABLE = {"code": "server_error", "message": "The response has ended but cannot be read: send the request again."}
 BROKEN = {"code": "server_error", "message": "The request could not be queued: see the server's log."}
-EXPIRED = {"code": "batch_expired", "message": "The request had not ended within the completion window."}
+EXPIRED = {"code": "batch_expired", "message": "The request did not end within the completion window."}
 
 
 class _InputError(PermanentError):
-    """The input file is wrong; the reader has the errors."""
+    """The input file is not valid; the reader has the errors."""
 
 
 async def run_batches_forever(context: Context) -> None:
-    """Bring every unfinished batch forward, step by step."""
+    """Advance every unfinished batch, step by step."""
     batches = context.batches
     while True:
         for batch in await batches.list_unfinished(UNFINISHED_BATCHES) if context.not_ready is None else []:
@@ -59,13 +59,13 @@ async def run_batches_forever(context: Context) -> None:
                         await take_step(context, await batches.get(batch.tenant_id, batch.id))
             except TransientError as error:
                 log.warning("batch_waits", batch_id=batch.id, error=str(error))
-            except Exception:  # one that cannot go on holds up no other
+            except Exception:  # one broken batch must not stop the others
                 log.exception("batch_step_failed", batch_id=batch.id)
         await asyncio.sleep(STEP_SECONDS)
 
 
 async def take_step(context: Context, batch: BatchRecord) -> None:
-    """Do what comes next for a batch."""
+    """Take a batch's next step."""
     is_late = time.time() > batch.expires_at.timestamp()
     if batch.status == "validating" and not is_late:
         await _validate(context, batch)
@@ -101,7 +101,7 @@ async def _validate(context: Context, batch: BatchRecord) -> None:
 
 
 async def _bring_forward(context: Context, batch: BatchRecord, stop: dict[str, str] | None) -> bool:
-    """Ask lines, notice those that have ended, and end the others when the batch stops; False when none is left."""
+    """Queue lines, record those that ended, and end the rest if the batch is stopping; False when none is left."""
     limit = STOPPING_LINES if stop else context.settings.batch_outstanding
     lines = await context.batches.asked(batch.id, limit=limit)
     found = await _find_jobs(context, batch, lines)
@@ -125,7 +125,7 @@ async def _bring_forward(context: Context, batch: BatchRecord, stop: dict[str, s
 
 
 def _outcome(batch: BatchRecord, line: AskedLine, found: _Found, stop: dict[str, str] | None) -> EndedLine | None:
-    """How a line has ended, or ends since the batch stops; None when it has not."""
+    """The outcome of a line: of its job, or because the batch is stopping; None while it runs."""
     job_id = job_id_of(batch.id, line.line)
     if job := found.ended.get(job_id):
         return _outcome_of(batch, line, job, stop)
@@ -135,10 +135,10 @@ def _outcome(batch: BatchRecord, line: AskedLine, found: _Found, stop: dict[str,
 
 
 async def _try_to_ask(context: Context, batch: BatchRecord, line: AskedLine) -> EndedLine | None:
-    """Queue a line; what is wrong with it ends it alone.
+    """Queue a line; an error in it ends only this line.
 
     Raises:
-        TransientError: Not now; `OverloadedError` when the queue takes no more.
+        TransientError: Try again later; `OverloadedError` if the queue is full.
     """
     try:
         await _ask(context, batch, line)
@@ -146,14 +146,14 @@ async def _try_to_ask(context: Context, batch: BatchRecord, line: AskedLine) -> 
         return _refuse(batch, line, error)
     except TransientError:
         raise
-    except Exception:  # one line must not hold up the others
+    except Exception:  # one line must not stop the others
         log.exception("batch_line_failed", batch_id=batch.id, line=line.line)
         return _write(batch, line, error=BROKEN)
     return None
 
 
 def job_id_of(batch_id: str, line: int) -> str:
-    """Name the job of a line, so that asking it again finds the job it made before."""
+    """The job id of a line; it is always the same, so that queueing the line again finds its job."""
     return RESPONSE_PREFIX + hashlib.sha256(f"{batch_id}\n{line}".encode()).hexdigest()[:32]
 
 
@@ -165,7 +165,7 @@ class _Found:
 
 
 async def _find_jobs(context: Context, batch: BatchRecord, lines: list[AskedLine]) -> _Found:
-    """Find the jobs of lines, in Valkey or the archive."""
+    """Read the jobs of lines, from Valkey or the archive."""
     ids = [job_id_of(batch.id, line.line) for line in lines]
     if not ids:
         return _Found()
@@ -183,8 +183,8 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
     """Queue a line on the flex lane, for as long as the batch may take.
 
     Raises:
-        OverloadedError: The queue takes no more now.
-        PermanentError: The line asks for what cannot be.
+        OverloadedError: The queue is full.
+        PermanentError: The line's request is not valid.
     """
     try:
         asked = json.loads(line.request)["body"]
@@ -193,7 +193,7 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
     except ValidationError as error:
         raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
     if body.stream:
-        raise InvalidRequestError("A batch answers with a file, not with a stream: leave it out.", param="stream")
+        raise InvalidRequestError("A batch answers with a file, not with a stream: leave out stream.", param="stream")
     body = body.model_copy(update={"service_tier": "flex", "background": True})
     question = await read_question(body, context, batch.tenant_id)
     await context.queue.enqueue(
@@ -230,7 +230,7 @@ def _write(
     body: dict[str, Any] | None = None,
     error: dict[str, str] | None = None,
 ) -> EndedLine:
-    """Write a line of the output file: an HTTP response, or the error that came instead of one."""
+    """Serialize a line of the output file: an HTTP response, or the error in its place."""
     suffix = job_id_of(batch.id, line.line).removeprefix(RESPONSE_PREFIX)
     outcome = {
         "id": f"batch_req_{suffix}",
@@ -242,7 +242,7 @@ def _write(
 
 
 async def _write_files(context: Context, batch: BatchRecord) -> None:
-    """Store the output, in the order of the input, and the failed lines once more, then end the batch."""
+    """Store the output file, in the input's order, and the failed lines also as the error file; end the batch."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as failures:
         after = 0
         while lines := await context.batches.ended_lines(batch.id, after=after, limit=WRITTEN_LINES):
@@ -261,7 +261,7 @@ async def _write_files(context: Context, batch: BatchRecord) -> None:
 
 
 async def _store(context: Context, batch: BatchRecord, file: BufferedRandom, name: str) -> str | None:
-    """Store what was written as a file of the tenant; None for nothing. Idempotent: the same bytes are the same file."""
+    """Store a finished output as a file of the tenant; None if it is empty. Idempotent."""
     if not (size := file.tell()):
         return None
     file.seek(0)

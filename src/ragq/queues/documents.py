@@ -1,4 +1,4 @@
-"""How the ingest of a document becomes a job; routes and the sweeper make the same one."""
+"""Queue the ingest of a document as a job. Routes and the sweeper create the same job."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ragq.records import DocumentArguments
 from ragq.settings import Settings
 from ragq.storage.store_files import StoreFileRecord
 
-SMALL_BYTES = 100_000  # of a file that does not wait behind larger ones: as text, a few seconds of embedding
-AT_ONCE = 32  # calls to Valkey under way for one batch: together they share its writes to disk
+SMALL_BYTES = 100_000  # smaller files do not wait behind larger ones; this much text takes a few seconds to embed
+AT_ONCE = 32  # concurrent calls to Valkey for one batch; they share its disk writes
 
 
 def document_job_id(record: StoreFileRecord) -> str:
-    """Name the job of this generation of a file in a store."""
+    """The job id for this generation of a file in a store."""
     return _job_id(record.vector_store_id, record.file_id, record.generation)
 
 
@@ -27,9 +27,9 @@ def _job_id(store_id: str, file_id: str, generation: int) -> str:
 
 
 async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFileRecord) -> Enqueued:
-    """Queue the ingest of a file; a repeat finds the job it made before. Small files have a lane and slots of their own.
+    """Queue the ingest of a file. Idempotent. Small files have a lane and slots of their own.
 
-    When the queue is full the file waits in PostgreSQL, where it is accepted already, until the sweeper finds room.
+    If the queue is full, the file waits in PostgreSQL, where it is already accepted, until the sweeper queues it.
     """
     try:
         return await queue.enqueue(
@@ -47,17 +47,16 @@ async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFil
 
 
 async def enqueue_documents(queue: JobQueue, settings: Settings, records: Iterable[StoreFileRecord]) -> None:
-    """Queue the ingests of many files."""
     await _run_all(enqueue_document(queue, settings, record) for record in records)
 
 
 async def cancel_documents(queue: JobQueue, store_id: str, ingests: Iterable[tuple[str, int]]) -> None:
-    """Cancel the jobs of (file, generation), so that no worker spends time on them."""
+    """Cancel the jobs of (file, generation)."""
     await _run_all(queue.cancel(_job_id(store_id, file_id, generation)) for file_id, generation in ingests)
 
 
 async def _run_all(calls: Iterator[Awaitable[object]]) -> None:
-    """Await all, some at once, until one fails; its error is raised."""
+    """Await all, up to `AT_ONCE` at a time; the first error is raised."""
 
     async def run() -> None:
         for call in calls:

@@ -1,4 +1,4 @@
-"""What has passed its time is deleted: uploaded files and parts of them, the content of vector stores, parts of requests."""
+"""Delete what has expired: files, the content of vector stores, and bytes that no file or job uses."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ragq.storage.vector_stores import Stores
 log = structlog.get_logger(__name__)
 
 RECHECK_SECONDS = 5.0
-JOBS_BATCH = 500  # looked for at once
+JOBS_BATCH = 500  # looked up at once
 LEFT_SECONDS = 3600.0
-LEFT = "Harmless: no job names these bytes of a request. The housekeeping deletes them: does an API or a worker run?"
-EXPIRY_BATCH = 100  # files, of which each may have many chunks, deleted by one transaction
+LEFT = "Harmless: no job uses these bytes of a request. The housekeeping deletes them: is an API or a worker running?"
+EXPIRY_BATCH = 100  # files deleted by one transaction; each may have many chunks
 
 
 async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore) -> None:
-    """Delete expired files, and empty expired stores. Any number of processes may do so at once."""
+    """Delete expired files, and empty expired stores. Safe to run in any number of processes at once."""
     while expired := await files.list_expired(limit=EXPIRY_BATCH):
         for tenant_id, file_id, sha256 in expired:
-            with contextlib.suppress(NotFoundError):  # deleted, or uploaded again, in the meantime
+            with contextlib.suppress(NotFoundError):  # deleted or uploaded again meanwhile
                 async with files.locked_bytes(sha256):
                     if orphan := await files.delete(tenant_id, file_id, if_expired=True):
                         await blobs.delete(orphan)
@@ -40,9 +40,9 @@ async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore
 
 
 async def delete_unfinished_bytes(files: Files, blobs: BlobStore) -> None:
-    """Delete what processes that were killed in the middle of an upload have left in the folder of bytes."""
+    """Delete the bytes of uploads that were cut short by a kill."""
     for sha256 in await blobs.list_unfinished():
-        async with files.locked_bytes(sha256):  # whoever is writing them has this lock
+        async with files.locked_bytes(sha256):  # held by a process that is writing them
             await blobs.delete_unfinished(sha256)
         log.info("unfinished_bytes_deleted", sha256=sha256)
 
@@ -50,7 +50,7 @@ async def delete_unfinished_bytes(files: Files, blobs: BlobStore) -> None:
 async def delete_unused_requests(queue: JobQueue, archive: Archive) -> int:
     """Delete the parts of requests whose job is neither in Valkey nor in the archive; returns how many.
 
-    They are looked for twice: one that is just being queued, by a process that was held up, has its job by then.
+    Each is checked twice, since its job may just be being queued by a slow process.
     """
     await queue.requests.delete_parts()
     unused = await _find_unused(queue, archive, UNUSED_SECONDS)
@@ -65,7 +65,7 @@ async def delete_unused_requests(queue: JobQueue, archive: Archive) -> int:
 
 
 async def find_left_requests(queue: JobQueue, archive: Archive) -> list[Orphan]:
-    """Find the parts of requests that should have been deleted long ago; it only reads."""
+    """Find parts of requests that should have been deleted long ago. Read-only."""
     found = await _find_unused(queue, archive, LEFT_SECONDS)
     return [Orphan("request_without_job", name, LEFT, harmless=True) for name in sorted(found)]
 
@@ -79,6 +79,6 @@ async def _find_unused(queue: JobQueue, archive: Archive, older_than_seconds: fl
         missing = {name: id_ for (name, id_), status in zip(batch.items(), statuses, strict=True) if status is None}
         kept = await archive.list_kept(
             list(missing.values())
-        )  # after Valkey, which lets a job go into the archive only
+        )  # checked after Valkey: a job leaves it only for the archive
         unused |= {name for name, id_ in missing.items() if id_ not in kept}
     return unused

@@ -1,6 +1,6 @@
-"""What keeps the whole system in order, done by any process that is up: there is no leader.
+"""The housekeeping. There is no leader: every process runs these loops.
 
-Each process runs these loops. Valkey sees to it that the work is done once in a period by all of them together.
+Valkey decides which process does the work in each period, so that it is done once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ragq.storage.vector_index import is_index_due, make_index
 
 log = structlog.get_logger(__name__)
 
-RETRY_SECONDS = 0.3  # soon: after an outage, leases wait for their workers no longer than reap.lua says
+RETRY_SECONDS = 0.3  # short, because leases that expired in an outage get only a short extension (reap.lua)
 FAILURES_A_LINE = 30
 SETTLED_SECONDS = 5.0
 REAP_SECONDS = 1.0
@@ -35,11 +35,11 @@ SWEEP_SECONDS = 10.0
 FILE_EXPIRY_SECONDS = 60.0
 REQUESTS_SECONDS = 300.0
 INDEX_SECONDS = 10.0
-INDEX_AGAIN_SECONDS = 600.0  # after it could not be made, as on a full disk: it may have taken long
+INDEX_AGAIN_SECONDS = 600.0  # after it failed, as on a full disk: a try may take long
 
 
 def start_housekeeping(context: Context) -> list[asyncio.Task[None]]:
-    """Start the loops of a process; whoever started them cancels them."""
+    """Start the loops of a process; the caller cancels the returned tasks."""
     parts = {
         "reap": partial(reap_forever, context.queue),
         "archive": partial(archive_forever, context),
@@ -53,7 +53,7 @@ def start_housekeeping(context: Context) -> list[asyncio.Task[None]]:
 
 
 async def restart_on_error(part: Callable[[], Awaitable[None]], name: str) -> None:
-    """Run a part of a process: whatever goes wrong is logged, and the part starts again."""
+    """Run a loop forever: log any error and start the loop again."""
     failures = 0
     while True:
         started = time.monotonic()
@@ -70,25 +70,24 @@ async def restart_on_error(part: Callable[[], Awaitable[None]], name: str) -> No
 
 
 async def reap_forever(queue: JobQueue) -> None:
-    """Reap each second."""
     while True:
         await reap(queue)
         await asyncio.sleep(REAP_SECONDS)
 
 
 async def reap(queue: JobQueue) -> None:
-    """Put back what silent workers held, wake delayed jobs, and end queued ones past their deadline."""
+    """Put back jobs of silent workers, wake delayed jobs, and fail queued ones past their deadline."""
     reaped = await queue.reap()
     for job_id in reaped.put_back:
         log.warning("job_put_back", job_id=job_id, reason="its worker was silent for a whole lease")
     for job_id in reaped.late:
-        log.warning("job_late", job_id=job_id, reason="no worker began it by its deadline")
+        log.warning("job_late", job_id=job_id, reason="no worker started it before its deadline")
     metrics.PUT_BACK.inc(len(reaped.put_back))
     metrics.LATE.inc(len(reaped.late))
 
 
 async def archive_forever(context: Context) -> None:
-    """Move ended questions to PostgreSQL as they come, and delete responses and deliveries that are too old."""
+    """Copy ended questions to PostgreSQL as they end, and delete expired responses and deliveries."""
     queue, retention = context.queue, context.settings.response_retention_seconds
     while True:
         if await queue.claim_period("archive", every_seconds=ARCHIVE_SECONDS):
@@ -100,7 +99,7 @@ async def archive_forever(context: Context) -> None:
 
 
 async def archive_ended(queue: JobQueue, archive: Archive) -> None:
-    """Archive what has ended; a job leaves Valkey only after PostgreSQL has it."""
+    """Archive ended jobs; a job leaves Valkey only after PostgreSQL has it."""
     while jobs := await queue.unarchived(ARCHIVE_BATCH):
         await archive.store(jobs)
         await queue.mark_archived(jobs)
@@ -108,7 +107,7 @@ async def archive_ended(queue: JobQueue, archive: Archive) -> None:
 
 
 async def sweep_forever(context: Context) -> None:
-    """Look now and then for documents that no job works on."""
+    """Queue or fail, periodically, documents that no job works on."""
     while True:
         if await context.queue.claim_period("sweep", every_seconds=SWEEP_SECONDS):
             swept = await sweep(context.settings, context.store_files, context.ingests, context.queue)
@@ -117,7 +116,7 @@ async def sweep_forever(context: Context) -> None:
 
 
 async def expire_forever(context: Context) -> None:
-    """Delete, now and then, files and stores that have expired."""
+    """Delete expired files and stores periodically."""
     while True:
         if await context.queue.claim_period("expire-files", every_seconds=FILE_EXPIRY_SECONDS):
             await expire_files_and_stores(context.files, context.stores, context.blobs)
@@ -125,7 +124,7 @@ async def expire_forever(context: Context) -> None:
 
 
 async def clear_requests_forever(context: Context) -> None:
-    """Delete, now and then, the large parts of requests that have gone."""
+    """Delete the large parts of deleted requests periodically."""
     while True:
         if await context.queue.claim_period("requests", every_seconds=REQUESTS_SECONDS):
             await delete_unused_requests(context.queue, context.archive)
@@ -133,7 +132,7 @@ async def clear_requests_forever(context: Context) -> None:
 
 
 async def index_forever(context: Context) -> None:
-    """See now and then whether the vectors are so many that they need an index."""
+    """Check periodically whether there are enough vectors to need an index."""
     queue, database = context.queue, context.database
     while True:
         if (

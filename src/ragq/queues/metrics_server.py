@@ -1,7 +1,7 @@
 """A worker's metrics over HTTP, on its event loop.
 
-prometheus_client's own server gives each connection a thread for as long as the client likes: silent ones would fill
-the process.
+prometheus_client's own server keeps a thread for each connection without a time limit, so silent clients would fill the
+process.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAX_HEAD_BYTES = 16 << 10
 
 
 async def serve_metrics(settings: Settings) -> tuple[asyncio.Server, str]:
-    """Show this process' metrics to Prometheus; returns the server and its address.
+    """Serve this process's metrics to Prometheus; returns the server and its address.
 
     Raises:
-        ConfigurationError: The address cannot be had.
+        ConfigurationError: The address cannot be bound.
     """
     open_: set[asyncio.StreamWriter] = set()
 
@@ -48,7 +48,7 @@ async def serve_metrics(settings: Settings) -> tuple[asyncio.Server, str]:
     except OSError as error:
         raise ConfigurationError(
             f"RAGQ_METRICS_HOST {settings.metrics_host}, RAGQ_METRICS_PORT {settings.metrics_port}: {error.strerror}. "
-            "Workers of one machine need a port each; 0 takes a free one."
+            "Each worker on a machine needs its own port; 0 picks a free one."
         ) from error
     host = await _find_reachable_host(settings)
     return server, f"{f'[{host}]' if ':' in host else host}:{server.sockets[0].getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Run one claimed job: its function within its deadline, and what becomes of it."""
+"""Run one claimed job: call its function within the deadline, and decide between an outcome and a retry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RETRY_SECONDS = 0.5
 BACKOFF_SECONDS = 2.0
 BACKOFF_MAX_SECONDS = 60.0
 AWAITED_BACKOFF_MAX_SECONDS = 8.0
-# Waited for until the deadline, and no try is charged: the job itself has done nothing yet that could have failed.
+# Errors that charge no try: the job waits until its deadline, since it has not done anything yet that could fail.
 AWAITED = (
     "queue_unavailable",
     "database_unavailable",
@@ -42,7 +42,7 @@ class Retry:
     """Run the job again after a delay.
 
     Attributes:
-        charge: Whether this run counts as one of the job's tries.
+        charge: Whether this run counts as a try.
     """
 
     delay_seconds: float
@@ -50,7 +50,7 @@ class Retry:
 
 
 async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Outcome | Retry:
-    """Run a job to its outcome, or to the decision that it runs again later."""
+    """Run a job; returns its outcome, or the retry to schedule."""
     started = time.monotonic()
     function: JobFunction | str = "unknown"
     result: Result | None = None
@@ -73,15 +73,16 @@ async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Out
         error = failure
     except TimeoutError:
         error = PermanentError(
-            "The job was not done by its deadline: RAGQ_QUERY_DEADLINE_SECONDS or RAGQ_DOCUMENT_DEADLINE_SECONDS gives it more time.",
+            "The job did not end before its deadline. To allow more time, raise RAGQ_QUERY_DEADLINE_SECONDS or "
+            "RAGQ_DOCUMENT_DEADLINE_SECONDS.",
             code="deadline_exceeded",
         )
-    except Exception as failure:  # the outermost place of a job: a bug must not end the worker
+    except Exception as failure:  # the outermost handler of a job: a bug must not stop the worker
         log.exception("job_crashed", job_id=job.id)
-        error = PermanentError(f"The job failed with {type(failure).__name__}. The worker's log says more.")
+        error = PermanentError(f"The job failed with {type(failure).__name__}. See the worker's log.")
     if error is not None:
         log.warning("job_failed", job_id=job.id, code=error.code, error=str(error))
-        await _tell_failure(job, running, clients, error)
+        await _record_failure(job, running, clients, error)
     run_ms = round((time.monotonic() - started) * 1000)
     running.note(run_ms=run_ms)
     _measure(function, running, error)
@@ -98,10 +99,10 @@ def _refuse_quarantined(job: ClaimedJob, settings: Settings) -> None:
 
 
 def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> Retry | None:
-    """Choose when the job runs again; None when it has had all its tries or has no time left."""
+    """Choose when the job runs again; None if it has no tries or no time left."""
     tries, first, longest = settings.job_tries, BACKOFF_SECONDS, BACKOFF_MAX_SECONDS
     kind = error.code.partition("_")[0]
-    if kind in get_args(Kind):  # a served model's fault
+    if kind in get_args(Kind):  # an error of a model endpoint
         tries, first, longest = (
             getattr(settings, f"{kind}_{name}") for name in ("tries", "backoff_seconds", "backoff_max_seconds")
         )
@@ -115,7 +116,7 @@ def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> R
     return Retry(delay, charge=not is_awaited)
 
 
-async def _tell_failure(job: ClaimedJob, running: RunningJob, clients: Clients, error: RagqError) -> None:
+async def _record_failure(job: ClaimedJob, running: RunningJob, clients: Clients, error: RagqError) -> None:
     try:
         _, arguments = check_payload(job.data)
     except PermanentError:
@@ -124,12 +125,12 @@ async def _tell_failure(job: ClaimedJob, running: RunningJob, clients: Clients, 
         return
     try:
         await retry_until_available(lambda: document_failed(running, clients, error, arguments))
-    except Exception:  # a job that has failed must end, or it would hold its slot and its lease for ever
-        log.exception("failure_not_told", job_id=job.id)
+    except Exception:  # a failed job must end, or it would keep its slot and its lease forever
+        log.exception("failure_not_recorded", job_id=job.id)
 
 
 async def retry_until_available(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Call until the service takes it: a worker does not lose what it knows in an outage."""
+    """Repeat a call until the service is available, so that a worker loses no outcome in an outage."""
     while True:
         try:
             return await call()

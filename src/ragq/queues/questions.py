@@ -1,4 +1,4 @@
-"""How a question gets into the queue, and what becomes of it is found again."""
+"""Queue a question, and find its job and response again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ragq.schemas.filters import make_filter
 from ragq.schemas.questions import LANES, ResponseCreate, messages_of, read_input
 from ragq.schemas.responses import MODEL, RESPONSE_PREFIX, STATUS_WORDS
 
-NOW_SECONDS = 30.0  # for a job that a connection waits for, ahead of the questions
+NOW_SECONDS = 30.0  # time limit for a job that an HTTP request waits for
 NOW_KEPT_SECONDS = 60
-UNSTORED_SECONDS = 60  # a response that is not stored stays so long, for a client that has lost the answer
+UNSTORED_SECONDS = 60  # how long a response with store=false is kept, in case the client lost the answer
 
 ResultT = TypeVar("ResultT", bound=Result)
 
@@ -25,14 +25,14 @@ def check_question(context: Context, text: str, *, param: str) -> None:
     """Refuse an empty or oversized question.
 
     Raises:
-        InvalidRequestError: Naming the field.
+        InvalidRequestError: The error names the field.
     """
     limit = context.settings.max_question_characters
     if not text.strip():
         raise InvalidRequestError("The question is empty: write one.", code="empty_question", param=param)
     if len(text) > limit:
         raise InvalidRequestError(
-            f"The question has {len(text)} characters; at most {limit} are taken. Shorten it.",
+            f"The question has {len(text)} characters; the limit is {limit}. Shorten it.",
             code="question_too_long",
             param=param,
         )
@@ -49,10 +49,10 @@ async def ask(
     stream: Stream = "nothing",
     is_repeat: bool | None = None,
 ) -> Enqueued:
-    """Queue a question; one whose request says `store: false` is not archived, and soon gone.
+    """Queue a question. With `store: false` in its request it is not archived and soon deleted.
 
     Args:
-        is_repeat: Whether the client has sent the same before, without an `Idempotency-Key`; None with one.
+        is_repeat: Whether the client resends a request without an `Idempotency-Key`; None with a key.
     """
     return await context.queue.enqueue(
         NewJob(
@@ -76,22 +76,22 @@ def check_model(model: str | None, configured: str | None) -> None:
     """Refuse a model that is neither `ragq` nor the configured one.
 
     Raises:
-        NotFoundError: There is no such model.
+        NotFoundError: The model does not exist.
     """
     if model not in (None, MODEL, configured):
         raise NotFoundError(
-            f"The model '{model}' does not exist: use '{MODEL}', which stands for what is configured.",
+            f"The model '{model}' does not exist: use '{MODEL}', which stands for the configured model.",
             code="model_not_found",
             param="model",
         )
 
 
 async def read_question(body: ResponseCreate, context: Context, tenant: str) -> Question:
-    """Check a request and make of it the question that travels in a job.
+    """Validate a request and build the question for its job.
 
     Raises:
-        InvalidRequestError: Naming the field.
-        NotFoundError: It names a model, a store or a response that is not there.
+        InvalidRequestError: The error names the field.
+        NotFoundError: The model, a store or the previous response does not exist.
     """
     check_model(body.model, context.settings.llm_model)
     if body.background and body.store is False:
@@ -125,7 +125,7 @@ async def _history(context: Context, tenant: str, response_id: str) -> list[dict
     """Read the conversation that ends with a response.
 
     Raises:
-        InvalidRequestError: Nothing can follow that response.
+        InvalidRequestError: The response was not stored or is not completed.
     """
     param = "previous_response_id"
     job = await find_response(context, tenant, response_id, param=param, whole=True)
@@ -134,7 +134,7 @@ async def _history(context: Context, tenant: str, response_id: str) -> list[dict
     if job.answered is None:
         status = STATUS_WORDS[job.status]
         raise InvalidRequestError(
-            f"The response '{response_id}' is {status}: only a completed one can be followed.", param=param
+            f"The response '{response_id}' is {status}: only a completed one can be continued.", param=param
         )
     *_, question = [text for role, text in messages_of(job) if role == "user"]
     last = [
@@ -150,11 +150,11 @@ async def find_response(
     """Find a response.
 
     Args:
-        whole: With the input and the history of its request, which may be in the blob store.
+        whole: Also read the input and history of its request, which may be in the blob store.
 
     Raises:
-        GoneError: It has expired, or a part of its request is lost.
-        NotFoundError: This tenant has none of that id.
+        GoneError: The response has expired, or a part of its request is lost.
+        NotFoundError: This tenant has no response with this id.
     """
     job = await find_job(context, tenant, response_id) if response_id.startswith(RESPONSE_PREFIX) else None
     if job is None:
@@ -163,10 +163,10 @@ async def find_response(
 
 
 async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
-    """Read a job, from the archive when it has left Valkey; None when this tenant has none of that id.
+    """Read a job, from the archive if it has left Valkey; None if this tenant has no job with this id.
 
     Raises:
-        GoneError: It has expired.
+        GoneError: The job has expired.
     """
     return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
 
@@ -175,10 +175,10 @@ async def perform_now(context: Context, tenant: str, arguments: Arguments, expec
     """Run a job on the priority lane and wait for its result: the API process has no embedding model, so a worker does it.
 
     Args:
-        expected: What the job function returns.
+        expected: Type of the job function's result.
 
     Raises:
-        UnavailableError: No worker finished it in time.
+        UnavailableError: No worker finished the job in time.
     """
     job_id = new_id("now_")
     enqueued = await context.queue.enqueue(

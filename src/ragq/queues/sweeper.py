@@ -1,7 +1,7 @@
-"""The sweeper: finds ingests that PostgreSQL waits for and no job works on, and mends them.
+"""The sweeper: finds ingests that PostgreSQL waits for and no job works on, and queues or fails them.
 
-They come from a process that died between its step in PostgreSQL and its step in Valkey, from a job that was cancelled
-or stopped, and from a Valkey that was restored or emptied.
+They are left by a process that died between its step in PostgreSQL and its step in Valkey, by a job that was cancelled
+or stopped, or by a Valkey that was restored or emptied.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ragq.storage.store_files import StoreFileRecord, StoreFiles
 
 log = structlog.get_logger(__name__)
 
-SWEEP_AFTER_SECONDS = 30.0  # a younger row's enqueue may be on its way
+SWEEP_AFTER_SECONDS = 30.0  # the job of a younger row may just be being queued
 SWEEP_BATCH = 500  # rows read at once
 RECHECK_SECONDS = 1.0
-ABANDONED = "The file is in progress but no job works on it: the next sweep mends it. Is a document worker running?"
+ABANDONED = "The file is in progress but no job works on it. The next sweep repairs it: is a document worker running?"
 
 
 async def sweep(settings: Settings, store_files: StoreFiles, ingests: Ingests, queue: JobQueue) -> int:
-    """Mend every ingest that no job works on; returns how many. Any number of processes may sweep at once."""
+    """Repair every ingest that no job works on; returns how many. Safe in any number of processes at once."""
     mended = 0
     async for record in _abandoned(store_files, queue):
-        mended += await _mend(settings, ingests, queue, record)
+        mended += await _repair(settings, ingests, queue, record)
     return mended
 
 
 async def find_abandoned(store_files: StoreFiles, queue: JobQueue) -> list[Orphan]:
-    """Find the ingests that the next sweep would mend; it only reads. Each was found twice, a second apart."""
+    """Find the ingests that the next sweep would repair. Read-only; each is found twice, a second apart."""
 
     async def look() -> set[tuple[str, str, int]]:
         return {
@@ -62,7 +62,7 @@ async def _abandoned(store_files: StoreFiles, queue: JobQueue) -> AsyncIterator[
         after = records[-1]
 
 
-async def _mend(settings: Settings, ingests: Ingests, queue: JobQueue, record: StoreFileRecord) -> bool:
+async def _repair(settings: Settings, ingests: Ingests, queue: JobQueue, record: StoreFileRecord) -> bool:
     job = await queue.fetch(document_job_id(record), record.tenant_id)
     if job and not job.status.is_final:
         return False
@@ -71,7 +71,7 @@ async def _mend(settings: Settings, ingests: Ingests, queue: JobQueue, record: S
         await ingests.fail_ingest(*where, max(job.attempt, record.attempt), _error_of(job))
         log.warning("ingest_failed_by_sweep", job_id=job.id, job_status=str(job.status))
         return True
-    if job or record.attempt:  # a job that begins at attempt 1 may write only to a generation that none has begun
+    if job or record.attempt:  # a new job starts at attempt 1, and needs a generation without attempts
         generation = await ingests.restart_ingest(*where)
         if generation is None:
             return False
@@ -82,7 +82,7 @@ async def _mend(settings: Settings, ingests: Ingests, queue: JobQueue, record: S
 
 
 def _error_of(job: Job) -> RagqError:
-    """Say why a job that was not finished has ended, as its worker would have."""
+    """The error that an unfinished job ended with, as its worker would have recorded it."""
     if job.error is None:
         return PermanentError(f"The ingest was {job.status}: put the file into the store again.")
     message, code = job.error.message, job.error.code

@@ -1,4 +1,4 @@
-"""The delivery of webhooks: any process takes what is due from the outbox, sends it, and writes how that went."""
+"""Deliver webhooks: any process claims due deliveries from the outbox, sends them, and stores the outcome."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-IDLE_SECONDS = 1.0  # between looks at the outbox
-PAUSE_SECONDS = 0.05  # the least between two looks
+IDLE_SECONDS = 1.0  # between claims from the outbox
+PAUSE_SECONDS = 0.05  # least time between two claims
 GONE = 410
-# Waits between attempts, in first waits: 5 s, 30 s, 2 min, 10 min, 1 h and 6 h; then it is given up.
+# Waits between attempts as multiples of the first: 5 s, 30 s, 2 min, 10 min, 1 h and 6 h; then the delivery fails.
 WAITS = (1, 6, 24, 120, 720, 4320)
 
 
 async def deliver_forever(settings: Settings, webhooks: Webhooks) -> None:
-    """Deliver what is due, so many at once that a slow target holds up nobody else's."""
+    """Send due deliveries concurrently, so that a slow target does not delay the others."""
     in_flight, ended = set[asyncio.Task[None]](), asyncio.Event()
 
-    def forget(task: asyncio.Task[None]) -> None:
+    def remove(task: asyncio.Task[None]) -> None:
         in_flight.discard(task)
         ended.set()
 
@@ -52,9 +52,9 @@ async def deliver_forever(settings: Settings, webhooks: Webhooks) -> None:
                         client = await stack.enter_async_context(await _make_client(settings))
                     task = asyncio.create_task(_deliver(settings, webhooks, client, delivery))
                     in_flight.add(task)
-                    task.add_done_callback(forget)
+                    task.add_done_callback(remove)
                 await asyncio.sleep(PAUSE_SECONDS)
-                with contextlib.suppress(TimeoutError):  # one that has ended makes room for the next
+                with contextlib.suppress(TimeoutError):  # wait until a delivery ends and frees a slot
                     async with asyncio.timeout(IDLE_SECONDS):
                         await ended.wait()
         finally:
@@ -62,7 +62,7 @@ async def deliver_forever(settings: Settings, webhooks: Webhooks) -> None:
 
 
 async def _make_client(settings: Settings) -> WebhookClient:
-    """Import the HTTP client, in a thread: it takes a fifth of the time in which the API starts, so only who needs it does."""
+    """Import the HTTP client on first use, in a thread: the import takes a fifth of the API's start time."""
     module = await asyncio.to_thread(importlib.import_module, "ragq.client.webhook_client")
     client: WebhookClient = module.WebhookClient(settings)
     return client
@@ -72,7 +72,7 @@ async def _deliver(settings: Settings, webhooks: Webhooks, client: WebhookClient
     attempt = await client.send(delivery)
     try:
         outcome = await _settle(settings, webhooks, delivery, attempt)
-    except RagqError as error:  # its lease runs out, and somebody sends it again
+    except RagqError as error:  # its lease expires, and a process sends it again
         log.warning("webhook_not_settled", event_id=delivery.event_id, error=str(error))
         return
     metrics.WEBHOOKS.labels(outcome).inc()
@@ -89,7 +89,7 @@ async def _deliver(settings: Settings, webhooks: Webhooks, client: WebhookClient
 
 
 async def _settle(settings: Settings, webhooks: Webhooks, delivery: ClaimedDelivery, attempt: Attempt) -> str:
-    """Write how an attempt went; returns the word for it."""
+    """Store an attempt's outcome; returns its name for logs and metrics."""
     code = attempt.status_code
     if code and 200 <= code < 300:
         await webhooks.settle(delivery, attempt, "delivered")

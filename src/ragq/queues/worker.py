@@ -1,6 +1,6 @@
-"""The job functions: what a worker does with a question, a search and a document.
+"""The job functions: answer a question, search, embed, ingest a document.
 
-Each takes the job, the worker's clients and its arguments, and returns its result: both are records.
+Each takes the job, the worker's clients and its arguments, and returns its result; arguments and result are records.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ from ragq.tasks import Turns, end_tasks, give_back_memory
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is room for its special tokens
+DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is for its special tokens
 DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
-WANTED_SECONDS = 1.0  # between two looks whether a document that is ingested is still wanted
-REWRITE_SECONDS = 10.0  # then the question is searched for as it is
+WANTED_SECONDS = 1.0  # between checks that a document is still wanted
+REWRITE_SECONDS = 10.0  # after this, the original question is searched for
 REWRITE_TOKENS = 200
 
 
 @dataclass(kw_only=True)
 class Clients(Context):
-    """What all jobs of a worker share: its connections, and the models.
+    """The connections and models that all jobs of a worker share.
 
     Attributes:
-        llm: None without `RAGQ_LLM_BASE_URL`; answers are extractive then.
+        llm: None without `RAGQ_LLM_BASE_URL`; answers are then extractive.
     """
 
     chunks: Chunks
@@ -82,8 +82,11 @@ class Clients(Context):
 
     @classmethod
     async def open(cls, settings: Settings, queue: JobQueue, database_url: str) -> Clients:
-        """Open all of them but the queue."""
-        blobs, embedding = BlobStore(settings), create_embedding_client(settings)  # first: they may refuse settings
+        """Open all except the queue, which the caller opened."""
+        blobs, embedding = (
+            BlobStore(settings),
+            create_embedding_client(settings),
+        )  # first, because they may refuse the settings
         llm = LlmClient(settings) if settings.llm_base_url else None
         database = await Database.open(settings, database_url)
         return cls(
@@ -97,7 +100,7 @@ class Clients(Context):
         )
 
     async def close(self) -> None:
-        """Close all of them but the queue."""
+        """Close all except the queue."""
         if self.llm:
             await self.llm.close()
         await self.parser.close()
@@ -110,7 +113,7 @@ class RunningJob:
     """A job in flight, as its function sees it.
 
     Attributes:
-        deadline: `loop.time()` at which the job has failed.
+        deadline: `loop.time()` at which the job fails.
         meta: Timings in ms, and progress; stored with the next heartbeat and with the result.
         pending_events: Stream events that are not in the job's event log yet.
     """
@@ -124,18 +127,18 @@ class RunningJob:
     pending_events: list[Event] = field(default_factory=list)
 
     def note(self, **meta: Any) -> None:
-        """Set fields of the job's meta data."""
+        """Set fields of `meta`."""
         for name, value in meta.items():
             setattr(self.meta, name, value)
         self.meta_changed = True
 
     def note_progress(self, stage: Literal["parse", "embed", "store"]) -> Callable[[int, int], None]:
-        """Make a callback that notes how far a stage is."""
+        """Make a callback that stores the progress of a stage in `meta`."""
         return lambda done, total: self.note(progress=Progress(stage, done, total))
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Note what a stage of the job takes."""
+        """Store the duration of a stage in `meta`."""
         started = time.monotonic()
         yield
         self.note(**{f"{stage}_ms": _ms_since(started)})
@@ -218,7 +221,7 @@ async def _ask_llm(
 
 
 async def process_search(job: RunningJob, clients: Clients, arguments: SearchArguments) -> SearchResults:
-    """Search stores for each of the queries; the best score of a chunk counts."""
+    """Search stores for each query; a chunk's best score counts."""
     most, threshold = arguments.max_results, arguments.score_threshold
     found: dict[tuple[str, int], SearchResult] = {}
     for text in arguments.queries:
@@ -232,12 +235,12 @@ async def process_search(job: RunningJob, clients: Clients, arguments: SearchArg
 
 
 async def process_document(job: RunningJob, clients: Clients, arguments: DocumentArguments) -> DocumentResult:
-    """Ingest a file into a store: read, split, embed, then make it visible as one."""
+    """Ingest a file into a store: read, split, embed, then make it visible in one transaction."""
     store_id, file_id = arguments.vector_store_id, arguments.file_id
     if not await clients.ingests.begin_ingest(job.tenant_id, store_id, file_id, arguments.generation, job.attempt):
         return DocumentResult("superseded")
     record = await clients.store_files.get(job.tenant_id, store_id, file_id)
-    if reason := await clients.files.find_poison(record.sha256):  # found since this job was queued
+    if reason := await clients.files.find_poison(record.sha256):  # may have been found after this job was queued
         raise DocumentError(reason)
     try:
         chunk_count = await _while_wanted(clients, record, job.attempt, _ingest(job, clients, record))
@@ -249,9 +252,9 @@ async def process_document(job: RunningJob, clients: Clients, arguments: Documen
 async def _while_wanted(
     clients: Clients, record: StoreFileRecord, attempt: int, ingest: Coroutine[Any, Any, int | None]
 ) -> int | None:
-    """Run an ingest, but end it soon after its file has left the store, has expired or is ingested anew.
+    """Run an ingest, but stop it when its file was removed from the store, expired, or was ingested again.
 
-    PostgreSQL is asked, which knows of all of these, whoever did them and whatever became of a message.
+    It polls PostgreSQL, which records all of these, rather than rely on a message that could be lost.
     """
     task = asyncio.create_task(ingest)
     try:
@@ -302,7 +305,7 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
 
 
 async def document_failed(job: RunningJob, clients: Clients, error: RagqError, arguments: DocumentArguments) -> None:
-    """Show in the store why a document was not ingested, when its job has failed for good."""
+    """Record in the store why a document's job failed."""
     store_id, file_id, generation = arguments.vector_store_id, arguments.file_id, arguments.generation
     await clients.ingests.fail_ingest(job.tenant_id, store_id, file_id, generation, job.attempt, error)
 
@@ -320,7 +323,7 @@ async def process_embedding(job: RunningJob, clients: Clients, arguments: Embedd
 
 
 async def _rewrite_question(job: RunningJob, clients: Clients, question: Question) -> Question:
-    """Make what is searched for understandable without the conversation; a failure leaves it as it is."""
+    """Rewrite a follow-up question so that it can be searched for on its own; on an error, keep it unchanged."""
     if not question.history or not question.vector_store_ids:
         return question
     if clients.llm is None:
@@ -348,19 +351,19 @@ FUNCTIONS: dict[JobFunction, JobCoroutine] = {
     JobFunction.PROCESS_DOCUMENT: process_document,
     JobFunction.PROCESS_EMBEDDING: process_embedding,
 }
-"""The functions a payload may name. Nothing else is ever imported or called on its behalf."""
+"""The functions a payload may name. Nothing else is ever imported or called for a payload."""
 
 
 def check_payload(data: bytes) -> tuple[JobFunction, Arguments | Reference]:
-    """Read a payload, before anything is done on its behalf.
+    """Parse and validate a payload.
 
     Raises:
-        PermanentError: It cannot be read, or names a function that is not a job function.
+        PermanentError: The payload cannot be parsed, or it names a function that is not a job function.
     """
     try:
         return read_payload(data)
     except UnreadableRecordError as error:
         raise PermanentError(
-            "The job's payload is unreadable or names a function that is not allowed. It was not run.",
+            "The job was not run: its payload is unreadable or names a function that is not allowed.",
             code="invalid_payload",
         ) from error
