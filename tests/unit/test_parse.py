@@ -21,8 +21,10 @@ from reportlab.pdfgen.canvas import Canvas
 from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
 from ragq.parsing import parser as parse_module
-from ragq.parsing.extract import clean_pdf_text, find_headings
+from ragq.parsing.extract import clean_pdf_text
+from ragq.parsing.headings import find_headings
 from ragq.parsing.parser import Parser, check_supported
+from tests.unit.test_linear_time import assert_linear
 
 MEMORY_BYTES = 1 << 28
 
@@ -142,6 +144,31 @@ def test_headings_are_found_but_not_in_code_rules_lists_or_front_matter() -> Non
     titles = [title for _, title in find_headings(text)]
     assert titles == ["Top", "Top › Sub link", "Next", "Next › Deep", "Next › Less"]
     assert all(text[offset - 1] == "\n" for offset, _ in find_headings(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "titles"),
+    [
+        ("<!--\n# hidden\n-->\n\n# Shown\n", ["Shown"]),
+        ("<pre>\n# a comment\n</pre>\n# Shown\n", ["Shown"]),
+        ("> # quoted\n\n- # an item\n\n# Shown\n", ["Shown"]),
+        ("# *ragq* at [![build](https://a/b)](https://c/d) &amp; \\*work\\*\n", ["ragq at build & *work*"]),
+        ("A title of\ntwo lines\n===\ntext\n", ["A title of two lines"]),
+        ("# One\r## Two\r\n### Three\n", ["One", "One › Two", "One › Two › Three"]),
+        ("[a]: /b\n# \n#\nShown\n---\n", ["Shown"]),
+    ],
+)
+def test_headings_are_those_of_commonmark(text: str, titles: list[str]) -> None:
+    headings = find_headings(text)
+    assert [title for _, title in headings] == titles
+    assert all(offset == 0 or text[offset - 1] in "\r\n" for offset, _ in headings)
+
+
+@pytest.mark.parametrize(
+    "unit", ["[a]: /b\n", "[a]: /b '\n", "[\n", "- a\n", "> a\n", "a\n-\n", "# *a [b](\n", "> - ", "\t", "`", "#"]
+)
+def test_headings_are_found_in_time_linear_in_the_text(unit: str) -> None:
+    assert_linear(find_headings, unit, seconds=1.5)
 
 
 def test_pdf_text_loses_what_is_no_text() -> None:

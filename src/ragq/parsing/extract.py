@@ -23,12 +23,6 @@ Progress = Callable[[int, int], None]
 
 # pdfium puts U+FFFE or 0x02 where a hyphen ended a line.
 _LINE_END_HYPHEN = re.compile(r"[\ufffe\x02](?:\r?\n)?(?P<next>.?)")
-_FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})(?P<info>.*)")
-_ATX_HEADING = re.compile(r" {0,3}(?P<marks>#{1,6})(?:[ \t]+(?P<title>.*?))??(?:[ \t]+#+)?[ \t]*$")
-_SETEXT_UNDERLINE = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
-_NO_PARAGRAPH = re.compile(r"\s*$| {4}|\t| {0,3}(?:[-*+>|]|\d{1,9}[.)]\s)")
-_TITLE_CHARACTERS = 300  # of a heading with its parents
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -88,6 +82,8 @@ def clean_pdf_text(raw: str) -> str:
 
 def extract_markdown(path: Path, progress: Progress) -> dict[str, object]:
     """Read Markdown verbatim, with its headings."""
+    from ragq.parsing.headings import find_headings  # noqa: PLC0415  (only the processes that need it pay for it)
+
     text = decode(path.read_bytes())
     progress(1, 1)
     return {"text": text, "page_starts": [], "headings": find_headings(text)}
@@ -120,52 +116,6 @@ def decode(data: bytes) -> str:
     if not text or text.isspace():
         raise UnreadableError("No text found: the file holds only white space.")
     return text
-
-
-def find_headings(text: str) -> list[tuple[int, str]]:
-    """Find ATX and setext headings outside code fences, each with its parents' titles ("A › B")."""
-    headings: list[tuple[int, str]] = []
-    path: list[tuple[int, str]] = []
-    for offset, level, title in _walk_headings(text):
-        plain = _LINK.sub(r"\1", title).replace("`", "").replace("**", "").strip("*_ \t")
-        if not plain:
-            continue
-        path = [entry for entry in path if entry[0] < level] + [(level, plain[:200])]
-        headings.append((offset, _shorten(" › ".join(entry[1] for entry in path))))
-    return headings
-
-
-def _shorten(title: str) -> str:
-    """Keep the end, which says most: each chunk carries its title, and is embedded with it."""
-    return title if len(title) <= _TITLE_CHARACTERS else f"…{title[1 - _TITLE_CHARACTERS :]}"
-
-
-def _walk_headings(text: str) -> Iterator[tuple[int, int, str]]:
-    fence = ""
-    paragraph: tuple[int, str] | None = None  # the line before, if it can become a setext heading
-    offset = _skip_front_matter(text)
-    for line in text[offset:].split("\n"):
-        start, offset = offset, offset + len(line) + 1
-        line = line.rstrip("\r")  # noqa: PLW2901  (the same line, trimmed)
-        mark = _FENCE.match(line)
-        if fence:
-            if mark and mark["mark"].startswith(fence) and not mark["info"].strip():
-                fence = ""
-        elif mark and not (mark["mark"][0] == "`" and "`" in mark["info"]):
-            fence, paragraph = mark["mark"], None
-        elif heading := _ATX_HEADING.match(line):
-            yield start, len(heading["marks"]), heading["title"] or ""
-            paragraph = None
-        elif paragraph and _SETEXT_UNDERLINE.match(line):
-            yield paragraph[0], 1 if "=" in line else 2, paragraph[1]
-            paragraph = None
-        else:
-            paragraph = None if _NO_PARAGRAPH.match(line) else (start, line)
-
-
-def _skip_front_matter(text: str) -> int:
-    match = re.match(r"---[ \t]*\r?\n(?:.*\n){0,200}?---[ \t]*(?:\r?\n|$)", text)
-    return match.end() if match else 0
 
 
 def _find_starts(pages: list[str]) -> Iterator[int]:

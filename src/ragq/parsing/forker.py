@@ -22,7 +22,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ragq.parsing import extract
+from ragq.parsing import extract, headings
 
 HANDBOOK = Path(__file__).resolve().parents[1] / "handbook" / "handbook.pdf"
 
@@ -118,6 +118,7 @@ def _kill(child: int) -> None:
 def main() -> None:
     """Load what children need, then serve standard input."""
     extract.extract_pdf(HANDBOOK, lambda *_: None)  # pdfium makes tables with its first document
+    headings.find_headings("# `First`")  # and so does markdown-it
     gc.freeze()  # so that a child's collection copies none of our memory
     with socket.socket(fileno=sys.stdin.fileno()) as requests:
         serve(requests)
