@@ -105,6 +105,8 @@ def test_hostile_text_takes_no_long_time() -> None:
         ['"Really?" he said.', "Costs rose, e.g. by 5 %.[12]", "Then they fell."],
         ["Am 3. Oktober kam z. B. die Einheit.", "Dann nicht."],
         ["यह एक वाक्य है।", "दूसरा वाक्य है।"],
+        ["هل هذا صحيح؟", "نعم، صحيح.", "یہ ایک کتاب ہے۔", "ہاں۔"],
+        ["Սա գիրք է։", "Այո։", "ይህ መጽሐፍ ነው።", "አዎ።", "ဒါစာအုပ်ပါ။", "ဟုတ်တယ်။", "នេះជាសៀវភៅ។", "បាទ។"],
         ["A line that is\nbroken in the middle.", "Another one\nas well."],
         ["more **bold text.**", "Then _this_."],
     ],

@@ -9,9 +9,12 @@ Span = tuple[int, int]  # (start, end) in the passage
 
 MAX_SENTENCE_CHARACTERS = 600
 
-# Where a sentence may end: a full stop before white space, or a mark that needs none (danda, CJK).
+# Where a sentence may end: a full stop before white space, or a mark that needs none: danda, CJK, Arabic, Armenian,
+# Ethiopic, Burmese, Khmer.
+_MARKS = "।॥。！？｡؟۔։።፧။។"
 _STOP = re.compile(
-    r"(?:(?<![.!?…])[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s)|(?<![।॥。！？])[।॥。！？]+[\"'”’」』）]*)\s*"
+    r"(?:(?<![.!?…])[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s)"
+    rf"|(?<![{_MARKS}])[{_MARKS}]+[\"'”’»」』）]*)\s*"
 )
 _WORD_BEFORE = re.compile(r"[^\s(\[\"“‘«]*$")
 _ABBREVIATIONS = frozenset(
