@@ -326,7 +326,7 @@ def test_stop_ends_a_start_that_waits(data_dir: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UnavailableError, match="ragq is stopping"):
         services.start()
     stopper.join()
-    with pytest.raises(UnavailableError, match="stopped for good"):
+    with pytest.raises(UnavailableError, match="were stopped"):
         services.start()
 
 

@@ -133,7 +133,7 @@ async def test_a_job_whose_bytes_are_lost_fails_at_once_and_says_so(
     assert not isinstance(outcome, Retry)
     assert isinstance(outcome.ended, Failure)
     assert outcome.ended.code == "request_lost"
-    with pytest.raises(GoneError, match="ask again"):
+    with pytest.raises(GoneError, match="send it again"):
         await queue.requests.complete(await state(queue, "a"))
 
 

@@ -29,5 +29,5 @@ def test_pgvector_of_eight_or_newer_is_taken(version: str) -> None:
 
 
 def test_postgresql_before_sixteen_is_refused_with_its_version() -> None:
-    assert "is of version 15, and ragq needs 16 or newer" in (find_old_server(150_013) or "")
+    assert "has version 15, and ragq needs 16 or newer" in (find_old_server(150_013) or "")
     assert find_old_server(160_000) is None

@@ -1,1 +1,1 @@
-"""Valkey and PostgreSQL under our own supervision."""
+"""Embedded Valkey and PostgreSQL, which `ragq up` runs as its own processes."""

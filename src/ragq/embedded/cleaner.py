@@ -1,7 +1,6 @@
-"""A process that outlives a killed `ragq up` for a moment, and stops what it leaves running.
+"""The cleaner: a process that outlives a killed `ragq up` for a moment and stops the processes it left.
 
-It waits as a shell, which takes less than a megabyte, and becomes `python -m ragq.embedded.cleaner` when there is something to
-do.
+It waits as a shell, which takes less than a megabyte, and then becomes `python -m ragq.embedded.cleaner`.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from ragq.settings import read_settings
 
 log = structlog.get_logger(__name__)
 
-WAIT = "trap '' INT TERM HUP; read -r _; exec \"$@\""  # until nobody holds the other end of standard input
+WAIT = "trap '' INT TERM HUP; read -r _; exec \"$@\""  # until every process has closed the other end of standard input
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaner:
-    """The process, and a pipe to it: nobody writes, and whoever reads the pipe sees its end when this process is gone.
+    """The process and a pipe to it. No one writes to the pipe, so its readers see its end when this process has ended.
 
     Attributes:
-        read_end: The standard input of every child that is to end with this process.
+        read_end: Standard input for every child that must end with this process.
     """
 
     process: subprocess.Popen[bytes]
@@ -41,7 +40,7 @@ class Cleaner:
 
     @classmethod
     def start(cls, data_dir: Path) -> Self:
-        """Start it, before anything that it would stop."""
+        """Start the cleaner, before the processes that it may have to stop."""
         read_end, write_end = os.pipe()
         command = [sys.executable, "-m", "ragq.embedded.cleaner", str(os.getpid()), str(data_dir.resolve())]
         process = subprocess.Popen(
@@ -53,7 +52,7 @@ class Cleaner:
         return cls(process, read_end, write_end)
 
     def stop(self) -> None:
-        """End the process; nothing is left for it to do once the services are stopped."""
+        """End the cleaner, after the services are stopped."""
         self.process.kill()
         self.process.wait()
         os.close(self.write_end)
@@ -61,19 +60,19 @@ class Cleaner:
 
 
 def clean_up_after(owner: int, data_dir: Path) -> None:
-    """Stop what `services.json` names, when its owner is gone.
+    """Stop the processes in `services.json` after its owner has ended.
 
-    The next start on the folder may do the same at the same time. Its new processes are not in the file that is read here,
-    or the file names a new owner.
+    The next start on the folder may do the same concurrently. Its new processes are safe: either they are not in the file
+    yet, or the file names a new owner.
     """
     state = State.read(data_dir)
-    if state and state.owner.pid == owner:  # whose pipe ends a moment before it is seen to be dead
+    if state and state.owner.pid == owner:  # the pipe ends a moment before the owner is seen to be dead
         log.warning("owner_was_killed", pid=state.owner.pid, folder=str(data_dir))
         state.stop_all()
-        kill_strays(data_dir)  # what was started, and not recorded yet
+        kill_strays(data_dir)  # started but not recorded yet
 
 
 if __name__ == "__main__":
-    with suppress(RagqError):  # changed since, and wrong now
+    with suppress(RagqError):  # the file changed and is invalid now
         configure_logging(read_settings())
     clean_up_after(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Processes told apart by pid and start, started apart from the terminal, stopped step by step, ended with their parent."""
+"""Identify processes by pid and start time, start them apart from the terminal, stop them, tie them to their parent."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LINUX = sys.platform == "linux"
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # none of the user's PG* variables
 PROGRAMS = ("valkey-server", "postgres", "initdb")
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-StopSteps = tuple[tuple[signal.Signals, float], ...]  # each signal, and how many seconds it is given
+StopSteps = tuple[tuple[signal.Signals, float], ...]  # each signal, and how many seconds to wait after it
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, told from a later one with the same pid by the time it started; empty when it was gone already."""
+    """A process, identified by pid and start time, since pids are reused; empty if it had ended already."""
 
     pid: int
     started: str
@@ -54,10 +54,10 @@ class Process:
 def spawn(
     command: list[str], folder: Path, account: tuple[int, int] | None, log_descriptor: int
 ) -> subprocess.Popen[bytes]:
-    """Start a server in its folder, out of reach of the terminal's Ctrl-C."""
+    """Start a server in its folder, in a session that Ctrl-C does not reach."""
     return subprocess.Popen(
         command,
-        cwd=folder,  # entered as ourselves, before the account is taken on
+        cwd=folder,  # entered as ourselves, before the switch to the account
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         stdout=log_descriptor,
@@ -72,7 +72,7 @@ def run_as(account: tuple[int, int] | None) -> dict[str, Any]:
 
 
 def stop_processes(processes: list[Process], steps: StopSteps) -> None:
-    """Send the signals one after the other until none of the processes is alive."""
+    """Send the signals one after the other until all processes have ended."""
     for number, seconds in steps:
         alive = [process for process in processes if process.is_alive()]
         deadline = time.monotonic() + seconds
@@ -85,11 +85,11 @@ def stop_processes(processes: list[Process], steps: StopSteps) -> None:
 
 
 def kill_strays(folder: Path) -> None:
-    """Kill the servers that work in the folder: backends without a postmaster, servers that nobody recorded."""
+    """Kill processes that work in the folder: backends without a postmaster, and unrecorded servers."""
     if LINUX:
         pids = []
         for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # gone meanwhile, or another user's
+            with suppress(OSError):  # ended meanwhile, or another user's
                 program = (entry / "exe").readlink().name.removesuffix(" (deleted)")
                 if program in PROGRAMS and (entry / "cwd").readlink().is_relative_to(folder):
                     pids.append(int(entry.name))
@@ -101,10 +101,10 @@ def kill_strays(folder: Path) -> None:
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM when its parent has died; the parent holds the other end of our standard input.
+    """Send this process SIGTERM when its parent has died. The parent holds the other end of our standard input.
 
     The pipe works on every system. On Linux the kernel sends a SIGTERM of its own, even while Python is stuck in a
-    library. The second SIGTERM is wanted: a worker hands back its jobs at once, because the servers stop next.
+    library. The second SIGTERM is intended: with it a worker hands back its jobs at once, because the servers stop next.
     """
     threading.Thread(target=_wait_for_end_of_input, name="parent", daemon=True).start()
     if LINUX:
@@ -118,14 +118,14 @@ def _wait_for_end_of_input() -> None:
 
 
 def find_listener(port: int) -> str | None:
-    """Name the process that listens on a TCP port, as far as this user may see it (Linux only)."""
+    """Name the process that listens on a TCP port, if this user may see it (Linux only)."""
     inodes = set()
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         with suppress(OSError):
             rows = [line.split() for line in table.read_text().splitlines()[1:]]
             inodes |= {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
     for entry in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
-        with suppress(OSError):  # gone meanwhile, or another user's
+        with suppress(OSError):  # ended meanwhile, or another user's
             if str(entry.readlink()) in inodes:
                 return f"{(entry.parents[1] / 'comm').read_text().strip()}, process {entry.parents[1].name}"
     return None

@@ -1,4 +1,4 @@
-"""Valkey and PostgreSQL as processes of ours: configured, launched, waited for, launched again."""
+"""Configure, start and restart Valkey and PostgreSQL as our own processes."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ VALKEY_OPTIONS = {
     "save": "",
     "maxmemory-policy": "noeviction",
 }
-# Given at every start: what keeps the server private and its commits safe.
+# Set at every start: these keep the server private and its commits safe.
 POSTGRES_OPTIONS = {
     "listen_addresses": "",
     "port": "5432",
-    "unix_socket_directories": "..",  # from the cluster, where the server works
+    "unix_socket_directories": "..",  # relative to the cluster, the server's working directory
     "unix_socket_permissions": "0700",
     "fsync": "on",
     "synchronous_commit": "on",
 }
-# Written by initdb, once: `ALTER SYSTEM` may change them. Parallel work is off: it needs a large /dev/shm.
+# Written once, by initdb; `ALTER SYSTEM` may change them. Parallel queries are off, since they need a large /dev/shm.
 POSTGRES_SIZES = {
     "max_connections": "100",
     "shared_buffers": "256MB",
@@ -63,16 +63,16 @@ POSTGRES_SIZES = {
     "max_parallel_workers_per_gather": "0",
     "max_parallel_maintenance_workers": "0",
     "jit": "off",
-    "io_method": "sync",  # reads mostly find their page in memory: a worker for them costs more
+    "io_method": "sync",  # most reads hit memory, where I/O workers cost more
 }
 
 
 class Server(ABC):
-    """A server process of ours: launched, waited for, launched again."""
+    """A server process of ours."""
 
     name: str
-    setting: str  # the variable that replaces this server by another
-    leftovers: tuple[str, ...]  # files that a killed server leaves and its successor must not find
+    setting: str  # the variable that selects another server instead
+    leftovers: tuple[str, ...]  # files of a killed server to delete before the next start
     process: subprocess.Popen[bytes] | None = None
 
     def __init__(self, data_dir: Path, home: Path, is_cancelled: Callable[[], bool]) -> None:
@@ -86,11 +86,11 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients find the server."""
+        """URL for clients."""
 
     @abstractmethod
     def spawn(self, log_descriptor: int) -> subprocess.Popen[bytes]:
-        """Start the process, its output going to the log."""
+        """Start the process, with its output in the log."""
 
     @abstractmethod
     def is_ready(self) -> bool:
@@ -100,13 +100,13 @@ class Server(ABC):
         return self.process is not None and self.process.poll() is None
 
     def reap(self) -> None:
-        """Take leave of the stopped process; its threads may need a moment longer."""
+        """Wait for the stopped process; its threads may need a moment longer."""
         if self.process:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=5)
 
     def launch(self) -> None:
-        """Start the process, once nothing else works in its folder."""
+        """Start the process, after the previous one in its folder has ended."""
         log.info("starting_server", server=self.name, folder=str(self.folder))
         self.launched_at = time.monotonic()
         self.clear()
@@ -120,7 +120,7 @@ class Server(ABC):
             os.close(descriptor)
 
     def clear(self) -> None:
-        """Remove what a dead server left: processes and files."""
+        """Remove the processes and files of a dead server."""
         kill_strays(self.folder)
         for pattern in self.leftovers:
             for path in self.folder.glob(pattern):
@@ -130,8 +130,8 @@ class Server(ABC):
         """Wait until the server answers.
 
         Raises:
-            ConfigurationError: It stopped, or never answered.
-            UnavailableError: It was cancelled meanwhile.
+            ConfigurationError: The server stopped or did not answer in time.
+            UnavailableError: `cancel` was called.
         """
         report_at = self.launched_at + PROGRESS_SECONDS
         while not self.is_ready():
@@ -153,24 +153,24 @@ class Server(ABC):
             raise UnavailableError(f"{self.name} is not started: ragq is stopping.")
 
     def log_tail(self) -> str:
-        """Read the end of what the server has logged since its last launch."""
+        """The end of the server's log since its last start."""
         with self.log_path.open("rb") as file:
             file.seek(max(self.log_start, self.log_path.stat().st_size - 2000))
             return file.read().decode(errors="replace").strip()
 
     def failure(self, what: str, output: str) -> ConfigurationError:
         return ConfigurationError(
-            f"{self.name} {what}. Is the disk full, or {self.folder} damaged? Put that right, or set {self.setting} "
-            f"to a server of yours. It said (all of it in {self.log_path}):\n{output}"
+            f"{self.name} {what}. Is the disk full, or {self.folder} damaged? Fix that, or set {self.setting} "
+            f"to a server of yours. The end of its log ({self.log_path}):\n{output}"
         )
 
 
 class Valkey(Server):
-    """Valkey on a socket, every write on disk before it is answered."""
+    """Valkey on a socket; each write is on disk before it is acknowledged."""
 
     name = "Valkey"
     setting = "RAGQ_VALKEY_URL"
-    leftovers = ("valkey.sock", "temp-*")  # temp-*: of a rewrite that was cut off
+    leftovers = ("valkey.sock", "temp-*")  # temp-*: from an interrupted rewrite
 
     def __init__(self, data_dir: Path, home: Path, is_cancelled: Callable[[], bool]) -> None:
         super().__init__(data_dir, home, is_cancelled)
@@ -182,12 +182,15 @@ class Valkey(Server):
 
     def spawn(self, log_descriptor: int) -> subprocess.Popen[bytes]:
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        options = {**VALKEY_OPTIONS, "maxmemory": str(memory_bytes() // 2)}  # a rewrite's copy may need the other half
+        options = {
+            **VALKEY_OPTIONS,
+            "maxmemory": str(memory_bytes() // 2),
+        }  # a rewrite may need the other half for its copy
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         return spawn([str(self.binary), *arguments], self.folder, None, log_descriptor)
 
     def is_ready(self) -> bool:
-        """Whether PING is answered by PONG, not by LOADING."""
+        """Whether the reply to PING is PONG, not LOADING."""
         with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
             client.settimeout(2)
             client.connect(str(self.home / "valkey.sock"))
@@ -199,13 +202,13 @@ class Valkey(Server):
 class PostgreSQL(Server):
     """PostgreSQL with pgvector on a socket; never run as root, which it refuses.
 
-    Its account may be locked out by a parent of the data folder. It is therefore put into the cluster by us, and told
-    to find everything from there.
+    Its account may not be able to enter a parent of the data folder. So we start it in the cluster's folder, with paths
+    relative to it.
     """
 
     name = "PostgreSQL"
     setting = "RAGQ_DATABASE_URL"
-    leftovers = (".s.PGSQL.*", "cluster/postmaster.pid")  # a pid in them may by now be somebody else's
+    leftovers = (".s.PGSQL.*", "cluster/postmaster.pid")  # a pid in them may belong to another process by now
 
     def __init__(self, data_dir: Path, home: Path, is_cancelled: Callable[[], bool]) -> None:
         super().__init__(data_dir, home, is_cancelled)
@@ -225,13 +228,13 @@ class PostgreSQL(Server):
         return self.spawn_in(self.cluster, ["postgres", *arguments], log_descriptor)
 
     def spawn_in(self, cluster: Path, command: list[str], log_descriptor: int) -> subprocess.Popen[bytes]:
-        """Start a program of PostgreSQL in the cluster, named so that its account can open it."""
+        """Start a program of PostgreSQL in the cluster's folder, by a path that its account can open."""
         program, *arguments = command
         name = "/proc/self/cwd" if self.account else str(cluster)
         return spawn([str(self.binaries / program), *arguments, "-D", name], cluster, self.account, log_descriptor)
 
     def create_cluster(self, log_descriptor: int) -> None:
-        """Run initdb under another name, so that a half-finished cluster is never taken for a finished one."""
+        """Run initdb in a folder of another name, so that a partial cluster is never taken for a complete one."""
         partial = self.folder / "cluster.partial"
         password = self.folder / "password"
         shutil.rmtree(partial, ignore_errors=True)
@@ -245,7 +248,7 @@ class PostgreSQL(Server):
         command = [
             *("initdb", "--username", "ragq", "--pwfile", "../password", "--auth", "scram-sha-256"),
             *("--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"),
-            *("--lc-ctype", "C.UTF-8" if LINUX else "en_US.UTF-8"),  # with C, full text takes “—” for a letter
+            *("--lc-ctype", "C.UTF-8" if LINUX else "en_US.UTF-8"),  # with C, full-text search treats “—” as a letter
             *(part for option, value in POSTGRES_SIZES.items() for part in ("--set", f"{option}={value}")),
         ]
         with self.spawn_in(partial, command, log_descriptor) as initdb:
@@ -261,7 +264,7 @@ class PostgreSQL(Server):
         sync_folders(self.folder, self.folder.parent)
 
     def is_ready(self) -> bool:
-        """Whether the server accepts connections, by its status file; if so, see that our database exists."""
+        """Whether the server accepts connections, by its status file; if so, create our database if it is missing."""
         try:
             lines = (self.cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -274,13 +277,13 @@ class PostgreSQL(Server):
                     connection.execute("CREATE DATABASE ragq")
         except psycopg.Error as error:
             if self.is_alive():
-                raise self.failure("does not let us in", str(error)) from error
+                raise self.failure("refuses our connection", str(error)) from error
             return False
         return True
 
 
 def memory_bytes() -> int:
-    """Memory of this machine, or of the container that we are in."""
+    """Memory of this machine, or the limit of its container."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):  # no such file, or "max"
         return min(machine, int(CONTAINER_MEMORY.read_text()))
@@ -288,7 +291,7 @@ def memory_bytes() -> int:
 
 
 def sync_folders(*folders: Path) -> None:
-    """Put the names in the folders on disk, or a power cut could take them back."""
+    """Sync folders to disk, so that a power cut cannot undo new names in them."""
     for folder in folders:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -298,7 +301,7 @@ def sync_folders(*folders: Path) -> None:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a new file that only we can read; it is on disk when this returns."""
+    """Write a new file that only we can read, synced to disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

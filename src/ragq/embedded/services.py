@@ -1,9 +1,9 @@
-"""Valkey and PostgreSQL under our own supervision, private to a data folder.
+"""Supervise embedded Valkey and PostgreSQL in a data folder.
 
-The data folder, all of it closed to other users:
+The data folder, closed to other users:
 ├── lock            held with flock for the life of the owner; holds its pid
 ├── services.json   addresses (with the password) and processes of the owner
-├── logs/           what the servers say
+├── logs/           output of the servers
 ├── valkey/         append-only files, and the socket
 └── postgresql/     cluster/ (cluster.partial until initdb has finished), its password, and the socket
 """
@@ -42,8 +42,8 @@ from ragq.errors import ConfigurationError, UnavailableError
 log = structlog.get_logger(__name__)
 
 SOCKET_PATH_BYTES = 100  # the system's limit is 107, on macOS 103
-LOCK_SECONDS = 1.0  # a killed owner holds its lock for a moment longer
-# A worker that is asked twice hands its jobs back at once; the API cuts its streams.
+LOCK_SECONDS = 1.0  # a killed owner keeps its lock a moment longer
+# At a second SIGTERM a worker hands its jobs back at once, and the API ends its streams.
 CHILD_STOP: StopSteps = ((signal.SIGTERM, 0.1), (signal.SIGTERM, 3), (signal.SIGKILL, 5))
 SERVER_STOP: dict[str, StopSteps] = {
     "PostgreSQL": ((signal.SIGINT, 20), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)),
@@ -53,7 +53,7 @@ SERVER_STOP: dict[str, StopSteps] = {
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Addresses of the servers in a data folder; None where that server is not ours to run."""
+    """Addresses of the servers in a data folder; None for a server that we do not run."""
 
     valkey_url: str | None
     database_url: str | None = field(repr=False)
@@ -61,7 +61,7 @@ class Services:
 
 @dataclass(slots=True)
 class State:
-    """What `services.json` holds. Paths to the sockets begin with `home`: the data folder, or a short link to it."""
+    """The content of `services.json`. Paths to sockets begin with `home`: the data folder, or a short link to it."""
 
     data_dir: str
     home: str
@@ -71,7 +71,7 @@ class State:
 
     @classmethod
     def read(cls, data_dir: Path) -> State | None:
-        """Read the file; None when it is missing, damaged, or came with a copy of another data folder."""
+        """Read the file; None if it is missing, damaged, or was copied with another data folder."""
         try:
             data = json.loads((data_dir / "services.json").read_text())
             processes = {name: Process(**process) for name, process in data.pop("processes").items()}
@@ -88,7 +88,7 @@ class State:
         path.with_suffix(".partial").replace(path)
 
     def stop_all(self) -> None:
-        """Stop all that is recorded: children first, since they need the servers to finish their work."""
+        """Stop all recorded processes: children first, since they need the servers to finish their work."""
         stop_processes([process for name, process in self.processes.items() if name not in SERVER_STOP], CHILD_STOP)
         for name, steps in SERVER_STOP.items():
             if name in self.processes:
@@ -109,13 +109,13 @@ def explain_os_errors() -> Iterator[None]:
 
 
 class EmbeddedServices:
-    """The servers of one data folder, from start to stop; once stopped it stays so.
+    """The servers of one data folder; they cannot be started again after `stop`.
 
-    Its methods block, but for `cancel`; they may be called from any thread.
+    All methods except `cancel` block; they may be called from any thread.
 
     Args:
-        valkey: Whether to run Valkey; not when a configured one is used.
-        postgres: Whether to run PostgreSQL, likewise.
+        valkey: Whether to run Valkey; False if one is configured.
+        postgres: Whether to run PostgreSQL; False if one is configured.
     """
 
     def __init__(self, data_dir: Path, *, valkey: bool, postgres: bool) -> None:
@@ -136,7 +136,7 @@ class EmbeddedServices:
 
     @explain_os_errors()
     def start(self) -> Services:
-        """Stop what a killed owner left, start the servers and wait until they answer.
+        """Stop the processes of a killed owner, start the servers and wait until they answer.
 
         Raises:
             ConfigurationError: Another process owns the folder, a binary is missing, or a server does not start.
@@ -150,14 +150,14 @@ class EmbeddedServices:
 
     @explain_os_errors()
     def take_over(self) -> None:
-        """Become the owner of the folder and stop what a killed one left; `start` does it if nobody did before.
+        """Become the owner of the folder and stop the processes of a killed owner; `start` calls it if needed.
 
         Raises:
             ConfigurationError: Another process owns the folder.
         """
         with self._guard:
             if self._is_cancelled:
-                raise UnavailableError("The embedded servers are stopped for good: make a new EmbeddedServices.")
+                raise UnavailableError("The embedded servers were stopped: create a new EmbeddedServices.")
             if self._lock is not None:
                 return
             self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -180,14 +180,14 @@ class EmbeddedServices:
 
     @explain_os_errors()
     def check(self) -> list[str]:
-        """Start again the servers that have died, on the same data and addresses; name them.
+        """Restart servers that have died, with the same data and addresses; returns their names.
 
         Raises:
-            ConfigurationError: One does not start; the next check tries again.
+            ConfigurationError: A server does not start; the next check tries again.
         """
         with self._guard:
             if self._state and self._state.home != self._state.data_dir:
-                os.utime(self._state.home, follow_symlinks=False)  # cleaners of temporary files remove old ones
+                os.utime(self._state.home, follow_symlinks=False)  # or a cleaner of temporary files may remove it
             dead = [server for server in self._servers if not server.is_alive()]
             for server in dead:
                 exit_code = server.process and server.process.returncode
@@ -197,9 +197,9 @@ class EmbeddedServices:
 
     @explain_os_errors()
     def record(self, name: str, pid: int) -> None:
-        """Note a child of the owner, so that `stop`, or the next start after a SIGKILL, stops it too.
+        """Record a child of the owner, so that `stop`, or the next start after a SIGKILL, stops it too.
 
-        A name noted before is replaced. Nothing is noted while the servers are not started.
+        A child of the same name is replaced. Does nothing while the servers are not started.
         """
         with self._guard:
             if self._state:
@@ -207,11 +207,11 @@ class EmbeddedServices:
                 self._state.write()
 
     def cancel(self) -> None:
-        """End a `start` or `check` that is waiting, with UnavailableError; a signal handler may call this."""
+        """Make a waiting `start` or `check` raise UnavailableError; safe in a signal handler."""
         self._is_cancelled = True
 
     def stop(self) -> None:
-        """Stop the recorded children, PostgreSQL and Valkey, in this order, and free the folder."""
+        """Stop the recorded children, PostgreSQL and Valkey, in this order, and release the folder."""
         self.cancel()
         with self._guard:
             state, self._state = self._state, None
@@ -243,12 +243,12 @@ def read_services(data_dir: Path) -> Services:
     """Read the addresses of the servers that run in a folder.
 
     Raises:
-        ConfigurationError: None run there, they are not ready yet, or the folder is another user's.
+        ConfigurationError: No servers run there, they are not ready yet, or the folder is another user's.
     """
     state = State.read(data_dir.resolve())
     if state is None or not state.owner.is_alive():
         raise ConfigurationError(
-            f"No ragq runs in the data folder {data_dir.resolve()}. Start it with `ragq up`, name its folder in "
+            f"No ragq runs in the data folder {data_dir.resolve()}. Start it with `ragq up`, set its folder in "
             "RAGQ_DATA_DIR, or set RAGQ_VALKEY_URL and RAGQ_DATABASE_URL."
         )
     if state.services is None:
@@ -257,7 +257,7 @@ def read_services(data_dir: Path) -> Services:
 
 
 def take_lock(data_dir: Path) -> int:
-    """Become the only owner of the folder; closing the descriptor gives it up."""
+    """Lock the folder; closing the returned descriptor unlocks it."""
     descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + LOCK_SECONDS
     while not try_lock(descriptor):
@@ -282,7 +282,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def make_home(data_dir: Path) -> Path:
-    """Give the folder, or a link to it where its sockets' paths are too long or hold a comma (two hosts to libpq)."""
+    """The folder, or a short link to it if socket paths would be too long or have a comma (two hosts to libpq)."""
     if len(os.fsencode(data_dir / "postgresql" / ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES and "," not in str(data_dir):
         return data_dir
     link = Path(tempfile.mkdtemp(prefix="ragq-"), "data")

@@ -1,10 +1,10 @@
-"""The process that the parser's children are forked from, one child for each file.
+"""The forker: the process that forks a child for each file to parse.
 
 Run as `python -m ragq.parsing.forker`, with a socket as standard input. It has loaded what reading needs and never touches a
-user's file: a child starts clean, and in milliseconds. A request is one byte with the file to read and three sockets: the
-child's standard output, its standard error, and the caller's line. On that line the caller has sent a JSON array, what
-`extract.main` takes; the child's exit code comes back. A caller that hangs up has its child killed; when standard input
-ends, all are.
+user's file, so a child starts clean, and in milliseconds. A request is one byte with four descriptors: the file to read,
+and sockets for the child's standard output, its standard error and the caller's line. On its line the caller has sent the
+arguments of `extract.main` as a JSON array, and receives the child's exit code. If the caller closes its line, the child
+is killed; when standard input ends, all children are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ragq.parsing import extract, headings
 
 HANDBOOK = Path(__file__).resolve().parents[1] / "handbook" / "handbook.pdf"
 
-LATE_SECONDS = 5  # after its time limit, at which the caller hangs up
+LATE_SECONDS = 5  # an alarm ends a child this long after its time limit, in case the caller has not
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -34,7 +34,7 @@ Children = dict[socket.socket, int]  # the caller's line → the child
 
 
 def serve(requests: socket.socket) -> None:
-    """Fork a child for each request, until there will be no more."""
+    """Fork a child for each request, until standard input ends."""
     children: Children = {}
     ended = _notice_ended_children()
     while True:
@@ -61,7 +61,7 @@ def serve(requests: socket.socket) -> None:
 
 
 def _notice_ended_children() -> int:
-    """Make a descriptor that can be read when a child has ended."""
+    """Return a descriptor that becomes readable when a child has ended."""
     ended, notice = os.pipe()
     os.set_blocking(ended, False)
     os.set_blocking(notice, False)
@@ -86,7 +86,7 @@ def _read(request: list[Any], file: int, output: int, errors: int) -> NoReturn:
         code = 0
     except SystemExit as error:
         code = error.code
-    except BaseException:  # noqa: BLE001  (whatever it is, the child ends here)
+    except BaseException:  # noqa: BLE001  (the child ends here on any error)
         traceback.print_exc()
     finally:
         os._exit(code if isinstance(code, int) else 1)
@@ -100,7 +100,7 @@ def _end_without_parent(seconds: int) -> None:
 
 
 def _reap(children: Children, caller: socket.socket) -> None:
-    """Tell the caller, if its child has ended, and end all that the child had started."""
+    """If the caller's child has ended, send its exit code and kill all that it started."""
     child, status = os.waitpid(children[caller], os.WNOHANG)
     if not child:
         return
@@ -117,9 +117,9 @@ def _kill(child: int) -> None:
 
 def main() -> None:
     """Load what children need, then serve standard input."""
-    extract.extract_pdf(HANDBOOK, lambda *_: None)  # pdfium makes tables with its first document
+    extract.extract_pdf(HANDBOOK, lambda *_: None)  # pdfium builds tables for its first document
     headings.find_headings("# `First`")  # and so does markdown-it
-    gc.freeze()  # so that a child's collection copies none of our memory
+    gc.freeze()  # so that a collection in a child does not copy our memory
     with socket.socket(fileno=sys.stdin.fileno()) as requests:
         serve(requests)
 

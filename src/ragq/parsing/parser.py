@@ -1,4 +1,4 @@
-"""Parse a document in a child process that may crash, hang or swell without harm to the caller."""
+"""Parse a document in a child process, whose crash, hang or memory use does not harm the caller."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_CHARACTERS = 20_000_000
-OUTPUT_BYTES = 6  # printed for a character at the most
+OUTPUT_BYTES = 6  # most bytes printed for a character
 INVALID_OUTPUT = "The parser returned invalid output for this file. It is probably damaged."
-GONE = "The process that reads files has ended."
-END_SECONDS = 5.0  # for a child to be killed
-LATE_SECONDS = 1.0  # a time limit noticed this late says that we were frozen, not that the file is slow
+GONE = "The process that starts parsers has ended. Try again."
+END_SECONDS = 5.0  # time for a kill to take effect
+LATE_SECONDS = 1.0  # a time limit noticed this late means that this process was frozen, not that the file is slow
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _PROGRESS_LINE = re.compile(rb"^(\d{1,9}) (\d{1,9})$", re.MULTILINE)
@@ -34,10 +34,10 @@ _READ_BYTES = 1 << 18
 
 
 def check_supported(filename: str) -> str:
-    """Name the kind of a file by its extension.
+    """The kind of a file, from its extension.
 
     Raises:
-        DocumentError: With code `unsupported_file`, naming what is supported.
+        DocumentError: The extension is not supported; the code is `unsupported_file`.
     """
     kind = SUPPORTED_EXTENSIONS.get(Path(filename).suffix.lower())
     if kind is None:
@@ -47,7 +47,7 @@ def check_supported(filename: str) -> str:
 
 
 class Parser:
-    """Reads documents, each in a child of one process, which is started when first needed and again when it is gone."""
+    """Reads documents, each in a child of a forker process, which is started on first use and again after it ends."""
 
     def __init__(self) -> None:
         self._forker: _Forker | None = None
@@ -67,12 +67,12 @@ class Parser:
 
         Args:
             max_characters: A longer text is refused.
-            progress: Called with (pages done, pages in all), at most about ten times a second.
+            progress: Called with (pages done, total pages), at most about ten times a second.
 
         Raises:
-            DocumentError: The file is of no supported kind, or cannot be read; the message says what to do.
+            DocumentError: The file's kind is not supported, or it cannot be read; the message says what to do.
             PoisonError: Reading it crashed, or took too much time, memory or output.
-            TransientError: This process was frozen meanwhile, or the one that forks was lost.
+            TransientError: This process was frozen meanwhile, or the forker ended.
         """
         kind = check_supported(filename)
         if not path.stat().st_size:  # noqa: ASYNC240  (a local temporary file)
@@ -89,10 +89,10 @@ class Parser:
         return await asyncio.to_thread(_read_outcome, output)
 
     async def _fork(self, request: list[str | int], file: BinaryIO) -> tuple[_Forker, _Child]:
-        """Have a child forked.
+        """Fork a child.
 
         Raises:
-            TransientError: The process that forks was gone; the next call starts another.
+            TransientError: The forker has ended; the next call starts another.
         """
         async with self._starting:
             forker = self._forker = self._forker or await _Forker.start()
@@ -112,7 +112,7 @@ class Parser:
         return forker, child
 
     async def _end(self, forker: _Forker, child: _Child) -> None:
-        """Have a child killed with all it started, and wait until it is."""
+        """Kill a child with all that it started, and wait until it has ended."""
         try:
             async with asyncio.timeout(END_SECONDS):
                 await child.hang_up()
@@ -129,14 +129,14 @@ class Parser:
         await forker.close()
 
     async def close(self) -> None:
-        """End the process that forks, and with it every child."""
+        """End the forker and with it every child."""
         if self._forker:
             await self._drop(self._forker)
 
 
 @dataclass(frozen=True, slots=True)
 class _Forker:
-    """The process that children are forked from."""
+    """The forker process."""
 
     process: asyncio.subprocess.Process
     requests: socket.socket
@@ -150,12 +150,12 @@ class _Forker:
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                env={"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1"},  # no keys of ours
+                env={"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1"},  # without our keys
             )
         return cls(process, requests)
 
     async def close(self) -> None:
-        """End it; it takes its children along."""
+        """End the forker, which kills its children."""
         self.requests.close()
         try:
             async with asyncio.timeout(END_SECONDS):
@@ -170,7 +170,7 @@ class _Child:
     """A child that reads one file.
 
     Attributes:
-        line: To the process that forks: the request goes there, and the end of it asks for the child's end.
+        line: Socket to the forker: it carries the request, and closing it makes the forker kill the child.
     """
 
     output: asyncio.StreamReader
@@ -187,10 +187,10 @@ class _Child:
         return cls(readers[0], readers[1], writers[2], readers[2], writers)
 
     async def wait(self) -> int:
-        """Wait for its end; returns the exit code.
+        """Wait for the child's end; returns its exit code.
 
         Raises:
-            TransientError: The process that forks ended before.
+            TransientError: The forker ended first.
         """
         if self._code is None:
             try:
@@ -200,13 +200,12 @@ class _Child:
         return self._code
 
     async def hang_up(self) -> None:
-        """Ask for its end, if it has not ended, and wait for it."""
+        """Have the forker kill the child, if it still runs, and wait for its end."""
         if self._code is None and not self.line.is_closing():
             self.line.write_eof()
         await self.wait()
 
     def close(self) -> None:
-        """Let go of the sockets."""
         for writer in self._writers:
             writer.close()
 
@@ -231,11 +230,11 @@ async def _read_progress(stream: asyncio.StreamReader, progress: Callable[[int, 
 
 
 async def _in_time(reading: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
-    """Wait for a child, but no longer than it may take.
+    """Wait for a child within its time limit.
 
     Raises:
-        PoisonError: It takes longer.
-        TransientError: It does, but this process was frozen meanwhile.
+        PoisonError: The child took too long.
+        TransientError: It took too long, but this process was frozen meanwhile.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
@@ -251,7 +250,7 @@ async def _in_time(reading: Coroutine[Any, Any, T], timeout_seconds: float) -> T
 async def _read_all(
     child: _Child, max_characters: int, progress: Callable[[int, int], None] | None
 ) -> tuple[bytearray, int]:
-    """Read what a child writes, and its exit code."""
+    """Read a child's output and its exit code."""
     output, _ = await asyncio.gather(_read_output(child.output, max_characters), _read_progress(child.errors, progress))
     return output, await child.wait()
 
@@ -274,7 +273,7 @@ def _explain_crash(code: int, timeout_seconds: float) -> DocumentError:
 
 
 def _read_outcome(output: bytearray) -> ParsedDocument:
-    """Check what the child printed: it handled a hostile file."""
+    """Validate the child's output, since a hostile file may have taken over the child."""
     try:
         outcome: Any = json.loads(output)
         if "error" in outcome:

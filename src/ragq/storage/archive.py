@@ -20,7 +20,7 @@ class Archive:
     async def store(self, jobs: list[Job]) -> None:
         """Archive finished jobs, and put their events into the outbox, in one transaction.
 
-        Idempotent: of two versions of a job the later end stays, and an end that is known makes no event.
+        Idempotent: of two versions of a job the one with the later end is kept, and an end that is known adds no event.
         """
         latest = {job.id: job for job in sorted(jobs, key=_ended_at)}
         if not latest:
@@ -50,13 +50,13 @@ class Archive:
             await add_deliveries(connection, [event for event in events if event])
 
     async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
-        """Read an archived job; None when this tenant has none of that id.
+        """Read an archived job; None if this tenant has no job with this id.
 
         Raises:
-            GoneError: This tenant had it, and it has expired.
-            NotFoundError: This tenant had it, and deleted it.
+            GoneError: The job has expired.
+            NotFoundError: The tenant deleted the job.
         """
-        if "\0" in job_id:  # PostgreSQL has no such text
+        if "\0" in job_id:  # PostgreSQL cannot store U+0000
             return None
         row = await self._database.row(
             """SELECT job, job IS NULL AND ended_at < created_at AS deleted FROM responses
@@ -76,7 +76,7 @@ class Archive:
         return read_job(row["job"])
 
     async def fetch_many(self, job_ids: list[str], tenant_id: str) -> list[Job]:
-        """Read those of many jobs that this tenant has in the archive, and that have not expired."""
+        """Read jobs from this tenant's archive; expired and unknown ones are left out."""
         if not job_ids:
             return []
         async with self._database.connection() as connection:
@@ -85,7 +85,7 @@ class Archive:
         return [read_job(row[0]) for row in rows]
 
     async def list_kept(self, job_ids: list[str]) -> set[str]:
-        """List which of many jobs are in the archive and have not expired, of all tenants."""
+        """List which of these jobs are in the archive and have not expired, of all tenants."""
         if not job_ids:
             return set()
         async with self._database.connection() as connection:
@@ -94,10 +94,10 @@ class Archive:
         return {str(row[0]) for row in rows}
 
     async def delete(self, job_id: str, tenant_id: str) -> None:
-        """Delete a job, and keep one that is just being archived from coming back.
+        """Delete a job, also if it is only now being archived.
 
-        What stays is the id, in an empty row that ended before it was created; it goes when an answer of today would
-        expire.
+        An empty row remains, with an end before its creation, so that the archive does not store the job again. The
+        row is deleted when an answer of today would expire.
         """
         async with self._database.connection() as connection:
             await connection.execute(
@@ -110,7 +110,7 @@ class Archive:
             )
 
     async def expire(self, older_than_seconds: float) -> int:
-        """Empty the jobs that ended longer ago, and forget those emptied a year ago; returns the number emptied."""
+        """Empty jobs that ended longer ago, and delete rows emptied a year ago; returns the number emptied."""
         await self._in_batches(
             """DELETE FROM responses WHERE id IN (
                    SELECT id FROM responses WHERE job IS NULL AND ended_at < now() - make_interval(secs => %s)
@@ -125,7 +125,7 @@ class Archive:
         )
 
     async def _in_batches(self, statement: str, seconds: float) -> int:
-        """Run a statement until it finds less than a batch; returns the number of rows."""
+        """Run a statement until it affects less than a batch; returns the total number of rows."""
         changed = 0
         while True:
             async with self._database.connection() as connection:
@@ -136,4 +136,4 @@ class Archive:
 
 
 def _ended_at(job: Job) -> float:
-    return job.ended_at or job.created_at  # RQ's own tools end a job without a time that we read
+    return job.ended_at or job.created_at  # RQ's tools end a job without setting `ended_ms`

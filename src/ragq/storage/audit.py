@@ -1,4 +1,4 @@
-"""Look for files, bytes and chunks that contradict each other. It only reads."""
+"""Find files, bytes and chunks that contradict each other. Read-only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ragq.storage.store_files import StoreFiles
 
 KINDS = {
     "bytes_missing": "The file's bytes are not in the blob store: restore them, or delete the file and upload it again.",
-    "bytes_without_file": "No file names these bytes of the blob store: delete them to save the space.",
-    "wrong_chunk_count": "The file has not the chunks that it should have: take it out of the store, if it is there, and put it in again.",
+    "bytes_without_file": "No file uses these bytes of the blob store: delete them to free the space.",
+    "wrong_chunk_count": "The file's chunks are wrong: remove it from the store, if it is there, and put it in again.",
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 async def audit_store(files: Files, store_files: StoreFiles, blobs: BlobStore) -> list[Orphan]:
-    """Find what is out of order; what looks wrong is looked at again while nobody may store or delete its bytes.
+    """Find orphans. Each suspected one is checked again under the lock of its bytes, so that they cannot change.
 
     Raises:
         UnavailableError: PostgreSQL or the blob store does not answer.

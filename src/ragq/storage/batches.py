@@ -1,4 +1,4 @@
-"""Batches in PostgreSQL: all that is known of them, so that any process can go on with any of them."""
+"""Batches in PostgreSQL: their whole state, so that any process can continue any batch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
 from ragq.storage.webhooks import Event, add_deliveries
 
-TURN = 1  # tells the locks of batches from those of bytes
+TURN = 1  # seed of the lock ids, different from that of the locks of bytes
 FinalStatus = Literal["completed", "failed", "expired", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """A batch with the true counts of its lines; `metadata` and `errors` are JSON."""
+    """A batch with the counts of its lines; `metadata` and `errors` are JSON."""
 
     id: str
     tenant_id: str
@@ -53,7 +53,7 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class AskedLine:
-    """A line whose job is in the queue, or about to be; `request` is JSON."""
+    """A line whose job is queued or about to be; `request` is JSON."""
 
     line: int
     request: str
@@ -61,7 +61,7 @@ class AskedLine:
 
 @dataclass(frozen=True, slots=True)
 class EndedLine:
-    """How a line ended; `outcome` is its line of the output file."""
+    """An ended line; `outcome` is its line of the output file."""
 
     line: int
     state: Literal["completed", "failed"]
@@ -88,7 +88,7 @@ class Batches:
         window_seconds: float,
         metadata: dict[str, str] | None,
     ) -> BatchRecord:
-        """Accept a batch, to be validated."""
+        """Accept a batch; it is validated later."""
         id_ = new_id("batch_")
         await self._database.row(
             """INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, expires_at)
@@ -108,7 +108,7 @@ class Batches:
         """Find a batch.
 
         Raises:
-            NotFoundError: This tenant has none of that id.
+            NotFoundError: This tenant has no batch with this id.
         """
         query = _BATCHES.query + " AND id = %(id)s"
         found = await self._database.records(BatchRecord, query, tenant=tenant_id, id=batch_id.replace("\0", ""))
@@ -117,11 +117,11 @@ class Batches:
         return found[0]
 
     async def list_batches(self, tenant_id: str, page: Page) -> list[BatchRecord]:
-        """List batches by age; one more than `page.limit` when there are more."""
+        """List batches by age; one more than `page.limit` if there are more."""
         return await read_page(self._database, BatchRecord, _BATCHES, page, tenant=tenant_id)
 
     async def cancel(self, tenant_id: str, batch_id: str) -> BatchRecord:
-        """Ask for the end of a batch; one that is being written or has ended stays as it is."""
+        """Start to cancel a batch; one that is being written or has ended is left unchanged."""
         await self._database.row(
             """UPDATE batches SET status = 'cancelling', cancelling_at = now()
                WHERE tenant_id = %(tenant)s AND id = %(id)s AND status IN ('validating', 'in_progress') RETURNING id""",
@@ -131,7 +131,7 @@ class Batches:
         return await self.get(tenant_id, batch_id)
 
     async def list_unfinished(self, limit: int) -> list[BatchRecord]:
-        """List the oldest batches of all tenants that have something left to do."""
+        """List the oldest unfinished batches of all tenants."""
         return await self._database.records(
             BatchRecord,
             _SELECT + " WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
@@ -168,7 +168,7 @@ class Batches:
             return bool(begun.rowcount)
 
     async def asked(self, batch_id: str, *, limit: int) -> list[AskedLine]:
-        """List lines that are asked, and first mark as many waiting ones as asked as the limit leaves room for."""
+        """List lines in the state `asked`, after moving waiting lines to it up to the limit."""
         async with (
             self._database.connection() as connection,
             connection.cursor(row_factory=class_row(AskedLine)) as cursor,
@@ -187,7 +187,7 @@ class Batches:
             return await cursor.fetchall()
 
     async def end_lines(self, batch_id: str, lines: list[EndedLine]) -> None:
-        """Write how lines ended, and count them, in one step. Idempotent."""
+        """Store the outcomes of lines and count them, in one statement. Idempotent."""
         await self._database.row(
             """WITH ended AS (
                    UPDATE batch_lines l SET state = n.state, outcome = n.outcome
@@ -204,7 +204,7 @@ class Batches:
         )
 
     async def finalize(self, batch_id: str) -> None:
-        """Begin to write the files of a batch whose lines have all ended, unless it is being cancelled."""
+        """Set a batch whose lines have all ended to `finalizing`, unless it is being cancelled."""
         await self._database.row(
             """UPDATE batches SET status = 'finalizing', finalizing_at = now()
                WHERE id = %(batch)s AND status = 'in_progress' RETURNING id""",
@@ -212,7 +212,7 @@ class Batches:
         )
 
     async def ended_lines(self, batch_id: str, *, after: int, limit: int) -> list[EndedLine]:
-        """List lines that have ended, in order, from the one after `after`."""
+        """List ended lines after line `after`, in order."""
         return await self._database.records(
             EndedLine,
             """SELECT line, state, outcome FROM batch_lines
@@ -231,7 +231,7 @@ class Batches:
         error_file_id: str | None = None,
         errors: list[dict[str, Any]] | None = None,
     ) -> bool:
-        """End a batch that is still in the state that was read, forget its lines and tell its event, in one step."""
+        """End a batch whose status has not changed, delete its lines and add its event, in one transaction."""
         async with self._database.connection() as connection, connection.transaction():
             query = sql.SQL(
                 """UPDATE batches SET status = %s, {at} = now(), output_file_id = %s, error_file_id = %s, errors = %s

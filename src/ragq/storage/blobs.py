@@ -19,20 +19,22 @@ from obstore.store import LocalStore, from_url
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.settings import Settings
 
-_PART = "#"  # LocalStore writes to `<name>#<number>`, and renames that when it is whole
+_PART = "#"  # LocalStore writes to `<name>#<number>`, and renames the file when it is complete
 
 
 @contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
     try:
         yield
-    except (NotFoundError, FileNotFoundError) as error:  # obstore raises the one or the other
+    except (NotFoundError, FileNotFoundError) as error:  # obstore raises either
         raise UnavailableError(
             "The file's bytes are not in the blob store.", detail=error, code="blob_missing"
         ) from error
     except (BaseError, OSError) as error:
         raise UnavailableError(
-            "The blob store does not answer. Try again later; the log says why.", detail=error, code="blobs_unavailable"
+            "The blob store does not answer. Try again later; the log has the reason.",
+            detail=error,
+            code="blobs_unavailable",
         ) from error
 
 
@@ -47,13 +49,13 @@ class BlobStore:
             else:
                 self._store = LocalStore(settings.data_dir.resolve() / "files", mkdir=True)
         except (BaseError, ValueError, OSError) as error:
-            what = "RAGQ_BLOB_URL" if url else "RAGQ_DATA_DIR (for want of RAGQ_BLOB_URL)"
-            raise ConfigurationError(f"{what} names no place where files can be stored.", detail=error) from error
+            what = "RAGQ_BLOB_URL" if url else "RAGQ_DATA_DIR (RAGQ_BLOB_URL is not set)"
+            raise ConfigurationError(f"{what} is not a place where files can be stored.", detail=error) from error
 
     async def put(self, name: str, file: BinaryIO) -> None:
-        """Store an open file's bytes; a name that exists is written again with the same bytes.
+        """Store an open file's bytes; an existing name is overwritten with the same bytes.
 
-        In a folder, they are on disk when this returns: what is accepted next names them.
+        In a folder, the bytes are synced to disk before this returns, since accepted objects refer to them.
         """
         with _translate_errors():
             await obstore.put_async(self._store, name, file)
@@ -61,12 +63,11 @@ class BlobStore:
                 await asyncio.to_thread(_sync, Path(self._store.prefix), name)
 
     async def delete(self, name: str) -> None:
-        """Delete bytes; unknown names are no error."""
+        """Delete bytes; an unknown name is not an error."""
         with _translate_errors(), contextlib.suppress(NotFoundError, FileNotFoundError):
             await obstore.delete_async(self._store, name)
 
     async def exists(self, name: str) -> bool:
-        """Whether there are bytes of this name."""
         with _translate_errors():
             try:
                 await obstore.head_async(self._store, name)
@@ -77,14 +78,14 @@ class BlobStore:
     async def list_names(self) -> list[str]:
         """List the names of all bytes."""
 
-        def read() -> list[str]:  # in a thread: obstore's own asynchronous listing aborts the process at its exit
+        def read() -> list[str]:  # in a thread: obstore's asynchronous listing aborts the process at exit
             return [entry["path"] for page in obstore.list(self._store) for entry in page]
 
         with _translate_errors():
             return await asyncio.to_thread(read)
 
     async def list_older(self, folder: str, seconds: float) -> list[str]:
-        """List the names of the bytes in a folder of the store that were written longer ago."""
+        """List names in a folder of the store that were written longer ago."""
         limit = datetime.now(UTC) - timedelta(seconds=seconds)
 
         def read() -> list[str]:
@@ -103,7 +104,7 @@ class BlobStore:
 
     @contextlib.asynccontextmanager
     async def as_file(self, name: str) -> AsyncIterator[Path]:
-        """Give the bytes as a temporary file without a name, which is gone when this process is, however it ends."""
+        """Copy the bytes to an unnamed temporary file, which the OS deletes even if this process is killed."""
         with tempfile.TemporaryFile() as file:
             async for piece in self.stream(name):
                 with _translate_errors():
@@ -113,24 +114,24 @@ class BlobStore:
             yield Path(f"/dev/fd/{file.fileno()}")
 
     async def list_unfinished(self) -> set[str]:
-        """List the names of bytes of which parts lie in the folder: of a process that was killed, or is at it now."""
+        """List names with partial files in the folder, left by a killed process or being written now."""
         if not isinstance(self._store, LocalStore) or self._store.prefix is None:
             return set()
         return {part.name.partition(_PART)[0] for part in await asyncio.to_thread(_list_parts, self._store.prefix)}
 
     async def delete_unfinished(self, name: str) -> None:
-        """Delete the parts of these bytes; the caller holds their lock, so that nobody is writing them."""
+        """Delete the partial files of these bytes; the caller holds their lock, so that no process is writing them."""
         if isinstance(self._store, LocalStore) and self._store.prefix is not None:
             for part in await asyncio.to_thread(_list_parts, self._store.prefix):
                 if part.name.startswith(name + _PART):
                     part.unlink(missing_ok=True)
 
     async def delete_old_parts(self, folder: str, seconds: float) -> None:
-        """Delete the parts of bytes in a folder of the store that nobody has written to for so long."""
+        """Delete partial files in a folder of the store that were last written longer ago."""
 
         def delete(path: Path) -> None:
             for part in _list_parts(path) if path.is_dir() else ():
-                with contextlib.suppress(FileNotFoundError):  # whole by now, or deleted by another process
+                with contextlib.suppress(FileNotFoundError):  # complete by now, or deleted by another process
                     if part.stat().st_mtime < time.time() - seconds:
                         part.unlink()
 
@@ -144,7 +145,7 @@ def _list_parts(folder: Path) -> list[Path]:
 
 
 def _sync(folder: Path, name: str) -> None:
-    """Put a file and its name on disk, with that of a folder it may be the first of, or a power cut could take them back."""
+    """Sync a file, its name and the name of its folder (it may be new), so that a power cut cannot undo them."""
     for one in (folder / name, *(folder / parent for parent in Path(name).parents)):
         descriptor = os.open(one, os.O_RDONLY)
         try:

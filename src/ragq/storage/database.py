@@ -1,4 +1,4 @@
-"""The connection to PostgreSQL: a pool, its errors in our words, and the migrations."""
+"""The connection to PostgreSQL: a pool, translated errors, and the migrations."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ log = structlog.get_logger(__name__)
 Record = TypeVar("Record")
 
 MIGRATION_LOCK = 0x72616771  # "ragq"
-READY_SECONDS = 1.0  # in which PostgreSQL must take a connection to count as ready
+READY_SECONDS = 1.0  # PostgreSQL must provide a connection within this to count as ready
 CONNECT_SECONDS = 5
-RESTED_SECONDS = 1.0  # after which a connection is asked whether it is alive before it is used
+RESTED_SECONDS = 1.0  # a connection idle for longer is checked before it is used
 SESSION_SETTINGS = {"statement_timeout": "1min", "hnsw.iterative_scan": "relaxed_order", "hnsw.ef_search": "400"}
 STARTUP_OPTIONS = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
 _IN_TRANSACTION = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SESSION_SETTINGS.items())
 BEHIND_A_POOLER = (
-    "RAGQ_DATABASE_URL leads to a pooler, which does not pass on the settings of a connection. Set "
+    "RAGQ_DATABASE_URL leads to a pooler that refuses the settings of a connection. Set "
     "RAGQ_DATABASE_POOLED=true, and RAGQ_DATABASE_DIRECT_URL to PostgreSQL itself."
 )
 
 
 class _Connection(AsyncConnection[Any]):
-    """A connection that knows when it was last of use."""
+    """A connection that records when it was last used."""
 
     used_at = 0.0
 
@@ -46,7 +46,7 @@ class _Connection(AsyncConnection[Any]):
     async def connect(  # type: ignore[override]  # as the pool calls it
         cls, conninfo: str = "", *, failures: deque[psycopg.Error], **options: Any
     ) -> _Connection:
-        """Connect; the pool does not tell why it could not, so the reason is left in `failures`."""
+        """Connect; the pool does not report why it fails, so the reason is kept in `failures`."""
         try:
             connection = await super().connect(conninfo, **options)
         except psycopg.Error as error:
@@ -57,7 +57,7 @@ class _Connection(AsyncConnection[Any]):
 
 
 async def _check(connection: _Connection) -> None:
-    """Ask a connection that has rested whether it is alive: to ask at each use would double the round trips."""
+    """Check that an idle connection is alive; a check at each use would double the round trips."""
     if time.monotonic() - connection.used_at > RESTED_SECONDS:
         await AsyncConnectionPool.check_connection(connection)
 
@@ -65,8 +65,8 @@ async def _check(connection: _Connection) -> None:
 class Database:
     """A pool of connections; open it with `await Database.open(…)`.
 
-    Behind a pooler (`RAGQ_DATABASE_POOLED`) each use of a connection is one transaction, which brings its settings along,
-    and no statement is prepared.
+    Behind a pooler (`RAGQ_DATABASE_POOLED`) each use of a connection is one transaction that sets its own settings, and
+    statements are not prepared.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Database:
 
     @classmethod
     async def open(cls, settings: Settings, url: str, *, connections: int = 10) -> Database:
-        """Open a pool; it connects in the background and again after every loss."""
+        """Open a pool; it connects in the background, and again when a connection is lost."""
         failures = deque[psycopg.Error](maxlen=1)
         kept: dict[str, Any] = {"prepare_threshold": None} if settings.database_pooled else {"options": STARTUP_OPTIONS}
         pool = AsyncConnectionPool(
@@ -97,12 +97,11 @@ class Database:
         return cls(settings, url, pool, failures)
 
     async def close(self) -> None:
-        """Close every connection."""
         await self._pool.close()
 
     @contextlib.asynccontextmanager
     async def connection(self, timeout_seconds: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
-        """Use a connection of the pool; None: wait for one as long as the pool does."""
+        """Use a connection of the pool; with None, wait for one as long as the pool's timeout."""
         with self._translate_errors():
             async with self._pool.connection(timeout_seconds) as connection:
                 if self._settings.database_pooled:
@@ -115,7 +114,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """Use a connection of one's own to PostgreSQL itself: for locks and settings that outlast a transaction."""
+        """Open a connection directly to PostgreSQL, for locks and settings that outlast a transaction."""
         with self._translate_errors():
             async with await AsyncConnection.connect(
                 self._direct_url, autocommit=True, connect_timeout=CONNECT_SECONDS, options=STARTUP_OPTIONS
@@ -124,19 +123,19 @@ class Database:
 
     @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Turn what psycopg raises into our errors."""
+        """Translate psycopg's exceptions into our errors."""
         try:
             yield
         except psycopg.DataError as error:
             if "NUL" in str(error) or isinstance(error, psycopg.errors.UntranslatableCharacter):
                 raise InvalidRequestError(
-                    "A text holds the character U+0000, which cannot be stored: remove it."
+                    "A text contains the character U+0000, which cannot be stored: remove it."
                 ) from error
             raise
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.TransactionRollback):
                 raise TransientError(
-                    "PostgreSQL gave up on a statement. Try again.", detail=error, retry_after_seconds=1
+                    "PostgreSQL cancelled a statement. Try again.", detail=error, retry_after_seconds=1
                 ) from error
             reason: object = error
             if isinstance(error, PoolTimeout):
@@ -144,7 +143,7 @@ class Database:
             if "unsupported startup parameter" in str(reason):
                 raise ConfigurationError(BEHIND_A_POOLER) from error
             raise UnavailableError(
-                "PostgreSQL does not answer. Try again later; the log says why.",
+                "PostgreSQL does not answer. Try again later; the log has the reason.",
                 detail=reason,
                 code="database_unavailable",
                 retry_after_seconds=2,
@@ -161,14 +160,14 @@ class Database:
         """Fetch all rows.
 
         Args:
-            plan_anew: Plan for these values, at the price of about a millisecond; else the plan may be one for any values.
+            plan_anew: Plan for these values, which takes about a millisecond; otherwise a generic plan may be used.
         """
         async with self.connection() as connection, connection.cursor(row_factory=class_row(record)) as cursor:
             await cursor.execute(query, parameters, prepare=False if plan_anew else None)
             return await cursor.fetchall()
 
     async def migrate(self, *, embedding_model: str) -> None:
-        """Bring the schema up to date, under a lock; idempotent.
+        """Run the pending migrations, under a lock. Idempotent.
 
         Raises:
             ConfigurationError: The database cannot hold the schema, or was made for another embedding model or language.
@@ -194,10 +193,10 @@ class Database:
             )
 
     async def check_suitable(self) -> None:
-        """See that the schema can live in this database.
+        """Check that this database can hold the schema.
 
         Raises:
-            ConfigurationError: It cannot, or a pooler is in the way; the message says what to do.
+            ConfigurationError: It cannot, or a pooler prevents it; the message says what to do.
         """
         async with self.session() as connection:
             await check_database(connection, is_to_change=bool(await find_pending(connection)))
@@ -206,10 +205,10 @@ class Database:
             raise ConfigurationError(BEHIND_A_POOLER)
 
     async def check_ready(self) -> None:
-        """See that PostgreSQL answers and that every migration has run.
+        """Check that PostgreSQL answers and that every migration has run.
 
         Raises:
-            UnavailableError: It does not, or some have not.
+            UnavailableError: PostgreSQL does not answer, or migrations are pending.
         """
         async with self.connection(READY_SECONDS) as connection:
             pending = await find_pending(connection)
@@ -221,7 +220,7 @@ class Database:
 
 
 async def find_pending(connection: AsyncConnection[Any]) -> list[str]:
-    """Name the migrations that have not run; those of a newer version than this do not matter."""
+    """List the migrations that have not run; those of newer versions are ignored."""
     wanted, done = [name for name, _ in _migrations()], set[str]()
     found = await (await connection.execute("SELECT to_regclass('migrations') IS NOT NULL")).fetchone()
     if found and found[0]:
@@ -230,7 +229,7 @@ async def find_pending(connection: AsyncConnection[Any]) -> list[str]:
 
 
 async def _run_pending(connection: AsyncConnection[Any], settings: Settings) -> None:
-    await connection.execute("SET LOCAL statement_timeout = 0")  # another process may be at it for minutes
+    await connection.execute("SET LOCAL statement_timeout = 0")  # another process may hold the lock for minutes
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
     await connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
     pending, texts = await find_pending(connection), dict(_migrations())

@@ -1,4 +1,4 @@
-"""Whether a PostgreSQL can hold our schema: version, encoding, pgvector and rights, each with the SQL that mends it."""
+"""Check that a PostgreSQL can hold our schema: version, encoding, pgvector and rights, each with the SQL to fix it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from ragq.errors import ConfigurationError
 
 POSTGRESQL = 16  # the oldest that the project supports; its tests run 18
-PGVECTOR = (0, 8)  # the first that knows hnsw.iterative_scan
+PGVECTOR = (0, 8)  # the first with hnsw.iterative_scan
 
 _FACTS = """
     SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
@@ -28,7 +28,7 @@ _FACTS = """
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """What a database says of itself; names are quoted as SQL has them, versions are of pgvector."""
+    """Facts about a database; names are quoted for SQL, versions are pgvector's."""
 
     role: str
     database: str
@@ -43,10 +43,10 @@ async def check_database(connection: AsyncConnection[Any], *, is_to_change: bool
     """Refuse a database in which the migrations cannot run.
 
     Args:
-        is_to_change: Some have not run; else no right to make tables is needed.
+        is_to_change: Migrations are pending, so the right to create tables is needed.
 
     Raises:
-        ConfigurationError: It is too old, has another encoding than UTF-8, no pgvector or an old one, or too few rights.
+        ConfigurationError: The version, the encoding, pgvector or the rights do not suffice.
     """
     if problem := find_old_server(connection.info.server_version):
         raise ConfigurationError(problem)
@@ -65,14 +65,16 @@ async def check_database(connection: AsyncConnection[Any], *, is_to_change: bool
 
 
 def find_old_server(version: int) -> str | None:
-    """Say that a server is too old; `version` as libpq gives it, 160004 for 16.4."""
+    """The message for a server that is too old, or None; `version` is libpq's, 160004 for 16.4."""
     if version >= POSTGRESQL * 10_000:
         return None
-    return f"PostgreSQL is of version {version // 10_000}, and ragq needs {POSTGRESQL} or newer. Upgrade it with pg_upgrade."
+    return (
+        f"PostgreSQL has version {version // 10_000}, and ragq needs {POSTGRESQL} or newer. Upgrade it with pg_upgrade."
+    )
 
 
 def find_problem(facts: DatabaseFacts, *, is_to_change: bool = True) -> str | None:
-    """Say what keeps the migrations from running and how to mend it; None when nothing does."""
+    """The problem that prevents the migrations, and how to fix it; None if there is none."""
     if facts.installed is None and facts.available is None:
         return "PostgreSQL has no pgvector: install pgvector 0.8 or newer on its machine."
     if is_old(facts.installed or facts.available or ""):
@@ -103,7 +105,7 @@ def _find_missing_right(facts: DatabaseFacts) -> str | None:
 
 
 def is_old(version: str) -> bool:
-    """Whether a version of pgvector is too old; one that cannot be read is not."""
+    """Whether a version of pgvector is too old; False if it cannot be parsed."""
     major, _, rest = version.partition(".")
     minor = rest.partition(".")[0]
     return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < PGVECTOR

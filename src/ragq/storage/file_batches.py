@@ -1,4 +1,4 @@
-"""File batches in PostgreSQL: files that were put into a store by one request, followed and cancelled together."""
+"""File batches in PostgreSQL: files that one request puts into a store, tracked and cancelled together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ragq.storage.ingests import Attachment, attach_with, cancel_batch
 
 @dataclass(frozen=True, slots=True)
 class FileBatchRecord:
-    """A batch with the true counts of its files by status; a file that has left its store has left its batches."""
+    """A batch with the counts of its files by status; a file removed from its store is removed from its batches."""
 
     id: str
     vector_store_id: str
@@ -33,7 +33,7 @@ class FileBatches:
         self._database = database
 
     async def create(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> str:
-        """Put files into a store, in one transaction, and return the new batch's id; files that do not exist are not in it."""
+        """Put files into a store in one transaction; returns the batch's id. Unknown files are left out."""
         batch_id, files = new_id("vsfb_"), [one.file_id for one in attachments]
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(
@@ -54,7 +54,7 @@ class FileBatches:
         """Find a batch of a store.
 
         Raises:
-            NotFoundError: It is not there.
+            NotFoundError: The store has no batch with this id.
         """
         records = await self._database.records(
             FileBatchRecord,
@@ -75,9 +75,9 @@ class FileBatches:
         return records[0]
 
     async def cancel(self, tenant_id: str, store_id: str, batch_id: str) -> list[tuple[str, int]]:
-        """Cancel what is in progress; returns (file, generation) of each ingest that nobody waits for any more.
+        """Cancel the files in progress; returns (file, generation) of each cancelled ingest.
 
-        Its generation is over, so that it writes nothing. A batch of which nothing is in progress stays as it is.
+        A new generation keeps the ingest from writing. A batch without files in progress is left unchanged.
         """
         async with self._database.connection() as connection, connection.transaction():
             cancelled = await cancel_batch(connection, tenant_id, store_id, batch_id)

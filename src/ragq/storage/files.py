@@ -1,6 +1,6 @@
-"""Uploaded files in PostgreSQL, their bytes' names, and which bytes are poison.
+"""Uploaded files in PostgreSQL, the names of their bytes, and poison.
 
-A method that takes the tenant sees that tenant's rows alone. The others are for the service itself, not for routes.
+A method that takes the tenant reads only that tenant's rows. The others are for the service itself, not for routes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
 from ragq.storage.removal import remove_files
 
-BYTE_LOCKS = 4  # held at once by a process: each keeps a connection while its holder needs another from the pool
+BYTE_LOCKS = 4  # at once in a process: each holds a connection while its holder needs another from the pool
 POISON_REASON = """p.reason || ' These bytes are not tried again. To allow it: ragq doctor --forgive ' || p.sha256
     || ', then put the file into the store again.'"""
 
@@ -58,7 +58,7 @@ class Files:
     ) -> FileRecord:
         """Record uploaded bytes; the same bytes under the same name and purpose are the same file.
 
-        Of two expiries of a file the later stays, and none is the latest.
+        A repeated upload keeps the later expiry; no expiry counts as the latest.
         """
         records = await self._database.records(
             FileRecord,
@@ -83,7 +83,7 @@ class Files:
         """Find a file.
 
         Raises:
-            NotFoundError: This tenant has none of that id.
+            NotFoundError: This tenant has no file with this id.
         """
         records = await self._database.records(FileRecord, _FILE + " AND id = %(id)s", tenant=tenant_id, id=file_id)
         if not records:
@@ -94,7 +94,7 @@ class Files:
         """Find files, each once.
 
         Raises:
-            NotFoundError: This tenant has none of one of the ids.
+            NotFoundError: This tenant has no file with one of the ids.
         """
         query = _FILE + " AND id = ANY(%(ids)s)"
         records = await self._database.records(FileRecord, query, tenant=tenant_id, ids=list(file_ids))
@@ -103,24 +103,24 @@ class Files:
         return records
 
     async def list_files(self, tenant_id: str, page: Page, purpose: str | None) -> list[FileRecord]:
-        """List files by age; one more than `page.limit` when there are more."""
+        """List files by age; one more than `page.limit` if there are more."""
         condition = " AND purpose = %(purpose)s" if purpose else ""
         return await read_page(
             self._database, FileRecord, _FILES, page, condition=condition, tenant=tenant_id, purpose=purpose
         )
 
     async def list_expired(self, *, limit: int) -> list[tuple[str, str, str]]:
-        """List (tenant, file, bytes' name) of files of all tenants that have expired, the longest first."""
+        """List (tenant, file, SHA-256) of expired files of all tenants, earliest expiry first."""
         async with self._database.connection() as connection:
             query = "SELECT tenant_id, id, sha256 FROM files WHERE expires_at <= now() ORDER BY expires_at, id LIMIT %s"
             rows = await (await connection.execute(query, [limit])).fetchall()
         return [(str(row[0]), str(row[1]), str(row[2])) for row in rows]
 
     async def delete(self, tenant_id: str, file_id: str, *, if_expired: bool = False) -> str | None:
-        """Delete a file with its chunks in every store; returns the bytes' name when no other file shares them.
+        """Delete a file with its chunks in every store; returns the SHA-256 if no other file shares the bytes.
 
         Raises:
-            NotFoundError: This tenant has none of that id, or, with `if_expired`, it has not expired.
+            NotFoundError: This tenant has no file with this id or, with `if_expired`, the file has not expired.
         """
         async with self._database.connection() as connection, connection.transaction():
             found = await connection.execute(
@@ -138,7 +138,7 @@ class Files:
 
     @contextlib.asynccontextmanager
     async def locked_bytes(self, sha256: str) -> AsyncIterator[None]:
-        """Hold off whoever else would store or delete the bytes of this name."""
+        """Lock the bytes of this name against being stored or deleted by others."""
         async with self._byte_locks, self._database.connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [sha256])
             yield
@@ -157,7 +157,7 @@ class Files:
         return [str(row[0]) for row in rows]
 
     async def find_poison(self, sha256: str) -> str | None:
-        """Say why these bytes must not be read again, and how to allow it; None when they may."""
+        """The reason why these bytes must not be read again, and how to allow it; None if they are not poison."""
         query = f"SELECT {POISON_REASON} AS reason FROM poison p WHERE sha256 = %(sha256)s"  # noqa: S608  (a constant)
         row = await self._database.row(query, sha256=sha256)
         return str(row["reason"]) if row else None
@@ -170,7 +170,7 @@ class Files:
         """
         row = await self._database.row("DELETE FROM poison WHERE sha256 = %(sha256)s RETURNING sha256", sha256=sha256)
         if row is None:
-            raise NotFoundError(f"No poisonous bytes of the SHA-256 '{sha256[:80]}' are known: nothing to forgive.")
+            raise NotFoundError(f"No poison with the SHA-256 '{sha256[:80]}' is known, so there is nothing to forgive.")
 
 
 def _not_found(file_id: str) -> NotFoundError:

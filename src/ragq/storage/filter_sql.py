@@ -1,6 +1,6 @@
 """OpenAI's attribute filters as SQL conditions on a file's attributes; every key and value is a parameter.
 
-Values compare with values of their own type. A file without the key matches `ne` and `nin`, and no other comparison.
+Values compare only with values of the same type. A file without the key matches only `ne` and `nin`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def compile_filter(filters: AttributeFilter | None) -> tuple[str, dict[str, Any]
     """Compile a filter to a condition and its parameters; None matches every file.
 
     Raises:
-        PermanentError: A comparison has several values or a membership one, or a junction is empty.
+        PermanentError: A comparison has a list, a membership test has none, or `and`/`or` is empty.
     """
     if filters is None:
         return "true", {}

@@ -1,6 +1,6 @@
-"""Ingests: the one place that writes what state a file in a store is in, and its chunks.
+"""Ingests: the only module that writes the state of a file in a store, and its chunks.
 
-Every method takes the tenant, or a record that names it, and touches that tenant's rows alone.
+Every method takes the tenant, or a record that names it, and accesses only that tenant's rows.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
 
-STORE_STEP = 200  # chunks stored by one statement: each takes 2 ms with the index of vectors, on a busy machine 10
+STORE_STEP = 200  # chunks stored by one statement; with the vector index each takes 2 ms, or 10 on a busy machine
 
 _COPY = """
     COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, embedding)
     FROM STDIN (FORMAT binary)"""
-# The last is a halfvec as pgvector sends it: its length, 0, its numbers. As text it takes both ends longer.
+# The last column is a halfvec in pgvector's binary form: length, 0, numbers. Text is slower on both ends.
 _COPY_TYPES = ("text", "text", "int4", "text", "int4", "int4", "int4", "text", "int4", "text", "bytea")
 
 _ATTACH = f"""
@@ -59,7 +59,7 @@ _ATTACH = f"""
           IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
     RETURNING v.file_id
 """  # noqa: S608  (a constant)
-# What needs no ingest of a file that is there. One that is to replace others counts as put there now.
+# Changes to an attached file that need no ingest. One that is to replace others counts as attached now.
 _ATTACH_AGAIN = """
     UPDATE vector_store_files v
     SET attributes = coalesce(a.attributes::jsonb, v.attributes), replace_same_name = v.replace_same_name OR a.replace,
@@ -73,12 +73,12 @@ _ATTACH_AGAIN = """
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file to put into a store, with how to chunk it; None for the model's own sizes.
+    """A file to put into a store, and its chunk sizes; None for the model's defaults.
 
     Attributes:
-        attributes: None: those it has in the store already, or none.
-        keeps_chunking: Chunk it as it is chunked in the store already; the sizes are for a file that is not there.
-        replace_same_name: Files of its name that were put into the store before leave it when this one is visible.
+        attributes: None keeps the attributes that the file has in the store.
+        keeps_chunking: Keep the chunk sizes that the file has in the store; the given ones are for a new file.
+        replace_same_name: When this file becomes visible, older files of the same name leave the store.
     """
 
     file_id: str
@@ -103,17 +103,17 @@ class Ingests:
         self._database = database
 
     async def attach_many(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> None:
-        """Attach files to a store, to be ingested. A file that is attached already gets what differs.
+        """Attach files to a store for ingestion. For a file that is already attached, only differences are applied.
 
-        Other attributes and `replace_same_name` hold at once, or with the ingest that is under way. Another chunking, or
-        an ingest that failed or was cancelled, begins a new ingest; until that is done the version before stays visible.
-        A file of poisonous bytes has failed at once.
+        Changed attributes and `replace_same_name` apply at once, or with the ingest in progress. A changed chunking, or a
+        failed or cancelled ingest, starts a new ingest; the old version stays visible until that is done. Poison fails
+        at once.
         """
         async with self._database.connection() as connection, connection.transaction():
             await attach_with(connection, tenant_id, store_id, attachments)
 
     async def begin_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int) -> bool:
-        """Take a file for ingest; False when it was deleted, is done, or belongs to a later generation or attempt."""
+        """Start an attempt; False if the file was deleted, is done, or has a later generation or attempt."""
         row = await self._database.row(
             """UPDATE vector_store_files SET attempt = %(attempt)s
                WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
@@ -128,7 +128,7 @@ class Ingests:
         return row is not None
 
     async def restart_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int) -> int | None:
-        """Begin an ingest that is in progress anew; returns its new generation, or None if it is no longer this one."""
+        """Restart an ingest in progress; returns its new generation, or None if this generation is over."""
         row = await self._database.row(
             """UPDATE vector_store_files SET generation = generation + 1, attempt = 0
                WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
@@ -142,7 +142,7 @@ class Ingests:
         return None if row is None else int(row["generation"])
 
     async def is_ingest_of(self, record: StoreFileRecord, attempt: int) -> bool:
-        """Whether the file still waits for this attempt of this ingest: it is in its store, and nothing came after."""
+        """Whether the file is still in its store and this attempt of this generation is the latest."""
         row = await self._database.row(
             """SELECT FROM vector_store_files
                WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
@@ -164,17 +164,19 @@ class Ingests:
         vectors: Vector,
         progress: Callable[[int, int], None] | None = None,
     ) -> bool:
-        """Make a new version visible and the old one disappear in one transaction; False if the file is no longer ours.
+        """Replace the visible version in one transaction; False if the file is no longer this attempt's.
 
-        The chunks are stored by many statements, each well within PostgreSQL's time limit. Nobody waits for them: the
-        file's row is locked only when all are there.
+        The chunks are stored by many statements, each well within PostgreSQL's time limit. They block no one, because
+        the file's row is locked only after all are stored.
 
         Args:
             vectors: Float array of shape (len(chunks), dimensions), rows of length 1.
-            progress: Called with (chunks stored, chunks in all).
+            progress: Called with (chunks stored, total chunks).
         """
         async with self._database.connection() as connection, connection.transaction() as transaction:
-            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")  # this process may freeze
+            await connection.execute(
+                "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+            )  # in case this process freezes
             for first in range(0, len(chunks), STORE_STEP):
                 some = slice(first, first + STORE_STEP)
                 await _copy_chunks(connection, record, first, chunks[some], vectors[some])
@@ -182,7 +184,7 @@ class Ingests:
                     progress(first + len(chunks[some]), len(chunks))
             if not await _replace_version(connection, record, attempt):
                 raise Rollback(transaction)
-            # The text is one value: 200 MB take seconds, or a minute.
+            # The text is one value; 200 MB take seconds, up to a minute.
             await connection.execute("SET LOCAL statement_timeout = '600s'")
             stored = [document.text, list(document.page_starts), len(chunks), _usage_bytes(chunks, vectors)]
             await connection.execute(_COMPLETE, [*stored, record.vector_store_id, record.file_id])
@@ -192,9 +194,9 @@ class Ingests:
     async def fail_ingest(
         self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int, error: RagqError
     ) -> None:
-        """Record why a file could not be ingested; its earlier version, if any, stays visible.
+        """Record why an ingest failed; the earlier version, if any, stays visible.
 
-        When the error says that its bytes are poison, they are remembered as such in the same transaction.
+        A PoisonError also records the bytes as poison, in the same transaction.
         """
         await self._database.row(
             """WITH failed AS (
@@ -241,7 +243,7 @@ async def attach_with(
 async def cancel_batch(
     connection: AsyncConnection[Any], tenant_id: str, store_id: str, batch_id: str
 ) -> list[tuple[str, int]]:
-    """Cancel what is in progress of a batch, in the caller's transaction; returns (file, generation) of each."""
+    """Cancel a batch's files in progress, in the caller's transaction; returns (file, generation) of each."""
     found = await connection.execute(
         """UPDATE vector_store_files v SET status = 'cancelled', generation = v.generation + 1, attempt = 0
            FROM vector_store_file_batch_files f
@@ -254,7 +256,7 @@ async def cancel_batch(
 
 
 def _storable(text: str) -> str:
-    """Replace what PostgreSQL's text cannot hold: the words may come from a hostile file."""
+    """Replace characters that PostgreSQL's text cannot hold; a hostile file may contain them."""
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
@@ -263,7 +265,7 @@ def _usage_bytes(chunks: list[Chunk], vectors: Vector) -> int:
 
 
 async def _replace_version(connection: AsyncConnection[Any], record: StoreFileRecord, attempt: int) -> bool:
-    """Lock a file's row and delete what its new version replaces; False if the file is no longer this ingest's."""
+    """Lock a file's row and delete what the new version replaces; False if the file is no longer this attempt's."""
     found = await connection.execute(
         """SELECT chunk_count, replace_same_name FROM vector_store_files
            WHERE (vector_store_id, file_id, generation, attempt, status) = (%s, %s, %s, %s, 'in_progress')

@@ -1,4 +1,4 @@
-"""Listings of tables by age, page by page."""
+"""Lists of tables by age, page by page."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """How a table is listed, in SQL of our own.
+    """How to list a table, in our own SQL.
 
     Attributes:
-        query: `SELECT … WHERE …`; more conditions can be added to it.
-        scope: Condition of the rows that a cursor may name.
+        query: `SELECT … WHERE …`, to which conditions are appended.
+        scope: Condition for the rows that a cursor may name.
         key: Column of the ids.
         alias: The table's name in the query.
-        group: What comes after the conditions.
+        group: SQL after the conditions.
     """
 
     table: str
@@ -42,14 +42,14 @@ class Listed:
 async def read_page(
     database: Database, record: type[Record], listed: Listed, page: Page, *, condition: str = "", **values: Any
 ) -> list[Record]:
-    """Read a page; its last row is one more than the page holds, so that the caller knows whether there are more.
+    """Read a page, with one row more than the page holds if there are more.
 
     Args:
         condition: More SQL conditions, beginning with AND.
-        values: What the SQL names.
+        values: Parameters of the SQL.
 
     Raises:
-        InvalidRequestError: What the page starts or ends at is not there.
+        InvalidRequestError: The object named by `after` or `before` does not exist.
     """
     backwards = page.before is not None and page.after is None
     order = "DESC" if page.descending != backwards else "ASC"
@@ -80,6 +80,6 @@ def _cursors(page: Page) -> list[str]:
 
 
 def _place(listed: Listed, name: str) -> str:
-    """Where the object of a cursor stands in its list."""
+    """SQL for the position of a cursor's object in the list."""
     key = listed.key
     return f"(SELECT created_at, {key} FROM {listed.table} WHERE {key} = %({name})s AND {listed.scope})"  # noqa: S608  (SQL of our own)

@@ -1,4 +1,4 @@
-"""Take files out of stores with their chunks: by many short statements, which PostgreSQL's time limit allows each."""
+"""Remove files and their chunks from stores, by many short statements that each stay within PostgreSQL's time limit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FIND = """
     WHERE {condition} ORDER BY v.vector_store_id, v.file_id FOR UPDATE OF v"""
 _DELETE_FILES = """
     DELETE FROM vector_store_files WHERE (vector_store_id, file_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
-# Never those that the same transaction has stored.
+# Never chunks that the same transaction has stored.
 _DELETE_CHUNKS = """
     DELETE FROM chunks c
     USING unnest(%s::text[], %s::text[], %s::int[], %s::int[]) AS s (vector_store_id, file_id, first, last)
     WHERE (c.vector_store_id, c.file_id) = (s.vector_store_id, s.file_id) AND c.ordinal BETWEEN s.first AND s.last
       AND c.version <> pg_current_xact_id()"""
-_LAST = 2**31 - 1  # greater than any ordinal: what a row counts wrongly goes, too
+_LAST = 2**31 - 1  # greater than any ordinal, in case a row's chunk count is wrong
 
 
 class StoredFile(NamedTuple):
@@ -33,9 +33,9 @@ class StoredFile(NamedTuple):
 
 
 async def remove_files(connection: AsyncConnection[Any], condition: str, *values: Any) -> int:
-    """Take files out of their stores, in the caller's transaction; returns how many.
+    """Remove files from their stores, in the caller's transaction; returns how many.
 
-    An ingest that has not ended finds at its end that the file is gone; nobody waits for it.
+    This does not wait for an ingest in progress, which finds at its end that the file is gone.
 
     Args:
         condition: SQL on `v`, the files in stores, and `f`, the files.
@@ -50,7 +50,7 @@ async def remove_files(connection: AsyncConnection[Any], condition: str, *values
 
 
 async def remove_older_of_same_name(connection: AsyncConnection[Any], store_id: str, file_ids: Sequence[str]) -> None:
-    """Take out of a store the files that were put there before one of these, and have its name."""
+    """Remove files from a store that have the same name as one of these and are older."""
     await remove_files(
         connection,
         """v.vector_store_id = %s AND EXISTS (
@@ -63,13 +63,13 @@ async def remove_older_of_same_name(connection: AsyncConnection[Any], store_id: 
 
 
 async def delete_chunks(connection: AsyncConnection[Any], files: Iterable[StoredFile]) -> None:
-    """Delete the chunks of files, in the caller's transaction, but for those that it has stored itself."""
+    """Delete the chunks of files, in the caller's transaction, except those that it has stored itself."""
     for step in _in_steps(files):
         await connection.execute(_DELETE_CHUNKS, [list(column) for column in zip(*step, strict=True)])
 
 
 def _in_steps(files: Iterable[StoredFile]) -> Iterator[list[tuple[str, str, int, int]]]:
-    """Group (store, file, first chunk, last) so that a group has a step's chunks at the most; a long file has many."""
+    """Group (store, file, first chunk, last) into steps of at most `STEP_CHUNKS`; a long file spans several."""
     step, room = list[tuple[str, str, int, int]](), STEP_CHUNKS
     for file in files:
         count = max(1, file.chunk_count)

@@ -1,6 +1,6 @@
 """Chunks and their search in PostgreSQL with pgvector.
 
-Every method takes the tenant and sees that tenant's rows alone.
+Every method takes the tenant and reads only that tenant's rows.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
 
-# Scanning n chunks takes time like n; the index must look at like N / n chunks of a table of N to find one among n. So up
-# to this many, or to this many times the root of N, a scan is as fast, and exact.
+# Scanning n chunks takes time in n; in a table of N chunks, the index must visit about N / n to find one among n. So up
+# to this many chunks, or this many times the square root of N, a scan is as fast, and exact.
 EXACT_SEARCH_CHUNKS = 20_000
 EXACT_SEARCH_ROOTS = 40
 CANDIDATES = 50  # taken from each of the two rankings before they are fused
 RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)
-SHARES_SECONDS = 60.0  # for which the shares of words are remembered
+SHARES_SECONDS = 60.0  # how long the shares of words are cached
 
-# Two rankings of the chunks of the given stores, fused by reciprocal rank: by meaning and by words (rarer matches and
-# shorter chunks first; found by the words of `choose_words`). `among` keeps to the files that a filter matches.
+# Two rankings of the stores' chunks, fused by reciprocal rank: by meaning, and by words (rarer matches and shorter
+# chunks first, among those that match `choose_words`). `among` restricts both to the files that a filter matches.
 _SEARCH = """
     WITH question AS MATERIALIZED (
         SELECT replace(plainto_tsquery(%(config)s::regconfig, %(text)s)::text, ' & ', ' | ')::tsquery AS words
@@ -71,15 +71,15 @@ _SEARCH = """
          JOIN vector_store_files v USING (file_id, vector_store_id)
     ORDER BY fused.score DESC, c.file_id, c.ordinal
 """
-_EXACT = "(embedding <=> %(vector)s::halfvec) + 0"  # an expression no index serves
+_EXACT = "(embedding <=> %(vector)s::halfvec) + 0"  # no index matches this expression
 _BY_INDEX = "embedding <=> %(vector)s::halfvec"
 _AMONG_FEW = """
     AND (vector_store_id, file_id) IN (SELECT * FROM unnest(%(store_of_file)s::text[], %(files)s::text[]))"""
-# A subquery for each chunk, not a join: what the index gives, nearest first, stays in that order.
+# A subquery for each chunk, not a join, so that the index's order, nearest first, is kept.
 _AMONG_MANY = """
     AND (SELECT {condition} FROM vector_store_files v WHERE (v.vector_store_id, v.file_id) = (c.vector_store_id, c.file_id))"""
-# What is to be searched: the stores, the chunks that match the filter and their files if they are few, and the words.
-# A store that is searched is active; noted once a minute, and never waited for.
+# The scope of a search: the stores, the number of chunks that match the filter, their files if there are few, and the
+# words. A search makes a store active; that is written at most once a minute, without waiting for a lock.
 _SCOPE = """
     WITH named AS (
         SELECT id FROM vector_stores
@@ -122,10 +122,10 @@ _SHARES = """
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a question is searched in, and how: known before the question is embedded.
+    """The stores, files and method of a search, known before the question is embedded.
 
     Attributes:
-        plan_anew: A plan for any store and filter could miss the index that serves this one.
+        plan_anew: Plan for these values, because a generic plan could miss the index.
     """
 
     query: str
@@ -134,7 +134,7 @@ class Scope:
 
 
 class Chunks:
-    """The passages of the documents, by store."""
+    """The chunks of all stores."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
@@ -145,11 +145,11 @@ class Chunks:
     async def find_scope(
         self, tenant_id: str, store_ids: list[str], text: str, filters: AttributeFilter | None = None
     ) -> Scope:
-        """Look up what a question is to be searched in; the stores are active by that.
+        """Find the scope of a search, and mark the stores as active.
 
         Args:
             store_ids: Ids; `default` stands for the tenant's default store.
-            filters: Only files that match it are searched.
+            filters: Restricts the search to matching files.
 
         Raises:
             PermanentError: `filters` is malformed.
@@ -183,11 +183,11 @@ class Chunks:
         )
 
     async def search(self, scope: Scope, vector: Vector, *, limit: int) -> list[SearchResult]:
-        """Find the chunks nearest to a question in meaning and words, best first.
+        """Search for the chunks nearest to a question in meaning and words, best first.
 
         Args:
             vector: The question's embedding, of length 1.
-            limit: Results at the most.
+            limit: Most results.
         """
         return await self._database.records(
             SearchResult,
@@ -204,7 +204,7 @@ class Chunks:
     async def _word_shares(self) -> WordShares:
         if time.monotonic() > self._shares_until:
             row = await self._database.row(_SHARES)
-            # Two shares more than words: the least and the most.
+            # There are two more shares than words: the minimum and the maximum.
             common = dict(zip(row["words"], row["shares"], strict=False)) if row else {}
             self._shares = WordShares(common, min(common.values(), default=0.0) / 4)
             self._shares_until = time.monotonic() + SHARES_SECONDS

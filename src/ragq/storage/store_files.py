@@ -1,6 +1,6 @@
-"""Which file is in which vector store, in PostgreSQL: put there to be ingested, and with what became of it.
+"""The files of vector stores in PostgreSQL, with the state of their ingests.
 
-A method that takes the tenant sees that tenant's rows alone. The others are for the service itself, not for routes.
+A method that takes the tenant reads only that tenant's rows. The others are for the service itself, not for routes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ragq.storage.removal import remove_files
 
 @dataclass(frozen=True, slots=True)
 class StoreFileRecord:
-    """A file in a store; `generation` counts its ingests, `attempt` is the last attempt that began this one."""
+    """A file in a store; `generation` counts its ingests, `attempt` is the latest attempt of this one."""
 
     tenant_id: str
     vector_store_id: str
@@ -67,7 +67,7 @@ class StoreFiles:
         """Find a file in a store.
 
         Raises:
-            NotFoundError: It is not there.
+            NotFoundError: The store does not have this file.
         """
         query = _STORE_FILE + " AND v.vector_store_id = %(store)s AND v.file_id = %(file)s"
         records = await self._database.records(StoreFileRecord, query, tenant=tenant_id, store=store_id, file=file_id)
@@ -95,7 +95,7 @@ class StoreFiles:
         )
 
     async def find_in_progress(self, tenant_id: str, store_id: str, file_ids: Sequence[str]) -> list[StoreFileRecord]:
-        """Find those of a store's files that wait for their ingest or are in it."""
+        """Find those of a store's files whose ingest is not done."""
         query = _STORE_FILE + " AND v.vector_store_id = %(store)s AND v.file_id = ANY(%(files)s)"
         return await self._database.records(
             StoreFileRecord,
@@ -108,10 +108,10 @@ class StoreFiles:
     async def list_unfinished(
         self, older_than_seconds: float, *, limit: int, after: StoreFileRecord | None = None
     ) -> list[StoreFileRecord]:
-        """List files of all tenants that have been in progress for so long, oldest first.
+        """List files of all tenants that have been in progress for longer than this, oldest first.
 
         Args:
-            after: The last file of the page before.
+            after: Last file of the previous page.
         """
         query = (
             _ANY_STORE_FILE + "WHERE v.status = 'in_progress' AND v.created_at < now() - make_interval(secs => %(age)s)"
@@ -131,7 +131,7 @@ class StoreFiles:
         )
 
     async def list_wrong_chunk_counts(self) -> list[tuple[str, str]]:
-        """List (store, file) of all tenants whose row and chunks differ in number."""
+        """List (store, file) of all tenants whose chunk count is wrong."""
         async with self._database.connection() as connection:
             found = await connection.execute(
                 """SELECT vector_store_id, file_id
@@ -146,7 +146,6 @@ class StoreFiles:
     async def set_attributes(
         self, tenant_id: str, store_id: str, file_id: str, attributes: Attributes
     ) -> StoreFileRecord:
-        """Replace the attributes of a file in a store."""
         await self._database.row(
             """UPDATE vector_store_files SET attributes = %(attributes)s
                WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s RETURNING file_id""",
@@ -158,14 +157,14 @@ class StoreFiles:
         return await self.get(tenant_id, store_id, file_id)
 
     async def detach(self, tenant_id: str, store_id: str, file_id: str) -> None:
-        """Take a file and its chunks out of a store; an ingest that runs finds nothing to write to."""
+        """Remove a file and its chunks from a store; an ingest in progress then writes nothing."""
         condition = "v.tenant_id = %s AND v.vector_store_id = %s AND v.file_id = %s"
         async with self._database.connection() as connection, connection.transaction():
             if not await remove_files(connection, condition, tenant_id, store_id, file_id):
                 raise _not_found(file_id)
 
     async def get_text(self, tenant_id: str, store_id: str, file_id: str) -> str | None:
-        """Return the text that offsets of citations count in; None before the file is ingested."""
+        """The text to which citation offsets refer; None before the file is ingested."""
         row = await self._database.row(
             """SELECT text FROM vector_store_files
                WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s""",

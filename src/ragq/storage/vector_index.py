@@ -1,6 +1,6 @@
-"""The index of vectors: made when there are so many chunks that a search uses it.
+"""The vector index, created when there are enough chunks for searches to use it.
 
-Until then it would cost each chunk that is stored two milliseconds, most of what storing takes.
+Before that it would only slow down ingestion, by two milliseconds a chunk, which is most of the time to store one.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ INDEX_LOCK = MIGRATION_LOCK + 1
 CREATE_INDEX = """
     CREATE INDEX CONCURRENTLY chunks_by_embedding ON chunks USING hnsw (embedding halfvec_cosine_ops)
     WITH (m = 24, ef_construction = 128)"""
-# A build that was cancelled, or whose PostgreSQL stopped, leaves an invalid index, which searches do not use.
+# A build that is cancelled or cut off leaves an invalid index, which searches do not use.
 _IS_DUE = """
     SELECT CASE WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding') AND indisvalid) THEN false
                 ELSE (SELECT coalesce(max(chunks), 0) > %s FROM (
                     SELECT sum(chunk_count) AS chunks FROM vector_store_files WHERE chunk_count > 0 GROUP BY tenant_id
                 ) AS of_tenant) END"""
-# Outside of transactions, so that neither ingests nor searches wait for it.
+# Not in a transaction, so that neither ingests nor searches wait for it.
 _MAKE = (
     "SET statement_timeout = 0",
     "SET maintenance_work_mem = '2GB'",
-    "SET max_parallel_maintenance_workers = 0",  # they share as much of /dev/shm, and a container has 64 MB
+    "SET max_parallel_maintenance_workers = 0",  # workers share that much memory in /dev/shm, and a container has 64 MB
     "DROP INDEX CONCURRENTLY IF EXISTS chunks_by_embedding",
     CREATE_INDEX,
 )
 
 
 async def is_index_due(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) -> bool:
-    """Whether a tenant has more than `above` chunks, and there is no index that works."""
+    """Whether a tenant has more than `above` chunks and there is no valid index."""
     async with database.connection() as connection:
         return await _ask(connection, _IS_DUE, above)
 
 
 async def make_index(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) -> bool:
-    """Make the index if it is due; whether this call made it.
+    """Create the index if it is due; True if this call created it.
 
-    Whoever comes while another makes it leaves it to that one.
+    If another process is creating it, do nothing.
     """
     async with database.session() as connection:
         if not await _ask(connection, "SELECT pg_try_advisory_lock(%s)", INDEX_LOCK):

@@ -1,6 +1,6 @@
 """Vector stores in PostgreSQL.
 
-A method that takes the tenant sees that tenant's rows alone. The others are for the service itself, not for routes.
+A method that takes the tenant reads only that tenant's rows. The others are for the service itself, not for routes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ragq.storage.removal import remove_files
 
 @dataclass(frozen=True, slots=True)
 class StoreRecord:
-    """A vector store with the true counts of its files by status; an expired one is empty, or will be within a minute."""
+    """A vector store with the counts of its files by status; an expired one is empty, or will be within a minute."""
 
     id: str
     name: str
@@ -65,7 +65,6 @@ class Stores:
         metadata: dict[str, str],
         expires_after_days: int | None = None,
     ) -> StoreRecord:
-        """Make an empty store."""
         id_ = new_id("vs_")
         await self._database.row(
             """INSERT INTO vector_stores (id, tenant_id, name, description, metadata, last_active_at, expires_after_days,
@@ -82,7 +81,7 @@ class Stores:
         return await self.get(tenant_id, id_)
 
     async def default_id(self, tenant_id: str) -> str:
-        """Return the id of the tenant's default store, making it at first use."""
+        """The id of the tenant's default store, which is created on first use."""
         query = "SELECT id FROM vector_stores WHERE tenant_id = %(tenant)s AND is_default"
         row = await self._database.row(query, tenant=tenant_id)
         if row is None:
@@ -95,18 +94,18 @@ class Stores:
             )
             row = await self._database.row(query, tenant=tenant_id)
         if row is None:
-            raise TransientError("The default store was deleted at the same moment: try again.")
+            raise TransientError("The default store was deleted at the same time: try again.")
         return str(row["id"])
 
     async def resolve(self, tenant_id: str, store_id: str, *, to_use: bool = False) -> str:
-        """Return the id of a store that exists; `default` names the tenant's default store.
+        """The id of an existing store; `default` stands for the tenant's default store.
 
         Args:
-            to_use: It is to be searched or filled, which an expired one cannot be.
+            to_use: For a search or an ingest, so refuse an expired store.
 
         Raises:
-            NotFoundError: This tenant has none of that id.
-            InvalidRequestError: It has expired.
+            NotFoundError: This tenant has no store with this id.
+            InvalidRequestError: The store has expired.
         """
         if store_id == DEFAULT_STORE_NAME:
             return await self.default_id(tenant_id)
@@ -122,7 +121,7 @@ class Stores:
         """Find a store.
 
         Raises:
-            NotFoundError: This tenant has none of that id.
+            NotFoundError: This tenant has no store with this id.
         """
         query = _STORE + " AND s.id = %(id)s GROUP BY s.id"
         records = await self._database.records(StoreRecord, query, tenant=tenant_id, id=store_id)
@@ -131,13 +130,13 @@ class Stores:
         return records[0]
 
     async def list_stores(self, tenant_id: str, page: Page) -> list[StoreRecord]:
-        """List stores by age; one more than `page.limit` when there are more."""
+        """List stores by age; one more than `page.limit` if there are more."""
         return await read_page(self._database, StoreRecord, _STORES, page, tenant=tenant_id)
 
     async def update(
         self, tenant_id: str, store_id: str, *, name: str | None = None, metadata: dict[str, str] | None = None
     ) -> StoreRecord:
-        """Change what is not None."""
+        """Change the values that are not None."""
         await self._database.row(
             """UPDATE vector_stores SET name = coalesce(%(name)s, name), metadata = coalesce(%(metadata)s::jsonb, metadata)
                WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id""",
@@ -149,10 +148,10 @@ class Stores:
         return await self.get(tenant_id, store_id)
 
     async def set_expiry(self, tenant_id: str, store_id: str, days: int | None) -> None:
-        """Let a store expire when it was not active for so long, from now on, or never.
+        """Let a store expire when it has not been active for this many days, counted from now, or never.
 
         Raises:
-            InvalidRequestError: It has expired already, or is the default store.
+            InvalidRequestError: The store has expired already, or is the default store.
         """
         row = await self._database.row(
             """UPDATE vector_stores SET last_active_at = now(), expires_after_days = %(days)s::int,
@@ -169,7 +168,7 @@ class Stores:
             raise InvalidRequestError("The default store does not expire.", param="expires_after")
 
     async def empty_expired(self, *, limit: int) -> int:
-        """Take up to so many files out of stores of all tenants that have expired; returns how many."""
+        """Remove up to this many files from expired stores of all tenants; returns how many."""
         async with self._database.connection() as connection, connection.transaction():
             return await remove_files(
                 connection,
@@ -181,7 +180,7 @@ class Stores:
             )
 
     async def delete(self, tenant_id: str, store_id: str) -> None:
-        """Delete a store with its chunks; the files stay."""
+        """Delete a store and its chunks; the files are kept."""
         async with self._database.connection() as connection, connection.transaction():
             found = await connection.execute(
                 "SELECT FROM vector_stores WHERE tenant_id = %s AND id = %s FOR UPDATE", [tenant_id, store_id]

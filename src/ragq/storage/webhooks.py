@@ -18,7 +18,7 @@ from ragq.records import Job
 from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
 
-SECRET_PREFIX = "whsec_"  # noqa: S105  (of Standard Webhooks)
+SECRET_PREFIX = "whsec_"  # noqa: S105  (a prefix from Standard Webhooks)
 EXPIRY_BATCH = 1000
 ENDINGS = {
     JobStatus.FINISHED: "response.completed",
@@ -30,7 +30,7 @@ ENDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to an object of a tenant; `at` is in seconds since 1970."""
+    """An event of a tenant's object; `at` is in seconds since 1970."""
 
     tenant_id: str
     type: str
@@ -39,14 +39,14 @@ class Event:
 
     @property
     def id(self) -> str:
-        """The same for the same event, so that a repeat is known."""
+        """Derived from the event, so that a repeated event has the same id."""
         text = f"{self.object_id}\n{self.type}\n{self.at:.3f}"
         return "evt_" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """Where a tenant wants to be told of events; no events stand for all."""
+    """A tenant's endpoint; an empty `events` subscribes to all."""
 
     id: str
     url: str
@@ -59,7 +59,7 @@ class EndpointRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """How far the delivery of an event is; `id` is the event's."""
+    """The state of a delivery; `id` is the event's."""
 
     id: str
     type: str
@@ -74,7 +74,7 @@ class DeliveryRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedDelivery:
-    """A delivery that this process makes; `attempts` counts this one."""
+    """A delivery claimed by this process; `attempts` includes this one."""
 
     endpoint_id: str
     event_id: str
@@ -88,7 +88,7 @@ class ClaimedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How an attempt went: the target's status code, or why there is none."""
+    """The outcome of an attempt: the target's status code, or why there is none."""
 
     status_code: int | None
     error: str | None
@@ -129,7 +129,7 @@ _CLAIM = """
 
 
 def ended_event(job: Job) -> Event | None:
-    """Name the event of a question that has ended; None when it is being run again."""
+    """The event of an ended question; None if it is being run again."""
     type_ = ENDINGS.get(job.status)
     if job.answered and job.answered.answer.truncated:
         type_ = "response.incomplete"
@@ -137,7 +137,7 @@ def ended_event(job: Job) -> Event | None:
 
 
 async def add_deliveries(connection: AsyncConnection[Any], events: Iterable[Event]) -> None:
-    """Put events into the outbox of each endpoint that wants them, in the caller's transaction. Idempotent."""
+    """Add events to the outbox of each subscribed endpoint, in the caller's transaction. Idempotent."""
     events = list(events)
     if not events:
         return
@@ -170,7 +170,7 @@ class Webhooks:
     async def create_endpoint(
         self, tenant_id: str, *, url: str, events: list[str], description: str | None
     ) -> EndpointRecord:
-        """Make an endpoint with a secret of its own."""
+        """Create an endpoint with a new secret."""
         id_ = new_id("we_")
         await self._database.row(
             """INSERT INTO webhook_endpoints (id, tenant_id, url, events, description, secret)
@@ -188,7 +188,7 @@ class Webhooks:
         """Find an endpoint.
 
         Raises:
-            NotFoundError: This tenant has none of that id.
+            NotFoundError: This tenant has no endpoint with this id.
         """
         query = _ENDPOINTS.query + " AND id = %(id)s"
         id_ = endpoint_id.replace("\0", "")
@@ -198,11 +198,11 @@ class Webhooks:
         return found[0]
 
     async def list_endpoints(self, tenant_id: str, page: Page) -> list[EndpointRecord]:
-        """List endpoints by age; one more than `page.limit` when there are more."""
+        """List endpoints by age; one more than `page.limit` if there are more."""
         return await read_page(self._database, EndpointRecord, _ENDPOINTS, page, tenant=tenant_id)
 
     async def delete_endpoint(self, tenant_id: str, endpoint_id: str) -> None:
-        """Delete an endpoint with its deliveries; one that is being sent at this moment may still arrive."""
+        """Delete an endpoint with its deliveries; a delivery that is being sent may still arrive."""
         await self.get_endpoint(tenant_id, endpoint_id)
         await self._database.row(
             "DELETE FROM webhook_endpoints WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
@@ -211,7 +211,7 @@ class Webhooks:
         )
 
     async def list_deliveries(self, tenant_id: str, endpoint_id: str, page: Page) -> list[DeliveryRecord]:
-        """List an endpoint's deliveries by age; one more than `page.limit` when there are more."""
+        """List an endpoint's deliveries by age; one more than `page.limit` if there are more."""
         await self.get_endpoint(tenant_id, endpoint_id)
         return await read_page(self._database, DeliveryRecord, _DELIVERIES, page, endpoint=endpoint_id)
 
@@ -219,7 +219,7 @@ class Webhooks:
         """Claim the due deliveries of all tenants. One that is not settled before its lease ends may be claimed again.
 
         Args:
-            per_endpoint: Most deliveries to an endpoint in flight at once, from all processes together.
+            per_endpoint: Most concurrent deliveries to an endpoint, over all processes.
         """
         return await self._database.records(
             ClaimedDelivery, _CLAIM, limit=limit, per_endpoint=per_endpoint, lease=lease_seconds
@@ -228,7 +228,7 @@ class Webhooks:
     async def settle(
         self, delivery: ClaimedDelivery, attempt: Attempt, status: str, *, retry_seconds: float | None = None
     ) -> None:
-        """Write how an attempt went, if the delivery is still this process's.
+        """Store the outcome of an attempt, if this process still holds the delivery.
 
         Args:
             status: `delivered`, `failed`, or `pending` with the seconds until the next attempt.
@@ -249,7 +249,7 @@ class Webhooks:
         )
 
     async def disable(self, endpoint_id: str, reason: str) -> None:
-        """Send nothing more to an endpoint: what waits for it has failed."""
+        """Disable an endpoint and fail its pending deliveries."""
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute("UPDATE webhook_endpoints SET status = 'disabled' WHERE id = %s", [endpoint_id])
             await connection.execute(
@@ -259,7 +259,7 @@ class Webhooks:
             )
 
     async def expire(self, older_than_seconds: float) -> None:
-        """Forget deliveries that ended, and were made longer ago."""
+        """Delete ended deliveries that were created longer ago."""
         deleted = EXPIRY_BATCH
         while deleted == EXPIRY_BATCH:
             async with self._database.connection() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-MATCHES = 2_000  # that a search ranks at most; what they are ranked by is all words
+MATCHES = 2_000  # most chunks that a search ranks; the ranking uses all words of the question
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class WordShares:
 
 
 def choose_words(words: Iterable[str], known: WordShares, chunks: int) -> str:
-    """Write the tsquery that finds the chunks to rank among so many: few enough, with the rarest words.
+    """Write the tsquery that selects the chunks to rank: those with the rarest words, and not too many.
 
-    Any of the rarest words, as many as do not match too much together. When already the rarest does, the chunks with
-    all of the rarest words, as many as it takes: a chunk with one common word of several says little.
+    It matches any of the rarest words, as many as stay under `MATCHES` together. If the rarest word alone exceeds that,
+    it matches all of the rarest words, as many as needed: a single common word says little about a chunk.
     """
     rarest = sorted(words, key=lambda word: (known.of(word), word))
     kept = list[str]()

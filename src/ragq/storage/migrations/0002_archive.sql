@@ -1,5 +1,5 @@
 -- Finished responses that have left Valkey. `job` is JSON, kept as text: jsonb refuses \u0000, and json refuses NaN, so
--- that one such answer would hold up the archiving of all. NULL: expired, and only remembered as having been there.
+-- that one such answer would block the archiving of all. NULL: expired; the row only shows that the job existed.
 -- No reference to tenants, for the same reason.
 CREATE TABLE responses (
     id text PRIMARY KEY,

@@ -1,4 +1,4 @@
--- Bytes that killed their worker or crashed the parser: no store tries them again until they are forgiven.
+-- Bytes that killed their worker or crashed the parser: no store reads them again until they are forgiven.
 CREATE TABLE poison (
     sha256 text PRIMARY KEY,
     code text NOT NULL,

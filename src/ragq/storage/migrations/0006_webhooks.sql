@@ -1,4 +1,4 @@
--- Where a tenant wants to be told of events. No events named: all of them.
+-- A tenant's endpoints. Empty `events`: all events.
 CREATE TABLE webhook_endpoints (
     id text PRIMARY KEY,
     tenant_id text NOT NULL REFERENCES tenants,
@@ -11,8 +11,8 @@ CREATE TABLE webhook_endpoints (
 );
 CREATE INDEX webhook_endpoints_by_age ON webhook_endpoints (tenant_id, created_at, id);
 
--- The outbox: an event on its way to an endpoint. A process that sends it holds it until `leased_until`, and writes how
--- that went only if `attempts` is still the number that it took.
+-- The outbox of deliveries. A process that sends one holds it until `leased_until`, and stores the outcome only if
+-- `attempts` has not changed since.
 CREATE TABLE webhook_deliveries (
     endpoint_id text NOT NULL REFERENCES webhook_endpoints ON DELETE CASCADE,
     event_id text NOT NULL,

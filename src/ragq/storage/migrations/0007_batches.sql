@@ -28,7 +28,7 @@ CREATE INDEX batches_by_age ON batches (tenant_id, created_at, id);
 CREATE INDEX unfinished_batches ON batches (created_at, id)
     WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling');
 
--- The lines of a batch until its files are written. `asked`: its job is in the queue, or about to be.
+-- The lines of a batch until its files are written. `asked`: the line's job is queued or about to be.
 CREATE TABLE batch_lines (
     batch_id text NOT NULL REFERENCES batches ON DELETE CASCADE,
     line int NOT NULL,

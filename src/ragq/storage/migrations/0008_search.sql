@@ -3,7 +3,7 @@
 -- A million chunks take minutes, and the more memory the fewer.
 SET LOCAL statement_timeout = 0;
 SET LOCAL maintenance_work_mem = '2GB';
-SET LOCAL max_parallel_maintenance_workers = 0; -- they share as much of /dev/shm, and a container has 64 MB
+SET LOCAL max_parallel_maintenance_workers = 0; -- workers share that much memory in /dev/shm, and a container has 64 MB
 DROP INDEX chunks_by_embedding;
 ALTER TABLE chunks SET (toast_tuple_target = 4080);
 ALTER TABLE chunks ALTER COLUMN embedding SET STORAGE MAIN, ALTER COLUMN text_search SET STATISTICS 250;

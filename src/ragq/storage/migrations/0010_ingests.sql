@@ -4,7 +4,7 @@ SET LOCAL statement_timeout = 0;
 ALTER TABLE chunks ADD COLUMN version xid8 NOT NULL DEFAULT '0';
 ALTER TABLE chunks ALTER COLUMN version SET DEFAULT pg_current_xact_id();
 ALTER TABLE chunks DROP CONSTRAINT chunks_pkey, ADD PRIMARY KEY (vector_store_id, file_id, ordinal, version);
--- A reference would lock the file's row from the first chunk to the last: whoever deletes the file would wait for them.
+-- A reference would lock the file's row from the first chunk to the last, so a delete of the file would wait for them.
 -- The ingest looks for the row at its end instead, in the same transaction; a trigger deletes as the reference did.
 ALTER TABLE chunks DROP CONSTRAINT chunks_vector_store_id_file_id_fkey;
 CREATE FUNCTION delete_chunks() RETURNS trigger LANGUAGE plpgsql AS $$
