@@ -1,4 +1,4 @@
-"""ragq's own HTTP API, as its command line uses it."""
+"""The command line's client of ragq's HTTP API."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import aiohttp
 from ragq.errors import PermanentError, RagqError, TransientError, UnavailableError
 
 POLL_SECONDS = 0.2
-PARSE_SHARE = 0.2  # of a document's progress; the rest is embedding and storing
+PARSE_SHARE = 0.2  # share of a document's progress; the rest is embedding and storing
 
 
 class ApiClient:
-    """Questions and documents over HTTP; use as an async context manager."""
+    """Asks questions and ingests documents over HTTP; use it as an async context manager."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self._url = url.rstrip("/")
@@ -32,12 +32,12 @@ class ApiClient:
         await self._session.close()
 
     async def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send one request and read its JSON.
+        """Send one request and return the JSON of its response.
 
         Raises:
-            UnavailableError: Nothing listens there.
-            TransientError: The server says to try again later.
-            PermanentError: The server refuses, with its message.
+            UnavailableError: No server listens there.
+            TransientError: The server asks to try again later.
+            PermanentError: The server refuses; the message is the server's.
         """
         try:
             async with self._session.request(method, self._url + path, **options) as answer:
@@ -52,7 +52,7 @@ class ApiClient:
         raise kind(fault.get("message") or faults or f"HTTP status {answer.status}", code=fault.get("code"))
 
     async def ask(self, question: str) -> dict[str, Any]:
-        """Queue a question and poll until it is answered; returns the response object."""
+        """Queue a question and poll until it has ended; returns the response object."""
         response = await self.call("POST", "/v1/responses", json={"input": question, "background": True})
         while response["status"] in ("queued", "in_progress"):
             await asyncio.sleep(POLL_SECONDS)
@@ -60,10 +60,10 @@ class ApiClient:
         return response
 
     async def ingest(self, path: Path, name: str, *, on_progress: Callable[[float], None]) -> dict[str, Any]:
-        """Upload a file into the default store and follow it until it is searchable or has failed.
+        """Upload a file into the default store and poll until it is searchable or has failed.
 
         Args:
-            on_progress: Told the share done, 0…1, never less than before.
+            on_progress: Called with the share done, 0…1, which never decreases.
         """
         with path.open("rb") as file:
             form = aiohttp.FormData(quote_fields=False)
@@ -90,7 +90,7 @@ def _share_done(progress: dict[str, Any] | None) -> float:
 
 
 def _read(content: bytes) -> dict[str, Any]:
-    """Read an answer; what is no JSON object, such as a proxy's page, is empty."""
+    """Parse a response; empty if it is not a JSON object, such as a proxy's page."""
     try:
         body = json.loads(content)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The HTTP application: routes, limits, and the one place that turns errors into OpenAI's error body."""
+"""The HTTP application: routes, limits, and the handlers that turn errors into OpenAI's error body."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ from ragq.tasks import end_tasks, freeze_heap
 
 log = structlog.get_logger(__name__)
 
-# Looked through in this order for each request.
+# Matched in this order for each request.
 PARTS = (
     *(chat, responses, chat_completions, embeddings, models, batches, webhooks),
     *(files, vector_stores, store_search, store_files, file_batches),
@@ -69,7 +69,7 @@ PARTS = (
 
 
 def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> FastAPI:
-    """Build the application; it connects when it starts."""
+    """Build the application; it connects at startup."""
     keys = KeyCheck(settings.api_key.get_secret_value()) if settings.api_key else None
 
     @contextlib.asynccontextmanager
@@ -87,7 +87,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         title="ragq",
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # their pages load scripts from other hosts
+        docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would send questions and bodies to others
     )
@@ -105,7 +105,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
 
 @contextlib.asynccontextmanager
 async def _running(context: ApiContext) -> AsyncIterator[None]:
-    """Run what an API process does beside serving, and close its connections at the end."""
+    """Run an API process's background tasks, and close its connections at the end."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.database.close)
         stack.push_async_callback(context.queue.close)
@@ -118,10 +118,10 @@ async def _running(context: ApiContext) -> AsyncIterator[None]:
 
 
 async def _prepare(context: ApiContext) -> asyncio.Task[None]:
-    """Check Valkey and migrate now or, while they are away, in the background.
+    """Check Valkey and migrate now or, while a server is down, in the background.
 
     Raises:
-        ConfigurationError: Their settings are unsafe or do not fit: the process must not start.
+        ConfigurationError: A server's settings are unsafe or do not fit, so the process must not start.
     """
 
     async def prepare() -> None:
@@ -144,7 +144,7 @@ async def _prepare(context: ApiContext) -> asyncio.Task[None]:
 
 
 class _RequestMiddleware:
-    """What surrounds every request: an id, HEAD for every GET, and an answer whatever happens."""
+    """Middleware for every request: an id, HEAD for every GET, and an answer to any exception."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -168,14 +168,16 @@ class _RequestMiddleware:
             if is_start or method != "HEAD":
                 await send(message)
             if is_start and method == "HEAD":
-                await send({"type": "http.response.body"})  # the end: what follows is not sent, and a stream stops
+                await send(
+                    {"type": "http.response.body"}
+                )  # end of the answer: later parts are not sent, and a stream stops
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:  # the outermost place of a request
+        except Exception:  # the outermost handler of a request
             log.exception("request_failed", request_id=request_id, path=scope["path"])
             if not started:
-                unexpected = RagqError(f"Something went wrong here. The server's log says what, under {request_id}.")
+                unexpected = RagqError(f"Internal error. See {request_id} in the server's log.")
                 await error_response(unexpected)(scope, receive, send_with_id)
 
 
@@ -190,15 +192,13 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(
-        explain_fault(error.errors()[0], skip=1)
-    )  # the first part says where: body, query, path, header
+    return error_response(explain_fault(error.errors()[0], skip=1))  # the first part is body, query, path or header
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     cause = error.__cause__ or error.__context__
-    if isinstance(cause, RagqError):  # FastAPI takes whatever reading the body raises for a fault of its form
+    if isinstance(cause, RagqError):  # FastAPI treats any exception from reading the body as malformed input
         return error_response(cause)
     if isinstance(error.__context__, MultiPartException):
         is_second_file = error.__context__.message.startswith("Too many files")

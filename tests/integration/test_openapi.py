@@ -290,7 +290,7 @@ def strings_in(value: Any) -> Iterator[Place]:
 
 
 def spoil(value: Any, place: Place) -> Any:
-    """Put half of a surrogate pair at a place."""
+    """Put a lone surrogate at a place."""
     if not place:
         return value + "\ud800"
     items = value.items() if isinstance(value, dict) else enumerate(value)

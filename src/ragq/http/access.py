@@ -1,7 +1,7 @@
-"""Who may send what: checked for every request before a byte of its body is read.
+"""Access checks for every request, before a byte of its body is read.
 
-In this order: the host by which the API is called, the API key or the session, the website that sends a change, and
-the size of the body.
+In this order: the host name of the request, the API key or the session, the website that sends a change, and the size of
+the body.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from ragq.http.session import COOKIE, is_open
 from ragq.models import DEFAULT_TENANT
 from ragq.settings import LOCALHOST, Settings, is_loopback, split_list
 
-HEALTH = ("/healthz", "/readyz")  # answered under any host name: probes call a container by its address
+HEALTH = ("/healthz", "/readyz")  # answered for any host name, because probes use a container's address
 KEYLESS = (*HEALTH, "/", "/session", "/openapi.json")
-PAGE_PARTS = "/web/"  # keyless, too
+PAGE_PARTS = "/web/"  # also without the key
 FILES = "/v1/files"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-MULTIPART_OVERHEAD_BYTES = 1 << 20  # what a form may have beside the file
+MULTIPART_OVERHEAD_BYTES = 1 << 20  # allowance for a form's parts beside the file
 MAX_JSON_BYTES = 4 << 20
 MAX_KEYLESS_BYTES = 64 << 10
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:@/\[\]]+)(?::\d+)?", re.IGNORECASE)
 
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
-    "allow_headers": ["*"],  # Authorization and what SDKs add: an origin that is listed is trusted
+    "allow_headers": ["*"],  # Authorization and the headers of SDKs; a listed origin is trusted
     "allow_private_network": True,
     "expose_headers": ["x-request-id", "retry-after", "retry-after-ms", "openai-poll-after-ms", "content-disposition"],
 }
 
 
 def is_keyless(path: str) -> bool:
-    """Whether a route answers without the key."""
+    """Whether a route needs no key."""
     return path in KEYLESS or path.startswith(PAGE_PARTS)
 
 
 class Access:
-    """ASGI middleware that refuses, and that tells routes in `request.state` whose data they may touch.
+    """ASGI middleware that refuses requests, and sets the tenant for routes.
 
-    `state.tenant` is set when the request may touch data. `state.is_trusted` tells routes without a key whether it could.
+    `request.state.tenant` is set if the request may access data. `request.state.is_trusted` shows routes without a key
+    whether it may.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, keys: KeyCheck | None) -> None:
@@ -74,7 +75,7 @@ class Access:
             await self._app(scope, _limited(receive, limit, scope["path"]), send)
 
     def _admit(self, scope: Scope, headers: dict[str, str]) -> None:
-        """Find out who asks.
+        """Authenticate the request.
 
         Raises:
             RagqError: The request is refused.
@@ -83,7 +84,7 @@ class Access:
         is_our_host = self._takes_any_host or self._is_our_host(headers.get("host", ""))
         if not is_our_host and path not in HEALTH:
             raise ForbiddenError(
-                f"This service does not answer to the host '{headers.get('host', '')[:80]}'. If it should, name it in "
+                f"This service does not answer to the host '{headers.get('host', '')[:80]}'. If it should, add it to "
                 "RAGQ_ALLOWED_HOSTS.",
                 code="unknown_host",
             )
@@ -99,11 +100,11 @@ class Access:
             self._check_origin(path, headers)
 
     def _check_caller(self, scope: Scope, headers: dict[str, str]) -> bool:
-        """Accept the key, or the session that stands for it; tell whether it was the key.
+        """Accept the key or a session; returns whether it was the key.
 
         Raises:
-            AuthenticationError: It is neither.
-            OverloadedError: Too many wrong keys came from there.
+            AuthenticationError: Neither is valid.
+            OverloadedError: Too many wrong keys came from this address.
         """
         if self._keys is None:
             return False
@@ -118,21 +119,21 @@ class Access:
         return False
 
     def _check_origin(self, path: str, headers: dict[str, str]) -> None:
-        """Refuse a change that a page of another website sends; one that bears the key cannot be forged.
+        """Refuse a change sent by a page of another website; a request with the key cannot be forged.
 
         Raises:
-            ForbiddenError: Another website stands behind it, or the session's cookie without our own page.
+            ForbiddenError: It comes from another website, or has the session's cookie and is not from our own page.
         """
         if self._keys is not None and not is_keyless(path):
             if not _is_from_our_page(headers):
                 raise ForbiddenError(
-                    "The session's cookie changes things from ragq's own page only: send the API key instead.",
+                    "With the session's cookie, only ragq's own page may change data: send the API key instead.",
                     code="cross_site_request",
                 )
         elif headers.get("origin") not in self._origins and _is_from_another_site(headers):
             raise ForbiddenError(
-                f"A page of another website ({headers.get('origin', 'unknown')[:80]}) sent this. If it may, name its "
-                "origin in RAGQ_CORS_ORIGINS.",
+                f"A page of another website ({headers.get('origin', 'unknown')[:80]}) sent this. If it may, add its "
+                "origin to RAGQ_CORS_ORIGINS.",
                 code="cross_site_request",
             )
 
@@ -153,8 +154,8 @@ def _is_from_our_page(headers: dict[str, str]) -> bool:
 
 
 def _is_from_another_site(headers: dict[str, str]) -> bool:
-    """Judge by what browsers add: programs send neither header, and a person's own address bar says `none`."""
-    site = headers.get("sec-fetch-site")  # browsers leave it out on plain HTTP beyond loopback
+    """Decide by browsers' headers: other programs send neither, and for a typed address Sec-Fetch-Site is `none`."""
+    site = headers.get("sec-fetch-site")  # browsers omit it on plain HTTP beyond loopback
     if site in (None, "none"):
         return "origin" in headers and not _is_same_origin(headers)
     return site != "same-origin"
@@ -175,7 +176,7 @@ def _check_length(headers: dict[str, str], limit: int, path: str) -> None:
 
 
 def _read_headers(scope: Scope) -> dict[str, str]:
-    """Read the headers once for all checks; one that came twice is both, so that neither passes for itself."""
+    """Read the headers once for all checks; values of a repeated header are joined, so that neither passes alone."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
@@ -184,7 +185,7 @@ def _read_headers(scope: Scope) -> dict[str, str]:
 
 
 def _limited(receive: Receive, limit: int, path: str) -> Receive:
-    """Stop reading when more than `limit` bytes arrive: a body that comes in chunks does not say its length."""
+    """Stop reading after `limit` bytes, because a chunked body does not state its length."""
     seen = 0
 
     async def receive_limited() -> Message:
@@ -200,4 +201,4 @@ def _limited(receive: Receive, limit: int, path: str) -> Receive:
 
 def _too_large(limit: int, path: str) -> TooLargeError:
     param = "file" if path == FILES else None
-    return TooLargeError(f"The request's body is over the limit of {limit} bytes.", param=param)
+    return TooLargeError(f"The request's body exceeds the limit of {limit} bytes.", param=param)

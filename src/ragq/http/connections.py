@@ -1,7 +1,7 @@
-"""The API's HTTP connections: how many there may be, how long each may wait, and how large a request's head may be.
+"""Limits on the API's HTTP connections: their number, their waiting times, and the size of a request's head.
 
-uvicorn bounds none of these with httptools, so that one endless header or a thousand silent connections would stop the
-service. `Connection` is uvicorn's protocol with bounds; `Connections` is what those of a process share.
+uvicorn with httptools limits none of these, so one endless header or a thousand silent connections would stop the service.
+`Connection` is uvicorn's protocol with limits; `Connections` is the state that a process's connections share.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ log = structlog.get_logger(__name__)
 
 MAX_HEAD_BYTES = 64 << 10  # of request line and headers, of trailers, and of what surrounds the chunks of a body
 MAX_HEADERS = 100
-MAX_PIPELINED = 16  # requests that wait for the answer before theirs
-MAX_OVERHEAD = 8  # bytes that may surround each byte of a chunked body, once MAX_HEAD_BYTES are used up
-MIN_BODY_BYTES = 16 << 10  # of a body that must come each time that it is waited for
-MAX_DISCARDED_BYTES = 8 << 20  # taken after a refusal, so that the client comes to read it
-SWEEP_SECONDS = 0.1  # short, so that connections opened together are not closed in one long turn of the loop
+MAX_PIPELINED = 16  # requests that wait for an earlier answer on the connection
+MAX_OVERHEAD = 8  # bytes of framing per byte of a chunked body, beyond MAX_HEAD_BYTES
+MIN_BODY_BYTES = 16 << 10  # of a body, that must arrive within each waiting time
+MAX_DISCARDED_BYTES = 8 << 20  # read after a refusal, so that the client gets to read the answer
+SWEEP_SECONDS = 0.1  # short, so that connections opened together are not all closed in one turn of the event loop
 LOG_SECONDS = 10.0
 
 
-class Wait(StrEnum):  # as a key, a member of a plain Enum is hashed by slow Python code
-    """What the server waits for on a connection. To make room, the first kinds are closed first."""
+class Wait(StrEnum):  # a plain Enum's members are hashed by slow Python code
+    """What the server waits for on a connection. To make room, connections are closed in the order of the kinds."""
 
-    END = "end"  # after a refusal: the client reads it and closes
+    END = "end"  # after a refusal, the client reads the answer and closes
     FIRST_REQUEST = "first request"  # its whole head
     NEXT_REQUEST = "next request"
     BODY = "body"  # MIN_BODY_BYTES of it
-    READER = "reader"  # who takes some of an answer that fills the buffer
+    READER = "reader"  # the client reads some of an answer that fills the buffer
 
 
 SECONDS = {Wait.END: 2.0, Wait.FIRST_REQUEST: 15.0, Wait.NEXT_REQUEST: 15.0, Wait.BODY: 30.0, Wait.READER: 60.0}
 
 
 class Connections:
-    """The connections of a process. When all are taken, the longest silent one is closed for a new one.
+    """The connections of a process. At the limit, the one that has been silent longest is closed for a new one.
 
     Args:
-        most: How many there may be.
+        most: Most connections at once.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._open: set[Connection] = set()
         self._waiting: dict[Wait, dict[Connection, float]] = {wait: {} for wait in Wait}  # by deadline, earliest first
-        self._closed = 0  # since the last log line, to make room
+        self._closed = 0  # to make room, since the last log line
         self._logged_at = -LOG_SECONDS
         self._sweeping: asyncio.TimerHandle | None = None
         CONNECTIONS.set_function(lambda: len(self._open))
 
     def admit(self, connection: Connection) -> bool:
-        """Take a new connection, if there is room or room can be made."""
+        """Admit a new connection if there is room or room can be made."""
         if len(self._open) >= self._most and not self._make_room():
             return False
         self._open.add(connection)
@@ -81,7 +81,7 @@ class Connections:
         return False
 
     def place(self, connection: Connection, wait: Wait | None) -> None:
-        """Note what a connection waits for from now on; None: for the application."""
+        """Record what a connection waits for from now on; None for the application."""
         if wait is connection.wait:
             return
         if connection.wait:
@@ -91,18 +91,17 @@ class Connections:
             self._waiting[wait][connection] = connection.loop.time() + SECONDS[wait]
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection."""
         self.place(connection, None)
         self._open.discard(connection)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell the connections whose time is over."""
+        """Expire the connections that have waited too long."""
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
         for wait, waiting in self._waiting.items():
             while waiting and next(iter(waiting.values())) <= loop.time():
                 connection = next(iter(waiting))
                 self.place(connection, None)
-                with contextlib.suppress(OSError):  # it broke at this moment
+                with contextlib.suppress(OSError):  # the connection broke just now
                     connection.expire(wait)
         if self._closed and loop.time() > self._logged_at + LOG_SECONDS:
             self._logged_at = loop.time()
@@ -111,17 +110,17 @@ class Connections:
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that keeps to the bounds of this module; given to uvicorn as its protocol.
+    """uvicorn's protocol with the limits of this module.
 
-    What breaks them is refused with OpenAI's error body where no answer has begun, and cut off otherwise.
+    A request over a limit is refused with OpenAI's error body or, if an answer has begun, cut off.
     """
 
     def __init__(self, connections: Connections, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._connections = connections
         self.wait: Wait | None = None
-        self._running: RequestResponseCycle | None = None  # the newest that was given to the application
-        self._overhead = 0  # bytes that came since the last request was whole, less those that its body accounts for
+        self._running: RequestResponseCycle | None = None  # the newest one given to the application
+        self._overhead = 0  # bytes received since the last complete request, minus those of its body
         self._head_bytes = 0
         self._body_bytes = 0  # since Wait.BODY began
         self._unsent = 0  # when Wait.READER began
@@ -130,7 +129,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.transport = cast("asyncio.Transport", _PatientTransport(transport, self))  # uvicorn closes by it
+        self.transport = cast(
+            "asyncio.Transport", _PatientTransport(transport, self)
+        )  # uvicorn closes the connection through it
         if self._connections.admit(self):
             self._settle()
             return
@@ -182,16 +183,16 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _stop(self, status: HTTPStatus, error: RagqError) -> None:
-        """Have the parser stop here; `send_400_response` follows."""
+        """Make the parser stop here and call `send_400_response`."""
         self._fault = status, error
         raise error
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what the parser does not take."""
+        """Answer input that the parser refuses."""
         self._refuse(*(self._fault or (HTTPStatus.BAD_REQUEST, InvalidRequestError(msg))))
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a request that asks for another protocol is answered by this one."""
+        """Do not warn: a request to upgrade to another protocol is answered over HTTP."""
 
     # Answers
 
@@ -215,7 +216,7 @@ class Connection(HttpToolsProtocol):
     # Waiting
 
     def _settle(self) -> None:
-        """Note what this connection waits for now."""
+        """Record what this connection waits for now."""
         running = self._running
         if self._discarded is not None:
             wait: Wait | None = Wait.END
@@ -228,7 +229,7 @@ class Connection(HttpToolsProtocol):
         self._connections.place(self, wait)
 
     def expire(self, wait: Wait) -> None:
-        """Refuse or close the connection, unless what it waited for goes on."""
+        """Refuse or close the connection, unless it is still making progress."""
         if wait is Wait.BODY:
             self._expect_body()
         elif unsent := self.transport.get_write_buffer_size():
@@ -244,7 +245,7 @@ class Connection(HttpToolsProtocol):
 
     def _expect_body(self) -> None:
         running = self._running
-        is_ours = self.flow.read_paused or (running and running.waiting_for_100_continue)  # we do not take it
+        is_ours = self.flow.read_paused or (running and running.waiting_for_100_continue)  # we are not reading it
         if is_ours or self._body_bytes >= MIN_BODY_BYTES:
             self._body_bytes = 0
             self._connections.place(self, Wait.BODY)
@@ -254,7 +255,7 @@ class Connection(HttpToolsProtocol):
     # Ends
 
     def _refuse(self, status: HTTPStatus, error: RagqError) -> None:
-        """Answer with an error and end the connection; where an answer has begun, end it at once."""
+        """Send an error and end the connection; if an answer has begun, end it at once."""
         if self._discarded is not None or self.transport.is_closing():
             return
         running = self._running
@@ -267,7 +268,7 @@ class Connection(HttpToolsProtocol):
         self._discard()
 
     def discard_rest(self) -> bool:
-        """After an answer that came before the whole request, let the client send and then read; whether that is so."""
+        """If an answer was sent before the whole request came, keep reading so that the client can read it; True if so."""
         if self._discarded is not None or self._running is None or not self._running.more_body:
             return False
         self.flow.resume_reading()
@@ -275,7 +276,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _discard(self) -> None:
-        """Take what still comes, and drop it: closing now could take the answer away from the client."""
+        """Read and drop further input, because closing now could cost the client the answer."""
         self._discarded = 0
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -287,19 +288,19 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def _end_running(self) -> None:
-        """Tell the application that its client has gone: uvicorn tells the newest request only."""
+        """Notify all requests that the client has disconnected; uvicorn notifies only the newest one."""
         if self._running and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
 
 
 class _PatientTransport:
-    """A transport that is closed only when the client could read the answer."""
+    """A transport that closes only after the client could read the answer."""
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         self._transport = transport
         self._connection = connection
-        self.write = transport.write  # these two are called for every answer
+        self.write = transport.write  # not through __getattr__, since these two are called for every answer
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
@@ -320,7 +321,7 @@ def _too_slow(part: str) -> RagqError:
 
 
 def _render(status: HTTPStatus, error: RagqError) -> bytes:
-    """Write an answer in OpenAI's form."""
+    """Render an error as an HTTP response in OpenAI's form."""
     content = {"message": error.message, "type": error.type, "param": None, "code": error.code}
     body = json.dumps({"error": content}).encode()
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"

@@ -1,4 +1,4 @@
-"""Answers that refuse."""
+"""Error responses."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ragq.schemas.objects import error_body
 
 
 def error_response(error: RagqError, status: int | None = None, *, closes: bool = False) -> JSONResponse:
-    """Answer with an error.
+    """Make an error response.
 
     Args:
-        closes: Close the connection, since the rest of the body is not read.
+        closes: Close the connection, because the rest of the body is not read.
     """
     headers = {}
     if error.retry_after_seconds is not None:

@@ -1,7 +1,6 @@
-"""What no request may hold, in whatever field: text that cannot be stored, numbers that are none, JSON without measure.
+"""Checks on every request: no text that cannot be stored, no NaN, no oversized JSON, no unknown query parameters.
 
-Nor may it have query parameters that its route does not know.
-It is looked for in all of a request before any field is, so a new field cannot forget it.
+They run over the whole request before its fields are validated, so a new field cannot miss them.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from starlette.datastructures import FormData, UploadFile
 from ragq.errors import InvalidRequestError
 from ragq.schemas.checks import NO_TEXT, check_json, check_text, refusal
 
-SPECIAL = re.compile(rb"%00|%[89a-f]|[\0\x80-\xff]", re.IGNORECASE)  # all else in an address is ASCII text
+SPECIAL = re.compile(rb"%00|%[89a-f]|[\0\x80-\xff]", re.IGNORECASE)  # everything else in an address is ASCII text
 IGNORED_PARAMETERS = ("api-version",)  # sent by clients made for Azure
 
 
 class CheckedRoute(APIRoute):
-    """A route that looks through what it is sent before a field of it is read; every router has these."""
+    """A route that checks the whole request before its fields are validated; every router uses it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Put the checks before what FastAPI does."""
+        """Run the checks before FastAPI's handler."""
         handle, known = super().get_route_handler(), _known_parameters(self.dependant)
 
         async def check_and_handle(request: Request) -> Response:
@@ -53,7 +52,7 @@ class _CheckedRequest(Request):
 
 
 def _known_parameters(dependant: Dependant) -> set[str]:
-    """Name the query parameters that a route takes."""
+    """The names of a route's query parameters."""
     names, dependants = set(IGNORED_PARAMETERS), [dependant]
     for one in dependants:
         names |= {field.alias for field in one.query_params}
@@ -63,7 +62,7 @@ def _known_parameters(dependant: Dependant) -> set[str]:
 
 def _check_address(request: Request, known: set[str]) -> None:
     path, query = request.scope["raw_path"].partition(b"?")[0], request.scope["query_string"]
-    if not _is_text(path.replace(b"%00", b"")):  # an id with U+0000 is just unknown
+    if not _is_text(path.replace(b"%00", b"")):  # an id with U+0000 is simply unknown
         raise refusal("", NO_TEXT)
     if not _is_text(query):
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"):
@@ -77,7 +76,7 @@ def _check_address(request: Request, known: set[str]) -> None:
 
 
 def _is_text(quoted: bytes) -> bool:
-    """Whether a part of an address, with its escapes, is text that can be stored."""
+    """Whether a part of an address, once unescaped, is text that can be stored."""
     if not SPECIAL.search(quoted):
         return True
     content = unquote_to_bytes(quoted)

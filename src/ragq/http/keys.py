@@ -1,4 +1,4 @@
-"""The API key: compared in constant time, and guesses slowed down."""
+"""Check the API key in constant time, and slow down guesses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ragq.errors import AuthenticationError, OverloadedError
 from ragq.settings import LEAST_KEY_CHARACTERS
 
 GUESSES = 10  # wrong keys that an address may send at once
-GUESS_SECONDS = 6.0  # one more after this time
-KNOWN_SECONDS = 3600.0  # an address that sent the right key is known this long
+GUESS_SECONDS = 6.0  # after which it may send one more
+KNOWN_SECONDS = 3600.0  # an address that sent the right key is remembered this long
 MAX_ADDRESSES = 10_000
 
 
 @dataclass(slots=True)
 class _Address:
-    """What an address has sent.
+    """The keys sent from an address.
 
     Attributes:
-        guesses: Wrong keys, less one for each GUESS_SECONDS since `changed_at`.
+        guesses: Wrong keys, minus one for each GUESS_SECONDS since `changed_at`.
     """
 
     guesses: float = 0.0
@@ -35,15 +35,15 @@ class _Address:
 class KeyCheck:
     """Compares keys with the right one.
 
-    After GUESSES wrong keys from one address, keys from there are refused without a comparison until GUESS_SECONDS have
-    passed. An address that sent the right key within the last hour is excepted, so that nobody behind the same address
-    can lock it out; not so if the key is short enough to be guessed. Each API process counts for itself.
+    After GUESSES wrong keys from one address, its keys are refused without a comparison until GUESS_SECONDS have passed.
+    An address that sent the right key within the last hour is exempt, so that another client behind it cannot lock it
+    out, unless the key is short enough to guess. Each API process counts for itself.
     """
 
     def __init__(self, key: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.key = key
         self._clock = clock
-        self._addresses: OrderedDict[str, _Address] = OrderedDict()  # the one that sent a key last is the last
+        self._addresses: OrderedDict[str, _Address] = OrderedDict()  # in the order of their last key
 
     def check(self, given: str, host: str) -> None:
         """Accept the right key.
@@ -52,7 +52,7 @@ class KeyCheck:
             host: The client's address.
 
         Raises:
-            AuthenticationError: It is missing or wrong.
+            AuthenticationError: The key is missing or wrong.
             OverloadedError: Too many wrong keys came from this address.
         """
         given = given.strip()
@@ -82,14 +82,14 @@ class KeyCheck:
 
 
 def _group(host: str) -> str:
-    """Give the network that one client has: of IPv6, it is a /64."""
+    """The network of one client: for IPv6 its /64."""
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:  # none: it came over a socket with a path
+    except ValueError:  # no address: the request came over a Unix socket
         return ""
     if address.version == 4:
         return str(address)
-    if address.ipv4_mapped:  # a client of IPv4 at a socket that takes both
+    if address.ipv4_mapped:  # an IPv4 client on a dual-stack socket
         return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, 64), strict=False))
 

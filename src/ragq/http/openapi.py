@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI knows of the routes, and every refusal that they share."""
+"""The OpenAPI document: FastAPI's, plus the error responses that routes share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"ty
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare what a route refuses beyond what all of its kind do, for its `responses`."""
+    """Declare a route's own error responses, for its `responses`."""
     return {status: _refusal(status) | {"model": ErrorBody} for status in statuses}
 
 
@@ -31,15 +31,15 @@ def _refusal(status: int) -> dict[str, Any]:
 
 
 def shows(body: Any, *, or_events: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Declare the body of a success that is not checked when it is sent; `or_events`: or the events of its making."""
+    """Declare a success body that is not validated when sent; with `or_events`, also a stream of events."""
     return {200: {"model": body, "content": EVENTS if or_events else {}}}
 
 
 class Application(FastAPI):
-    """FastAPI, with an OpenAPI document that tells the truth about refusals."""
+    """FastAPI with correct error responses in its OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
-        """Describe the routes; FastAPI keeps the document."""
+        """Build the document; FastAPI caches it."""
         document = super().openapi()
         if "securitySchemes" not in document["components"]:
             _complete(document)
@@ -57,9 +57,9 @@ def _complete(document: dict[str, Any]) -> None:
 
 
 def _add_refusals(path: str, operation: dict[str, Any]) -> None:
-    """Add the refusals that follow from what an operation takes and needs."""
+    """Add the error responses that follow from an operation's input and dependencies."""
     responses = operation["responses"]
-    responses.pop("422", None)  # ours is 400
+    responses.pop("422", None)  # we answer 400
     statuses = {400, 500}
     if path not in HEALTH:
         statuses.add(403)

@@ -1,4 +1,4 @@
-"""Whether the servers answer, asked once for all who want to know at the same time."""
+"""Check whether the servers answer; concurrent callers share a check."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ragq.errors import RagqError
 Check = Callable[[], Awaitable[object]]
 
 CHECK_SECONDS = 2.0  # probes do not wait much longer
-FRESH_SECONDS = 0.5  # for which a finding is told again: strangers may ask as often as they like
+FRESH_SECONDS = 0.5  # how long a result is reused, because anyone may call without a key
 
 
 class Readiness:
-    """Checks of servers, one of each at a time."""
+    """Runs one check of each server at a time."""
 
     def __init__(self) -> None:
         self._checks: dict[str, asyncio.Task[str | None]] = {}
         self._done_at: dict[str, float] = {}
 
     async def find_faults(self, checks: Mapping[str, Check]) -> dict[str, str]:
-        """Name what does not answer within `CHECK_SECONDS`, and why; a check that takes longer goes on."""
+        """The servers that do not answer within `CHECK_SECONDS`, and why; a slower check continues in the background."""
         tasks = {name: self._start(name, check) for name, check in checks.items()}
         await asyncio.wait(tasks.values(), timeout=CHECK_SECONDS)
-        silent = f"No answer within {CHECK_SECONDS:g} s. `ragq doctor` looks closer."
+        silent = f"No answer within {CHECK_SECONDS:g} s. Run `ragq doctor` for details."
         found = {name: task.result() if task.done() else silent for name, task in tasks.items()}
         return {name: fault for name, fault in found.items() if fault}
 

@@ -1,4 +1,4 @@
-"""The page's session: a signed cookie that stands for the API key and does not hold it."""
+"""The page's session: a signed cookie that replaces the API key and does not contain it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ SESSION_SECONDS = 12 * 3600
 
 
 def open_session(key: str) -> str:
-    """Make the cookie's value: when it ends, and a signature that only the key's holder can make."""
+    """Make the cookie's value: its expiry, and a signature made with the key."""
     ends_at = str(int(time.time()) + SESSION_SECONDS)
     return f"{ends_at}.{_sign(ends_at, key)}"
 
 
 def is_open(cookie: str, key: str) -> bool:
-    """Whether a cookie's value is of a session that has not ended."""
+    """Whether a cookie's value has a valid signature and has not expired."""
     ends_at, _, signature = cookie.partition(".")
     is_ours = secrets.compare_digest(signature.encode(), _sign(ends_at, key).encode())
     return is_ours and int(ends_at) > time.time()

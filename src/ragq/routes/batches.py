@@ -24,7 +24,7 @@ WINDOW_SECONDS = {"24h": 86_400}
 
 
 class BatchFault(TypedDict):
-    """What is wrong with a line of a batch's input, or with all of it."""
+    """An error in a line of a batch's input, or in the whole input."""
 
     code: str
     message: str
@@ -33,14 +33,14 @@ class BatchFault(TypedDict):
 
 
 class BatchFaults(TypedDict):
-    """What is wrong with a batch's input."""
+    """The errors in a batch's input."""
 
     object: Literal["list"]
     data: list[BatchFault]
 
 
 class RequestCounts(TypedDict):
-    """How many lines of a batch have ended, and how."""
+    """The lines of a batch by outcome."""
 
     total: int
     completed: int
@@ -73,7 +73,7 @@ class Batch(TypedDict):
 
 
 class BatchCreate(Body):
-    """A file of requests, and where each of them goes."""
+    """A file of requests, and the endpoint for them."""
 
     input_file_id: str = Field(pattern=r"^[^\x00]*$")
     endpoint: Literal["/v1/responses"]
@@ -83,7 +83,7 @@ class BatchCreate(Body):
 
 @router.post("", responses=refusals(404))
 async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Tenant) -> Batch:
-    """Accept a batch; it is validated and run in the background."""
+    """Create a batch. It is validated and run in the background."""
     file = await context.files.get(tenant, body.input_file_id)
     if file.purpose != "batch":
         raise InvalidRequestError(
@@ -110,18 +110,18 @@ async def list_batches(page: PageDependency, context: ContextDependency, tenant:
 
 @router.get("/{batch_id}")
 async def get_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> Batch:
-    """Show a batch as it stands."""
+    """Show a batch."""
     return render_batch(await context.batches.get(tenant, batch_id))
 
 
 @router.post("/{batch_id}/cancel")
 async def cancel_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> Batch:
-    """Cancel what has not ended; a batch that has ended, or is being written, stays as it is."""
+    """Cancel a batch's unfinished requests. A batch that has ended or is being written is left unchanged."""
     return render_batch(await context.batches.cancel(tenant, batch_id))
 
 
 def render_batch(record: BatchRecord) -> Batch:
-    """Show a batch as OpenAI's batch object."""
+    """Render a batch as OpenAI's batch object."""
 
     def seconds(at: datetime | None) -> int | None:
         return int(at.timestamp()) if at else None

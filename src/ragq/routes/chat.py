@@ -1,4 +1,4 @@
-"""The tutorial's two routes: ask at once, fetch the answer later."""
+"""The tutorial's two routes: queue a question, fetch its answer later."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ router = APIRouter(route_class=CheckedRoute)
 
 
 class Accepted(TypedDict):
-    """A question that was queued."""
+    """A queued question."""
 
     status: Literal["queued"]
     job_id: str
 
 
 class Result(TypedDict):
-    """An answer, and where it is from."""
+    """An answer with its sources."""
 
     answer: str
     kind: Literal["extractive", "generated"]
@@ -38,7 +38,7 @@ class Result(TypedDict):
 
 
 class JobState(TypedDict):
-    """How far a question is."""
+    """The status of a question."""
 
     status: StatusWord
     result: Result | None
@@ -48,7 +48,7 @@ class JobState(TypedDict):
 
 
 class ChatCreate(Body):
-    """The question, when it is not sent as `?query=`."""
+    """The question, if it is not sent as `?query=`."""
 
     query: str = Field(description="The question.")
 
@@ -60,7 +60,7 @@ async def chat(
     query: Annotated[str | None, Query(description="The question.")] = None,
     body: ChatCreate | None = None,
 ) -> Accepted:
-    """Accept a question about the documents of the default store and queue it."""
+    """Queue a question about the documents of the default store."""
     text = query if query is not None else body.query if body else None
     if text is None:
         raise InvalidRequestError('Send the question as ?query=… or as a JSON body {"query": "…"}.', param="query")
@@ -72,7 +72,7 @@ async def chat(
 
 @router.get("/job-status", responses=refusals(404, 410))
 async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) -> JobState:
-    """Tell how far a question is, and its answer when there is one."""
+    """Show the status of a question, and its answer once it has one."""
     job = await find_job(context, tenant, job_id) if job_id.startswith(RESPONSE_PREFIX) else None
     if job is None:
         raise NotFoundError(f"No job found with id '{job_id[:80]}'.", param="job_id")

@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions: the same job as a response's, with the connection waiting for it."""
+"""OpenAI's Chat Completions: the same job as for a response, while the client's request waits for it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from ragq.schemas.responses import MODEL, render_citations
 router = APIRouter(prefix="/v1/chat/completions", route_class=CheckedRoute)
 
 COMPLETION_PREFIX = "chatcmpl-"
-NOT_ANSWERED = "The question was cancelled or not answered in time: ask again."
-CLIENT_GONE = 499  # nobody reads it but the metrics
+NOT_ANSWERED = "The question was cancelled or was not answered in time: ask again."
+CLIENT_GONE = 499  # seen only by the metrics
 
 
 class CompletionMessage(TypedDict):
@@ -44,7 +44,7 @@ class CompletionMessage(TypedDict):
 
 
 class Choice(TypedDict):
-    """The only choice there is."""
+    """The only choice."""
 
     index: int
     message: CompletionMessage
@@ -84,14 +84,14 @@ class ChatMessage(Body):
 
 
 class StreamOptions(Body):
-    """What a stream shows beside the text."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class ChatCompletionCreate(Body):
-    """A conversation whose last question is to be answered from the documents."""
+    """A conversation; its last question is answered from the documents."""
 
     messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
@@ -119,7 +119,7 @@ async def create_chat_completion(
     tenant: Tenant,
     x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
 ) -> ChatCompletion | Response:
-    """Answer the last question of a conversation, in pieces with `stream`; a client that leaves cancels it."""
+    """Answer the last question of a conversation, in pieces with `stream`. A client that disconnects cancels it."""
     question = await _question(body, context, tenant)
     payload = f"chat\n{json.dumps(body.model_dump(mode='json'), sort_keys=True)}"
     enqueued = await ask(
@@ -173,7 +173,7 @@ async def _open_stream(context: ApiContext, tenant: str, enqueued: Enqueued, bod
 
 
 def _render(job: Job) -> ChatCompletion:
-    """Show a finished job as OpenAI's chat completion.
+    """Render a finished job as OpenAI's chat completion.
 
     Raises:
         RagqError: The job has no answer.

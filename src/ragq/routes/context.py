@@ -1,4 +1,4 @@
-"""What every route needs: the clients, who is asking, and strictness about unknown parameters."""
+"""The dependencies of the routes: connections, tenant and page."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ragq.tasks import end_tasks
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.3  # when nothing is known of a job
+POLL_SECONDS = 0.3  # when there is no estimate for a job
 POLL_LIMITS_SECONDS = (0.1, 5.0)
 
 
 @dataclass(kw_only=True)
 class ApiContext(Context):
-    """The connections of an API process, and what HTTP adds.
+    """The connections of an API process, and its state for HTTP.
 
     Attributes:
-        keys: Checks the API key; None when there is none.
+        keys: Checks the API key; None if no key is set.
     """
 
     streams: Streams
@@ -39,7 +39,7 @@ class ApiContext(Context):
 
 
 async def wait_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T | None:
-    """Wait for something, but only as long as the client is there; None when it has gone."""
+    """Await something while the client is connected; None if the client disconnects first."""
     tasks = asyncio.create_task(waiting), asyncio.create_task(_until_gone(request))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -54,7 +54,7 @@ async def _until_gone(request: Request) -> None:
 
 
 def pace_polling(response: Response, job: Job | None) -> None:
-    """Tell a poller to look again after half the time that the job is expected to take."""
+    """Ask a polling client to come back after half of the job's estimated time."""
     seconds = POLL_SECONDS if job is None or job.eta_seconds is None else job.eta_seconds / 2
     shortest, longest = POLL_LIMITS_SECONDS
     response.headers["openai-poll-after-ms"] = str(round(1000 * min(max(seconds, shortest), longest)))
@@ -69,7 +69,7 @@ ContextDependency = Annotated[ApiContext, Depends(_context)]
 
 
 async def _tenant(request: Request) -> str:
-    """Tell whose data the request may touch; `Access` has checked who asks, before this."""
+    """The tenant whose data the request may access; `Access` has authenticated the caller before this."""
     tenant: str = request.state.tenant
     return tenant
 
@@ -94,7 +94,7 @@ PageDependency = Annotated[Page, Depends(_page)]
 
 
 def listing(objects: list[Listed], page: Page) -> Listing[Listed]:
-    """Wrap objects, of which there may be one more than the page holds, as OpenAI's list."""
+    """Render objects as OpenAI's list; one more than the page holds means that there are more."""
     shown = objects[: page.limit]
     return {
         "object": "list",

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, of the model that the documents are embedded with."""
+"""OpenAI's embeddings, made with the model that embeds the documents."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Embedding(TypedDict):
 
 
 class EmbeddingUsage(TypedDict):
-    """Tokens that were embedded."""
+    """The number of embedded tokens."""
 
     prompt_tokens: int
     total_tokens: int
@@ -58,7 +58,7 @@ class EmbeddingCreate(Body):
 
 @router.post("", response_model=None, responses=shows(Embeddings) | refusals(404, 429))
 async def create_embeddings(body: EmbeddingCreate, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
-    """Embed texts; every vector has the length 1."""
+    """Embed texts. Every vector has length 1."""
     settings = context.settings
     check_model(body.model, settings.embedding_name)
     if body.dimensions not in (None, settings.embedding_dimensions):
@@ -85,7 +85,7 @@ def _check_texts(context: Context, texts: list[str]) -> None:
     for number, text in enumerate(texts):
         if not text.strip() or len(text) > limit:
             raise InvalidRequestError(
-                f"Text {number} of the input has {len(text)} characters; it must have some, and at most {limit}.",
+                f"Text {number} of the input has {len(text)} characters; it must have 1 to {limit}.",
                 param="input",
             )
 

@@ -1,4 +1,4 @@
-"""OpenAI's file batches: many files put into a store by one request."""
+"""OpenAI's file batches: one request puts many files into a store."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FileBatch(TypedDict):
 
 
 class FileBatchCreate(Body):
-    """Files to put into a store: alike, or each with its own attributes and chunking."""
+    """Files to put into a store, with the same or with their own attributes and chunking."""
 
     file_ids: list[str] | None = Field(None, min_length=1, max_length=MAX_FILES)
     files: list[StoreFileCreate] | None = Field(None, min_length=1, max_length=MAX_FILES)
@@ -56,13 +56,13 @@ class FileBatchCreate(Body):
     @model_validator(mode="after")
     def _is_one_of_the_two_forms(self) -> FileBatchCreate:
         if (self.file_ids is None) == (self.files is None):
-            raise ValueError("send file_ids or files: one of the two")
+            raise ValueError("send either file_ids or files")
         if self.files is not None and (self.attributes is not None or self.chunking_strategy is not None):
             raise ValueError("attributes and chunking_strategy go with file_ids; with files, each file has its own")
         return self
 
     def each(self) -> list[StoreFileCreate]:
-        """Say it in the form of `files`."""
+        """Convert both forms to that of `files`."""
         if self.files is not None:
             return self.files
         return [
@@ -91,7 +91,7 @@ async def create_file_batch(
 async def get_file_batch(
     vector_store_id: str, batch_id: str, response: Response, context: ContextDependency, tenant: Tenant
 ) -> FileBatch:
-    """Show a batch, with the counts of its files as they are now."""
+    """Show a batch with the current counts of its files."""
     batch = await _find(context, tenant, vector_store_id, batch_id)
     pace_polling(response, None)
     return _render(batch)
@@ -101,10 +101,10 @@ async def get_file_batch(
 async def cancel_file_batch(
     vector_store_id: str, batch_id: str, context: ContextDependency, tenant: Tenant
 ) -> FileBatch:
-    """Cancel the ingests of a batch that have not ended; a batch that has ended stays as it is."""
+    """Cancel the unfinished ingests of a batch. A batch that has ended is left unchanged."""
     batch, batches = await _find(context, tenant, vector_store_id, batch_id), context.file_batches
     ingests = await batches.cancel(tenant, batch.vector_store_id, batch_id)
-    with contextlib.suppress(TransientError):  # a job that runs nevertheless finds that its ingest is over
+    with contextlib.suppress(TransientError):  # a job that runs nevertheless finds that its ingest is cancelled
         await cancel_documents(context.queue, batch.vector_store_id, ingests)
     return _render(await batches.get(tenant, batch.vector_store_id, batch_id))
 

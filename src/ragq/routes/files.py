@@ -1,4 +1,4 @@
-"""OpenAI's Files: bytes that a tenant has uploaded."""
+"""OpenAI's Files: a tenant's uploads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BYTES: dict[int | str, dict[str, Any]] = {
 }
 
 
-# Beside the file, 64 KB together.
+# Limits for the form fields beside the file, 64 KB in total.
 FORM_LIMITS: Any = {"max_files": 1, "max_fields": 8, "max_part_size": 8 << 10}
 
 
@@ -52,7 +52,7 @@ class FileObject(TypedDict):
 
 
 async def _check_form(request: Request) -> None:
-    form = await request.form()  # read already, within FORM_LIMITS
+    form = await request.form()  # already parsed, within FORM_LIMITS
     if len(form.getlist("file")) > 1:
         raise InvalidRequestError("Send one file: a form has one part named 'file'.", code="invalid_form", param="file")
 
@@ -66,7 +66,7 @@ async def create_file(
     anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
     seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
 ) -> FileObject:
-    """Store an uploaded file; the same bytes under the same name are the same file."""
+    """Upload a file. The same bytes under the same name and purpose are the same file."""
     if (anchor is None) != (seconds is None):
         raise InvalidRequestError("An expiry has an anchor and seconds: send both, or none.", param="expires_after")
     filename = _check_filename(file.filename)
@@ -101,7 +101,7 @@ def _check_size(context: Context, size: int) -> None:
     if size == 0:
         raise InvalidRequestError("The file is empty: upload one with content.", code="empty_file", param="file")
     if size > limit:
-        raise TooLargeError(f"The file has {size} bytes; at most {limit} are taken.", param="file")
+        raise TooLargeError(f"The file has {size} bytes; the limit is {limit}.", param="file")
 
 
 def _hash(file: BinaryIO) -> str:
@@ -138,7 +138,7 @@ async def get_file(file_id: str, context: ContextDependency, tenant: Tenant) -> 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse, responses=BYTES)
 async def get_file_content(file_id: str, context: ContextDependency, tenant: Tenant) -> StreamingResponse:
-    """Send a file's bytes, as an attachment that no browser runs."""
+    """Download a file's bytes, as an attachment that browsers do not open."""
     record = await context.files.get(tenant, file_id)
     headers = {
         "Content-Disposition": _attachment(record.filename),
@@ -150,7 +150,7 @@ async def get_file_content(file_id: str, context: ContextDependency, tenant: Ten
 
 
 def _attachment(filename: str) -> str:
-    """Name a download, by RFC 6266, so that it lands in the folder that its receiver has chosen."""
+    """The header that names a download (RFC 6266); the name cannot lead out of the receiver's folder."""
     name = "".join("_" if one in SEPARATORS or category(one)[0] == "C" else one for one in filename)
     start = len(name) - len(name.lstrip(". "))
     return f"attachment; filename*=UTF-8''{quote('_' * start + name[start:], safe='')}"
@@ -158,7 +158,7 @@ def _attachment(filename: str) -> str:
 
 @router.delete("/{file_id}")
 async def delete_file(file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
-    """Delete a file with its chunks in every store."""
+    """Delete a file and its chunks in every store."""
     record = await context.files.get(tenant, file_id)
     async with context.files.locked_bytes(record.sha256):
         orphan = await context.files.delete(tenant, file_id)
@@ -168,7 +168,7 @@ async def delete_file(file_id: str, context: ContextDependency, tenant: Tenant) 
 
 
 def render_file(record: FileRecord) -> FileObject:
-    """Show a file as OpenAI's file object."""
+    """Render a file as OpenAI's file object."""
     return {
         "id": record.id,
         "object": "file",

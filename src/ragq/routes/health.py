@@ -17,12 +17,12 @@ from ragq.routes.context import ContextDependency, Tenant
 router = APIRouter(route_class=CheckedRoute)
 
 NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"model": dict[str, str], "description": "Something that is needed is not ready."}
+    503: {"model": dict[str, str], "description": "A required service is not ready."}
 }
 
 
 class Status(TypedDict):
-    """Queues, workers and what answers."""
+    """Queues, workers and the configured models."""
 
     version: str
     answers: dict[str, str | None]
@@ -32,13 +32,13 @@ class Status(TypedDict):
 
 @router.get("/healthz")
 async def check_health() -> dict[str, str]:
-    """Tell that the process serves."""
+    """Show that the process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", responses=shows(dict[str, str]) | NOT_READY)
 async def check_readiness(request: Request, context: ContextDependency) -> JSONResponse:
-    """Tell whether Valkey, PostgreSQL and the migrations are ready, and with the key why they are not."""
+    """Show whether Valkey, PostgreSQL and the migrations are ready; to callers with the key, also why not."""
     faults: dict[str, str] = {}
     if context.not_ready:
         faults["start"] = context.not_ready
@@ -54,7 +54,7 @@ async def check_readiness(request: Request, context: ContextDependency) -> JSONR
 
 @router.get("/status")
 async def show_status(context: ContextDependency, _tenant: Tenant) -> Status:
-    """Show queues, workers and what answers."""
+    """Show queues, workers and the configured models."""
     settings, described = context.settings, await context.queue.monitor.describe()
     return {
         "version": __version__,

@@ -1,4 +1,4 @@
-"""Prometheus: this process' metrics with the queue's, and where those of the workers are."""
+"""Prometheus: the metrics of this process and the queue, and the addresses of the workers' metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/metrics", route_class=CheckedRoute)
 
 
 class Targets(TypedDict):
-    """An address of metrics, as Prometheus' HTTP service discovery reads it."""
+    """Addresses of metrics, in the form of Prometheus's HTTP service discovery."""
 
     targets: list[str]
     labels: dict[str, str]
@@ -38,7 +38,7 @@ async def show_metrics(context: ContextDependency, _tenant: Tenant) -> Response:
 
 @router.get("/targets")
 async def list_targets(context: ContextDependency, _tenant: Tenant) -> list[Targets]:
-    """List the live workers' own metrics, as Prometheus' HTTP service discovery reads it."""
+    """List the metrics addresses of live workers, in the form of Prometheus's HTTP service discovery."""
     return [
         {"targets": [worker.metrics], "labels": {"worker": worker.name, "queues": ",".join(worker.queues)}}
         for worker in (await context.queue.monitor.describe()).workers

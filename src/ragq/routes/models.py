@@ -1,4 +1,4 @@
-"""OpenAI's models: what can be named as `model`."""
+"""OpenAI's models: the valid values of `model`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ragq.schemas.responses import MODEL
 
 router = APIRouter(prefix="/v1/models", route_class=CheckedRoute)
 
-CREATED_AT = 1_767_225_600  # 2026-01-01: the endpoints do not tell, and a time that moves would be worse
+CREATED_AT = 1_767_225_600  # 2026-01-01, a constant, because the endpoints do not report a time
 
 
 class Model(TypedDict):
-    """What can be named as `model`."""
+    """A valid value of `model`."""
 
     id: str
     object: Literal["model"]

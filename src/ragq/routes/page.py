@@ -1,4 +1,4 @@
-"""The page to upload and to ask from, what it is made of, and its session."""
+"""The web page, its parts, and its session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTENT_SECURITY_POLICY = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 HEADERS = {
-    "Cache-Control": "no-cache",  # kept, but asked about: a new version is seen at once
+    "Cache-Control": "no-cache",  # cached but revalidated, so that a new version is used at once
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -33,14 +33,14 @@ PARTS = {part.name: part.read_bytes() for part in (resources.files("ragq") / "we
 
 
 class SessionCreate(Body):
-    """The key that opens a session."""
+    """The API key for a session."""
 
     key: SecretStr
 
 
 @router.get("/", include_in_schema=False)
 async def show_page(request: Request) -> Response:
-    """Show the page."""
+    """Send the page."""
     return _send("index.html", request)
 
 
@@ -62,7 +62,7 @@ def _send(name: str, request: Request) -> Response:
 
 @router.get("/session")
 async def show_session(request: Request, context: ContextDependency) -> dict[str, Any]:
-    """Tell whether there is a key, and whether this browser needs to send it."""
+    """Show whether a key is set, and whether this browser must send it."""
     keys = context.keys
     return {
         "object": "session",
@@ -73,7 +73,7 @@ async def show_session(request: Request, context: ContextDependency) -> dict[str
 
 @router.post("/session", status_code=204, responses=refusals(401, 429))
 async def create_session(body: SessionCreate, request: Request, context: ContextDependency) -> Response:
-    """Check the key and set a cookie that stands for it for 12 hours."""
+    """Check the key and set a cookie that replaces it for 12 hours."""
     response = Response(status_code=204)
     if context.keys is not None:
         context.keys.check(body.key.get_secret_value(), request.client.host if request.client else "")
@@ -84,7 +84,7 @@ async def create_session(body: SessionCreate, request: Request, context: Context
 
 @router.delete("/session", status_code=204)
 async def delete_session() -> Response:
-    """Take the cookie away."""
+    """Delete the cookie."""
     response = Response(status_code=204)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response

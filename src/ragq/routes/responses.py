@@ -1,4 +1,4 @@
-"""OpenAI's Responses: a question is a job; the response object is the job, shown in OpenAI's form."""
+"""OpenAI's Responses: a question is a job, which is rendered as OpenAI's response object."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ragq.schemas.responses import (
 
 router = APIRouter(prefix="/v1/responses", route_class=CheckedRoute)
 
-FOREGROUND_SECONDS = 590.0  # just below the official clients' time-out
+FOREGROUND_SECONDS = 590.0  # just below the official clients' timeout
 
 
 @router.post("", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(404, 409, 410, 429))
@@ -42,13 +42,13 @@ async def create_response(
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
 ) -> Response:
-    """Queue a question; answer with events, or at once with `background`, else when the job has ended."""
+    """Queue a question. `stream` sends events, `background` returns at once; otherwise wait for the answer."""
     enqueued = await _ask(body, context, tenant, idempotency_key, is_repeat=x_stainless_retry_count > 0)
     job = enqueued.job
     if not (body.background or body.stream or (job and job.status.is_final)):
         job = await context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
         if job and not job.status.is_final:
-            job = None  # read below, with its place in the queue
+            job = None  # read again below, with its position in the queue
     job = job or await find_response(context, tenant, enqueued.job_id)
     if body.stream:
         return _open_stream(context, job, cancel=enqueued.created and not body.background)
@@ -58,10 +58,10 @@ async def create_response(
 async def _ask(
     body: ResponseCreate, context: ApiContext, tenant: str, idempotency_key: str | None, *, is_repeat: bool
 ) -> Enqueued:
-    """Queue a question, or find the response that the same request has made before.
+    """Queue a question, or find the response that the same request created before.
 
     Raises:
-        ConflictError: The key was used with another request.
+        ConflictError: The Idempotency-Key was used with another request.
     """
     question = await read_question(body, context, tenant)
     fingerprint = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
@@ -101,7 +101,7 @@ async def get_response(
     last_event_id: Annotated[int, Header(ge=-1)] = -1,
     _include_obfuscation: Annotated[bool, Query(alias="include_obfuscation")] = False,
 ) -> Response:
-    """Show a response as it stands, or its events after a number."""
+    """Show a response or, with `stream`, its events after a number."""
     job = await find_response(context, tenant, response_id)
     if stream:
         return _open_stream(context, job, after=max(starting_after, last_event_id))
@@ -109,7 +109,7 @@ async def get_response(
 
 
 def _show(job: Job, *, results: bool) -> Response:
-    """Write the response object here: FastAPI would look through all of it before."""
+    """Serialize the response object here, because FastAPI would first validate all of it."""
     shown = JSONResponse(render_response(job, results=results))
     if not job.status.is_final:
         pace_polling(shown, job)
@@ -127,7 +127,7 @@ def _open_stream(context: ApiContext, job: Job, *, after: int = -1, cancel: bool
 
 @router.post("/{response_id}/cancel", response_model=None, responses=shows(ResponseObject) | refusals(410))
 async def cancel_response(response_id: str, context: ContextDependency, tenant: Tenant) -> Response:
-    """Cancel a background response; one that has ended stays as it is."""
+    """Cancel a background response. A response that has ended is left unchanged."""
     job = await find_response(context, tenant, response_id)
     if not job.request.background:
         raise InvalidRequestError("Only a response created with background=true can be cancelled.", param="response_id")
@@ -137,9 +137,9 @@ async def cancel_response(response_id: str, context: ContextDependency, tenant: 
 
 @router.delete("/{response_id}", responses=refusals(410))
 async def delete_response(response_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
-    """Delete a response; one that has not ended is cancelled by it."""
+    """Delete a response. If it has not ended, it is cancelled."""
     job = await find_response(context, tenant, response_id)
-    await context.archive.delete(response_id, tenant)  # first, so that a repeat finds what is left to do
+    await context.archive.delete(response_id, tenant)  # first, so that a repeated request can complete the rest
     await context.queue.delete(response_id)
     await context.queue.requests.discard(job)
     return {"id": response_id, "object": "response", "deleted": True}
@@ -149,7 +149,7 @@ async def delete_response(response_id: str, context: ContextDependency, tenant: 
 async def list_input_items(
     response_id: str, page: PageDependency, context: ContextDependency, tenant: Tenant
 ) -> Listing[InputItem]:
-    """List the messages that a response was asked with."""
+    """List the input messages of a response."""
     items = render_input(response_id, messages_of(await find_response(context, tenant, response_id, whole=True)))
     if page.descending:
         items.reverse()

@@ -1,4 +1,4 @@
-"""OpenAI's vector store files: which file is in which store, and how far its ingest is."""
+"""OpenAI's vector store files: the files of a store and the state of their ingests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FileStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
 class FileCounts(TypedDict):
-    """How many files have each status."""
+    """The number of files by status."""
 
     in_progress: int
     completed: int
@@ -36,7 +36,7 @@ class FileCounts(TypedDict):
 
 
 class IngestProgress(TypedDict):
-    """How far a file is in its stage: `done` of `total`."""
+    """The progress of a file in its stage: `done` of `total`."""
 
     stage: Literal["parse", "embed", "store"]
     done: int
@@ -44,7 +44,7 @@ class IngestProgress(TypedDict):
 
 
 class StoreFile(TypedDict):
-    """A file in a store; its id is the file's. `progress` is there while it is ingested."""
+    """A file in a store; its id is the file's. `progress` is set while the file is ingested."""
 
     id: str
     object: Literal["vector_store.file"]
@@ -61,14 +61,14 @@ class StoreFile(TypedDict):
 
 
 class DocumentText(TypedDict):
-    """Text of a document."""
+    """The text of a document."""
 
     type: Literal["text"]
     text: str
 
 
 class FileText(TypedDict):
-    """The text that was read from a file."""
+    """The text of a file, as parsed."""
 
     object: Literal["vector_store.file_content.page"]
     data: list[DocumentText]
@@ -107,7 +107,7 @@ ChunkingStrategy = Annotated[AutoStrategy | StaticStrategy, Field(discriminator=
 
 
 class StoreFileCreate(Body):
-    """A file to put into a store. For one that is there already, what is not named stays as it is."""
+    """A file to put into a store. If it is there already, omitted fields are left unchanged."""
 
     file_id: str
     attributes: AttributeValues | None = None
@@ -117,7 +117,7 @@ class StoreFileCreate(Body):
     )
 
     def to_attachment(self) -> Attachment:
-        """Say it in the store's words."""
+        """Convert to the record that the store takes."""
         static = self.chunking_strategy.static if isinstance(self.chunking_strategy, StaticStrategy) else None
         return Attachment(
             self.file_id,
@@ -139,7 +139,7 @@ class AttributesUpdate(Body):
 async def create_store_file(
     vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: Tenant
 ) -> StoreFile:
-    """Put a file into a store and start to ingest it; one that is there already gets what differs."""
+    """Put a file into a store and start to ingest it. If it is there already, only changed fields are applied."""
     store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
     await check_files(context, tenant, [body.file_id])
     await context.ingests.attach_many(tenant, store_id, [body.to_attachment()])
@@ -185,7 +185,7 @@ async def get_store_file(
 async def update_store_file(
     vector_store_id: str, file_id: str, body: AttributesUpdate, context: ContextDependency, tenant: Tenant
 ) -> StoreFile:
-    """Replace a file's attributes."""
+    """Replace the attributes of a file in a store."""
     return render_store_file(
         await context.store_files.set_attributes(
             tenant, await context.stores.resolve(tenant, vector_store_id), file_id, body.attributes
@@ -197,7 +197,7 @@ async def update_store_file(
 async def get_store_file_content(
     vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant
 ) -> FileText:
-    """Show the text that was read from a file; offsets of citations count its characters."""
+    """Show the parsed text of a file. Offsets of citations count its characters."""
     store_id = await context.stores.resolve(tenant, vector_store_id)
     text = await context.store_files.get_text(tenant, store_id, file_id)
     return {
@@ -210,30 +210,30 @@ async def get_store_file_content(
 
 @router.delete("/{file_id}")
 async def delete_store_file(vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
-    """Take a file out of a store, with its chunks; the file itself stays."""
+    """Remove a file and its chunks from a store. The file itself is kept."""
     await context.store_files.detach(tenant, await context.stores.resolve(tenant, vector_store_id), file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
 async def check_files(context: Context, tenant: str, file_ids: list[str]) -> None:
-    """See that files exist and are documents, before any is put into a store.
+    """Check that files exist and are documents, before they are put into a store.
 
     Raises:
-        NotFoundError: One does not exist.
-        DocumentError: One is of a kind that cannot be read.
+        NotFoundError: A file does not exist.
+        DocumentError: A file's kind is not supported.
     """
     for file in await context.files.get_many(tenant, file_ids):
         check_supported(file.filename)
 
 
 async def enqueue_files(context: Context, tenant: str, store_id: str, file_ids: list[str]) -> None:
-    """Queue the ingests that files which were put into a store are waiting for."""
+    """Queue the ingests of those of the files that are in progress."""
     records = await context.store_files.find_in_progress(tenant, store_id, file_ids)
     await enqueue_documents(context.queue, context.settings, records)
 
 
 def render_counts(record: StoreRecord | FileBatchRecord) -> FileCounts:
-    """Show how many files have each status."""
+    """Render the number of files by status."""
     return {
         "in_progress": record.in_progress,
         "completed": record.completed,
@@ -244,7 +244,7 @@ def render_counts(record: StoreRecord | FileBatchRecord) -> FileCounts:
 
 
 def render_store_file(record: StoreFileRecord) -> StoreFile:
-    """Show a file in a store as OpenAI's vector store file object; its id is the file's."""
+    """Render a file in a store as OpenAI's vector store file object; its id is the file's."""
     strategy: dict[str, Any] = {"type": "auto"}
     if record.max_chunk_tokens is not None:
         sizes = {

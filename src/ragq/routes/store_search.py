@@ -1,4 +1,4 @@
-"""OpenAI's search of a vector store: the passages that fit a query."""
+"""OpenAI's search of a vector store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/search", route_cl
 
 
 class SearchHit(TypedDict):
-    """A passage that fits; `score` is 0…1, higher is better, and `similarity` is the cosine's, −1…1."""
+    """A found passage; `score` is 0…1, higher is better, and `similarity` is the cosine similarity, −1…1."""
 
     file_id: str
     filename: str
@@ -38,7 +38,7 @@ class SearchHit(TypedDict):
 
 
 class SearchHits(TypedDict):
-    """The passages, best first."""
+    """The found passages, best first."""
 
     object: Literal["vector_store.search_results.page"]
     search_query: list[str]
@@ -48,12 +48,12 @@ class SearchHits(TypedDict):
 
 
 class SearchCreate(Body):
-    """What to search for."""
+    """A search."""
 
     query: str | Annotated[list[str], Field(min_length=1, max_length=16)]
     max_num_results: int = Field(10, ge=1, le=50)
     ranking_options: RankingOptions | None = None
-    rewrite_query: bool | None = Field(None, description="The query is used as it is, whatever this says.")
+    rewrite_query: bool | None = Field(None, description="Ignored: the query is used as it is.")
     filters: Filter | None = None
 
 
@@ -61,7 +61,7 @@ class SearchCreate(Body):
 async def search_store(
     vector_store_id: str, body: SearchCreate, context: ContextDependency, tenant: Tenant
 ) -> SearchHits:
-    """Find the passages that fit a query, best first."""
+    """Search a store for the passages that match a query, best first."""
     queries = [body.query] if isinstance(body.query, str) else body.query
     for query in queries:
         check_question(context, query, param="query")

@@ -1,4 +1,4 @@
-"""Server-sent events: each job is read once in a process, however many clients follow it."""
+"""Server-sent events: a process reads a job's events once, for all clients that follow it."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ log = structlog.get_logger(__name__)
 PING_SECONDS = 15.0
 PING = b": ping\n\n"
 WAIT_SECONDS = 3600.0
-SLICE_BYTES = 100_000  # of events, written in one turn of the event loop: about a millisecond
-COLLECT_SECONDS = 5.0  # after the last client has gone
+SLICE_BYTES = 100_000  # of events, written in one turn of the event loop, in about a millisecond
+COLLECT_SECONDS = 5.0  # after the last client disconnects
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class EventMaker(Protocol):
-    """Makes of a job's log the events that a client sees; each call adds to what was before."""
+    """Makes the client's events from a job's log; call the methods in order."""
 
     def begin(self) -> list[Any]:
-        """What comes first."""
+        """The first events."""
 
     def add(self, entry: LogEntry) -> list[Any]:
-        """The events of an entry of the log."""
+        """The events for an entry of the log."""
 
     def end(self, job: Job) -> list[Any]:
-        """The events after which nothing comes."""
+        """The last events."""
 
     def cut(self) -> list[Any]:
-        """What comes last when the rest cannot be told."""
+        """The last event if the rest cannot be sent."""
 
     def write(self, event: Any) -> bytes:
-        """An event as it is sent."""
+        """Serialize an event."""
 
 
 class _Feed:
-    """The events of one job as bytes, by their numbers, growing while somebody reads them."""
+    """The serialized events of one job, by number; it grows while there are readers."""
 
     def __init__(self, queue: JobQueue, job: Job, made: EventMaker) -> None:
         self.events: list[bytes] = []
@@ -65,7 +65,7 @@ class _Feed:
             async for entry in self._queue.events.follow(self._job.id, ended):
                 await self._add(self._made.add(entry))
             await self._add(self._made.end(await waiting))
-        except Exception:  # the stream ends before its end; its readers come again
+        except Exception:  # the stream ends early, and its readers reconnect
             log.exception("stream_cut", job_id=self._job.id)
             self.is_cut = True
             await self._add(self._made.cut())
@@ -75,7 +75,7 @@ class _Feed:
             self._wake_readers()
 
     async def _until_end(self, ended: asyncio.Event) -> Job:
-        """Wait for the job's end, through any outage of Valkey."""
+        """Wait for the job's end, and retry while Valkey is down."""
         try:
             while True:
                 try:
@@ -93,7 +93,7 @@ class _Feed:
         for event in events:
             self.events.append(self._made.write(event))
             written += len(self.events[-1])
-            if written > SLICE_BYTES:  # others have their turn between two slices
+            if written > SLICE_BYTES:  # let other tasks run between slices
                 written = 0
                 await asyncio.sleep(0)
         self._wake_readers()
@@ -103,7 +103,7 @@ class _Feed:
         self._grown = asyncio.Event()
 
     async def wait(self) -> bool:
-        """Wait until there is more; False when there was none for a while."""
+        """Wait for more events; False after a while without any."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PING_SECONDS):
                 return await self._grown.wait()
@@ -122,13 +122,13 @@ class Streams:
     def open(
         self, job: Job, made: EventMaker, *, kind: str, after: int = -1, cancel: bool = False
     ) -> StreamingResponse:
-        """Answer a request with a job's events.
+        """Respond with a job's events.
 
         Args:
-            made: Makes the events, unless somebody follows the job's events of this kind already.
-            kind: Equal for equal events.
+            made: Makes the events, unless the process has a feed of this kind for the job already.
+            kind: Key of the form of the events; feeds are shared within a kind.
             after: Number of the last event that the client has.
-            cancel: Cancel the job when the client goes before the end and nobody else here follows it.
+            cancel: Cancel the job if this client disconnects before the end and no other client follows it here.
         """
         events = self._read(job, made, kind=kind, after=after, cancel=cancel)
         return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
@@ -145,7 +145,7 @@ class Streams:
                     more, number = feed.events[number:], len(feed.events)
                     yield b"".join(more)
                 elif feed.is_complete:
-                    if number > len(feed.events) and not feed.is_cut:  # the client has seen more than is kept
+                    if number > len(feed.events) and not feed.is_cut:  # the client has more events than the log
                         yield feed.events[-1]
                     return
                 elif not await feed.wait():
@@ -167,11 +167,11 @@ class Streams:
             self._collecting = asyncio.get_running_loop().call_later(COLLECT_SECONDS, self._collect)
 
     def _collect(self) -> None:
-        """Free what dropped clients have left: their frames are in cycles, which Python collects only in use."""
+        """Collect garbage of disconnected clients: their frames are in cycles, which Python collects only under load."""
         self._collecting = None
         gc.collect()
         give_back_memory()
 
     async def _cancel(self, job: Job) -> None:
-        with contextlib.suppress(RagqError):  # then its deadline ends it
+        with contextlib.suppress(RagqError):  # then the job ends at its deadline
             await self._queue.cancel(job.id)

@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/vector_stores", route_class=CheckedRoute)
 
 
 class StoreExpiry(TypedDict):
-    """When a store expires: so long after it was last active."""
+    """When a store expires, counted from its last activity."""
 
     anchor: Literal["last_active_at"]
     days: int
@@ -51,14 +51,14 @@ class VectorStore(TypedDict):
 
 
 class ExpiresAfter(Body):
-    """When a store expires: so long after it was last active."""
+    """When a store expires, counted from its last activity."""
 
     anchor: Literal["last_active_at"]
     days: int = Field(ge=1, le=365)
 
 
 class StoreCreate(Body):
-    """A new store, with files to start with."""
+    """A new store and its first files."""
 
     name: str | None = Field(None, max_length=256)
     description: str | None = Field(None, max_length=512)
@@ -69,7 +69,7 @@ class StoreCreate(Body):
 
 
 class StoreUpdate(Body):
-    """What to change of a store; null removes it."""
+    """Changes to a store; null removes a value."""
 
     name: str | None = Field(None, max_length=256)
     metadata: Metadata | None = None
@@ -78,7 +78,7 @@ class StoreUpdate(Body):
 
 @router.post("", responses=refusals(404))
 async def create_store(body: StoreCreate, context: ContextDependency, tenant: Tenant) -> VectorStore:
-    """Make a store and start to ingest its files."""
+    """Create a store and start to ingest its files."""
     file_ids = body.file_ids or []
     await check_files(context, tenant, file_ids)
     store = await context.stores.create(
@@ -102,7 +102,7 @@ async def list_stores(page: PageDependency, context: ContextDependency, tenant: 
 
 @router.get("/{vector_store_id}")
 async def get_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> VectorStore:
-    """Show a store; `default` names the tenant's default store."""
+    """Show a store. `default` is the tenant's default store."""
     return render_store(await context.stores.get(tenant, await context.stores.resolve(tenant, vector_store_id)))
 
 
@@ -110,7 +110,7 @@ async def get_store(vector_store_id: str, context: ContextDependency, tenant: Te
 async def update_store(
     vector_store_id: str, body: StoreUpdate, context: ContextDependency, tenant: Tenant
 ) -> VectorStore:
-    """Change a store's name, metadata or expiry; what is not named stays."""
+    """Change a store's name, metadata or expiry. Omitted fields are left unchanged."""
     store_id = await context.stores.resolve(tenant, vector_store_id)
     named = body.model_fields_set
     if "expires_after" in named:
@@ -122,14 +122,14 @@ async def update_store(
 
 @router.delete("/{vector_store_id}")
 async def delete_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
-    """Delete a store; its files stay."""
+    """Delete a store. Its files are kept."""
     store_id = await context.stores.resolve(tenant, vector_store_id)
     await context.stores.delete(tenant, store_id)
     return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
 
 def render_store(store: StoreRecord) -> VectorStore:
-    """Show a store as OpenAI's vector store object."""
+    """Render a store as OpenAI's vector store object."""
     days = store.expires_after_days
     expires_after: StoreExpiry | None = None if days is None else {"anchor": "last_active_at", "days": days}
     return {

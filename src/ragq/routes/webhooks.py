@@ -1,4 +1,4 @@
-"""Webhook endpoints: where a tenant wants to be told of events, and how telling it went."""
+"""Webhook endpoints and their deliveries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EventType = Literal[
 
 
 class WebhookEndpoint(TypedDict):
-    """Where events are sent; no `events` stand for all, and the `secret` is shown by the creation only."""
+    """An endpoint for events; empty `events` means all, and only the creation shows the `secret`."""
 
     id: str
     object: Literal["webhook_endpoint"]
@@ -42,7 +42,7 @@ class WebhookEndpoint(TypedDict):
 
 
 class WebhookDelivery(TypedDict):
-    """How far the delivery of an event is; its id is the event's."""
+    """The delivery of an event; its id is the event's."""
 
     id: str
     object: Literal["webhook_delivery"]
@@ -57,7 +57,7 @@ class WebhookDelivery(TypedDict):
 
 
 class WebhookEndpointCreate(Body):
-    """Where to send events, and which; none named: all."""
+    """An endpoint, and its events; all if omitted."""
 
     url: str = Field(max_length=2048, pattern=r"^[\x21-\x7e]+$")
     events: Annotated[list[EventType], Field(min_length=1, max_length=16)] | None = None
@@ -68,7 +68,7 @@ class WebhookEndpointCreate(Body):
 async def create_webhook_endpoint(
     body: WebhookEndpointCreate, context: ContextDependency, tenant: Tenant
 ) -> WebhookEndpoint:
-    """Make an endpoint; the secret is shown this once."""
+    """Create an endpoint. The secret is shown only now."""
     check_url(context.settings, body.url)
     record = await context.webhooks.create_endpoint(
         tenant, url=body.url, events=sorted(set(body.events or [])), description=body.description
@@ -93,7 +93,7 @@ async def get_webhook_endpoint(webhook_endpoint_id: str, context: ContextDepende
 
 @router.delete("/{webhook_endpoint_id}")
 async def delete_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
-    """Delete an endpoint with its deliveries."""
+    """Delete an endpoint and its deliveries."""
     await context.webhooks.delete_endpoint(tenant, webhook_endpoint_id)
     return {"id": webhook_endpoint_id, "object": "webhook_endpoint", "deleted": True}
 
@@ -108,7 +108,7 @@ async def list_webhook_deliveries(
 
 
 def render_endpoint(record: EndpointRecord) -> WebhookEndpoint:
-    """Show an endpoint, without its secret."""
+    """Render an endpoint, without its secret."""
     return {
         "id": record.id,
         "object": "webhook_endpoint",
@@ -121,7 +121,7 @@ def render_endpoint(record: EndpointRecord) -> WebhookEndpoint:
 
 
 def render_delivery(record: DeliveryRecord) -> WebhookDelivery:
-    """Show a delivery; its id is the event's."""
+    """Render a delivery; its id is the event's."""
     return {
         "id": record.id,
         "object": "webhook_delivery",

@@ -1,4 +1,4 @@
-"""The input file of a batch, read and checked piece by piece."""
+"""Parse and validate the input file of a batch, piece by piece."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ragq.schemas.checks import check_json
 from ragq.schemas.objects import Body, explain_fault
 
 MAX_LINES = 50_000
-MAX_LINE_BYTES = 4 << 20  # as much as a request's body
-MAX_ERRORS = 100  # more are not looked for
+MAX_LINE_BYTES = 4 << 20  # the limit of a request's body
+MAX_ERRORS = 100  # validation stops here
 
 
 class BatchLine(Body):
-    """A line: a request, and the caller's name for it."""
+    """A line: a request and the caller's id for it."""
 
     custom_id: str = Field(min_length=1, max_length=512)
     method: Literal["POST"]
@@ -26,11 +26,11 @@ class BatchLine(Body):
 
 
 class InputReader:
-    """Makes (line number, request) of a file's bytes.
+    """Parses a file's bytes into (line number, request).
 
     Attributes:
-        errors: As a batch object shows them.
-        is_hopeless: The rest need not be read.
+        errors: The errors, as in the batch object.
+        is_hopeless: There are so many errors that the rest need not be read.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -43,17 +43,17 @@ class InputReader:
         self._known: set[str] = set()
 
     def feed(self, piece: bytes) -> list[tuple[int, str]]:
-        """Read the lines that a piece completes."""
+        """Parse the lines that a piece completes."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             lines.append(self._rest)
         return self._read(lines)
 
     def end(self) -> list[tuple[int, str]]:
-        """Read the last line, and judge the whole."""
+        """Parse the last line and check the file as a whole."""
         last = self._read([self._rest])
         if not self._count:
-            error = InvalidRequestError("The file has no line with a request.", code="empty_file")
+            error = InvalidRequestError("The file has no requests.", code="empty_file")
             self.errors.append(_render(error, None))
         return last
 
@@ -72,7 +72,7 @@ class InputReader:
         return requests
 
     def _check(self, line: bytes) -> str:
-        """Read a line as JSON `{"custom_id", "body"}`."""
+        """Parse a line, JSON `{"custom_id", "body", …}`."""
         if self._count > MAX_LINES or len(line) > MAX_LINE_BYTES:
             self.is_hopeless = True
             limits = f"at most {MAX_LINES} lines, and a line at most {MAX_LINE_BYTES} bytes"

@@ -1,7 +1,7 @@
 """A job's event log as OpenAI's stream of a chat completion.
 
-What was said there cannot be taken back. So when a job runs again after its worker died, the stream goes on only where
-the new text goes on from what was said, and ends with an error otherwise.
+Text that was sent cannot be taken back. So when a job runs again after its worker died, the stream continues only if the
+new text begins with the text that was sent, and ends with an error otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CANCELLED = Failure("not_answered", "The question was cancelled: ask again.")
 
 
 class CompletionUsage(TypedDict):
-    """Tokens as the LLM counted them."""
+    """Token counts reported by the LLM."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -29,10 +29,10 @@ class CompletionUsage(TypedDict):
 
 
 class ChatChunks:
-    """Makes the chunks of one completion, in order; each call adds to what was before.
+    """Makes the chunks of one completion, in order.
 
     Args:
-        usage: Tell the usage before the end.
+        usage: Send the usage before the end.
     """
 
     def __init__(self, job: Job, *, usage: bool) -> None:
@@ -45,8 +45,8 @@ class ChatChunks:
         self._with_usage = usage
         self._said: list[str] = []
         self._attempt = 0
-        self._repeats = ""  # what was said before the newest attempt, which has to say it again
-        self._repeated = 0  # so many characters of it, by now
+        self._repeats = ""  # text sent before the newest attempt, which must repeat it
+        self._repeated = 0  # how many of its characters have been repeated
         self._differs = False
 
     def begin(self) -> list[Chunk]:
@@ -54,14 +54,14 @@ class ChatChunks:
         return [self._chunk({"role": "assistant", "content": ""})]
 
     def add(self, entry: LogEntry) -> list[Chunk]:
-        """The text of an entry of the log, as far as it is new."""
+        """The new text of an entry of the log."""
         if entry.attempt != self._attempt:
             self._attempt, self._repeats, self._repeated, self._differs = entry.attempt, "".join(self._said), 0, False
         text = "".join(event.text for event in entry.events if isinstance(event, TextAdded))
         again = self._repeats[self._repeated : self._repeated + len(text)]
         self._repeated += len(again)
         self._differs |= not text.startswith(again)
-        return [] if self._differs else self._say(text[len(again) :])
+        return [] if self._differs else self._add_text(text[len(again) :])
 
     def end(self, job: Job) -> list[Chunk]:
         """The rest of the answer with its citations, or the error."""
@@ -71,8 +71,10 @@ class ChatChunks:
         answer = job.answered.answer
         said = "".join(self._said)
         if not answer.text.startswith(said):
-            return [_error("answer_restarted", "A worker died, and the answer became another: ask again.")]
-        made = self._say(answer.text[len(said) :])
+            return [
+                _error("answer_restarted", "A worker died, and the new answer differs from what was sent: ask again.")
+            ]
+        made = self._add_text(answer.text[len(said) :])
         last = {"annotations": annotations} if (annotations := render_citations(answer)) else {}
         made.append(self._chunk(last, finish_reason=finish_reason_of(answer)))
         if self._with_usage:
@@ -80,15 +82,15 @@ class ChatChunks:
         return [*made, DONE]
 
     def cut(self) -> list[Chunk]:
-        """An error: the reader cannot go on elsewhere."""
-        return [_error("stream_cut", "The rest of the answer cannot be told now: ask again.")]
+        """An error, because the reader cannot resume this stream."""
+        return [_error("stream_cut", "The rest of the answer cannot be sent now: ask again.")]
 
     def write(self, chunk: Chunk) -> bytes:
-        """A chunk as it is sent."""
+        """Serialize a chunk."""
         data = "[DONE]" if chunk is DONE else json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
         return f"data: {data}\n\n".encode()
 
-    def _say(self, more: str) -> list[Chunk]:
+    def _add_text(self, more: str) -> list[Chunk]:
         if not more:
             return []
         self._said.append(more)
@@ -100,12 +102,12 @@ class ChatChunks:
 
 
 def finish_reason_of(answer: Answer) -> Literal["stop", "length"]:
-    """Why an answer ended, in OpenAI's word."""
+    """OpenAI's reason for the end of an answer."""
     return "length" if answer.truncated else "stop"
 
 
 def usage_of(answer: Answer) -> CompletionUsage:
-    """The tokens of an answer, in the words of chat completions."""
+    """The token counts of an answer, in the fields of chat completions."""
     usage = answer.usage
     return {
         "prompt_tokens": usage.input_tokens,

@@ -1,6 +1,6 @@
-"""What no JSON and no text of a request may hold, in whatever field.
+"""Checks on all JSON and text of a request.
 
-It is looked for in all of a request before any field is, so a new field cannot forget it.
+They run over the whole request before its fields are validated, so a new field cannot miss them.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from typing import Any
 
 from ragq.errors import InvalidRequestError
 
-MAX_VALUES = 20_000  # of one body, with the values in its values; checking fields takes up to 25 µs for each
+MAX_VALUES = 20_000  # of one body, counting nested values; validating one takes up to 25 µs
 MAX_DEPTH = 64
 MAX_NUMBER = 2**63
-NO_TEXT = "this is not text: it holds half of a surrogate pair, or bytes that are not UTF-8"
+NO_TEXT = "this is not valid text: it contains a lone surrogate, or bytes that are not UTF-8"
 
-_Place = tuple[Any, str | int, int]  # the place of the container, the name in it, how deep
+_Place = tuple[Any, str | int, int]  # (place of the container, key in it, depth)
 
 
 def check_json(body: Any, *, allow_nul: bool = False) -> None:
-    """Look through JSON of any form, in time linear in its size.
+    """Check JSON of any form, in time linear in its size.
 
     Args:
-        allow_nul: U+0000 is no fault here.
+        allow_nul: Accept U+0000.
 
     Raises:
-        InvalidRequestError: Naming the field.
+        InvalidRequestError: The error names the field.
     """
     nodes: list[tuple[Any, _Place]] = [(body, (None, "", 0))]
     count = 0
@@ -37,20 +37,20 @@ def check_json(body: Any, *, allow_nul: bool = False) -> None:
             count += len(value)
             if count > MAX_VALUES or place[2] >= MAX_DEPTH:
                 raise InvalidRequestError(
-                    f"The body has at most {MAX_VALUES} values, nested at most {MAX_DEPTH} deep. Send less at once."
+                    f"A body may have at most {MAX_VALUES} values, nested at most {MAX_DEPTH} deep. Send less at once."
                 )
             items = value.items() if isinstance(value, dict) else enumerate(value)
             for key, inner in items:
                 if isinstance(key, str):
                     check_text(key, _name(place), allow_nul=allow_nul)
                 nodes.append((inner, (place, key, place[2] + 1)))
-        elif isinstance(value, int | float) and not -MAX_NUMBER < value < MAX_NUMBER:  # NaN is in no range
-            raise refusal(_name(place), "a number is finite and below 2^63")
+        elif isinstance(value, int | float) and not -MAX_NUMBER < value < MAX_NUMBER:  # False for NaN
+            raise refusal(_name(place), "a number must be finite and below 2^63")
 
 
 def check_text(text: str, name: str, *, allow_nul: bool = False) -> None:
     if "\0" in text and not allow_nul:
-        raise refusal(name, "text cannot hold the character U+0000")
+        raise refusal(name, "text cannot contain the character U+0000")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -64,7 +64,7 @@ def refusal(name: str, fault: str) -> InvalidRequestError:
 
 
 def _name(place: _Place) -> str:
-    """Write where a value is, as `input.0.content`."""
+    """Format the place of a value, such as `input.0.content`."""
     names: list[str] = []
     while place[0] is not None:
         names.append(str(place[1]))

@@ -1,4 +1,4 @@
-"""Attributes of files, and OpenAI's filters on them, as they come in requests."""
+"""Attributes of files, and OpenAI's filters on them, in requests."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_VALUE_CHARACTERS = 512
 
 
 def _is_storable(text: str, most: int) -> bool:
-    """Whether PostgreSQL can hold it: no NUL, no half of a surrogate pair."""
+    """Whether PostgreSQL can store a text: no NUL, no lone surrogate."""
     return len(text) <= most and not any(one == "\0" or "\ud800" <= one <= "\udfff" for one in text)
 
 
 def _check_key(key: Any) -> Any:
     if not isinstance(key, str) or not key or not _is_storable(key, MAX_KEY_CHARACTERS):
-        raise ValueError(f"a key is a string of 1 to {MAX_KEY_CHARACTERS} characters")
+        raise ValueError(f"a key must be a string of 1 to {MAX_KEY_CHARACTERS} characters")
     return key
 
 
@@ -33,23 +33,23 @@ def _check_value(value: Any) -> Any:
         return value
     if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
         return value
-    raise ValueError(f"a value is a string of at most {MAX_VALUE_CHARACTERS} characters, a number or a boolean")
+    raise ValueError(f"a value must be a string of at most {MAX_VALUE_CHARACTERS} characters, a number or a boolean")
 
 
 def _check_ordered(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("a boolean is neither greater nor less than another")  # noqa: TRY004  (pydantic's protocol)
+        raise ValueError("booleans cannot be ordered")  # noqa: TRY004  (pydantic's protocol)
     return value
 
 
 def _check_size(filters: Any) -> Any:
-    """Bound a filter before it is looked into."""
+    """Limit a filter's size before it is validated."""
     parts, nodes = 0, [(filters, 1)]
     while nodes:
         node, depth = nodes.pop()
         parts += 1
         if depth > MAX_DEPTH or parts > MAX_PARTS:
-            raise ValueError(f"a filter has at most {MAX_PARTS} parts, nested at most {MAX_DEPTH} deep")
+            raise ValueError(f"a filter may have at most {MAX_PARTS} parts, nested at most {MAX_DEPTH} deep")
         inner = node.get("filters") if isinstance(node, dict) else None
         nodes += [(one, depth + 1) for one in inner] if isinstance(inner, list) else []
     return filters
@@ -62,7 +62,7 @@ AttributeValues = Annotated[dict[Key, Value], Field(max_length=16)]
 
 
 class Equality(Body):
-    """The attribute is, or is not, a value."""
+    """The attribute equals a value, or does not."""
 
     type: Literal["eq", "ne"]
     key: Key
@@ -70,7 +70,7 @@ class Equality(Body):
 
 
 class Order(Body):
-    """The attribute is on one side of a value."""
+    """The attribute is less or greater than a value."""
 
     type: Literal["gt", "gte", "lt", "lte"]
     key: Key
@@ -78,7 +78,7 @@ class Order(Body):
 
 
 class Membership(Body):
-    """The attribute is, or is not, one of some values."""
+    """The attribute is one of some values, or is not."""
 
     type: Literal["in", "nin"]
     key: Key
@@ -86,7 +86,7 @@ class Membership(Body):
 
 
 class Compound(Body):
-    """All, or any, of some filters match."""
+    """All or any of some filters match."""
 
     type: Literal["and", "or"]
     filters: list[Part] = Field(min_length=1)
@@ -98,7 +98,7 @@ Filter = Annotated[Part, BeforeValidator(_check_size)]
 
 
 def make_filter(part: Part) -> AttributeFilter:
-    """Make of a filter in a request the one that travels in a job."""
+    """Convert a request's filter to the one stored in a job."""
     if isinstance(part, Compound):
         return AttributeFilter(part.type, filters=[make_filter(inner) for inner in part.filters])
     return AttributeFilter(part.type, part.key, part.value)

@@ -1,4 +1,4 @@
-"""What all bodies share, of requests and of answers; the OpenAPI document is made of them and of the routes' own."""
+"""Schemas that request and response bodies share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ragq.errors import InvalidRequestError, RagqError
 
 
 class Identified(TypedDict):
-    """Something that a list's cursor can name."""
+    """An object that a list's cursor can name."""
 
     id: str
 
@@ -20,7 +20,7 @@ Listed = TypeVar("Listed", bound=Identified)
 
 
 class Refusal(TypedDict):
-    """What was wrong; `param` names the field at fault."""
+    """The error; `param` names the field at fault."""
 
     message: str
     type: str
@@ -29,7 +29,7 @@ class Refusal(TypedDict):
 
 
 class ErrorBody(TypedDict):
-    """The body of every answer that is no success."""
+    """The body of every error response."""
 
     error: Refusal
 
@@ -45,7 +45,7 @@ class Listing(TypedDict, Generic[Listed]):
 
 
 class Deleted(TypedDict):
-    """What is gone."""
+    """The deleted object."""
 
     id: str
     object: str
@@ -60,21 +60,21 @@ class JobError(TypedDict):
 
 
 class Body(BaseModel):
-    """A request body: what it does not name is refused, never ignored."""
+    """A request body; unknown fields are refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 def error_body(error: RagqError) -> dict[str, Any]:
-    """Write an error as OpenAI's error body; its detail stays here."""
+    """Render an error as OpenAI's error body, without its detail."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
 def explain_fault(fault: dict[str, Any], *, skip: int) -> InvalidRequestError:
-    """Say in OpenAI's form what pydantic found wrong in a request.
+    """Convert pydantic's first error to one of ours.
 
     Args:
-        skip: How many parts of the fault's place do not name a field.
+        skip: Number of leading parts of the error's location that do not name a field.
     """
     param = ".".join(str(part) for part in fault["loc"][skip:]) or None
     if fault["type"] == "json_invalid":

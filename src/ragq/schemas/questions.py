@@ -1,4 +1,4 @@
-"""A question as it comes in a request in OpenAI's form."""
+"""A question in a request in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Metadata = Annotated[
 
 
 class RankingOptions(Body):
-    """How results are ranked."""
+    """Options for the ranking of results."""
 
     ranker: Literal["auto"] = "auto"
     score_threshold: float = Field(0.0, ge=0, le=1)
 
 
 class FileSearchTool(Body):
-    """Where to search."""
+    """The stores to search."""
 
     type: Literal["file_search"]
     vector_store_ids: list[str] = Field(min_length=1, max_length=16)
@@ -51,7 +51,7 @@ class InputText(Body):
 
 
 class OutputText(Body):
-    """A piece of an answer, as it comes back in a conversation."""
+    """A piece of an earlier answer, in a conversation."""
 
     type: Literal["output_text"]
     text: str
@@ -60,9 +60,9 @@ class OutputText(Body):
 
 
 class InputMessage(Body):
-    """A message: the last is the user's question; a system's or developer's adds to the instructions.
+    """A message. The last is the user's question; one of `system` or `developer` adds to the instructions.
 
-    What an answer of ours carries is taken back with it, so that it can be sent again as it came.
+    Fields that our own answers carry are accepted, so that clients can send them back unchanged.
     """
 
     type: Literal["message"] = "message"
@@ -78,7 +78,7 @@ class InputMessage(Body):
 
 
 class EarlierSearch(Body):
-    """The search of an earlier answer, as it comes back in a conversation; the documents are searched anew."""
+    """The search of an earlier answer, in a conversation; it is ignored, since the documents are searched again."""
 
     type: Literal["file_search_call"]
     id: str
@@ -88,7 +88,7 @@ class EarlierSearch(Body):
 
 
 class TextFormat(Body):
-    """The only output format there is."""
+    """The only output format."""
 
     type: Literal["text"] = "text"
 
@@ -100,7 +100,7 @@ class TextOptions(Body):
 
 
 class ResponseCreate(Body):
-    """A question to be answered from the documents."""
+    """A question to answer from the documents."""
 
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
     input: str | Annotated[list[InputMessage | EarlierSearch], Field(fail_fast=True)]
@@ -124,7 +124,7 @@ class ResponseCreate(Body):
 
 
 def messages_of(job: Job) -> list[tuple[str, str]]:
-    """Role and text of each message that a job was asked with."""
+    """Role and text of each input message of a job."""
     given = job.request.input
     if isinstance(given, str):
         return [("user", given)]
@@ -147,13 +147,13 @@ def read_input(body: ResponseCreate) -> tuple[str, str | None, list[dict[str, st
 
 
 def stream_of(body: ResponseCreate) -> Stream:
-    """Which events the worker is to log."""
+    """The events that the worker logs."""
     if not body.stream:
         return "nothing"
     return "results" if body.include else "text"
 
 
 def request_of(body: ResponseCreate, question: Question) -> Request:
-    """Keep what the response object must show again, and what a next question needs of the conversation."""
+    """The part of the request to store: the fields that the response object shows, and the conversation."""
     shown = body.model_dump(mode="json", exclude={"stream"}, exclude_none=True)
     return Request(**shown, history=question.history)

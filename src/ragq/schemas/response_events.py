@@ -1,8 +1,8 @@
 """A job's event log as OpenAI's stream of a response.
 
-The same log gives the same events with the same numbers in every process, so a reader may go on anywhere. When a job
-runs again after its worker died, the items of the attempt before are closed as incomplete and new ones are opened:
-what a reader has put together of the last items is the answer, and the last event holds all of it.
+The same log gives the same events with the same numbers in every process, so a reader can resume at any process. When a
+job runs again after its worker died, the items of the earlier attempt are closed as incomplete and new ones are opened.
+The text of the last items is the answer, and the last event holds all of it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Event = dict[str, Any]
 
 
 class ResponseEvents:
-    """Makes the events of one response, in order; each call adds to what was before.
+    """Makes the events of one response, in order.
 
     Args:
-        job: As it stands; only what does not change while it runs is used.
-        results: Show what the search found in the item of the search.
+        job: The job; only fields that do not change while it runs are used.
+        results: Include the search results.
     """
 
     def __init__(self, job: Job, *, results: bool) -> None:
@@ -40,12 +40,11 @@ class ResponseEvents:
         self._text: list[str] = []  # of the newest message
 
     def begin(self) -> list[Event]:
-        """The first two events."""
         response = render_response(self._job, results=False)
         return [self._event("response.created", response=response), self._event("response.queued", response=response)]
 
     def add(self, entry: LogEntry) -> list[Event]:
-        """The events of an entry of the log."""
+        """The events for an entry of the log."""
         made: list[Event] = []
         for event in entry.events:
             match event:
@@ -54,11 +53,11 @@ class ResponseEvents:
                 case SearchEnded(results):
                     made += self._found(results)
                 case TextAdded(text):
-                    made += self._say(text)
+                    made += self._add_text(text)
         return made
 
     def end(self, job: Job) -> list[Event]:
-        """The events after which nothing comes; a cancelled response has none."""
+        """The last events; a cancelled response has none."""
         if job.answered is None:
             if job.status is not JobStatus.FAILED:
                 return []
@@ -74,11 +73,11 @@ class ResponseEvents:
         return [*made, self._event(f"response.{response['status']}", response=response)]
 
     def cut(self) -> list[Event]:
-        """Nothing: the reader goes on after the last number it has."""
+        """No event: the reader resumes after the last number it has."""
         return []
 
     def write(self, event: Event) -> bytes:
-        """An event as it is sent."""
+        """Serialize an event."""
         data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
         return f"event: {event['type']}\nid: {event['sequence_number']}\ndata: {data}\n\n".encode()
 
@@ -102,7 +101,7 @@ class ResponseEvents:
             self._item_done(self._search_item("completed", found)),
         ]
 
-    def _say(self, text: str) -> list[Event]:
+    def _add_text(self, text: str) -> list[Event]:
         made: list[Event] = []
         if self._open != "message":
             self._text = []
@@ -116,14 +115,14 @@ class ResponseEvents:
         return made
 
     def _finish_message(self, job: Job, answered: QueryResult) -> list[Event]:
-        """Send the rest of the answer; where it does not continue what was sent, all of it in a new item."""
+        """Send the rest of the answer or, if it does not continue the text that was sent, all of it in a new item."""
         text = answered.answer.text
         made: list[Event] = []
         sent = "".join(self._text) if self._open == "message" else ""
         if not text.startswith(sent):
             made += self._close()
             sent = ""
-        made += self._say(text[len(sent) :])
+        made += self._add_text(text[len(sent) :])
         message = render_output(job, answered, results=False)[-1] | {"id": self._item}
         part = message["content"][0]
         for number, annotation in enumerate(part["annotations"]):

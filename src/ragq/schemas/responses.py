@@ -13,7 +13,7 @@ from ragq.schemas.objects import JobError
 
 RESPONSE_PREFIX = "resp_"
 SEARCH_RESULTS = "file_search_call.results"
-MODEL = "ragq"  # the name that stands for whatever is configured
+MODEL = "ragq"  # the name that stands for the configured model
 StatusWord = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 STATUS_WORDS: dict[JobStatus, StatusWord] = {
     JobStatus.QUEUED: "queued",
@@ -27,7 +27,7 @@ STATUS_WORDS: dict[JobStatus, StatusWord] = {
 
 
 class Timing(TypedDict):
-    """How long each stage took, in ms; null where it has not happened."""
+    """Duration of each stage in ms; null if it has not happened."""
 
     queued_ms: int | None
     retrieve_ms: int | None
@@ -37,14 +37,14 @@ class Timing(TypedDict):
 
 
 class QueuePlace(TypedDict):
-    """Where a response waits, and an estimate of when it has ended."""
+    """Position of a response in the queue, and an estimate of its end."""
 
     position: int | None
     eta_seconds: float | None
 
 
 class ResponseUsage(TypedDict):
-    """Tokens as the LLM counted them."""
+    """Token counts reported by the LLM."""
 
     input_tokens: int
     input_tokens_details: dict[str, int]
@@ -94,7 +94,7 @@ class InputTextPart(TypedDict):
 
 
 class InputItem(TypedDict):
-    """A message that a response was asked with."""
+    """An input message of a response."""
 
     type: Literal["message"]
     id: str
@@ -104,7 +104,7 @@ class InputItem(TypedDict):
 
 
 def timing_of(job: Job) -> Timing:
-    """How long each stage took, in ms; None where it has not happened."""
+    """Duration of each stage in ms; None if it has not happened."""
     meta = job.meta
     return {
         "queued_ms": meta.queued_ms,
@@ -116,10 +116,10 @@ def timing_of(job: Job) -> Timing:
 
 
 def render_response(job: Job, *, results: bool) -> dict[str, Any]:
-    """Show a job as OpenAI's response object; `queue` and `timing` are ours.
+    """Render a job as OpenAI's response object; `queue` and `timing` are ours.
 
     Args:
-        results: Include what the search found.
+        results: Include the search results.
     """
     request, answered = job.request, job.answered
     truncated = bool(answered and answered.answer.truncated)
@@ -157,7 +157,7 @@ def render_response(job: Job, *, results: bool) -> dict[str, Any]:
 
 
 def render_input(response_id: str, messages: list[tuple[str, str]]) -> list[InputItem]:
-    """Show the (role, text) of what a response was asked with as OpenAI's input items, in their order."""
+    """Render the (role, text) of input messages as OpenAI's input items, in their order."""
     return [
         {
             "type": "message",
@@ -181,12 +181,12 @@ def _render_usage(usage: Usage) -> dict[str, Any]:
 
 
 def item_id(kind: str, response_id: str, attempt: int) -> str:
-    """Name an output item; each attempt has its own."""
+    """The id of an output item; each attempt has its own."""
     return f"{kind}_{response_id.removeprefix(RESPONSE_PREFIX)}" + (f"_{attempt}" if attempt > 1 else "")
 
 
 def render_output(job: Job, answered: QueryResult, *, results: bool) -> list[dict[str, Any]]:
-    """Show a result as output items: the search, and the message."""
+    """Render a result as output items: the search and the message."""
     answer = answered.answer
     search = {
         "type": "file_search_call",
@@ -214,11 +214,11 @@ def render_output(job: Job, answered: QueryResult, *, results: bool) -> list[dic
 
 
 def render_citations(answer: Answer) -> list[dict[str, Any]]:
-    """Show an answer's citations as OpenAI's annotations, with ragq's own fields."""
+    """Render an answer's citations as OpenAI's annotations, with ragq's own fields."""
     return [{"type": "file_citation", **asdict(citation)} for citation in answer.citations]
 
 
 def render_result(result: SearchResult) -> dict[str, Any]:
-    """Show a chunk that the search found."""
+    """Render a found chunk."""
     shown = ("file_id", "filename", "score", "text", "attributes", "page", "heading", "start", "end", "similarity")
     return {name: getattr(result, name) for name in shown}
