@@ -1,4 +1,4 @@
-"""The `ragq` command. Each of its commands imports what it alone needs, so that none waits for the others' libraries."""
+"""The `ragq` command. Each command imports only what it needs, so that none waits for the others' libraries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INGEST_AT_ONCE = 4  # files uploaded and followed together
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error of ours ends with its message alone and code 1."""
+        """Run a command; an error of ours prints only its message and exits with code 1."""
         try:
             return super().invoke(ctx)
         except RagqError as error:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _settings(**overrides: Any) -> Settings:
-    """Read the settings; what was given on the command line wins."""
+    """Read the settings; values from the command line take precedence."""
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = Settings.model_validate({**read_settings().model_dump(), **given})
     configure_logging(settings)
@@ -60,10 +60,10 @@ def _follow_parent(_context: click.Context, _parameter: click.Parameter, value: 
 
 
 data_dir_option = click.option(
-    "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of the embedded services."
+    "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Data folder of the embedded services."
 )
 url_option = click.option("--url", help="Where the API listens (RAGQ_URL).")
-host_option = click.option("--host", help="Address to listen on; beyond loopback RAGQ_API_KEY is needed.")
+host_option = click.option("--host", help="Address to listen on; beyond loopback, RAGQ_API_KEY is required.")
 with_parent_option = click.option(
     "--with-parent",
     is_flag=True,
@@ -71,9 +71,9 @@ with_parent_option = click.option(
     expose_value=False,
     is_eager=True,
     callback=_follow_parent,
-    help="End when the process on the other end of standard input does.",
+    help="Stop when the process at the other end of standard input ends.",
 )
-port_option = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
+port_option = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
 
 
 @main.command()
@@ -83,7 +83,7 @@ port_option = click.option("--port", type=click.IntRange(0, 65535), help="Port t
 @click.option("--query-workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Query workers.")
 @click.option("--document-workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Document workers.")
 def up(host: str | None, port: int | None, data_dir: Path | None, query_workers: int, document_workers: int) -> None:
-    """Start everything: Valkey and PostgreSQL where none is configured, the API and workers."""
+    """Start Valkey and PostgreSQL, unless configured ones are used, the API and workers."""
     from ragq.up import Fleet
 
     settings = _settings(host=host, port=port, data_dir=data_dir)
@@ -97,10 +97,10 @@ def up(host: str | None, port: int | None, data_dir: Path | None, query_workers:
 @host_option
 @port_option
 @data_dir_option
-@click.option("--fd", type=int, hidden=True, help="A listening socket to inherit.")
+@click.option("--fd", type=int, hidden=True, help="Descriptor of a listening socket to inherit.")
 @with_parent_option
 def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd: int | None) -> None:
-    """Serve the API alone."""
+    """Serve only the API."""
     from ragq.environment import join_services
     from ragq.main import serve
 
@@ -113,14 +113,14 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 @click.option("--burst", is_flag=True, help="Stop when no job is left.")
 @with_parent_option
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
-    """Work on QUEUES (all of them by default), as `rq worker` does after `ragq env`."""
+    """Run a worker for QUEUES (default: all), like `rq worker` after `ragq env`."""
     from ragq.environment import join_services, worker_variables
     from ragq.prepare import wait_for_valkey
 
     settings = join_services(_settings(data_dir=data_dir))
     os.environ |= worker_variables(settings)
     read_settings.cache_clear()
-    # RQ reads the environment when it is imported. There is one road into the worker: its own command.
+    # RQ reads the environment when it is imported. The worker always starts through RQ's own command.
     from rq.cli.cli import main as rq
 
     from ragq.client.valkey_client import UNAVAILABLE
@@ -130,14 +130,14 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
         try:
             rq(["worker", *(["--burst"] if burst else []), *(queues or QueueName)], prog_name="rq")
         except SystemExit as end:
-            if not isinstance(end.__context__, UNAVAILABLE):  # RQ does not wait for Valkey, as we do
+            if not isinstance(end.__context__, UNAVAILABLE):  # RQ exits if Valkey is down; we wait
                 raise
 
 
 @main.command()
 @data_dir_option
 def env(data_dir: Path | None) -> None:
-    """Print what a bare `rq worker` or `rq info` needs: eval "$(ragq env)"."""
+    """Print the environment for a bare `rq worker` or `rq info`: eval "$(ragq env)"."""
     from ragq.environment import join_services, worker_variables
 
     for name, value in worker_variables(join_services(_settings(data_dir=data_dir))).items():
@@ -147,7 +147,7 @@ def env(data_dir: Path | None) -> None:
 @main.command(name="migrate")
 @data_dir_option
 def migrate_command(data_dir: Path | None) -> None:
-    """Bring the database's schema up to date; `up` and `serve` do it too."""
+    """Run the database migrations; `up` and `serve` do it too."""
     from ragq.environment import join_services
     from ragq.prepare import migrate
 
@@ -163,7 +163,7 @@ def ingest(paths: tuple[Path, ...], url: str | None) -> None:
 
     files = _find_files(paths, set(SUPPORTED_EXTENSIONS))
     if not files:
-        raise ConfigurationError(f"No document found there. These are read: {', '.join(sorted(SUPPORTED_EXTENSIONS))}.")
+        raise ConfigurationError(f"No documents found there. Supported: {', '.join(sorted(SUPPORTED_EXTENSIONS))}.")
     failures = _run(_ingest(_client(url), files))
     click.echo(f"{len(files) - len(failures)} of {len(files)} files are searchable.")
     for failure in failures:
@@ -173,7 +173,7 @@ def ingest(paths: tuple[Path, ...], url: str | None) -> None:
 
 
 def _find_files(paths: tuple[Path, ...], extensions: set[str]) -> list[tuple[Path, str]]:
-    """Pair each file with its name in the store: its path, from the name of the folder that was given."""
+    """Pair each file with its name in the store: its path, starting with the name of the given folder."""
     found: list[tuple[Path, str]] = []
     for path in (path.resolve() for path in paths):
         if path.is_file():
@@ -248,13 +248,11 @@ def status(url: str | None, as_json: bool) -> None:
 
 @main.command(name="doctor")
 @data_dir_option
-@click.option(
-    "--audit", is_flag=True, help="Look for jobs, files and chunks that are out of order, too; it only reads."
-)
+@click.option("--audit", is_flag=True, help="Also find inconsistent jobs, files and chunks. Read-only.")
 @click.option("--forgive", metavar="SHA256", help="Allow the bytes of this SHA-256 to be read again, and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor_command(data_dir: Path | None, audit: bool, forgive: str | None, as_json: bool) -> None:
-    """Check everything that ragq needs; the exit code is 1 if something is wrong."""
+    """Check everything that ragq needs; exit with code 1 if something is wrong."""
     from ragq import doctor
     from ragq.environment import join_services
 
@@ -270,10 +268,10 @@ def doctor_command(data_dir: Path | None, audit: bool, forgive: str | None, as_j
 
 @main.command(name="demo")
 @port_option
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder to use; a temporary one by default.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data folder; default: a temporary one.")
 @click.option("--exit", "exits", is_flag=True, help="Stop when the questions are answered.")
 def demo_command(port: int | None, data_dir: Path | None, exits: bool) -> None:
-    """Ingest ragq's own handbook and ask it several questions at the same time."""
+    """Ingest ragq's handbook and ask several questions at the same time."""
     from ragq import demo
 
     demo.run(_settings(port=port, data_dir=data_dir), temporary=data_dir is None, exits=exits)

@@ -1,7 +1,4 @@
-"""The demo: ragq's handbook is ingested, and several questions are asked at the same time.
-
-Here too is how answers and the service's state look in a terminal.
-"""
+"""The demo: ingest ragq's handbook and ask several questions at the same time."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ QUESTIONS = [
 
 
 def run(settings: Settings, *, temporary: bool, exits: bool) -> None:
-    """Run the demo, and stay up afterwards unless `exits`."""
+    """Run the demo; keep ragq running afterwards unless `exits`."""
     with tempfile.TemporaryDirectory(prefix="ragq-demo-") as folder:
         if temporary:
             settings = settings.model_copy(update={"data_dir": Path(folder)})
@@ -83,7 +80,7 @@ async def _ingest(client: ApiClient, path: Path) -> None:
 
 
 async def _ask_together(client: ApiClient) -> list[dict[str, Any]]:
-    """Ask everything at once, and show the queue while the answers come in."""
+    """Ask all questions at once, and show the queue until they are answered."""
     tasks = [asyncio.create_task(client.ask(question)) for question in QUESTIONS]
     line = ""
     while not all(task.done() for task in tasks):

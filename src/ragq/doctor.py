@@ -1,4 +1,4 @@
-"""`ragq doctor`: is everything there that ragq needs, and is anything out of order."""
+"""`ragq doctor`: check everything that ragq needs, and audit the stored data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODEL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check saw; `message` says what to do when it is not `ok`."""
+    """The result of a check; unless `ok`, `message` says what to do."""
 
     check: str
     ok: bool
@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All that the doctor found."""
+    """All results of the doctor."""
 
     checks: list[Finding]
     orphans: list[Orphan]
@@ -53,29 +53,29 @@ class Diagnosis:
 
 
 async def diagnose(read: Callable[[], Settings], *, audit: bool) -> Diagnosis:
-    """Check everything, and audit if wanted; what is wrong is told, never raised.
+    """Run all checks and, with `audit`, the audit. Problems are returned as findings, never raised.
 
     Args:
-        read: Gives the settings, or raises the error that is the first finding.
+        read: Reads the settings; its error becomes the first finding.
     """
     try:
         settings = read()
         check_exposure(settings)
     except RagqError as error:
         return Diagnosis([Finding("settings", ok=False, message=str(error))], [])
-    checks = [Finding("settings", ok=True, message="They can be read."), *await examine(settings)]
+    checks = [Finding("settings", ok=True, message="They are valid."), *await examine(settings)]
     if not audit:
         return Diagnosis(checks, [])
     try:
         orphans = await find_orphans(settings)
     except RagqError as error:
-        return Diagnosis([*checks, Finding("audit", ok=False, message=f"Not done. {error}")], [])
-    done = Finding("audit", ok=True, message=f"Done. Things out of order: {len(orphans)}.")
+        return Diagnosis([*checks, Finding("audit", ok=False, message=f"Not possible. {error}")], [])
+    done = Finding("audit", ok=True, message=f"Done. Orphans: {len(orphans)}.")
     return Diagnosis([*checks, done], orphans)
 
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:
-    """Write a line for each finding and each orphan."""
+    """Format a line for each finding and each orphan."""
     bad = click.style("FAIL", fg="red")
     lines = [
         f"{click.style('ok  ', fg='green') if one.ok else bad}  {one.check}: {one.message}" for one in diagnosis.checks
@@ -85,7 +85,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Check each thing that ragq needs, all at the same time; nothing that fails ends the others."""
+    """Run all checks concurrently; a failed check does not stop the others."""
     async with _connected(settings) as (queue, database):
         return await asyncio.gather(
             _check("valkey", _check_valkey(settings, queue)),
@@ -98,10 +98,10 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def find_orphans(settings: Settings) -> list[Orphan]:
-    """Look for what is out of order in Valkey, PostgreSQL and the blob store, without changing anything.
+    """Find orphans in Valkey, PostgreSQL and the blob store. Read-only.
 
     Raises:
-        UnavailableError: One of them does not answer.
+        UnavailableError: A server does not answer.
     """
     assert settings.valkey_url
     async with _connected(settings) as (queue, database):
@@ -116,10 +116,10 @@ async def find_orphans(settings: Settings) -> list[Orphan]:
 
 
 async def forgive(settings: Settings, sha256: str) -> None:
-    """Allow poisonous bytes to be read again.
+    """Allow poison to be read again.
 
     Raises:
-        NotFoundError: They are not poison.
+        NotFoundError: The bytes are not poison.
     """
     async with _connected(settings) as (_, database):
         await Files(database).forgive_poison(sha256)
@@ -155,9 +155,9 @@ async def _check_valkey(settings: Settings, queue: JobQueue) -> str:
         raise _advised(error, "Start Valkey, or correct RAGQ_VALKEY_URL.") from error
     await queue.check_server()
     if settings.allow_unsafe_valkey:
-        return "It answers. Whether it could lose jobs was not looked at: RAGQ_ALLOW_UNSAFE_VALKEY is set."
+        return "It answers. Its durability was not checked, because RAGQ_ALLOW_UNSAFE_VALKEY is set."
     if settings.valkey_durability == "vouched":
-        return "It answers and evicts nothing. That it keeps what it has answered is vouched for by RAGQ_VALKEY_DURABILITY."
+        return "It answers and evicts nothing. RAGQ_VALKEY_DURABILITY vouches that it keeps acknowledged writes."
     return "It answers, writes every change to disk at once and evicts nothing."
 
 
@@ -182,9 +182,9 @@ async def _check_blobs(settings: Settings) -> str:
         finally:
             await blobs.delete(name)
     except UnavailableError as error:
-        raise _advised(error, "See RAGQ_BLOB_URL or RAGQ_DATA_DIR, and who may write there.") from error
+        raise _advised(error, "Check RAGQ_BLOB_URL or RAGQ_DATA_DIR, and the right to write there.") from error
     if found != content:
-        raise UnavailableError("The blob store gave other bytes than were written. Do not use it.")
+        raise UnavailableError("The blob store returned other bytes than were written. Do not use it.")
     return "A probe was written, read and deleted."
 
 
@@ -198,12 +198,12 @@ async def _check_workers(queue: JobQueue, name: QueueName) -> str:
 
 async def _check_llm(settings: Settings) -> str:
     if settings.llm_base_url is None:
-        return "None is configured: answers are extractive."
+        return "None is configured, so answers are extractive."
     client = LlmClient(settings)
     try:
         await client.check(timeout_seconds=MODEL_SECONDS)
     except RagqError as error:
-        raise _advised(error, "See RAGQ_LLM_BASE_URL, which often ends in /v1, and RAGQ_LLM_API_KEY.") from error
+        raise _advised(error, "Check RAGQ_LLM_BASE_URL, which often ends in /v1, and RAGQ_LLM_API_KEY.") from error
     finally:
         await client.close()
     return "The endpoint lists its models."
@@ -211,7 +211,7 @@ async def _check_llm(settings: Settings) -> str:
 
 async def _check_embedding(settings: Settings) -> str:
     if settings.embedding_base_url is None:
-        return "The model on this machine is used."
+        return "The local model is used."
     client = create_embedding_client(settings)
     try:
         async with asyncio.timeout(MODEL_SECONDS):
@@ -220,7 +220,7 @@ async def _check_embedding(settings: Settings) -> str:
         raise UnavailableError(f"The embedding endpoint gave no answer within {MODEL_SECONDS:g} s.") from error
     except RagqError as error:
         raise _advised(
-            error, "See RAGQ_EMBEDDING_BASE_URL, which often ends in /v1, and RAGQ_EMBEDDING_API_KEY."
+            error, "Check RAGQ_EMBEDDING_BASE_URL, which often ends in /v1, and RAGQ_EMBEDDING_API_KEY."
         ) from error
     finally:
         await client.close()

@@ -22,7 +22,7 @@ from ragq.storage.database import Database
 
 log = structlog.get_logger(__name__)
 
-PREPARE_SECONDS = 10.0  # for configured servers to answer
+PREPARE_SECONDS = 10.0  # time for configured servers to answer
 
 
 def main() -> None:
@@ -40,11 +40,11 @@ def main() -> None:
 
 
 async def prepare(settings: Settings) -> None:
-    """Check that no server could lose jobs, and migrate.
+    """Check that Valkey cannot lose jobs, and migrate.
 
     Raises:
-        UnavailableError: One does not answer for a while.
-        ConfigurationError: One has settings that do not fit.
+        UnavailableError: A server does not answer in time.
+        ConfigurationError: A server's settings do not fit.
     """
     assert settings.valkey_url
     queue = JobQueue(settings, settings.valkey_url.get_secret_value())

@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 
 LOCAL_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 LOCALHOST = "localhost"
-LEAST_KEY_CHARACTERS = 16  # of an API key that is used beyond loopback
+LEAST_KEY_CHARACTERS = 16  # of an API key, if the API listens beyond loopback
 HOW_TO_MAKE_A_KEY = (
     "Make one with `openssl rand -hex 32` or `python3 -c 'import secrets; print(secrets.token_hex(32))'`."
 )
@@ -33,28 +33,28 @@ class Settings(BaseSettings):
     # Where
     host: str = Field(
         "127.0.0.1",
-        description="Address the API listens on. Beyond loopback it needs `RAGQ_API_KEY`, of 16 characters or more.",
+        description="Address the API listens on. Beyond loopback, `RAGQ_API_KEY` of 16 characters or more is required.",
     )
-    port: int = Field(8000, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the API listens on; 0 picks a free one.")
     max_connections: int = Field(
         0,
         ge=0,
-        description="HTTP connections of one API process, at most half of its descriptors; beyond, the longest silent "
-        "one is closed. 0: 4096.",
+        description="Most HTTP connections of one API process, at most half of its descriptors. At the limit, the one that has "
+        "been silent longest is closed. 0: 4096.",
     )
-    url: str = Field("http://127.0.0.1:8000", description="Where `ragq ask`, `ingest` and `status` find the API.")
+    url: str = Field("http://127.0.0.1:8000", description="URL of the API for `ragq ask`, `ingest` and `status`.")
     data_dir: Path = Field(Path(".ragq"), description="Folder of the embedded services and of uploaded files.")
     api_key: SecretStr | None = Field(
         None,
-        description="When set, every route that touches data asks for this key. Beyond loopback it must have 16 characters.",
+        description="Key that every route with data then requires. Beyond loopback it must have 16 characters or more.",
     )
     allowed_hosts: str = Field(
         "",
-        description="Names, with commas between them, by which the API may be called, beside loopback's and `RAGQ_HOST`; "
+        description="Host names under which the API may be called, comma-separated, besides loopback's and `RAGQ_HOST`; "
         "`*.example.com` and `*` work. Unset: no others on loopback, any host beyond it.",
     )
     cors_origins: str = Field(
-        "", description="Origins (`https://app.example.com`), with commas between them, whose pages may call the API."
+        "", description="Origins (`https://app.example.com`) whose pages may call the API, comma-separated."
     )
     valkey_url: SecretStr | None = Field(None, description="Valkey to use (`redis://`, `unix://`). Unset: embedded.")
     database_url: SecretStr | None = Field(None, description="PostgreSQL with pgvector to use. Unset: embedded.")
@@ -64,10 +64,10 @@ class Settings(BaseSettings):
         "`RAGQ_DATABASE_DIRECT_URL`.",
     )
     database_direct_url: SecretStr | None = Field(
-        None, description="PostgreSQL past that pooler, for migrations and for building the index of vectors."
+        None, description="Direct URL of that PostgreSQL, for migrations and for building the vector index."
     )
     blob_url: str | None = Field(
-        None, description="Where uploaded bytes go (`file:///`, `s3://`, …). Unset: `files` in the data folder."
+        None, description="Blob store for uploaded bytes (`file:///`, `s3://`, …). Unset: `files` in the data folder."
     )
     log_format: Literal["console", "json"] = Field("console", description="Format of log lines on standard error.")
     metrics_host: str = Field(
@@ -84,63 +84,67 @@ class Settings(BaseSettings):
     key_prefix: str = Field(
         "ragq",
         pattern=r"^[A-Za-z0-9_.-]+$",
-        description="Prefix of our keys in Valkey: stock RQ workers look under `rq` and see none of them.",
+        description="Prefix of our keys in Valkey. Stock RQ workers use `rq` and so do not see our jobs.",
     )
-    query_concurrency: Count = Field(200, le=5000, description="Questions one query worker holds in flight.")
+    query_concurrency: Count = Field(200, le=5000, description="Most questions in flight in one query worker.")
     document_concurrency: Count = Field(
-        2, le=64, description="Documents one document worker holds in flight, and as many small ones (100 KB) again."
+        2, le=64, description="Most documents in flight in one document worker, and as many small ones (100 KB) again."
     )
-    lease_seconds: Seconds = Field(8, le=600, description="A job whose worker is silent this long starts again.")
+    lease_seconds: Seconds = Field(8, le=600, description="A job whose worker is silent for this long runs again.")
     heartbeat_seconds: Seconds = Field(2, le=200, description="How often a worker renews the leases of its jobs.")
     shutdown_grace_seconds: float = Field(
-        30, ge=0, description="After SIGTERM jobs may finish this long; then they are handed back."
+        30, ge=0, description="How long jobs may finish after SIGTERM before they are handed back."
     )
-    query_deadline_seconds: Seconds = Field(600, description="A question unanswered after this has failed.")
-    document_deadline_seconds: Seconds = Field(3600, description="A document not ingested after this has failed.")
-    job_tries: Count = Field(5, description="Runs of a job whose errors are transient, before it fails.")
-    quarantine_deaths: Count = Field(2, description="Process deaths while a job ran alone, before it is quarantined.")
+    query_deadline_seconds: Seconds = Field(600, description="A question that is not answered within this time fails.")
+    document_deadline_seconds: Seconds = Field(
+        3600, description="A document that is not ingested within this time fails."
+    )
+    job_tries: Count = Field(5, description="A job fails after this many runs with transient errors.")
+    quarantine_deaths: Count = Field(
+        2, description="A job is quarantined after this many deaths of its worker while it ran alone."
+    )
     result_ttl_seconds: int = Field(
-        3600, ge=60, description="How long ended jobs stay in Valkey; responses are read from the archive afterwards."
+        3600, ge=60, description="How long ended jobs stay in Valkey. After that, responses are read from the archive."
     )
     max_queued: int = Field(
-        10_000, ge=0, description="Jobs that may wait ahead of a new one; more are refused with 429. 0: any number."
+        10_000, ge=0, description="A new job is refused with 429 if more jobs than this wait ahead of it. 0: no limit."
     )
     max_queued_bytes: int = Field(
         1 << 30,
         ge=0,
-        description="Bytes of unfinished jobs of 4 KB or more, in Valkey and the blob store, beyond which one gets 429. 0: any.",
+        description="Most bytes of unfinished jobs of 4 KB or more, in Valkey and the blob store; beyond, 429. 0: no limit.",
     )
     max_wait_seconds: float = Field(
-        300, ge=0, description="A question that would wait longer, by estimate, is refused with 429. 0: never."
+        300, ge=0, description="A question with a longer estimated wait is refused with 429. 0: no limit."
     )
     response_retention_seconds: int = Field(
         30 * 86_400, ge=3600, description="How long the archive in PostgreSQL keeps a finished response."
     )
     valkey_durability: Literal["checked", "vouched"] = Field(
         "checked",
-        description="`checked`: Valkey's settings are read, and one that could lose accepted jobs is refused. `vouched`: you "
-        "vouch that it keeps what it has answered, since it forbids looking (`CONFIG`).",
+        description="`checked`: refuse a Valkey whose settings could lose accepted jobs. `vouched`: Valkey forbids `CONFIG`, and "
+        "you vouch that it keeps acknowledged writes.",
     )
     allow_unsafe_valkey: bool = Field(
-        False, description="Start although Valkey could lose or evict accepted jobs: nothing of it is checked."
+        False, description="Start even if Valkey could lose or evict accepted jobs; its settings are not checked."
     )
 
     # Batches
-    batch_outstanding: Count = Field(200, le=5000, description="Lines of one batch that are in the queue at once.")
+    batch_outstanding: Count = Field(200, le=5000, description="Most lines of one batch in the queue at once.")
 
     # Webhooks
     webhook_allowed_hosts: str = Field(
-        "", description="Hosts, with commas between them, that may be inside and be sent to without TLS."
+        "", description="Hosts that may have a private address and may be called without TLS, comma-separated."
     )
-    webhook_timeout_seconds: Seconds = Field(10, le=60, description="Limit on one attempt to deliver a webhook.")
+    webhook_timeout_seconds: Seconds = Field(10, le=60, description="Time limit of one attempt to deliver a webhook.")
     webhook_backoff_seconds: Seconds = Field(
         5,
         le=60,
         description="First wait after a failed attempt; the next five are 6, 24, 120, 720 and 4320 times as long.",
     )
-    webhook_concurrency: Count = Field(50, le=1000, description="Webhooks that one process sends at once.")
+    webhook_concurrency: Count = Field(50, le=1000, description="Most webhooks that one process sends at once.")
     webhook_endpoint_concurrency: Count = Field(
-        8, le=100, description="Webhooks that all processes send to one endpoint at once."
+        8, le=100, description="Most webhooks that all processes together send to one endpoint at once."
     )
 
     # Answers
@@ -148,14 +152,16 @@ class Settings(BaseSettings):
         None, description="OpenAI-compatible endpoint (`https://…/v1`). Unset: extractive answers, no LLM."
     )
     llm_api_key: SecretStr | None = Field(None, description="Key for that endpoint.")
-    llm_model: str | None = Field(None, description="Model to ask for; needed with `RAGQ_LLM_BASE_URL`.")
-    llm_connect_timeout_seconds: Seconds = Field(5, description="Limit on connecting to the LLM.")
-    llm_first_token_timeout_seconds: Seconds = Field(30, description="Limit on waiting for the first token.")
-    llm_token_gap_timeout_seconds: Seconds = Field(15, description="Limit on the gap between two tokens.")
-    llm_answer_timeout_seconds: Seconds = Field(120, description="Limit on the whole answer.")
-    llm_tries: Count = Field(3, le=10, description="Tries of a question whose LLM call failed, before it fails.")
-    llm_backoff_seconds: Seconds = Field(0.5, description="First wait of such a question; doubles, with jitter.")
-    llm_backoff_max_seconds: Seconds = Field(8, description="Longest such wait, unless the LLM asks for a longer one.")
+    llm_model: str | None = Field(None, description="Model name; required with `RAGQ_LLM_BASE_URL`.")
+    llm_connect_timeout_seconds: Seconds = Field(5, description="Time limit for connecting to the LLM.")
+    llm_first_token_timeout_seconds: Seconds = Field(30, description="Time limit for the first token.")
+    llm_token_gap_timeout_seconds: Seconds = Field(15, description="Time limit between two tokens.")
+    llm_answer_timeout_seconds: Seconds = Field(120, description="Time limit for the whole answer.")
+    llm_tries: Count = Field(3, le=10, description="A question fails after this many failed LLM calls.")
+    llm_backoff_seconds: Seconds = Field(0.5, description="First wait after a failed call; doubles, with jitter.")
+    llm_backoff_max_seconds: Seconds = Field(
+        8, description="Longest wait after a failed call, unless the LLM asks for a longer one."
+    )
     llm_breaker_calls: Count = Field(
         20,
         description="Least number of calls in the window before a breaker may open. It opens when half of them failed.",
@@ -163,31 +169,33 @@ class Settings(BaseSettings):
     llm_breaker_window_seconds: Seconds = Field(30, description="Length of a breaker's window.")
     llm_breaker_probe_seconds: Seconds = Field(5, description="How often an open breaker lets one call through.")
     prompt_tokens: int = Field(3000, ge=200, description="Budget for the sources in the prompt, in tokens.")
-    max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved for a question that names no number.")
-    max_question_characters: int = Field(10_000, ge=1, description="Longest question taken.")
+    max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved if the question does not set a number.")
+    max_question_characters: int = Field(10_000, ge=1, description="Longest accepted question.")
 
     # Documents
     embedding_base_url: str | None = Field(
-        None, description="OpenAI-compatible endpoint for embeddings. Unset: MiniLM, here, no network."
+        None, description="OpenAI-compatible endpoint for embeddings. Unset: MiniLM, local, without a network."
     )
     embedding_api_key: SecretStr | None = Field(None, description="Key for that endpoint.")
-    embedding_model: str | None = Field(None, description="Model; needed with `RAGQ_EMBEDDING_BASE_URL`.")
-    embedding_connect_timeout_seconds: Seconds = Field(5, description="Limit on connecting to that endpoint.")
-    embedding_timeout_seconds: Seconds = Field(60, description="Limit on one call of it.")
-    embedding_tries: Count = Field(8, le=20, description="Calls for the same texts that fail, before the job fails.")
-    embedding_backoff_seconds: Seconds = Field(0.5, description="First wait after such a call; doubles, with jitter.")
+    embedding_model: str | None = Field(None, description="Model name; required with `RAGQ_EMBEDDING_BASE_URL`.")
+    embedding_connect_timeout_seconds: Seconds = Field(5, description="Time limit for connecting to that endpoint.")
+    embedding_timeout_seconds: Seconds = Field(60, description="Time limit of one call to it.")
+    embedding_tries: Count = Field(
+        8, le=20, description="A document fails after this many failed calls for the same texts."
+    )
+    embedding_backoff_seconds: Seconds = Field(0.5, description="First wait after a failed call; doubles, with jitter.")
     embedding_backoff_max_seconds: Seconds = Field(
-        30, description="Longest such wait, unless the endpoint asks for a longer one."
+        30, description="Longest wait after a failed call, unless the endpoint asks for a longer one."
     )
     embedding_dimensions: int = Field(384, ge=8, le=2000, description="Length of the model's vectors.")
-    embedding_window_tokens: int = Field(256, ge=64, description="Tokens the model reads at once.")
+    embedding_window_tokens: int = Field(256, ge=64, description="The model's context in tokens.")
     text_search_config: str = Field(
-        "english", pattern=r"^[a-z_]+$", description="PostgreSQL text search configuration for the full text."
+        "english", pattern=r"^[a-z_]+$", description="PostgreSQL text search configuration for full-text search."
     )
     max_file_bytes: int = Field(
-        100_000_000, ge=1, description="Largest file taken; its text may have as many characters."
+        100_000_000, ge=1, description="Largest accepted file; its text may have as many characters."
     )
-    parse_timeout_seconds: Seconds = Field(30, description="Limit on reading one document, wall clock and CPU.")
+    parse_timeout_seconds: Seconds = Field(30, description="Time limit for reading one document, wall clock and CPU.")
     parse_memory_bytes: int = Field(1 << 30, ge=1 << 27, description="Memory limit of the reading process.")
 
     @classmethod
@@ -199,7 +207,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Strip every variable; a blank one, like `RAGQ_API_KEY=` in a template, counts as unset."""
+        """Strip every variable; a blank one, such as `RAGQ_API_KEY=` in a template, counts as unset."""
         for source in (env_settings, dotenv_settings):
             assert isinstance(source, EnvSettingsSource)
             found = {name: value.strip() for name, value in source.env_vars.items() if value}
@@ -208,7 +216,7 @@ class Settings(BaseSettings):
 
     @property
     def embedding_name(self) -> str:
-        """Name of the embedding model, which a database is bound to."""
+        """Name of the embedding model; a database can be used only with the model it was created for."""
         return self.embedding_model if self.embedding_base_url and self.embedding_model else LOCAL_EMBEDDING_MODEL
 
 
@@ -225,13 +233,15 @@ def read_settings() -> Settings:
         faults = "; ".join(f"RAGQ_{fault['loc'][0]!s}".upper() + f": {fault['msg']}" for fault in error.errors())
         raise ConfigurationError(f"Wrong settings. {faults}") from error
     if settings.llm_base_url and not settings.llm_model:
-        raise ConfigurationError("RAGQ_LLM_BASE_URL is set but RAGQ_LLM_MODEL is not: name the model to ask for.")
+        raise ConfigurationError("RAGQ_LLM_BASE_URL is set but RAGQ_LLM_MODEL is not: set it to the model's name.")
     if settings.embedding_base_url and not settings.embedding_model:
-        raise ConfigurationError("RAGQ_EMBEDDING_BASE_URL is set but RAGQ_EMBEDDING_MODEL is not: name the model.")
+        raise ConfigurationError(
+            "RAGQ_EMBEDDING_BASE_URL is set but RAGQ_EMBEDDING_MODEL is not: set it to the model's name."
+        )
     if settings.database_pooled and settings.database_direct_url is None:
         raise ConfigurationError(
-            "RAGQ_DATABASE_POOLED is set but RAGQ_DATABASE_DIRECT_URL is not: migrations and the index of vectors need "
-            "PostgreSQL itself. Name it there."
+            "RAGQ_DATABASE_POOLED is set but RAGQ_DATABASE_DIRECT_URL is not: migrations and the vector index need "
+            "a direct connection to PostgreSQL. Set it."
         )
     if settings.heartbeat_seconds * 2 > settings.lease_seconds:
         raise ConfigurationError("RAGQ_HEARTBEAT_SECONDS must be at most half of RAGQ_LEASE_SECONDS.")
@@ -239,12 +249,12 @@ def read_settings() -> Settings:
 
 
 def split_list(text: str) -> list[str]:
-    """Split a setting that is a list with commas."""
+    """Split a comma-separated setting."""
     return [part for part in (part.strip() for part in text.split(",")) if part]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address; of names, only `localhost` counts."""
+    """Whether only this machine can reach an address; the only name that counts is `localhost`."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -254,16 +264,16 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Refuse settings under which strangers could use the API.
+    """Refuse settings that would let strangers use the API.
 
     Raises:
         ConfigurationError: `RAGQ_HOST` is not a loopback address and `RAGQ_API_KEY` is not set or too short, or
-            `RAGQ_CORS_ORIGINS` has something that is not an origin.
+            `RAGQ_CORS_ORIGINS` contains a value that is not an origin.
     """
     for origin in split_list(settings.cors_origins):
         if not ORIGIN.fullmatch(origin):
             raise ConfigurationError(
-                f"RAGQ_CORS_ORIGINS: '{origin}' is not an origin. Name each one as browsers send it: scheme, host and "
+                f"RAGQ_CORS_ORIGINS: '{origin}' is not an origin. Write each as browsers send it: scheme, host and "
                 "port, such as https://app.example.com, in lower case and without a path."
             )
     key = settings.api_key.get_secret_value() if settings.api_key else ""
@@ -280,6 +290,6 @@ def check_exposure(settings: Settings) -> None:
         )
     if len(key) < LEAST_KEY_CHARACTERS:
         raise ConfigurationError(
-            f"RAGQ_API_KEY is shorter than {LEAST_KEY_CHARACTERS} characters, which can be guessed: listening on "
-            f"{settings.host} needs a longer one. {HOW_TO_MAKE_A_KEY}"
+            f"RAGQ_API_KEY is shorter than {LEAST_KEY_CHARACTERS} characters and can be guessed: to listen on "
+            f"{settings.host}, use a longer one. {HOW_TO_MAKE_A_KEY}"
         )

@@ -1,4 +1,4 @@
-"""`ragq up`: the embedded services, the API and the workers as one, watched and started again when they die."""
+"""`ragq up`: run the embedded services, the API and the workers, and restart them when they die."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from ragq.tasks import end_tasks
 log = structlog.get_logger(__name__)
 
 WATCH_SECONDS = 0.5
-RESTART_SECONDS = 1.0  # between two starts of a child that dies at once; doubles up to the next
+RESTART_SECONDS = 1.0  # between starts of a child that dies at once; doubles up to the next line
 RESTART_MAX_SECONDS = 30.0
-SETTLED_SECONDS = 10.0  # a child that lived this long starts again after the shortest pause
+SETTLED_SECONDS = 10.0  # after a child has lived this long, the pause is the shortest again
 READY_SECONDS = 60.0
-PROBE_SECONDS = 5.0  # for the API to say whether it is ready
-BIND_SECONDS = 2.0  # for a port that a dying process still holds
+PROBE_SECONDS = 5.0  # time for the API to report whether it is ready
+BIND_SECONDS = 2.0  # time for a dying process to release the port
 TICK_SECONDS = 0.1
-STOP_MARGIN_SECONDS = 5.0  # given to a worker beyond its own grace
+STOP_MARGIN_SECONDS = 5.0  # for a worker, beyond its own grace
 
 
 class Child:
-    """A process of the fleet, started again whenever it ends."""
+    """A process of the fleet, restarted whenever it ends."""
 
     def __init__(self, name: str, command: list[str], pass_fds: tuple[int, ...] = ()) -> None:
         self.name = name
@@ -69,14 +69,14 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, below 0 by a signal; None while it runs."""
+        """The exit code, negative for a signal; None while it runs."""
         return self.process.poll() if self.process else None
 
     def start(self, environment: dict[str, str], parent: int) -> int:
-        """Start it, out of reach of the terminal's Ctrl-C; returns its pid.
+        """Start the child in a session that Ctrl-C does not reach; returns its pid.
 
         Args:
-            parent: Its standard input, a pipe that ends when this process does.
+            parent: Its standard input, a pipe that ends when this process ends.
         """
         self.process = subprocess.Popen(
             self._command, env=environment, stdin=parent, pass_fds=self._pass_fds, start_new_session=True
@@ -128,7 +128,7 @@ class Preparation:
 
 
 class Fleet:
-    """All processes of one `ragq up`; a context manager that leaves none behind."""
+    """All processes of one `ragq up`; a context manager that stops them all."""
 
     def __init__(self, settings: Settings, *, query_workers: int, document_workers: int) -> None:
         check_exposure(settings)
@@ -143,11 +143,11 @@ class Fleet:
         self._socket: socket.socket | None = None
         self._stopping = threading.Event()
         self._is_ready = False
-        self.url = ""  # known once it has started
+        self.url = ""  # set by `start`
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
+            if signal.getsignal(number) is not signal.SIG_IGN:  # ignored, for example, after nohup
                 signal.signal(number, self._request_stop)
         return self
 
@@ -158,7 +158,7 @@ class Fleet:
             self._preparation.stop()
         self._services.stop()
         for child in self._children:
-            child.signal(signal.SIGKILL)  # none is left but by a failure
+            child.signal(signal.SIGKILL)  # still running only after a failure
             if child.process:
                 child.process.wait()
         if self._cleaner:
@@ -167,7 +167,7 @@ class Fleet:
             self._socket.close()
 
     def _request_stop(self, _number: int, _frame: FrameType | None) -> None:
-        if self._stopping.is_set():  # asked twice: workers hand back what they hold
+        if self._stopping.is_set():  # second signal: workers hand back their jobs
             for child in self._children:
                 child.signal(signal.SIGTERM)
         self._stopping.set()
@@ -177,11 +177,11 @@ class Fleet:
         """Start the services, migrate, start the children and wait until the API and a query worker are ready.
 
         Raises:
-            ConfigurationError: Something does not start; the message names the cause.
-            UnavailableError: A configured server does not answer, or a signal asked to stop.
+            ConfigurationError: A process does not start; the message names the cause.
+            UnavailableError: A configured server does not answer, or a signal arrived.
         """
         self._cleaner = Cleaner.start(self._settings.data_dir)
-        self._services.take_over()  # what a killed owner left may hold the port
+        self._services.take_over()  # processes of a killed owner may hold the port
         self._socket = _listen(self._settings)
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
@@ -215,7 +215,7 @@ class Fleet:
             await asyncio.sleep(TICK_SECONDS)
 
     def _find_fault(self) -> str | None:
-        """What is missing until the first question can be answered at once."""
+        """The reason why the first question could not be answered at once yet; None if it could."""
         try:
             is_ready, faults = self._get("/readyz")
             _, status = self._get("/status")
@@ -244,10 +244,10 @@ class Fleet:
             connection.close()
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something on an event loop while all processes are looked after.
+        """Run some work on an event loop while watching all processes.
 
         Raises:
-            UnavailableError: A signal asked to stop; the work was cancelled.
+            UnavailableError: A signal arrived and the work was cancelled.
         """
         asyncio.run(self._run(work))
 
@@ -256,7 +256,7 @@ class Fleet:
         try:
             while not task.done():
                 if self._stopping.is_set():
-                    raise UnavailableError("ragq was asked to stop before this was done.")
+                    raise UnavailableError("ragq was stopped before this was done.")
                 self._look_after()
                 await asyncio.wait([task], timeout=TICK_SECONDS)
         finally:
@@ -264,15 +264,15 @@ class Fleet:
         task.result()
 
     def watch(self) -> None:
-        """Start again whatever dies, until a signal asks to stop."""
+        """Restart processes that die, until a signal arrives."""
         while not self._stopping.wait(WATCH_SECONDS):
             self._look_after()
 
     def _look_after(self) -> None:
-        """Start what has died, and what was not started yet.
+        """Start processes that have died or were not started yet.
 
         Raises:
-            ConfigurationError: A child ended by itself during the start: it would again.
+            ConfigurationError: A child exited during the start, as it would again.
         """
         try:
             self._services.check()
@@ -282,13 +282,13 @@ class Fleet:
         for child in self._children:
             if not self._is_ready and child.exit_code is not None and child.exit_code >= 0:
                 raise ConfigurationError(
-                    f"The {child.name} ended with code {child.exit_code} while it was starting. Its lines above say why."
+                    f"The {child.name} ended with code {child.exit_code} while it was starting. See its log lines above."
                 )
             if child.is_due():
                 self._services.record(child.name, child.start(self._environment, self._cleaner.read_end))
 
     def _drain_children(self) -> None:
-        """Ask all to end, wait for the workers' grace, then kill those that are left."""
+        """Send SIGTERM to all children, wait for the workers' grace, then kill those that are left."""
         for child in self._children:
             child.signal(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS
@@ -302,7 +302,7 @@ class Fleet:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Open the API's socket here, so that connections wait, and are not refused, while the API starts again."""
+    """Open the API's socket in this process, so that connections wait, rather than fail, while the API restarts."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -325,7 +325,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _as_variables(settings: Settings) -> dict[str, str]:
-    """Write settings as the environment from which a child reads the same."""
+    """The environment variables from which a child reads the same settings."""
     values = settings.model_dump(exclude_none=True)
     return {
         f"RAGQ_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -101,9 +101,9 @@ def test_a_question_that_waits_tells_its_place_in_the_queue(page: Page, ragq: Ra
     body = {"input": SLOW, "background": True}
     ahead = [httpx2.post(f"{ragq.url}/v1/responses", json=body).json()["id"] for _ in range(3)]
     ask(page, QUESTION)
-    expect(page.locator("#state")).to_have_text(re.compile(r"Place 3 in the queue"))
+    expect(page.locator("#state")).to_have_text(re.compile(r"Position 3 in the queue"))
     httpx2.post(f"{ragq.url}/v1/responses/{ahead[1]}/cancel")
-    expect(page.locator("#state")).to_have_text(re.compile(r"Place [12] in the queue"))
+    expect(page.locator("#state")).to_have_text(re.compile(r"Position [12] in the queue"))
     for response_id in ahead:
         httpx2.post(f"{ragq.url}/v1/responses/{response_id}/cancel")
     expect(page.locator("#answer")).to_contain_text("61 metres")
@@ -196,7 +196,7 @@ def test_the_key_is_asked_for_once_and_kept_where_no_script_reads_it(visitor: Vi
     page.reload()
     expect(page.locator("#answer")).to_contain_text("61 metres")
     expect(dialog).to_be_hidden()
-    page.get_by_role("button", name="Forget the key").click()
+    page.get_by_role("button", name="Sign out").click()
     expect(dialog).to_be_visible()
     assert page.context.cookies() == []
 

@@ -1,4 +1,4 @@
-"""`ragq up` while it starts: asked to stop at any moment, without what it needs, and killed with its cleaner."""
+"""`ragq up` while it starts: stopped before at any moment, without what it needs, and killed with its cleaner."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_signal_while_postgresql_is_waited_for_ends_it_soon(tmp_path: Path) ->
     wait_until(lambda: "waiting_for_service" in start.log, seconds=40)
     start.process.terminate()
     assert start.process.wait(STOP_SECONDS) != 0
-    assert "asked to stop" in start.log
+    assert "stopped before" in start.log
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-// How an answer and its sources look. Whatever comes from a document or a model is set as text, never as HTML.
+// Shows an answer and its sources. Text from documents or models is set as text, never as HTML.
 
 import { make } from "./element.js";
 
@@ -7,7 +7,7 @@ const answer = document.getElementById("answer");
 const sources = document.getElementById("sources");
 const found = document.getElementById("found");
 
-const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // an LLM's own numbers, for which ours stand
+const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // the LLM's own citation markers, replaced by ours
 
 export function clearAnswer() {
   result.hidden = true;
@@ -20,13 +20,13 @@ export function clearAnswer() {
 
 export function showText(text) {
   result.hidden = false;
-  answer.setAttribute("aria-busy", "true"); // read out when it is whole
+  answer.setAttribute("aria-busy", "true"); // screen readers wait until it is complete
   answer.textContent = text;
 }
 
-// The answer as it stands at its end; `kind` says whether a model's markers are in it.
+// Shows the finished answer; `kind` tells whether it contains an LLM's markers.
 export function showAnswer({ kind, content: [{ text, annotations }] }) {
-  const numbers = new Map(); // one number for one passage, however often it is cited
+  const numbers = new Map(); // one number for each passage, also if it is cited several times
   for (const citation of annotations) {
     const passage = passageOf(citation);
     if (!numbers.has(passage)) numbers.set(passage, numbers.size + 1);
@@ -45,7 +45,7 @@ export function showUnfinished() {
   result.className = "unfinished";
 }
 
-// What the search found, whether cited or not.
+// Shows the search results, cited or not.
 export function showFound(results) {
   if (!results?.length) return;
   found.hidden = false;
@@ -59,7 +59,7 @@ function passageOf({ file_id: id, start, end }) {
 }
 
 function citedText(text, annotations, numbers, hasMarkers) {
-  const characters = [...text]; // an index counts characters, not JavaScript's units
+  const characters = [...text]; // an index counts characters, not UTF-16 units
   const parts = [];
   let from = 0;
   for (const index of [...new Set(annotations.map((citation) => citation.index))].sort((one, other) => one - other)) {

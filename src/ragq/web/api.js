@@ -1,4 +1,4 @@
-// Requests to ragq. One that needs the key asks for it and goes on.
+// Requests to ragq. If the key is needed, asks for it and repeats the request.
 
 import { ApiError, readError } from "./errors.js";
 import { unlock } from "./unlock.js";
@@ -7,7 +7,7 @@ export { ApiError };
 
 const SILENCE_MS = 40_000; // the server sends a comment every 15 s
 
-// What may work later: no connection, or a server that cannot do it now.
+// Whether a retry may succeed: no connection, or a server error.
 export function isTemporary(error) {
   return !(error instanceof ApiError) || error.status >= 500;
 }
@@ -23,7 +23,7 @@ export async function request(method, path, { body, headers, signal } = {}) {
   }
 }
 
-// Posts a form, telling the share that is sent: fetch cannot.
+// Posts a form and reports its progress, which fetch cannot.
 export async function upload(path, form, onProgress) {
   for (;;) {
     const { status, text } = await send(path, form, onProgress);
@@ -44,7 +44,7 @@ function send(path, form, onProgress) {
   });
 }
 
-// The events of an answer's body, until it ends or is silent for too long.
+// Yields the events of a response's body, until it ends or is silent for too long.
 export async function* readEvents(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

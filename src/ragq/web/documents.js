@@ -1,4 +1,4 @@
-// The documents of the default store: upload, progress, state, removal.
+// The documents of the default store: upload, progress, status, removal.
 
 import { ApiError, isTemporary, pause, request, upload } from "./api.js";
 import { make } from "./element.js";
@@ -111,7 +111,7 @@ async function ingest(file, row) {
   }
 }
 
-// Looks at what is being ingested, one after the other, until nothing is.
+// Polls the files in progress, one after the other, until none is left.
 async function watch() {
   if (isWatching) return;
   isWatching = true;
@@ -157,7 +157,7 @@ input.addEventListener("change", () => {
   input.value = "";
 });
 
-// The whole page takes files, so that a drop beside the box does not leave it.
+// The whole page accepts files, so that a drop beside the box does not navigate away.
 const holdsFiles = (event) => event.dataTransfer.types.includes("Files");
 
 addEventListener("dragover", (event) => {

@@ -1,4 +1,4 @@
-// What ragq refuses, and why.
+// Error responses of ragq.
 
 export class ApiError extends Error {
   constructor(status, message) {
@@ -7,13 +7,13 @@ export class ApiError extends Error {
   }
 }
 
-// Reads the reason out of an answer.
+// Reads the message from an error response.
 export function readError(status, text) {
   let message = `ragq answered with status ${status}.`;
   try {
     message = JSON.parse(text).error.message;
   } catch {
-    // a proxy's own page: the status has to do
+    // a proxy's own page: only the status is known
   }
   return new ApiError(status, message);
 }

@@ -1,4 +1,4 @@
-// A question from its asking to its end: it is streamed, found again after a cut or a reload, and may be cancelled.
+// A question: streams its answer, resumes it after a lost connection or a reload, and can cancel it.
 
 import { clearAnswer, showAnswer, showFound, showText, showUnfinished } from "./answer.js";
 import { isTemporary, pause, readEvents, request } from "./api.js";
@@ -12,16 +12,16 @@ const submit = document.getElementById("submit");
 const cancel = document.getElementById("cancel");
 const state = document.getElementById("state");
 
-let current = null; // what is followed now
+let current = null; // the question shown now
 
 class Following {
   constructor({ input = "", id = null }) {
     this.input = input;
     this.id = id;
-    this.repeatKey = randomKey(); // with it a request that is sent again finds the same response
+    this.repeatKey = randomKey(); // makes a repeated request find the same response
     this.last = -1; // number of the newest event
     this.status = "queued";
-    this.message = null; // id of the newest message: an earlier one belongs to a worker that died
+    this.message = null; // id of the newest message; earlier ones are of workers that died
     this.text = "";
     this.doing = ["Sending …", "waiting"];
     this.stopping = new AbortController();
@@ -38,7 +38,7 @@ class Following {
           this.take(event);
           cuts = 0;
         }
-        if (!this.signal.aborted && this.id) this.takeEnd(await this.fetch()); // a cancelled one ends without an event
+        if (!this.signal.aborted && this.id) this.takeEnd(await this.fetch()); // a cancelled response ends without an event
       } catch (error) {
         if (this.signal.aborted) return;
         if (!isTemporary(error)) return this.fail(error.message);
@@ -77,7 +77,7 @@ class Following {
     this.watchPlace();
   }
 
-  // A worker begins; not for the first time when an earlier one died or the LLM failed.
+  // A worker starts the question, again if an earlier one died or the LLM failed.
   start() {
     this.status = "in_progress";
     if (this.message) showText("");
@@ -85,7 +85,7 @@ class Following {
   }
 
   say(text, kind) {
-    this.doing = [text, kind]; // to be said again after a cut
+    this.doing = [text, kind]; // shown again after a lost connection
     say(text, kind);
   }
 
@@ -114,12 +114,12 @@ class Following {
     const seconds = (response.timing.total_ms / 1000).toFixed(1);
     if (response.status === "completed") {
       say(message.kind === "extractive" ? `Copied from the documents in ${seconds} s` : `Answered in ${seconds} s`, "done");
-    } else if (response.status === "incomplete") say("The answer was cut at the limit of its length.", "error");
+    } else if (response.status === "incomplete") say("The answer was cut off at its length limit.", "error");
     else if (response.status === "cancelled") say("Cancelled", "done");
     else say(response.error?.message ?? "The question failed.", "error");
   }
 
-  // Shows the place in the queue until a worker takes the question.
+  // Shows the position in the queue until a worker claims the question.
   async watchPlace() {
     while (this.status === "queued" && !this.signal.aborted) {
       let wait = 1000;
@@ -129,7 +129,7 @@ class Following {
         if (this.status === "queued" && status === "queued") this.say(describePlace(queue), "waiting");
         wait = Math.max(300, Number(response.headers.get("openai-poll-after-ms")));
       } catch {
-        // the stream finds out whether it matters
+        // if it matters, the stream fails too
       }
       await pause(wait, this.signal);
     }
@@ -144,7 +144,7 @@ class Following {
     try {
       this.takeEnd(await (await request("POST", `v1/responses/${this.id}/cancel`)).json());
     } catch (error) {
-      say(`It could not be cancelled: ${error.message}`, "error");
+      say(`Cancelling failed: ${error.message}`, "error");
     }
   }
 
@@ -165,7 +165,7 @@ function randomKey() {
 }
 
 function describePlace({ position, eta_seconds: seconds }) {
-  const place = position ? `Place ${position} in the queue` : "Waiting in the queue";
+  const place = position ? `Position ${position} in the queue` : "Waiting in the queue";
   return seconds === null ? place : `${place}, about ${Math.max(1, Math.ceil(seconds))} s`;
 }
 
@@ -195,7 +195,7 @@ function forget() {
   say("", "");
 }
 
-// Goes on with the response that the address names, as after a reload.
+// Resumes the response in the page's address, as after a reload.
 export async function resume() {
   const id = location.hash.slice(1);
   if (!id) forget();
@@ -205,7 +205,7 @@ export async function resume() {
     const { data } = await (await request("GET", `v1/responses/${id}/input_items`)).json();
     if (current.id === id) question.value = data.flatMap((item) => item.content.map((part) => part.text)).join("\n");
   } catch {
-    // the stream says why
+    // the stream shows the error
   }
 }
 

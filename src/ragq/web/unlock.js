@@ -1,4 +1,4 @@
-// The dialog that asks for the API key. The server keeps it in no place that a script can read.
+// The dialog that asks for the API key. Scripts cannot read it afterwards: the server sets an HttpOnly cookie.
 
 import { readError } from "./errors.js";
 
@@ -9,7 +9,7 @@ const signOut = document.getElementById("sign-out");
 
 let unlocking = null;
 
-// Asks once, however many requests wait for it.
+// Asks once for all waiting requests.
 export function unlock() {
   unlocking ??= ask().finally(() => {
     unlocking = null;
@@ -17,7 +17,7 @@ export function unlock() {
   return unlocking;
 }
 
-// Asks first if it is known that the key is needed.
+// Asks at the start if the key is needed.
 export async function begin() {
   const { key_required: isRequired, is_open: isOpen } = await (await fetch("session")).json();
   signOut.hidden = !isRequired;
@@ -42,7 +42,7 @@ function ask() {
   });
 }
 
-// The reason why the key does not open, or nothing.
+// Returns the error message, or nothing if the key is accepted.
 async function tryKey() {
   try {
     const body = JSON.stringify({ key: key.value });
