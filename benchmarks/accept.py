@@ -1,7 +1,7 @@
-"""How many questions does one API process accept, when each is on disk before it is answered?
+"""How many questions does one API process accept, if each is on disk before the reply?
 
-64 connections of a generator in a process of its own ask `POST /chat` and `POST /v1/responses` (background), each again
-as soon as it has its answer. `ragq up` with its own Valkey (AOF always) and PostgreSQL, and no worker: nothing is answered.
+64 connections of a generator process send `POST /chat` and `POST /v1/responses` (background), each again as soon as it
+has its reply. `ragq up` runs its own Valkey (AOF always) and PostgreSQL, and no worker: no question is answered.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ P99_MS = 150
 
 
 def measure(ragq: Ragq, name: str, seconds: float) -> dict[str, Any]:
-    """One round of one route: accepts, times, and the CPU that an accept costs each process."""
+    """One round of one route: accepts, times, and CPU per accept of each process."""
     route, more = ROUTES[name]
     before = {kind: cpu_seconds(pid) for kind, pid in ragq.pids.items()}
     found = generate(generator.accept, ragq.url, route=route, more=more, connections=CONNECTIONS, seconds=seconds)
@@ -43,7 +43,7 @@ def summarize(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run(report: Report, rounds: int, seconds: float) -> None:
-    """Measure the routes in turn, after a warm-up of each."""
+    """Measure the routes in turn, each after a warm-up."""
     with tempfile.TemporaryDirectory(prefix="ragq-accept-") as folder, report.watching():
         ragq = Ragq(
             Path(folder) / "data",

@@ -1,8 +1,8 @@
-"""The whole road of a question, on one machine that carries everything: `ragq up`, the load and the LLM.
+"""Questions end to end, with `ragq up`, the load and the LLM on one machine.
 
-A real `ragq up` with local embedding holds the pages of `docs/`; the LLM is a fake that takes a second for an answer. Answers a second
-with one query worker and with two, what an answer costs each process, what ragq adds to the LLM's time, memory, and the
-tutorial's worker (see `peers/tutorial`) beside it. `--only` runs some of the parts.
+A real `ragq up` with local embedding holds the pages of `docs/`; a fake LLM takes a second for an answer. It measures
+answers per second with one and with two query workers, CPU per answer of each process, the time that ragq adds to the
+LLM's, memory, and the tutorial's worker (see `peers/tutorial`) for comparison. `--only` runs some of the parts.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from tests.servers import FakeLlm, Ragq, stop, wait_until
 
 DOCUMENTS = Path(__file__).parent.parent / "docs"
 LLM_SECONDS = 1.0
-HELD_SECONDS = 20  # what the LLM takes while memory is measured
+HELD_SECONDS = 20  # latency of the LLM while memory is measured
 RATES = (5, 25, 50)
 FORMS = ("What is said about {}", "Why does ragq need {}", "What happens to {} when a worker dies", "How is {} set up")
 PARTS = ("memory", "throughput", "latency", "tutorial")
 CONNECTIONS = 64
 RQ_WORKERS = {"rq_worker": "rq.worker.Worker", "simple_worker": "rq.worker.SimpleWorker"}
-MIDDLE = (0.2, 0.8)  # of the answers: neither the start nor the end
+MIDDLE = (0.2, 0.8)  # of the answers, without the start and the end
 
 
 def write_questions(count: int, mark: str) -> list[str]:
-    """Make different questions of the headings of the documents; `mark` makes them new."""
+    """Make different questions from the headings of the documents; `mark` makes them new."""
     texts = [path.read_text() for path in sorted(DOCUMENTS.rglob("*.md"))]
     topics = [topic.strip("*` ") for text in texts for topic in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
     made = [form.format(topic) for form in FORMS for topic in topics]
@@ -49,7 +49,7 @@ def write_questions(count: int, mark: str) -> list[str]:
 
 @contextmanager
 def service(folder: Path, llm: FakeLlm, **settings: object) -> Iterator[Ragq]:
-    """A `ragq up` that takes any number of questions and holds the documents."""
+    """A `ragq up` that accepts any number of questions and has the documents."""
     ragq = Ragq(
         folder,
         RAGQ_LLM_BASE_URL=llm.base_url,
@@ -65,7 +65,7 @@ def service(folder: Path, llm: FakeLlm, **settings: object) -> Iterator[Ragq]:
 
 
 def fill(ragq: Ragq) -> None:
-    """Ingest the documents and answer a few questions, so that all is loaded."""
+    """Ingest the documents and answer a few questions, so that everything is loaded."""
     ingested = ragq.run("ingest", str(DOCUMENTS))
     assert ingested.returncode == 0, ingested.stderr
     burst(ragq, write_questions(20, "f"))
@@ -90,10 +90,10 @@ def valkey_of(ragq: Ragq) -> redis.Redis:
 def measure_burst(
     ragq: Ragq, questions: list[str], *, others: dict[str, int] | None = None, **request: Any
 ) -> dict[str, Any]:
-    """Answers a second, and CPU an answer.
+    """Answers per second, and CPU per answer.
 
     Args:
-        others: Processes beside those of `ragq up`, by name.
+        others: Processes besides those of `ragq up`, by name.
     """
     pids = ragq.pids | (others or {})
     before = {name: cpu_seconds(pid) for name, pid in pids.items()}
@@ -110,7 +110,7 @@ def measure_burst(
 
 
 def rates(ragq: Ragq, ids: list[str]) -> dict[str, Any]:
-    """Answers a second by Valkey's clock: from the first accept to the last result, and in the middle of it."""
+    """Answers per second by Valkey's clock: from the first accept to the last result, and in the middle part."""
     with valkey_of(ragq) as valkey:
         pipeline = valkey.pipeline(transaction=False)
         for one in ids:
@@ -126,7 +126,7 @@ def rates(ragq: Ragq, ids: list[str]) -> dict[str, Any]:
 
 
 def measure_throughput(ragq: Ragq, count: int, rounds: int) -> dict[str, Any]:
-    """One query worker, then what its stages cost, then two workers."""
+    """Measure one query worker, then the cost of its stages, then two workers."""
     asked = [write_questions(count, "abcdefgh"[number]) for number in range(rounds)]
     runs = [measure_burst(ragq, questions) for questions in asked]
     runs.sort(key=lambda one: float(one["answers_per_second"]))
@@ -161,7 +161,7 @@ def is_registered(ragq: Ragq, pid: int) -> bool:
 
 
 def measure_latency(ragq: Ragq, llm: FakeLlm, seconds: float) -> dict[str, Any]:
-    """What a foreground question takes beyond a direct call of the LLM, which is made in between any two."""
+    """Time of a foreground question beyond a direct call of the LLM; such a call is made between any two questions."""
     figures = {}
     for rate in RATES:
         asked = write_questions(int(rate * seconds), f"r{rate}-")
@@ -197,7 +197,7 @@ def in_flight(llm: FakeLlm) -> int:
 
 
 def measure_tutorial(ragq: Ragq, llm: FakeLlm, count: int) -> dict[str, Any]:
-    """`rq worker` as it comes, and RQ's SimpleWorker, which does not fork, for twice as many questions."""
+    """Measure stock `rq worker`, and RQ's SimpleWorker, which does not fork, with twice as many questions."""
     tutorial = Tutorial(read_services(ragq.folder), llm.base_url)
     figures: dict[str, Any] = {"chunks": tutorial.ingest(DOCUMENTS)}
     for number, (name, worker_class) in enumerate(RQ_WORKERS.items(), 1):
@@ -206,7 +206,7 @@ def measure_tutorial(ragq: Ragq, llm: FakeLlm, count: int) -> dict[str, Any]:
 
 
 def check(report: Report) -> None:
-    """Compare with the targets those figures that there are."""
+    """Compare the measured figures with their targets."""
     figures, checks = report.figures, report.checks
     if throughput := figures.get("throughput"):
         ours = throughput["one_worker"]["answers_per_second"]
@@ -225,7 +225,7 @@ def check(report: Report) -> None:
 
 
 def draw(report: Report, out: Path) -> None:
-    """Draw answers a second, added latency, and CPU an answer, where all of them were measured."""
+    """Draw answers per second, added latency and CPU per answer, if all were measured."""
     if not set(PARTS) <= set(report.figures):
         return
     figures = report.figures

@@ -1,8 +1,8 @@
-"""Documents of realistic size for the benchmarks, made of the project's own pages.
+"""Documents of realistic size for the benchmarks, made from the project's own pages.
 
-Each takes paragraphs of docs/ in an order of its own, so that no two are alike. Notes have one to three pages of about 300
-words; every second one is a PDF, the others are Markdown. Reports are PDFs of 20 pages of about 500 words. The PDFs are set as
-word processors set them, justified and with an embedded font.
+Each has paragraphs of docs/ in a different order, so that no two are equal. Notes have one to three pages of about 300
+words; every second one is a PDF, the others are Markdown. Reports are PDFs of 20 pages of about 500 words. The PDFs look
+like those of word processors, justified and with an embedded font.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate
 
 ROOT = Path(__file__).resolve().parents[1]
-FONT = "DejaVuSerif"  # which Matplotlib brings
+FONT = "DejaVuSerif"  # included in Matplotlib
 pdfmetrics.registerFont(TTFont(FONT, Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{FONT}.ttf"))
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A document that was made, and its pages: those of Markdown are what a PDF would have needed."""
+    """A document and its number of pages; for Markdown, the number that a PDF would have."""
 
     path: Path
     pages: int
 
 
 def write_notes(folder: Path, count: int) -> list[Made]:
-    """Write short documents; the same numbers give the same words."""
+    """Write short documents; a number always gives the same words."""
     folder.mkdir(parents=True)
     paragraphs = read_paragraphs()
     made = []
@@ -52,7 +52,7 @@ def write_notes(folder: Path, count: int) -> list[Made]:
 
 
 def write_reports(folder: Path, count: int) -> list[Made]:
-    """Write long documents; the same numbers give the same words."""
+    """Write long documents; a number always gives the same words."""
     folder.mkdir(parents=True)
     paragraphs = read_paragraphs()
     made = []
@@ -65,7 +65,7 @@ def write_reports(folder: Path, count: int) -> list[Made]:
 
 
 def read_paragraphs() -> list[str]:
-    """Read the paragraphs of docs/: prose and lists, no code and no tables."""
+    """Read the paragraphs of docs/: prose and lists, without code and tables."""
     found = []
     for page in sorted((ROOT / "docs").rglob("*.md")):
         text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

@@ -1,7 +1,7 @@
-"""A slow endpoint in a process of its own: `GET /wait?sent=T` answers after the latency and notes how late it came.
+"""A slow endpoint in a process of its own: `GET /wait?sent=T` answers after the latency and records its delay since T.
 
-`T` is the caller's `time.time()` when it enqueued the job that calls. `GET /report` tells what came since the last
-report. Raw asyncio, so that the endpoint costs the benchmark little; thousands of connections are no matter.
+`T` is the caller's `time.time()` when it enqueued the job. `GET /report` returns the delays since the last report. Raw
+asyncio, so that the endpoint takes little CPU, also with thousands of connections.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class Endpoint:
         self._process.stdout.close()
 
     def delays(self) -> list[float]:
-        """Seconds from enqueue to call, of each call since this was asked last."""
+        """Seconds from enqueue to call, for each call since the last report."""
         with urllib.request.urlopen(f"{self.url}/report") as answer:
             delays: list[float] = json.load(answer)
         return delays
 
 
 async def serve(latency: float) -> None:
-    """Listen on a free port of loopback, say where, and stay."""
+    """Listen on a free port of loopback, print it, and serve."""
     delays: list[float] = []
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(latency, delays), "127.0.0.1", 0, backlog=4096)
@@ -81,7 +81,7 @@ async def serve(latency: float) -> None:
 
 
 def main(arguments: list[Any] | None = None) -> None:
-    """Run it until it is told to stop."""
+    """Run the endpoint until it is stopped."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endpoint", description=__doc__)
     parser.add_argument("--latency", type=float, default=1.0, help="seconds")
     asyncio.run(serve(parser.parse_args(arguments).latency))

@@ -22,7 +22,7 @@ DEPTH = 10
 
 
 async def evaluate(client: ApiClient, articles: list[dict[str, Any]]) -> dict[str, float]:
-    """Ingest every paragraph, ask every question, and compare the paragraphs found with the right one."""
+    """Ingest every paragraph, search with every question, and compare the found paragraphs with the right one."""
     paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
     questions = [(qa["question"], f"{n}.txt") for n, one in enumerate(paragraphs) for qa in one["qas"]]
     store = (await client.call("POST", "/v1/vector_stores", json={"name": "XQuAD"}))["id"]
@@ -66,7 +66,7 @@ async def run(url: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Start a service of its own in a temporary folder, evaluate, and stop it."""
+    """Start a service in a temporary folder, evaluate, and stop it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="?", type=Path, default=Path(), help="the folder of xquad.en.json")
     path = parser.parse_args().data / "xquad.en.json"

@@ -1,4 +1,4 @@
-"""The load: a process of its own that prints JSON. Raw HTTP/1.1 on kept connections, so that its own CPU stays small.
+"""The load generator, a process that prints JSON. Raw HTTP/1.1 on kept-alive connections, so that it takes little CPU.
 
 `python -m benchmarks.generator PART` reads its keyword arguments, JSON, on standard input.
 """
@@ -27,7 +27,7 @@ STAGES = ("queued_ms", "retrieve_ms", "answer_ms", "first_token_ms", "total_ms")
 
 
 class Connection(asyncio.Protocol):
-    """A kept connection; one request at a time."""
+    """A kept-alive connection; one request at a time."""
 
     def __init__(self) -> None:
         self._received = bytearray()
@@ -94,7 +94,7 @@ def ask(route: str, question: str, **more: Any) -> bytes:
 
 
 async def shared(url: str, connections: int, requests: list[bytes]) -> list[tuple[int, bytes]]:
-    """Send requests over some connections, each as soon as one is free; returns the replies in their order."""
+    """Send requests over some connections, each as soon as one is free; returns the replies in the requests' order."""
     replies: list[tuple[int, bytes]] = [(0, b"")] * len(requests)
     waiting = iter(enumerate(requests))
 
@@ -109,7 +109,7 @@ async def shared(url: str, connections: int, requests: list[bytes]) -> list[tupl
 
 
 async def accept(url: str, *, route: str, more: dict[str, Any], connections: int, seconds: float) -> dict[str, Any]:
-    """Ask as fast as the API accepts: each connection asks again as soon as it has its answer."""
+    """Ask as fast as the API accepts: each connection asks again as soon as it has a reply."""
     took: list[float] = []
     statuses: Counter[int] = Counter()
     ready = asyncio.Barrier(connections)
@@ -140,7 +140,7 @@ async def accept(url: str, *, route: str, more: dict[str, Any], connections: int
 async def burst(
     url: str, *, route: str, more: dict[str, Any], questions: list[str], connections: int
 ) -> dict[str, Any]:
-    """Ask all at once and wait until none is left in the queue; returns their ids and what it took."""
+    """Ask all at once and wait until none is left in the queue; returns their ids and the times."""
     started, cpu = time.monotonic(), time.process_time()
     replies = await shared(url, connections, [ask(route, question, **more) for question in questions])
     assert {status for status, _ in replies} == {200}, Counter(status for status, _ in replies)
@@ -162,7 +162,7 @@ async def burst(
 
 
 async def read(url: str, *, ids: list[str]) -> dict[str, Any]:
-    """Read each response back; returns how many ended how, and the median times of their stages."""
+    """Read each response; returns the number by status, and the median times of the stages."""
     replies = await shared(url, 8, [write("GET", f"/v1/responses/{one}") for one in ids])
     found = [json.loads(body) for _, body in replies]
     cited = sum(bool(part["annotations"]) for one in found for part in one["output"][1]["content"])
@@ -174,12 +174,12 @@ async def read(url: str, *, ids: list[str]) -> dict[str, Any]:
 
 
 def stages_of(responses: list[dict[str, Any]]) -> dict[str, float]:
-    """The median time of each stage, as the responses tell."""
+    """The median time of each stage, from the responses."""
     return {name: statistics.median(one["timing"][name] or 0 for one in responses) for name in STAGES}
 
 
 async def paced(url: str, *, llm_url: str, rate: float, seconds: float, questions: list[str]) -> dict[str, Any]:
-    """Ask at a rate and wait for each answer; between any two, call the LLM directly in the same way."""
+    """Ask at a steady rate and wait for each answer; between any two, call the LLM directly in the same way."""
     direct = {"model": "fake", "messages": [{"role": "user", "content": ""}]}
     times: dict[str, list[float]] = {"ragq": [], "direct": []}
     told: list[dict[str, Any]] = []
@@ -187,7 +187,7 @@ async def paced(url: str, *, llm_url: str, rate: float, seconds: float, question
 
     async def one(name: str, address: str, request: bytes) -> None:
         started = time.monotonic()
-        free[name] = [connection for connection in free[name] if connection.is_open]  # a server closes those that rest
+        free[name] = [connection for connection in free[name] if connection.is_open]  # a server closes idle ones
         connection = free[name].pop() if free[name] else await Connection.open(address)
         status, body = await connection.send(request)
         times[name].append(time.monotonic() - started)
@@ -225,13 +225,13 @@ PARTS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
 
 
 def start(part: Callable[..., Awaitable[dict[str, Any]]], url: str, **arguments: Any) -> subprocess.Popen[str]:
-    """Start a part in a process of its own."""
+    """Start a part in a new process."""
     command = [sys.executable, "-m", "benchmarks.generator", part.__name__]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
     process.stdin.write(json.dumps({"url": url, **arguments}))
     process.stdin.close()
-    process.stdin = None  # so that nobody writes to it again
+    process.stdin = None  # so that it is not written to again
     return process
 
 
@@ -244,7 +244,7 @@ def finish(process: subprocess.Popen[str], *, seconds: float = 180) -> dict[str,
 
 
 def generate(part: Callable[..., Awaitable[dict[str, Any]]], url: str, **arguments: Any) -> dict[str, Any]:
-    """Run a part in a process of its own."""
+    """Run a part in a new process."""
     return finish(start(part, url, **arguments))
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: CPU and memory of a tree of processes, how noisy the machine was, results and charts."""
+"""Shared by the benchmarks: CPU and memory of process trees, noise of the machine, results and charts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin"  # what is compared
+PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin"  # environment of the compared projects
 CALIBRATION_LOOPS = 2_000_000
 SUFFIXES = (".png", ".svg")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -28,10 +28,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Report:
-    """One benchmark's outcome.
+    """The results of one benchmark.
 
     Attributes:
-        figures: Name → figure, nested as one likes.
+        figures: Name → figure, possibly nested.
         checks: A target in words → whether it was met.
         noise: See `watching`.
     """
@@ -43,10 +43,10 @@ class Report:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Note how noisy the machine was meanwhile.
+        """Record how noisy the machine was meanwhile.
 
-        `fixed_work_ms`: what the same loop took before and after; `stolen_share`: of the time of all cores, what the
-        hypervisor kept for others.
+        `fixed_work_ms`: time of the same loop before and after; `stolen_share`: share of CPU time that the hypervisor
+        gave to others.
         """
         before, stolen, started = _fixed_work_ms(), _stolen_seconds(), time.monotonic()
         yield
@@ -58,7 +58,7 @@ class Report:
         }
 
     def publish(self, out: Path) -> int:
-        """Write the JSON and print it; returns the exit code: 1 when a target was missed."""
+        """Write the JSON and print it; returns the exit code, 1 if a target was missed."""
         system = {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
         content = {"machine": system, "noise": self.noise, "figures": self.figures, "checks": self.checks}
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Report:
 
 
 def arguments(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with `--out`, where the JSON and the chart go."""
+    """A parser with `--out`, the path of the JSON; the chart goes beside it."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
     return parser
@@ -97,7 +97,7 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 
 def tree(pid: int) -> dict[int, str]:
-    """A process and all below it: pid → command line."""
+    """A process and its descendants: pid → command line."""
     children = defaultdict(list)
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ def tree(pid: int) -> dict[int, str]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU that a process used, with its children that have ended, and of all below it that run."""
+    """CPU seconds of a process, its ended children, and its running descendants."""
     total = 0
     for one in tree(pid):
         with contextlib.suppress(OSError):
@@ -121,7 +121,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def pss_mb(pid: int) -> float:
-    """Memory of a process and all below it; what they share counts once."""
+    """Memory of a process and its descendants; shared memory counts once."""
     total = 0
     for one in tree(pid):
         with contextlib.suppress(OSError):

@@ -1,11 +1,10 @@
-"""Ingest: how near does it come to the embedding model's own speed, what does the rest cost, and what does it hold in memory?
+"""Ingest: how close is it to the embedding model's own speed, and what do the other steps and memory cost?
 
-`python -m benchmarks.ingest`: documents of `benchmarks.corpus` go over HTTP to a `ragq up` of its own, 100 and then 1,000,
-each time from empty. The model's own speed is that of chunks of the same documents through the same model in a process
-alone with the machine: the best of three rounds before and three after. What is not embedding is compared with LangChain on
-the same files, the same PostgreSQL and the same vectors, for short notes and for long reports. So few chunks have no index of
-vectors; runs called indexed go into one, as beyond 20,000 chunks. In memory, what PostgreSQL keeps of its tables in its
-buffers is told apart: it fills up with any data.
+`python -m benchmarks.ingest` sends documents of `benchmarks.corpus` over HTTP to a new `ragq up`, first 100 and then 1,000,
+each time into an empty database. The model's own speed is that of the same chunks in a process alone on the machine: the
+best of three rounds before and three after. The steps without embedding are compared with LangChain on the same files,
+PostgreSQL and vectors, for short notes and for long reports. With so few chunks there is no vector index; "indexed" runs
+have one, as beyond 20,000 chunks. PostgreSQL's buffers are reported apart from other memory, since any data fills them.
 """
 
 from __future__ import annotations
@@ -48,13 +47,13 @@ TOKENIZER = ROOT / "src/ragq/client/all-MiniLM-L6-v2.tokenizer.json"
 
 
 def alone(function: Callable[..., T], *given: Any) -> T:
-    """Call a function in a process of its own."""
+    """Call a function in a new process."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *given).result()
 
 
 def measure_ceiling(texts: list[str]) -> dict[str, float]:
-    """Chunks a second through the model: one process with one thread, as a document worker is, and two at once."""
+    """Chunks per second through the model: one process with one thread, like a document worker, and two at once."""
     print(f"{len(texts)} chunks through the model alone …", file=sys.stderr)
     one = alone(embed_alone, texts)
     with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
@@ -63,7 +62,7 @@ def measure_ceiling(texts: list[str]) -> dict[str, float]:
 
 
 class Watch(threading.Thread):
-    """Samples the memory of the processes of a `ragq up`, and notes their CPU; what they share counts once."""
+    """Samples the memory of the processes of a `ragq up` and records their CPU; shared memory counts once."""
 
     def __init__(self, ragq: Ragq) -> None:
         super().__init__(daemon=True)
@@ -88,7 +87,7 @@ class Watch(threading.Thread):
 
 
 def buffers_mb(pid: int) -> float:
-    """Shared memory of a process and all below it, which is where PostgreSQL keeps its buffers."""
+    """Shared memory of a process and its descendants; PostgreSQL's buffers are in it."""
     total = 0
     for one in tree(pid):
         with suppress(OSError):
@@ -130,7 +129,7 @@ def ingest(
 
 
 def count_chunks(ragq: Ragq, vectors: Path | None) -> int:
-    """Count what was stored; with `vectors`, keep the vectors there."""
+    """Count the stored chunks; with `vectors`, write the vectors to that file."""
     with psycopg.connect(database_url(ragq)) as connection:
         if vectors:
             rows = connection.execute("SELECT embedding::float4[] FROM chunks").fetchall()
@@ -141,7 +140,7 @@ def count_chunks(ragq: Ragq, vectors: Path | None) -> int:
 
 
 def make_index(ragq: Ragq) -> None:
-    """Make the index of vectors, as ragq does when there are many."""
+    """Create the vector index, as ragq does when there are many chunks."""
     with psycopg.connect(database_url(ragq), autocommit=True) as connection:
         connection.execute(CREATE_INDEX)
 
@@ -151,7 +150,7 @@ def database_url(ragq: Ragq) -> str:
 
 
 def read_stages(ragq: Ragq) -> dict[str, float]:
-    """What each stage took by the worker's own metrics, its waits for others included, in ms a document."""
+    """Time of each stage by the worker's metrics, including waits, in ms per document."""
     target = httpx2.get(f"{ragq.url}/metrics/targets", timeout=10).json()[0]["targets"][0]
     samples = dict(
         line.rsplit(" ", 1)
@@ -168,7 +167,7 @@ def read_stages(ragq: Ragq) -> dict[str, float]:
 
 @contextmanager
 def database_alone(folder: Path) -> Iterator[Ragq]:
-    """A `ragq up` without workers: its PostgreSQL has the machine for itself."""
+    """A `ragq up` without workers, so that its PostgreSQL has the machine for itself."""
     ragq = Ragq(folder, "--query-workers", "0", "--document-workers", "0").start()
     try:
         yield ragq
@@ -197,7 +196,7 @@ def measure_langchain(ragq: Ragq, name: str, documents: list[Made], *options: st
 
 
 def rates(run: dict[str, Any], documents: list[Made]) -> dict[str, Any]:
-    """Pages and chunks a second, in all and by stage; the first document was for warming up."""
+    """Pages and chunks per second, in total and by stage, without the first document, a warm-up."""
     pages, chunks = sum(made.pages for made in documents[1:]), run["chunks"]
     by_stage = {
         stage: {"pages_per_second": round(pages / seconds, 1), "chunks_per_second": round(chunks / seconds, 1)}
@@ -209,10 +208,10 @@ def rates(run: dict[str, Any], documents: list[Made]) -> dict[str, Any]:
 
 
 def compare(folder: Path, documents: list[Made], vectors: Path) -> dict[str, Any]:
-    """Everything but embedding: ragq in three ways, LangChain in four.
+    """Measure everything but embedding: ragq in three ways, LangChain in four.
 
-    ragq takes one document at a time, or as many as a worker holds, without an index of vectors and with one. Each goes
-    into an empty database: an index takes a vector that it holds already for nothing.
+    ragq ingests one document at a time, or as many as a worker holds, without a vector index and with one. Each run has
+    an empty database, because an index accepts a vector that it already has at no cost.
     """
     folder.mkdir()
     runs = {}
@@ -290,7 +289,7 @@ def check(report: Report, small: dict[str, Any], large: dict[str, Any]) -> None:
 
 
 def times_langchain(runs: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """How many times as fast as the fastest of LangChain's ways ragq is: of all, and both with an index of vectors."""
+    """Speed of ragq relative to the fastest way of LangChain: of all ways, and of those with a vector index."""
     speed = {name: run["pages_per_second"] for name, run in runs.items()}
     fastest = max(found for name, found in speed.items() if name.startswith("langchain"))
     indexed = max(found for name, found in speed.items() if name.startswith("langchain_hnsw"))

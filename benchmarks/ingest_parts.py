@@ -1,4 +1,4 @@
-"""The parts of `benchmarks.ingest` that run in a process of their own."""
+"""The parts of `benchmarks.ingest` that run in separate processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TENANT = "default"
 
 
 def collect_chunks(paths: list[Path]) -> list[str]:
-    """Make of some documents the texts that ragq embeds."""
+    """Split documents into the texts that ragq embeds."""
     return asyncio.run(_collect_chunks(paths))
 
 
@@ -58,7 +58,7 @@ async def _collect_chunks(paths: list[Path]) -> list[str]:
 
 
 def embed_alone(texts: list[str]) -> float:
-    """Texts a second through the model as ragq loads and calls it, one thread, one text a call: the best of some rounds."""
+    """Texts per second through the model as ragq uses it, one thread and one text a call: the best of some rounds."""
     model = MiniLM(load_tokenizer())
     model.embed(texts[0])
     seconds = []
@@ -71,7 +71,7 @@ def embed_alone(texts: list[str]) -> float:
 
 
 def upload(url: str, paths: list[Path]) -> tuple[float, float]:
-    """Upload files into a new store and wait until all are searchable; returns the seconds to there, and to the last upload."""
+    """Upload files into a new store and wait until all are searchable; returns the seconds to that and to the last upload."""
     return asyncio.run(_upload(url, paths))
 
 
@@ -108,7 +108,7 @@ async def _post(session: aiohttp.ClientSession, path: str, **body: Any) -> dict[
 
 @dataclass(slots=True)
 class Given:
-    """An embedding client that takes vectors from a list; of the rest of ingest it leaves everything as it is."""
+    """An embedding client that takes vectors from a list; the rest of the ingest is unchanged."""
 
     vectors: NDArray[float32]
     model: str = LocalEmbeddingClient.model
@@ -140,7 +140,7 @@ def run_without_embedding(
     """Run a document worker's own function over files, with given vectors; the first file is not measured.
 
     Args:
-        at_once: Documents under way; 0 for as many as a document worker holds.
+        at_once: Documents in flight; 0 for as many as a document worker holds.
     """
     settings = Settings(data_dir=data_dir, database_url=SecretStr(database_url))
     return asyncio.run(_run_without_embedding(settings, paths, vectors, at_once or settings.document_concurrency))
@@ -181,7 +181,7 @@ async def _attach(clients: Clients, path: Path, store: str) -> StoreFileRecord:
 
 
 async def _process(clients: Clients, record: StoreFileRecord) -> dict[str, int]:
-    """Ingest one; returns its chunks and the ms of its stages."""
+    """Ingest one file; returns its chunks and the ms of its stages."""
     deadline = asyncio.get_running_loop().time() + 60
     job = RunningJob(document_job_id(record), 1, TENANT, deadline)
     arguments = DocumentArguments(record.vector_store_id, record.file_id, record.generation)

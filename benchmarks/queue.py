@@ -1,10 +1,10 @@
-"""The queue alone: ragq's worker, with the reliable protocol, an archive and AOF always, beside other task queues.
+"""The queue alone: ragq's worker, with the reliable protocol, the archive and AOF always, and other task queues.
 
 `python -m benchmarks.queue`: 2,000 jobs of one HTTP call of 1.0 s with 500 in flight, 5,000 that do nothing, and 200
-calls a second for some seconds. Each queue has a Valkey and an endpoint of its own kind, one worker process and the
-settings its documentation gives for this; results are stored. A burst is enqueued while the worker, which is warm,
-stands still (SIGSTOP); its time runs from SIGCONT until all results are there. ragq's CPU is that of its archive too,
-which has moved every result on to PostgreSQL before the CPU is read; the others have no such thing.
+calls a second for some seconds. Each queue has its own Valkey and endpoint, one worker process and the settings that its
+documentation recommends for this; results are stored. A burst is enqueued while the warm worker is stopped (SIGSTOP); its
+time runs from SIGCONT until all results are stored. ragq's CPU includes its archive, which has moved every result to
+PostgreSQL before the CPU is read; the others have no archive.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ BURST_SECONDS = 120
 
 @dataclass(frozen=True)
 class System:
-    """A queue that is compared.
+    """A compared queue.
 
     Attributes:
-        module: Holds its jobs, its worker's command and its `enqueue`.
-        done: How many jobs' results are stored, of so many that were enqueued.
-        calls: How many calls a burst has: few where one is run after the other.
+        module: Module with its jobs, its worker's command and its `enqueue`.
+        done: Counts the stored results, given the number of enqueued jobs.
+        calls: Number of calls in a burst; few if the queue runs them one after the other.
     """
 
     name: str
@@ -64,7 +64,7 @@ class System:
 
 
 def _stored_apart(valkey: redis.Redis, _enqueued: int) -> int:
-    """Of those that keep their results in database 1."""
+    """For queues that keep their results in database 1."""
     return int(valkey.info("keyspace").get("db1", {}).get("keys", 0))
 
 
@@ -97,7 +97,7 @@ SYSTEMS = (
 
 
 class Bench:
-    """One system with its Valkey, endpoint and warm worker."""
+    """A system with its Valkey, endpoint and warm worker."""
 
     def __init__(self, system: System, folder: Path, variables: dict[str, str]) -> None:
         self.system, self._folder, self._variables = system, folder, variables
@@ -150,7 +150,7 @@ class Bench:
         wait_until(lambda: self.done() >= count, seconds=seconds, what=f"{self.system.name}: {count} results")
 
     def burst(self, kind: str, count: int) -> dict[str, float]:
-        """Enqueue while the worker stands still, let it run, and wait for all results."""
+        """Enqueue while the worker is stopped, let it run, and wait for all results."""
         before = self.done()
         pids = list(tree(self.worker.pid))
         for pid in pids:
@@ -183,7 +183,7 @@ class Bench:
         return float(found["used_cpu_sys"] + found["used_cpu_user"])
 
     def paced(self) -> dict[str, float]:
-        """How long after its enqueue a job's call begins, at a steady rate."""
+        """Time from a job's enqueue to its call, at a steady rate."""
         before = self.done()
         self.endpoint.delays()
         self.enqueue("call", RATE * PACED_SECONDS, RATE)
@@ -192,7 +192,7 @@ class Bench:
 
 
 def measure(system: System, variables: dict[str, str]) -> dict[str, Any]:
-    """Run one system through all."""
+    """Measure one system."""
     print(f"{system.name} …", flush=True)
     with tempfile.TemporaryDirectory(prefix="ragq-queue-") as folder:
         bench = Bench(system, Path(folder), variables)
@@ -205,7 +205,7 @@ def measure(system: System, variables: dict[str, str]) -> dict[str, Any]:
 
 
 def check(report: Report) -> None:
-    """Compare with the targets and with the others."""
+    """Compare with the targets and the other systems."""
     ours = report.figures["ragq"]["calls"]
     others = [figures["calls"] for name, figures in report.figures.items() if name != "ragq"]
     report.checks |= {
@@ -219,7 +219,7 @@ def check(report: Report) -> None:
 
 
 def main() -> int:
-    """Run them all, one after the other."""
+    """Measure all systems, one after the other."""
     parser = arguments("queue", __doc__)
     parser.add_argument("--only", nargs="*", default=[system.name for system in SYSTEMS])
     given = parser.parse_args()

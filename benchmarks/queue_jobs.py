@@ -1,4 +1,4 @@
-"""ragq's own queue in the comparison: its worker as it is, with two job functions that do what the others' jobs do."""
+"""ragq's queue in the comparison: its unchanged worker, with two job functions that do what the other queues' jobs do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragq.records import Arguments, EmbeddingArguments, EmbeddingResult, QueryAr
 from ragq.settings import read_settings
 
 COMMAND = [__name__]
-AT_ONCE = 100  # enqueued together, as an API process does with as many requests
+AT_ONCE = 100  # enqueued concurrently, as an API process does with as many requests
 
 
 async def call(_job: RunningJob, _clients: Clients, arguments: EmbeddingArguments) -> EmbeddingResult:
@@ -34,7 +34,7 @@ def _arguments(kind: str, sent: float) -> Arguments:
 
 
 async def enqueue(kind: str, sents: list[float]) -> None:
-    """Enqueue a job for each time, to be archived as a response is."""
+    """Enqueue a job for each time, archived like a response."""
     queue = _queue()
     for start in range(0, len(sents), AT_ONCE):
         await asyncio.gather(

@@ -1,8 +1,8 @@
-"""Answers/s against query workers, and what one answer costs every part, from which a model says where it ends.
+"""Answers/s by number of query workers, and the cost of an answer in each part, from which a model predicts the limits.
 
-`python -m benchmarks.scale`: the whole road (`ragq up`, local embedding, an LLM of 1.0 s), first with few slots a worker,
-so that the workers are what is short, then with all their slots, so that the machine's cores are. The model takes its
-costs from the last run alone, and is compared with every run.
+`python -m benchmarks.scale` measures questions end to end (`ragq up`, local embedding, an LLM of 1.0 s): first with few
+slots a worker, so that slots are the bottleneck, then with all slots, so that the machine's cores are. The model takes its
+costs from the last run only, and is compared with every run.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ LLM_SECONDS = 1.0
 FEW, ALL = 20, 200  # slots of a worker
 RUNS = ((1, FEW), (2, FEW), (3, FEW), (4, FEW), (1, ALL), (2, ALL))  # workers, slots of each
 BURST_SECONDS = 15
-MAX_RATE = 120  # what is asked of a run that is not short of slots
+MAX_RATE = 120  # questions/s for a run that has enough slots
 AT_ONCE = 64
 PARTS = {"api": "api", "queries": "query_workers", "documents": "document_worker", "Valkey": "valkey"}
 PARTS |= {"PostgreSQL": "postgresql"}
 TRIPS = ("cmdstat_evalsha", "cmdstat_multi", "cmdstat_set")
 TEXT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
-REACHED = (0.7, 1.05)  # of what the model allows
+REACHED = (0.7, 1.05)  # share of the model's prediction
 
 
 class Bench:
-    """A `ragq up` with so many query workers, a document and a fake LLM."""
+    """A `ragq up` with some query workers, a document and a fake LLM."""
 
     def __init__(self, folder: Path, *, workers: int, slots: int) -> None:
         self._llm = FakeLlm(folder, latency=LLM_SECONDS)
@@ -65,14 +65,14 @@ class Bench:
         self._llm.stop()
 
     def answer(self, count: int) -> dict[str, Any]:
-        """Have so many different questions answered, asked as fast as they are taken; returns what that took."""
+        """Ask this many different questions as fast as they are accepted, and wait for all answers; returns the times."""
         questions = [f"How tall is the lighthouse of Quorra? ({number})" for number in range(count)]
         return generate(
             generator.burst, self._ragq.url, route="/chat", more={}, questions=questions, connections=AT_ONCE
         )
 
     def spent(self) -> dict[str, float]:
-        """CPU of each part in ms, and what Valkey and PostgreSQL were sent, since their starts."""
+        """CPU of each part in ms, and the load of Valkey and PostgreSQL, since their starts."""
         spent = dict.fromkeys((f"{part}_cpu_ms" for part in PARTS.values()), 0.0)
         for name, pid in self._ragq.pids.items():
             spent[f"{PARTS[name.split()[0]]}_cpu_ms"] += 1000 * cpu_seconds(pid)
@@ -93,7 +93,7 @@ class Bench:
 
 
 def measure(workers: int, slots: int) -> dict[str, Any]:
-    """Start it all, warm it up, and measure a burst."""
+    """Start everything, warm it up, and measure a burst."""
     count = BURST_SECONDS * min(MAX_RATE, workers * slots)
     with tempfile.TemporaryDirectory(prefix="ragq-scale-") as folder:
         bench = Bench(Path(folder), workers=workers, slots=slots)
@@ -114,7 +114,7 @@ def measure(workers: int, slots: int) -> dict[str, Any]:
 
 
 def predict(cost: dict[str, float], workers: int, slots: int) -> dict[str, float]:
-    """Answers/s that each part allows at the most; the least of them is the ceiling."""
+    """Most answers/s that each part allows; the smallest is the ceiling."""
     worker = cost["query_workers_cpu_ms"]
     return {
         "slots": workers * slots / (LLM_SECONDS + worker / 1000),

@@ -1,12 +1,12 @@
 """How long does a search take in a store of a million chunks, and does it find what an exact search finds?
 
-`python -m benchmarks.search`: stores of made-up chunks (see `search_store`) in an embedded PostgreSQL of its own, searched
-by `Chunks.search` from one other process. A question is a chunk that is in no store: its vector, and ten of its words in
-a row; "common" has six of the commonest words instead that are no stop words. Each kind of search is asked WARM_UP
-times before it is measured, by one client and then by four at once.
+`python -m benchmarks.search`: stores of synthetic chunks (see `search_store`) in an embedded PostgreSQL, searched by
+`Chunks.search` from one other process. A question is a chunk that is in no store: its vector, and ten consecutive words of
+it; "common" has six of the most common words instead, without stop words. Each kind of search runs WARM_UP times before it
+is measured, with one client and then with four.
 
-Recall is what share of the 10 nearest chunks by brute force over all vectors is among the 10 that a search without words
-returns.
+Recall is the share of the 10 nearest chunks, by brute force over all vectors, among the 10 results of a search without
+words.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TO_NEAREST = 10
 
 @dataclass(frozen=True)
 class Question:
-    """What is searched for."""
+    """A question to search for."""
 
     words: str
     common: str
@@ -61,7 +61,7 @@ class Question:
 
 
 def make_questions(count: int, first: int = 0) -> list[Question]:
-    """Questions that are chunks of files in no store, one of each file."""
+    """Make questions from chunks of files that are in no store, one per file."""
     vocabulary, _ = made.words()
     frequent = [word for word in vocabulary[20:80] if len(word) > 3]
     questions = []
@@ -77,7 +77,7 @@ def make_text(file: int) -> str:
 
 
 class Searcher:
-    """Searches of one kind after another, timed."""
+    """Runs timed searches, one kind after another."""
 
     def __init__(self, chunks: Chunks, seconds: float) -> None:
         self._chunks, self._seconds = chunks, seconds
@@ -91,7 +91,7 @@ class Searcher:
         return [f"{result.file_id}/{result.start // 1000}" for result in results]
 
     async def time(self, store: str, kind: str, *, clients: int, count: int = COUNTED) -> dict[str, float]:
-        """Ask up to `count` questions in a limited time, `clients` at once; returns percentiles in ms."""
+        """Search with up to `count` questions in a limited time, `clients` at once; returns percentiles in ms."""
         questions = make_questions(WARM_UP + count)
         filters = FILTERS.get(kind)
 
@@ -114,7 +114,7 @@ class Searcher:
         return percentiles(seconds) | {"searches": len(seconds), "per_second": rate}
 
     async def sample(self, store: str, first: int, count: int = 20) -> list[float]:
-        """Ask a few questions, from one client; returns seconds."""
+        """Search with a few questions, from one client; returns seconds."""
         seconds = []
         for question in make_questions(count, first):
             started = time.perf_counter()
@@ -123,7 +123,7 @@ class Searcher:
         return seconds
 
     async def recall(self, store: str, kind: str, truth: list[list[str]]) -> float:
-        """What share of the truly nearest is found without words."""
+        """The share of the truly nearest chunks that a search without words finds."""
         shares = [
             len(set(near) & set(await self.find(store, question.vector, "", FILTERS[kind]))) / len(near)
             for question, near in zip(make_questions(len(truth)), truth, strict=True)
@@ -149,7 +149,7 @@ def nearest(files: range, kind: str) -> list[list[str]]:
 
 
 class PeakMemory(threading.Thread):
-    """Watch the memory of a process and all below it, until it is stopped; only `with` starts it."""
+    """Watches the memory of a process and its descendants; use it with `with`."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -171,7 +171,7 @@ class PeakMemory(threading.Thread):
 
 @contextlib.contextmanager
 def postgresql(folder: Path) -> Iterator[tuple[str, int]]:
-    """PostgreSQL as `ragq up` starts it, with the schema; gives its address and pid."""
+    """PostgreSQL as `ragq up` starts it, with the schema; yields its address and pid."""
     with EmbeddedServices(folder, valkey=False, postgres=True):
         state = json.loads((folder / "services.json").read_text())
         url = state["services"]["database_url"]
@@ -187,7 +187,7 @@ async def migrate(url: str) -> None:
 
 
 def built(folder: Path, chunks: int) -> dict[str, Any]:
-    """Fill the stores, unless that was done in an earlier run; returns what it took then."""
+    """Fill the stores, unless an earlier run did; returns the times of that run."""
     note = folder / f"built-{chunks}.json"
     if note.exists():
         return json.loads(note.read_text())  # type: ignore[no-any-return]
@@ -210,7 +210,7 @@ def mid_files() -> range:
 
 
 def warm(folder: Path) -> None:
-    """Have the system's memory hold what is on disk, as it does after a build: else a search waits for the disk."""
+    """Read the files into the page cache, as after a build, so that searches do not wait for the disk."""
     for path in folder.glob("postgresql/cluster/base/*/*"):
         with path.open("rb") as file:
             while file.read(1 << 24):
@@ -218,7 +218,7 @@ def warm(folder: Path) -> None:
 
 
 async def measure(url: str, chunks: int, seconds: float) -> dict[str, Any]:
-    """Search in every way; returns the figures."""
+    """Measure every kind of search; returns the figures."""
     settings = Settings(_env_file=None)
     database = await Database.open(settings, url)
     searcher = Searcher(Chunks(settings, database), seconds)
@@ -233,14 +233,14 @@ async def measure(url: str, chunks: int, seconds: float) -> dict[str, Any]:
         f"{store} {kind}": await searcher.recall(store, kind, truth) for (store, kind), truth in truths.items()
     }
     figures["plain_while_ingesting"] = await while_ingesting(searcher, url)
-    async with database.connection() as connection:  # the next run finds what was built
+    async with database.connection() as connection:  # so that the next run finds the same store
         await connection.execute("DELETE FROM files WHERE sha256 = filename")
     await database.close()
     return figures
 
 
 async def while_ingesting(searcher: Searcher, url: str) -> dict[str, Any]:
-    """Search while another process puts files into the store, as fast as two cores could embed them."""
+    """Search while another process adds files to the store, as fast as two cores could embed them."""
     command = [sys.executable, "-m", "benchmarks.search_store", url, MAIN, str(INGEST_SECONDS)]
     ingest = await asyncio.create_subprocess_exec(*command, env=environment(), stdout=subprocess.PIPE)
     ended = asyncio.create_task(ingest.communicate())
@@ -290,7 +290,7 @@ def judge(report: Report) -> None:
 
 
 def draw(report: Report, out: Path) -> None:
-    """Draw the slowest of a hundred searches of each kind, by one client, for each size."""
+    """Draw the p99 of each kind of search with one client, for each size."""
     kinds = [*FILTERS, "common_words"]
     panels = {
         f"{size}: p99 in ms": {kind.replace("_", " "): figures[kind]["clients_1"]["p99"] for kind in kinds}

@@ -1,9 +1,10 @@
-"""A store to search: made-up chunks with words and vectors that are spread as real ones are, and how they get in.
+"""A store to search: synthetic chunks, with words and vectors distributed like real ones.
 
-Words are drawn by Zipf's law from the words of this project's own documents, most frequent first, and then from made-up
-names: the 10 commonest are each in half of the chunks, the 100,000th in one of ten thousand. Vectors have TOPICS
+Words are drawn by Zipf's law from the words of this project's documents, most frequent first, and then from synthetic
+names: each of the 10 most common is in half of the chunks, the 100,000th in one of ten thousand. Vectors have TOPICS
 centres, which differ in TOPIC_DIMENSIONS directions; a chunk lies around its centre in LOCAL_DIMENSIONS directions of that
-topic, with noise in all directions. A file is about three topics. A chunk is made from its file's number alone, so that what is in the store can be made again.
+topic, with noise in all directions. A file is about three topics. A chunk depends only on its file's number, so that the
+store's content can be computed again.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ COPY = """COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offse
 
 @cache
 def words() -> tuple[list[str], NDArray[np.float64]]:
-    """The vocabulary, and the cumulated probability of each word."""
+    """The vocabulary, and the cumulative probability of each word."""
     text = " ".join(path.read_text() for path in sorted(ROOT.glob("docs/**/*.md")))
     known = [word for word, _ in Counter(re.findall(r"[a-z]{2,}", text.lower())).most_common()]
     syllables = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
@@ -65,7 +66,7 @@ def words() -> tuple[list[str], NDArray[np.float64]]:
 
 @cache
 def topics() -> tuple[Vectors, Vectors, NDArray[np.int64]]:
-    """The centres, a rotation, and which of its directions each topic spreads in."""
+    """The centres, a rotation, and the directions in which each topic spreads."""
     random = np.random.default_rng(1)
     projection = random.standard_normal((TOPIC_DIMENSIONS, DIMENSIONS), dtype=np.float32)
     centres = random.standard_normal((TOPICS, TOPIC_DIMENSIONS), dtype=np.float32) @ projection
@@ -171,7 +172,7 @@ def _load_records(connection: psycopg.Connection, store: str, files: range) -> N
 
 
 def _rows(store: str, file: int, kind: str) -> bytes:
-    """The chunks of a file in the binary format of COPY; offsets tell the ordinal."""
+    """The chunks of a file in the binary format of COPY; offsets encode the ordinal."""
 
     def field(value: str | int | bytes | None) -> bytes:
         if value is None:
@@ -189,7 +190,7 @@ def _rows(store: str, file: int, kind: str) -> bytes:
 
 
 async def ingest(url: str, store: str, seconds: float) -> None:
-    """Put files into a store, at the rate at which two cores can embed them, as a document worker does."""
+    """Add files to a store like a document worker, at the rate at which two cores can embed them."""
     database = await Database.open(Settings(_env_file=None), url, connections=1)
     files, ingests = Files(database), Ingests(database)
     started = time.monotonic()

@@ -1,6 +1,6 @@
-"""Many clients on the streams of one API process: how late does a token reach a client, and what is left behind?
+"""Many clients on the streams of one API process: how late does a token reach a client, and which resources remain?
 
-`python -m benchmarks.streams`: 40 questions whose answers come at 25 tokens a second, 500 readers spread over them.
+`python -m benchmarks.streams`: 40 questions with answers at 25 tokens a second, and 500 readers spread over them.
 The fake LLM numbers its words, so a reader knows when the newest word it holds was due.
 """
 
@@ -27,13 +27,13 @@ RESULTS = Path(__file__).parent / "results" / "streams.json"
 RATE = 25.0
 SECONDS = 20
 LIMIT_SECONDS = 0.25
-GONE_SECONDS = 10  # after the last reader has gone
+GONE_SECONDS = 10  # after the last reader disconnects
 BLOCKS = re.compile(r"^ragq_python_blocks (\S+)$", re.MULTILINE)
 WORD = re.compile(rb"w(\d+) ")
 
 
 class Reader:
-    """A client that only reads bytes; it notes when the newest word came."""
+    """A client that only reads bytes, and records when the newest word arrived."""
 
     def __init__(self, job: int) -> None:
         self.job = job
@@ -50,9 +50,9 @@ class Reader:
 
 
 async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[str, Any]:
-    """Ask, read along, then drop a second crowd in the middle; returns the figures.
+    """Ask and read the streams, then disconnect a second crowd in the middle; returns the figures.
 
-    The base is measured after a reader for each job has come and gone: what a process loads at its first stream stays.
+    The base is measured after one reader per job has finished, because a process loads modules at its first stream.
     """
     api = ragq.pids["api"]
     async with aiohttp.ClientSession(ragq.url) as session:
@@ -89,7 +89,7 @@ async def measure(ragq: Ragq, llm: FakeLlm, *, jobs: int, readers: int) -> dict[
 async def read_along(
     session: aiohttp.ClientSession, url: str, jobs: range, readers: int
 ) -> tuple[list[Reader], asyncio.Task[None]]:
-    """Ask a question for each job, and have readers spread over them; returns the readers and their reading."""
+    """Ask a question for each job, and start readers spread over them; returns the readers and their tasks."""
     ids = {number: await ask(session, number) for number in jobs}
     crowd = [Reader(jobs[number % len(jobs)]) for number in range(readers)]
 
@@ -114,7 +114,7 @@ async def ask(session: aiohttp.ClientSession, number: int) -> str:
 
 
 async def settled(session: aiohttp.ClientSession, pid: int) -> dict[str, float]:
-    """The footprint when the clients have been gone for a while."""
+    """The footprint a while after the clients have disconnected."""
     await asyncio.sleep(GONE_SECONDS)
     return await footprint(session, pid)
 

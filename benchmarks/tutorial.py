@@ -20,7 +20,7 @@ WARM_UP = 2  # jobs, not measured
 
 
 class Tutorial:
-    """The tutorial's lesson on a database of its own: documents ingested once, then workers of a class."""
+    """The tutorial's lesson on its own database: documents are ingested once, then workers of a class run."""
 
     def __init__(self, services: Services, llm_url: str) -> None:
         assert services.valkey_url
@@ -57,7 +57,7 @@ class Tutorial:
         return int(self._run("ingest.py", str(folder)))
 
     def measure(self, worker_class: str, questions: list[str]) -> dict[str, Any]:
-        """Answers a second and CPU an answer of one worker, after a warm-up."""
+        """Answers per second and CPU per answer of one worker, after a warm-up."""
         command = [str(PEERS / "rq"), "worker", "--url", self._valkey_url, "--worker-class", worker_class, "--quiet"]
         worker = subprocess.Popen(command, env=self._environment, cwd=TUTORIAL)
         try:

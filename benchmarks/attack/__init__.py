@@ -1,1 +1,1 @@
-"""Attacks on a running `ragq up`, as a stranger on the network, a hostile page or a greedy client would make them."""
+"""Attacks on a running `ragq up`, by a stranger on the network, a hostile page or a greedy client."""

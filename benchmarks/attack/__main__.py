@@ -1,6 +1,6 @@
-"""Attack a `ragq up` of one's own in every way that its limits are made for; one line each, code 1 if one broke it.
+"""Attack our own `ragq up` in every way that its limits address; prints a line each, exits with 1 if one succeeded.
 
-Only loopback is attacked, with bounded numbers, in less than five minutes.
+Only loopback is attacked, with bounded load, in less than five minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.harness import Report, arguments
 from ragq.descriptors import raise_descriptor_limit
 
 ATTACKS: dict[str, Attack] = {**{attack.__name__: attack for attack in access.ATTACKS}, **exhaustion.ATTACKS}
-LAST = "talkative_errors"  # it breaks a folder of the open service
+LAST = "talkative_errors"  # last, since it damages a folder of the open service
 
 
 async def run(names: list[str], report: Report) -> None:
@@ -29,7 +29,7 @@ async def run(names: list[str], report: Report) -> None:
                 started = time.monotonic()
                 try:
                     verdict = await ATTACKS[name](stage)
-                except Exception as error:  # noqa: BLE001  (an attack that cannot be made is a line as any other)
+                except Exception as error:  # noqa: BLE001  (an attack that fails to run is reported in its line)
                     verdict = Verdict("", f"{type(error).__name__}: {error}", held=False)
                 word = "held  " if verdict.held else "BROKEN"
                 print(f"{word}  {name}: {verdict.tried}: {verdict.happened}", flush=True)

@@ -1,4 +1,4 @@
-"""Attacks on access: by who has no key, or by a page of another site in a browser of this machine."""
+"""Attacks on access: by clients without the key, or by another site's page in a browser on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ragq.http.keys import GUESS_SECONDS, GUESSES
 from tests.servers import command, environment, free_port, stop
 
 EVIL = "http://evil.example"
-REFUSED_SECONDS = 8.0  # in which a process that refuses to start has ended
+REFUSED_SECONDS = 8.0  # a process that refuses to start ends within this
 BIG = 100_000_000
 KEYED = {"Authorization": f"Bearer {KEY}"}
 
@@ -36,7 +36,7 @@ async def weak_keys(stage: Stage) -> Verdict:
 
 
 def refuses(verb: str, folder: Path, key: str) -> bool:
-    """Whether a process ends by itself with a message that names the key's setting."""
+    """Whether a process exits with a message that names the key's setting."""
     variables = environment(RAGQ_DATA_DIR=folder, RAGQ_API_KEY=key)
     process = subprocess.Popen(
         command(verb, "--host", "0.0.0.0", "--port", str(free_port())),
@@ -56,7 +56,7 @@ def refuses(verb: str, folder: Path, key: str) -> bool:
 
 
 async def foreign_hosts(stage: Stage) -> Verdict:
-    """A name of another site that leads to this machine (DNS rebinding)."""
+    """Another site's name that resolves to this machine (DNS rebinding)."""
     paths = ("/status", "/v1/files", "/v1/models", "/")
     found = {
         (path, host): await status(stage.open.url, "GET", path, headers={"Host": host})
@@ -69,7 +69,7 @@ async def foreign_hosts(stage: Stage) -> Verdict:
 
 
 async def foreign_pages(stage: Stage) -> Verdict:
-    """Forms of other sites."""
+    """Forms on other sites."""
 
     def form() -> aiohttp.FormData:
         data = aiohttp.FormData()
@@ -88,7 +88,7 @@ async def foreign_pages(stage: Stage) -> Verdict:
 
 
 async def bodies_without_key(stage: Stage) -> Verdict:
-    """Large bodies of who has no key."""
+    """Large bodies from clients without the key."""
 
     def head(content_type: str) -> bytes:
         return (
@@ -111,7 +111,7 @@ async def bodies_without_key(stage: Stage) -> Verdict:
 
 
 async def oversized_forms(stage: Stage) -> Verdict:
-    """Bodies that say that they are too large, forms with two files, and with large fields."""
+    """Bodies with too large a Content-Length, forms with two files, and forms with large fields."""
 
     def form(*files: str, field: int = 0) -> aiohttp.FormData:
         data = aiohttp.FormData()
@@ -147,7 +147,7 @@ async def guesses(stage: Stage) -> Verdict:
 
 
 async def talkative_errors(stage: Stage) -> Verdict:
-    """What the health routes and errors tell a stranger."""
+    """What the health routes and errors reveal to a stranger."""
     secret, port = "hunter2-of-valkey", free_port()
     process, url = await asyncio.to_thread(start_unready, stage, f"redis://:{secret}@127.0.0.1:{port}")
     try:
@@ -162,7 +162,7 @@ async def talkative_errors(stage: Stage) -> Verdict:
         await asyncio.to_thread(stop, process)
     files = stage.open.folder / "files"
     shutil.rmtree(files, ignore_errors=True)
-    files.write_text("")  # so that nothing can be stored
+    files.write_text("")  # a file in place of the folder, so that nothing can be stored
     data = aiohttp.FormData({"purpose": "assistants"})
     data.add_field("file", b"some text of a document", filename="new.md", content_type="text/markdown")
     async with aiohttp.ClientSession(stage.open.url) as session, session.post("/v1/files", data=data) as reply:
@@ -176,14 +176,14 @@ async def talkative_errors(stage: Stage) -> Verdict:
 
 
 def start_unready(stage: Stage, valkey_url: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Start an API whose Valkey is away."""
+    """Start an API whose Valkey is down."""
     port = free_port()
     process = stage.keyed.spawn("serve", "--port", str(port), RAGQ_VALKEY_URL=valkey_url)
     return process, f"http://127.0.0.1:{port}"
 
 
 async def heads(stage: Stage) -> Verdict:
-    """HEAD of what monitors ask."""
+    """HEAD requests of monitors."""
     found: dict[str, Any] = {}
     for path in ("/healthz", "/readyz", "/", "/v1/models"):
         request = f"HEAD {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\r\n"

@@ -31,7 +31,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def endless(url: str, head: bytes, piece: bytes, *, megabytes: int) -> tuple[int, float]:
-    """Send a request that does not end; returns the status that it gets and how much was sent, in MB."""
+    """Send an endless request; returns the response's status and the MB that were sent."""
     sent = 0
     reader, writer = await connect(url)
     answer = asyncio.create_task(reader.read(4096))
@@ -65,7 +65,7 @@ async def endless_header(stage: Stage) -> Verdict:
 
 
 async def endless_rest(stage: Stage) -> Verdict:
-    """What else need not end: address, headers, empty lines, extensions of chunks, trailers, requests at once."""
+    """Other endless input: address, headers, empty lines, chunk extensions, trailers, pipelined requests."""
     chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n"
     parts = {
         "address": (b"GET /", b"a" * 65_536),
@@ -90,13 +90,13 @@ async def endless_rest(stage: Stage) -> Verdict:
 
 
 async def hold(url: str, count: int, seconds: float, drip: bytes) -> dict[str, int]:
-    """Keep so many connections open, silent or dripping, for some seconds after all were opened; reopen what is closed."""
+    """Keep this many connections open, silent or dripping, for some seconds after all were opened; reopen closed ones."""
     opening, all_open, found = asyncio.Semaphore(OPEN_AT_ONCE), asyncio.Barrier(count), Counter(opened=0, closed=0)
     until = math.inf
 
     async def open_one() -> Connection | None:
         async with opening:
-            await asyncio.sleep(0.05)  # so that opening alone does not take this machine's whole time
+            await asyncio.sleep(0.05)  # so that opening them does not take all of this machine's time
             with contextlib.suppress(OSError):
                 return await connect(url)
         return None
@@ -114,7 +114,7 @@ async def hold(url: str, count: int, seconds: float, drip: bytes) -> dict[str, i
                         await keep(*connection, drip)
                         found["closed"] += 1
                 connection[1].transport.abort()
-            await asyncio.sleep(REOPEN_SECONDS)  # faster, it would be a flood that no silence is needed for
+            await asyncio.sleep(REOPEN_SECONDS)  # faster would be a flood, which needs no silent connections
             connection = await open_one()
         if connection:
             connection[1].transport.abort()
@@ -124,7 +124,7 @@ async def hold(url: str, count: int, seconds: float, drip: bytes) -> dict[str, i
 
 
 async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, drip: bytes) -> None:
-    """Send a byte each second, if any are given, until the server ends the connection."""
+    """Send a byte each second, if there are any, until the server closes the connection."""
     ended = asyncio.create_task(reader.read())
     try:
         for place in range(1 << 20):
@@ -139,7 +139,7 @@ async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, drip:
 
 
 async def held_connections(stage: Stage, *, count: int, seconds: float, drip: bytes = b"", closed: int = 0) -> Verdict:
-    """Many connections that ask nothing, or too slowly; at least `closed` of them are to be closed."""
+    """Many connections that send nothing, or too slowly; the server must close at least `closed` of them."""
     room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500
     count = min(count, room)
     found, ratio, figures = await beside(stage.open, hold(stage.open.url, count, seconds, drip))
@@ -150,7 +150,7 @@ async def held_connections(stage: Stage, *, count: int, seconds: float, drip: by
 
 
 async def large_questions(stage: Stage) -> Verdict:
-    """100 questions of 3 MB each, which no worker takes."""
+    """100 questions of 3 MB each, without a worker."""
     long = {"role": "assistant", "content": "word " * 600_000}
     valkey = redis.Redis.from_url(stage.open.services["valkey_url"])
     before = int(valkey.info("memory")["used_memory"])
@@ -177,7 +177,7 @@ async def endless_answers(stage: Stage) -> Verdict:
     alone = await short_questions(stage.keyed)
     async with aiohttp.ClientSession(stage.keyed.url, headers={"Authorization": f"Bearer {KEY}"}) as session:
         ids = [await follow(session, "Be endless, please.") for _ in range(STREAMS)]
-        await asyncio.sleep(STREAM_SECONDS * 0.6)  # what an answer costs grows with its length
+        await asyncio.sleep(STREAM_SECONDS * 0.6)  # the cost of an answer grows with its length
         beside_them = await short_questions(stage.keyed)
         for id_ in ids:
             async with session.post(f"/v1/responses/{id_}/cancel") as reply:
@@ -189,7 +189,7 @@ async def endless_answers(stage: Stage) -> Verdict:
 
 
 async def short_questions(service: Ragq) -> list[float]:
-    """Ask short questions one after the other for at most 15 s; returns what each took."""
+    """Ask short questions one after the other for at most 15 s; returns the time of each."""
     times: list[float] = []
     until = time.monotonic() + 15
     async with aiohttp.ClientSession(service.url, headers={"Authorization": f"Bearer {KEY}"}) as session:
@@ -201,7 +201,7 @@ async def short_questions(service: Ragq) -> list[float]:
 
 
 async def follow(session: aiohttp.ClientSession, question: str) -> str:
-    """Ask for a stream that goes on without its reader; returns its id."""
+    """Start a stream whose reader disconnects; returns its id."""
     body = {"input": question, "tool_choice": "none", "background": True, "stream": True}
     async with session.post("/v1/responses", json=body) as reply:
         async for line in reply.content:

@@ -1,7 +1,7 @@
-"""Good clients, in a process of their own: `python -m benchmarks.attack.good_client URL KEY` until standard input ends.
+"""Good clients in a process: `python -m benchmarks.attack.good_client URL KEY` runs until standard input ends.
 
-One asks `GET /healthz`, each time on a new connection; one sends `POST /chat` on a kept connection. Prints `ready`, and at
-the end JSON: the times of each in seconds; a request that failed counts as 30 s.
+One sends `GET /healthz` on a new connection each time; one sends `POST /chat` on a kept-alive connection. It prints `ready`
+and, at the end, the times of each in seconds as JSON; a failed request counts as 30 s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAUSE_SECONDS = 0.01
 
 
 async def ask(session: aiohttp.ClientSession, method: str, path: str, times: list[float]) -> None:
-    """Send a request and note how long it took."""
+    """Send a request and record its time."""
     started = time.monotonic()
     try:
         async with session.request(method, path) as reply:

@@ -1,4 +1,4 @@
-"""What the attacks share: two services on loopback, an LLM that never stops, good clients, and verdicts."""
+"""Shared by the attacks: two services on loopback, an endless LLM, good clients, and verdicts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from benchmarks.harness import percentiles
 from tests.servers import Ragq, free_port
 
 KEY = "only the attacks and the good clients know it"
-MAX_RATIO = 2.0  # of the good clients' p95 during an attack
+MAX_RATIO = 2.0  # most that an attack may slow the good clients' p95
 ALONE_SECONDS = 2.0
 STREAM_CHARACTERS, STREAM_PIECE, STREAM_SECONDS = 100_000, 10, 20.0
-SHORT_SECONDS = 0.3  # what the LLM takes for a short answer
+SHORT_SECONDS = 0.3  # the LLM's time for a short answer
 
 
 @dataclass
 class Verdict:
-    """What an attack tried, what happened, and whether the service held."""
+    """The attempt, its effect, and whether the service held."""
 
     tried: str
     happened: str
@@ -64,7 +64,7 @@ class Stage:
 
 
 async def raw(url: str, request: bytes, *, seconds: float = 10) -> bytes:
-    """Send bytes on a connection of their own; returns all that is answered until it ends, or until the time is over."""
+    """Send bytes on a new connection; returns the response read until the connection ends or the time is over."""
     answer = bytearray()
     writer = None
     with contextlib.suppress(OSError, TimeoutError):
@@ -85,12 +85,12 @@ async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def status_of(answer: bytes) -> int:
-    """The status of a raw answer; 0 when there is none."""
+    """The status of a raw response; 0 if there is none."""
     return int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") else 0
 
 
 async def status(url: str, method: str, path: str, **more: Any) -> int:
-    """Send a request; returns the status of its answer, 0 when the connection was closed without one."""
+    """Send a request; returns the response's status, or 0 if the connection was closed without one."""
     try:
         async with aiohttp.ClientSession(url) as session, session.request(method, path, **more) as reply:
             await reply.read()
@@ -99,7 +99,7 @@ async def status(url: str, method: str, path: str, **more: Any) -> int:
         return 0
 
 
-# What a process holds
+# Resources of a process
 
 
 def resident_mb(pid: int) -> float:
@@ -108,7 +108,7 @@ def resident_mb(pid: int) -> float:
 
 
 def temporary_mb(pid: int) -> float:
-    """What a process holds in files without a name, or in the folder of temporary files."""
+    """Bytes of a process's unnamed files and of the temporary folder."""
     total = 0
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -119,7 +119,7 @@ def temporary_mb(pid: int) -> float:
 
 
 async def peak_mb(pid: int, work: Coroutine[Any, Any, Any]) -> tuple[float, Any]:
-    """Do some work; returns by how much a process grew meanwhile, in memory and temporary files, and the outcome."""
+    """Run some work; returns a process's growth meanwhile, in memory and temporary files, and the work's result."""
     before = most = resident_mb(pid) + temporary_mb(pid)
     task = asyncio.create_task(work)
     while not task.done():
@@ -132,7 +132,7 @@ async def peak_mb(pid: int, work: Coroutine[Any, Any, Any]) -> tuple[float, Any]
 
 
 class GoodClients:
-    """Good clients in a process of their own, from the start to `times`."""
+    """The process of the good clients, from its start to `times`."""
 
     def __init__(self, service: Ragq) -> None:
         self._command = [sys.executable, "-m", "benchmarks.attack.good_client", service.url, KEY]
@@ -151,9 +151,9 @@ class GoodClients:
 
 
 async def beside(service: Ragq, attack: Coroutine[Any, Any, Any]) -> tuple[Any, float, dict[str, Any]]:
-    """Attack while good clients ask; returns the outcome, how many times as long their p95 took, and the times.
+    """Attack while good clients ask; returns the attack's result, the ratio of their p95, and the times.
 
-    They are measured alone before and after; the longer p95 counts, since the machine's pace changes.
+    They are measured alone before and after; the longer p95 counts, since the machine's speed changes.
     """
 
     async def measure(work: Coroutine[Any, Any, Any]) -> tuple[Any, dict[str, dict[str, float]]]:
@@ -174,7 +174,7 @@ async def beside(service: Ragq, attack: Coroutine[Any, Any, Any]) -> tuple[Any, 
 
 @contextlib.asynccontextmanager
 async def running_llm() -> AsyncIterator[str]:
-    """An LLM here: it streams letters without a space or a full stop to who says "endless", others get a short answer."""
+    """A local LLM: for a prompt with "endless" it streams letters without spaces, otherwise a short answer."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answer)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)

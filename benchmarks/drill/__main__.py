@@ -25,7 +25,7 @@ from benchmarks.drill.stage import LIFTED, Stage
 from ragq.models import Lane
 
 RESULTS = Path(__file__).parents[1] / "results"
-SECONDS_PER_KILL = 1.0  # what a mix of so many seconds reckons with
+SECONDS_PER_KILL = 1.0  # expected in a mix limited by time
 
 
 Drill = Callable[..., Coroutine[Any, Any, Report]]
@@ -60,7 +60,7 @@ SCENARIOS = {
 
 
 def mix(seconds: float) -> dict[str, Scenario]:
-    """The drills that together take about so long: kills, dropped replies and a frozen worker."""
+    """Drills that take about this long together: kills, dropped replies and a frozen worker."""
     lease = {"RAGQ_LEASE_SECONDS": 3, "RAGQ_HEARTBEAT_SECONDS": 1}
     killing = SCENARIOS["kills"]
     count = max(5, round(seconds * 0.25 / SECONDS_PER_KILL))
@@ -75,7 +75,7 @@ def mix(seconds: float) -> dict[str, Scenario]:
 
 
 async def perform(scenario: Scenario, name: str, folder: Path) -> Report:
-    """Run a drill on a stage of its own."""
+    """Run a drill on a new stage."""
     say = partial(_say, name)
     with Stage(folder, latency=scenario.latency, settings=scenario.settings) as stage:
         async with HttpClient(stage.url) as client:
@@ -91,13 +91,13 @@ def _say(name: str, text: str) -> None:
 
 
 def run(drills: list[tuple[str, Drill]]) -> list[Report]:
-    """Run drills one after the other; the folder of one that failed stays, for its logs."""
+    """Run drills one after the other; the folder of a failed one is kept, for its logs."""
     reports: list[Report] = []
     for name, drill in drills:
         started, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="ragq-drill-"))
         try:
             report = asyncio.run(drill(folder))
-        except AssertionError as error:  # what a drill waited for did not happen
+        except AssertionError as error:  # a wait of the drill timed out
             report = Report(name, checks={f"the drill ran to its end ({error})": False})
         report.figures["seconds"] = round(time.monotonic() - started, 1)
         if report.passed:
@@ -130,9 +130,9 @@ def show_table(reports: list[Report]) -> None:
 
 
 def save(reports: list[Report], path: Path, beside: Path) -> None:
-    """Write the JSON, and a chart that shows stock RQ beside us when it was drilled.
+    """Write the JSON, and a chart that includes stock RQ if it was drilled.
 
-    Of what the file has already, reports of drills that were not run now stay.
+    Reports in the file of drills that did not run now are kept.
     """
     if path.exists():
         run_now = {report.scenario: report for report in reports}
@@ -151,14 +151,14 @@ def save(reports: list[Report], path: Path, beside: Path) -> None:
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drill", description=__doc__)
-    parser.add_argument("--seconds", type=float, help="a short mix of drills that takes about so long")
+    parser.add_argument("--seconds", type=float, help="run a short mix of drills that takes about this many seconds")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=SCENARIOS, help=", ".join(SCENARIOS))
     parser.add_argument("--stock", action="store_true", help="drill stock `rq worker` instead")
-    parser.add_argument("--out", type=Path, help="JSON to write; the chart is put beside it")
+    parser.add_argument("--out", type=Path, help="path of the JSON; the chart goes beside it")
     arguments = parser.parse_args()
     if arguments.seconds and not arguments.out:
-        parser.error("a short mix is no result to publish: say where to write it with --out")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every stage is taken down
+        parser.error("a short mix is not a result to publish: choose another file with --out")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every stage is stopped
     beside = RESULTS / "drill-stock.json"
     if arguments.stock:
         reports = run([(f"stock, queues: {count}", partial(perform_stock, count)) for count in (1, 2)])

@@ -1,4 +1,4 @@
-"""What a drill found: figures, and what had to hold."""
+"""The results of a drill: figures and checks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks.drill.stage import Run, Worker
 
 @dataclass
 class Report:
-    """The outcome of one scenario.
+    """The results of one scenario.
 
     Attributes:
         checks: A sentence that must be true → whether it is.
-        recoveries: Seconds from each kill to the next run of each job that was with the killed worker.
+        recoveries: Seconds from each kill to the next run of each job of the killed worker.
     """
 
     scenario: str
@@ -34,7 +34,7 @@ class Report:
 
 
 def percentile(values: list[float], percent: float) -> float | None:
-    """The value below which so many percent lie; None of nothing."""
+    """The value below which this percentage lies; None without values."""
     ordered = sorted(values)
     return round(ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))], 2) if ordered else None
 
@@ -51,7 +51,7 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recovery:
-    """A job that ran again after its worker was killed; `death` counts the job's deaths, from 1."""
+    """A rerun of a job after its worker was killed; `death` counts the job's deaths, from 1."""
 
     died_at: float
     ran_at: float
@@ -66,7 +66,7 @@ class Recovery:
 
 
 def recoveries(runs: list[Run], killed: list[Worker]) -> list[Recovery]:
-    """Find for each job whose newest run was with a killed worker when it ran next."""
+    """For each job whose newest run was on a killed worker, find its next run."""
     by_tag: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_tag[run.tag].append(run)
@@ -82,7 +82,7 @@ def recoveries(runs: list[Run], killed: list[Worker]) -> list[Recovery]:
 
 
 def audit(report: Report, account: Account, results: dict[str, int], runs: list[Run]) -> None:
-    """Count states, visible results and runs of every accepted job, and hold them to the promise."""
+    """Count states, visible results and runs of all accepted jobs, and check them against the promise."""
     states = Counter(account.states.values())
     by_tag = Counter(run.tag for run in runs if run.tag in account.accepted)
     several = [id_ for id_, count in results.items() if count > 1]

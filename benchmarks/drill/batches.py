@@ -1,4 +1,4 @@
-"""A batch whose workers are killed: every line of the input has exactly one line of the output."""
+"""A batch whose workers are killed: each input line gets exactly one output line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 async def batches(stage: Stage, client: HttpClient, say: Say, *, lines: int = 1000, kills: int = 20) -> Report:
-    """Send a batch, kill workers while it runs, and count what comes out."""
+    """Send a batch, kill workers while it runs, and count the output lines."""
     report, started = Report("batches"), time.monotonic()
     await stage.start_workers(WORKERS)
     batch = await _send(client, lines)

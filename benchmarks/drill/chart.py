@@ -1,4 +1,4 @@
-"""The chart of a drill: how fast killed jobs start again, and what became of what was accepted."""
+"""The chart of a drill: how fast jobs of killed workers run again, and the outcome of accepted jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = (".svg", ".png")
 
 
 def draw(reports: list[Report], path: Path) -> list[Path]:
-    """Draw the reports; returns the files, named as `path` but for their suffixes."""
+    """Draw the reports; returns the files, named like `path` with other suffixes."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     _draw_recoveries(left, [report for report in reports if _killed(report)])
     _draw_counts(right, [report for report in reports if "accepted" in report.figures])
@@ -28,7 +28,7 @@ def draw(reports: list[Report], path: Path) -> list[Path]:
 
 
 def _killed(report: Report) -> int:
-    """Jobs that had to run again: those that did, and those that had not when the wait was over."""
+    """Jobs that had to run again: those that did, and those that had not by the end of the wait."""
     return len(report.recoveries) + report.figures["lost"] if "settle_seconds" in report.figures else 0
 
 

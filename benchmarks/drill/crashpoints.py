@@ -1,4 +1,4 @@
-"""The sweep: a worker is killed before and after each of its writes, one run of the worker for each."""
+"""The sweep: kill a worker before and after each of its writes, with one run of a worker for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ragq.settings import Settings
 from tests.proxy import Cut, ValkeyProxy, Write
 
 AT_ONCE = 3
-IDLE_SECONDS = 2.0  # after the last job has ended: a heartbeat and a reap more
+IDLE_SECONDS = 2.0  # after the last job has ended: enough for another heartbeat and reap
 END_SECONDS = 60
 MOST_RUNS = 2
 SETTINGS = {"RAGQ_LEASE_SECONDS": 1.2, "RAGQ_HEARTBEAT_SECONDS": 0.4}
@@ -31,7 +31,7 @@ Choice = Callable[[Write], Cut | None]
 
 @dataclass(frozen=True)
 class Point:
-    """What became of the jobs of one crash; `results` and `runs` hold a number for each job."""
+    """The outcome of one crash; `results` and `runs` hold a number for each job."""
 
     cut: str
     results: list[int]
@@ -43,7 +43,7 @@ class Point:
 
 
 class Jobs:
-    """A job in each of the lanes, under a key prefix that no one else uses."""
+    """A job in each of the lanes, under its own key prefix."""
 
     def __init__(self, stage: Stage, prefix: str, lanes: Sequence[Lane]) -> None:
         self.prefix = prefix
@@ -91,7 +91,7 @@ async def _jobs(stage: Stage, prefix: str, lanes: Sequence[Lane]) -> AsyncIterat
 
 
 async def crash(stage: Stage, prefix: str, choose: Choice, lanes: Sequence[Lane]) -> tuple[Point, list[Write]]:
-    """Run a worker until it is killed at the chosen write or is idle; then let a healthy one finish.
+    """Run a worker until it is killed at the chosen write or is idle; then let a healthy worker finish.
 
     Returns:
         The outcome, and the writes of the first worker.
@@ -140,7 +140,7 @@ def at_first(name: str, cut: Cut) -> Choice:
 
 
 async def crashpoints(stage: Stage, _client: Client, say: Say, *, lanes: Sequence[Lane] = tuple(Lane)) -> Report:
-    """Crash before and after every write that a worker makes from its start to its idleness."""
+    """Crash before and after every write that a worker makes from its start until it is idle."""
     report, started = Report(f"crashpoints, lists: {len(lanes)}"), time.monotonic()
     load_scripts(stage)
     whole, writes = await crash(stage, "whole", lambda _: None, lanes)
@@ -162,7 +162,7 @@ async def crashpoints(stage: Stage, _client: Client, say: Say, *, lanes: Sequenc
 
 
 def load_scripts(stage: Stage) -> None:
-    """Let Valkey know all scripts, so that no EVALSHA is counted that did nothing."""
+    """Load all scripts into Valkey, so that failed EVALSHA calls are not counted as writes."""
     with stage.valkey.connect() as connection:
         for text in read_scripts().values():
             connection.script_load(text)

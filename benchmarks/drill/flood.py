@@ -1,4 +1,4 @@
-"""Ten times more batch work than there is room for, and a person who asks now and then."""
+"""Ten times more batch work than there is room for, and an interactive client that asks now and then."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Refusals:
-    """Of the clients that were refused: (Retry-After at the first refusal, seconds until the acceptance)."""
+    """For each refused client: (Retry-After at the first refusal, seconds until it was accepted)."""
 
     told_and_waited: list[tuple[float, float]] = field(default_factory=list)
     refused: int = 0
@@ -39,7 +39,7 @@ class Refusals:
 
 
 async def flood(stage: Stage, client: HttpClient, say: Say, *, seconds: float = 60) -> Report:
-    """Overload the batch lane: refusals tell the truth, and the interactive lane stays usable."""
+    """Overload the batch lane: Retry-After is accurate, and the interactive lane stays usable."""
     report = Report("flood")
     await stage.start_workers(1)
     unloaded = [await _ask_interactively(client, f"calm-{number}") for number in range(UNLOADED_QUESTIONS)]
@@ -91,7 +91,7 @@ async def _show_progress(client: HttpClient, refusals: Refusals, say: Say) -> No
 
 
 async def _batch_client(client: HttpClient, name: str, goes_on: Callable[[], bool], refusals: Refusals) -> None:
-    """Ask, wait as long as told when refused, wait for the answer, ask the next."""
+    """Ask, wait for Retry-After if refused, wait for the answer, ask the next."""
     numbers = itertools.count()
     while goes_on():
         tag = f"{name}-{next(numbers)}"

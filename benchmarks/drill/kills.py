@@ -1,4 +1,4 @@
-"""Random SIGKILLs of workers, Valkey and `ragq up` under load; those of workers and Valkey for stock RQ alike."""
+"""Random SIGKILLs of workers, Valkey and `ragq up` under load; for stock RQ, of workers and Valkey."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from benchmarks.drill.load import Client, HttpClient, background, keep_asking
 from benchmarks.drill.scrape import scrape_api
 from benchmarks.drill.stage import Stage
 
-GAP_SECONDS = (0.35, 1.0)  # between two kills
+GAP_SECONDS = (0.35, 1.0)  # between kills
 VALKEY_AWAY_SECONDS = (0.0, 5.0)
 WORKERS = 4
 RECOVERY_SECONDS = 13.0  # lease + 3
 READY_SECONDS = 1.5
 UP_SECONDS = 10.0
-READY_SHARE = 0.95  # of the starts that no outage meets
+READY_SHARE = 0.95  # of the starts without an outage
 SETTLE_SECONDS = 120
 SHOWN_METRICS = ("ragq_jobs_put_back_total", "ragq_jobs_archived_total", "ragq_queue_jobs", "ragq_refused_total")
 
@@ -26,10 +26,10 @@ Say = Callable[[str], None]
 
 
 class Killer:
-    """Kills workers of a stage, and now and then Valkey or `ragq up`; each is started again at once.
+    """Kills workers of a stage, and now and then Valkey or `ragq up`; each is restarted at once.
 
-    It waits until half of the workers would be left ready: a machine that starts workers more slowly than they are
-    killed would do no work at all.
+    It waits while a kill would leave less than half of the workers ready, so that work goes on even on a machine that
+    starts workers slowly.
     """
 
     def __init__(self, stage: Stage, *, kills: int, valkey_kills: int, up_kills: int = 0) -> None:
@@ -37,7 +37,7 @@ class Killer:
         self.outages: list[tuple[float, float]] = []
         self.up_starts: list[float] = []  # seconds until `ragq up` was ready again
         self._stage, self._kills = stage, kills
-        self.gap_seconds = 0.0  # mean time between two kills
+        self.gap_seconds = 0.0  # mean time between kills
         self._valkey_at = _spread(kills, valkey_kills)
         self._up_at = _spread(kills, up_kills)
         self._outage: asyncio.Task[None] | None = None
@@ -84,12 +84,12 @@ class Killer:
 
 
 def _spread(kills: int, others: int) -> set[int]:
-    """After which kills of workers the others come, evenly spread."""
+    """The worker kills after which the other kills follow, evenly spread."""
     return {round(kills / (others + 1) * (number + 1)) for number in range(others)}
 
 
 async def show_progress(say: Say, killer: Killer, client: Client) -> None:
-    """Say every few seconds how far it is."""
+    """Print the progress every few seconds."""
     started = time.monotonic()
     while True:
         await asyncio.sleep(5)
@@ -101,7 +101,7 @@ async def show_progress(say: Say, killer: Killer, client: Client) -> None:
 
 
 async def kill_under_load(report: Report, stage: Stage, client: Client, killer: Killer, say: Say) -> None:
-    """Start workers, keep asking while the killer kills, wait until all has ended, and audit."""
+    """Start workers, keep asking while the killer kills, wait until all jobs have ended, and audit."""
     await stage.start_workers(WORKERS)
     async with background(show_progress(say, killer, client)):
         await asyncio.gather(killer.run(), keep_asking(client, report.scenario, lambda: killer.goes_on))
@@ -132,10 +132,10 @@ async def kills(
     up_kills: int = 20,
     ready_seconds: float = READY_SECONDS,
 ) -> Report:
-    """Kill workers, Valkey and `ragq up` at random: nothing accepted is lost, and all of it ends.
+    """Kill workers, Valkey and `ragq up` at random: no accepted job is lost, and all of them end.
 
     Args:
-        ready_seconds: In which nearly every worker claims (`worker_started`), unless an outage meets its start.
+        ready_seconds: Nearly every worker must claim (`worker_started`) within this, unless there is an outage meanwhile.
     """
     report, killer = Report("kills"), Killer(stage, kills=count, valkey_kills=valkey_kills, up_kills=up_kills)
     await kill_under_load(report, stage, client, killer, say)
@@ -162,10 +162,10 @@ async def kills(
 
 
 async def quarantine(stage: Stage, client: Client, say: Say, *, count: int = 200) -> Report:
-    """Kill at random with the default quarantine: how many innocents does chance condemn?
+    """Kill at random with the default quarantine: how many innocent jobs are quarantined by chance?
 
-    The model: a run is killed with probability p. A job is quarantined when it dies twice among others
-    and then twice alone, so with probability p⁴.
+    The model: a run is killed with probability p. A job is quarantined if it dies twice among others and then twice
+    alone, so with probability p⁴.
     """
     report = Report("quarantine")
     await kill_under_load(report, stage, client, Killer(stage, kills=count, valkey_kills=0), say)

@@ -1,4 +1,4 @@
-"""Clients that ask over HTTP, as stubborn as a good client is, and keep account of what was accepted."""
+"""Clients that ask over HTTP, retry like good clients, and record what was accepted."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from benchmarks.drill.stage import FINAL, POLL_SECONDS
 from ragq.tasks import end_tasks
 
 CLIENTS = 12
-PATIENCE_SECONDS = 10.0  # for one job, before its client goes on with the next; the audit asks again
+PATIENCE_SECONDS = 10.0  # for one job, before its client asks the next; the audit checks it again
 RETRY_SECONDS = 0.3
-RETRIED = (0, 409, 429, 500, 502, 503)  # 409 and 500 are faults; the account shows them
+RETRIED = (0, 409, 429, 500, 502, 503)  # 409 and 500 are bugs, which the account shows
 UNREACHABLE = (aiohttp.ClientError, TimeoutError)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Of the API: status 0 when it was not reached; `retry_after` 0 when it named none."""
+    """A response of the API; status 0 if it was not reached, `retry_after` 0 without the header."""
 
     status: int
     body: Any
@@ -34,12 +34,12 @@ class Answer:
 
 @dataclass
 class Account:
-    """What was asked, by tag.
+    """Questions by tag.
 
     Attributes:
         accepted: Tag → id of the job.
         states: Tag → last state seen: `waiting`, `finished`, `failed: CODE`, `gone`.
-        answers: HTTP status (0: no connection) → how often it was met.
+        answers: HTTP status (0: no connection) → number of responses.
     """
 
     accepted: dict[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Account:
 
 
 class Client:
-    """What every kind of client does with the jobs it was given."""
+    """A client; subclasses talk to ragq or to stock RQ."""
 
     def __init__(self) -> None:
         self.account = Account()
@@ -63,28 +63,28 @@ class Client:
         pass
 
     async def ask(self, tag: str) -> None:
-        """Ask until it is accepted."""
+        """Ask until the question is accepted."""
         raise NotImplementedError
 
     async def fetch(self, tag: str) -> str:
-        """Look at the service for how a job stands."""
+        """Fetch a job's state from the service."""
         raise NotImplementedError
 
     async def look(self, tag: str) -> str:
-        """How a job stands; one that has ended is not asked for again."""
+        """A job's state; that of an ended job is not fetched again."""
         if self.account.states[tag] == "waiting":
             self.account.states[tag] = await self.fetch(tag)
         return self.account.states[tag]
 
     async def follow(self, tag: str, *, seconds: float = PATIENCE_SECONDS, poll: float = POLL_SECONDS) -> str:
-        """Look until the job has ended, or for a time."""
+        """Poll until the job has ended or the time is over."""
         deadline = time.monotonic() + seconds
         while await self.look(tag) == "waiting" and time.monotonic() < deadline:
             await asyncio.sleep(poll)
         return self.account.states[tag]
 
     async def settle(self, *, seconds: float) -> float:
-        """Wait until every accepted job has ended; returns how long it took."""
+        """Wait until every accepted job has ended; returns the seconds."""
         started = time.monotonic()
         await asyncio.gather(*(self.follow(tag, seconds=seconds) for tag in self.account.accepted))
         return time.monotonic() - started
@@ -117,16 +117,16 @@ class HttpClient(Client):
         return answer
 
     async def text(self, path: str) -> str:
-        """Read a page as text; one of another process by its whole address."""
+        """Read a page as text, by its path or, for another process, by its URL."""
         url = path if path.startswith("http") else self._url + path
         async with self._session.get(url, raise_for_status=True) as reply:
             return await reply.text()
 
     async def post(self, tag: str, *, tier: str = "default", fake: str = "") -> Answer:
-        """Ask once, under a key that makes a repeat harmless.
+        """Ask once, with an Idempotency-Key.
 
         Args:
-            fake: How the fake LLM behaves, as in its markers.
+            fake: Behaviour of the fake LLM, as in its markers.
         """
         question = f"How tall is the lighthouse? [[fake job={tag} {fake}]]"
         body = {"input": question, "background": True, "tool_choice": "none", "service_tier": tier}
@@ -153,7 +153,7 @@ class HttpClient(Client):
 
 
 async def keep_asking(client: Client, prefix: str, goes_on: Callable[[], bool], *, clients: int = CLIENTS) -> None:
-    """Let so many clients each ask, wait for the answer, and ask the next, while `goes_on`."""
+    """Run this many clients, which each ask, wait for the answer, and ask the next, while `goes_on`."""
     numbers = itertools.count()
 
     async def one() -> None:
@@ -166,13 +166,13 @@ async def keep_asking(client: Client, prefix: str, goes_on: Callable[[], bool], 
 
 
 def for_seconds(seconds: float) -> Callable[[], bool]:
-    """A `goes_on` that is true for a time."""
+    """A `goes_on` that is true for some seconds."""
     deadline = time.monotonic() + seconds
     return lambda: time.monotonic() < deadline
 
 
 async def until(check: Callable[[], bool], *, seconds: float = 30, what: str = "") -> None:
-    """Wait for something; fail after a time."""
+    """Wait for a condition; fail after some seconds."""
     goes_on = for_seconds(seconds)
     while not check():
         assert goes_on(), f"not within {seconds} s: {what}"
@@ -181,7 +181,7 @@ async def until(check: Callable[[], bool], *, seconds: float = 30, what: str = "
 
 @contextlib.asynccontextmanager
 async def background(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine beside the body and end it with the body; its error is raised."""
+    """Run a coroutine concurrently with the body, and cancel it after the body; its error is raised."""
     task = asyncio.create_task(coroutine)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Replies of Valkey that never arrive: what was done must not be done again."""
+"""Lost replies of Valkey: a write that was done must not be done again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def named_reply(stage: Stage, name: str) -> Report:
     """Drop the first reply of one script, by name: of an enqueue, of the claim of a job, of its commit."""
     report = Report(f"reply of {name}")
     async with _cutting(stage, lambda write: Cut.AFTER if str(write) == f"{name}#1" else None) as (proxy, client):
-        await client.ask(f"reply-{name}")  # before the worker: its first claim takes the job
+        await client.ask(f"reply-{name}")  # before the worker starts, so that its first claim takes the job
         await stage.start_workers(1, RAGQ_VALKEY_URL=proxy.url)
         await client.settle(seconds=SETTLE_SECONDS)
         judge(report, stage, client, proxy)
@@ -63,7 +63,7 @@ async def _cutting(
 
 
 def judge(report: Report, stage: Stage, client: HttpClient, proxy: ValkeyProxy) -> None:
-    """Audit, and count what was dropped."""
+    """Audit, and count the dropped replies."""
     account = client.account
     audit(report, account, stage.count_results(list(account.accepted.values())), stage.runs())
     report.figures["dropped"] = dict(Counter(write.name for write, _ in proxy.cuts).most_common())

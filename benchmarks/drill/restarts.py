@@ -1,4 +1,4 @@
-"""SIGKILL of `ragq up` with all that it runs, amid questions and an ingest; the same command is started at once."""
+"""SIGKILL `ragq up` with all its processes during questions and an ingest, and run the same command again at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 async def restarts(
     stage: Stage, _client: HttpClient, say: Say, *, rounds: int = 20, ready_seconds: float = 10
 ) -> Report:
-    """Kill `ragq up` again and again: it is ready soon, everything accepted ends well, and nothing is left running."""
+    """Kill `ragq up` repeatedly: it is ready soon, everything accepted is finished, and no process is left."""
     port = free_port()
     llm = {"RAGQ_LLM_BASE_URL": stage.llm.base_url, "RAGQ_LLM_MODEL": "restarts"}
     ragq = Ragq(stage.folder / "whole", "--port", str(port), **llm)
@@ -51,7 +51,7 @@ async def restarts(
             audit(report, client.account, _count_results(ragq, accepted), stage.runs())
             finished = client.account.count("finished")
         ours |= {ragq.pid, *ragq.pids.values()}
-        await asyncio.to_thread(ragq.kill)  # not started again: the last to be killed leaves nothing either
+        await asyncio.to_thread(ragq.kill)  # not restarted: the last kill must not leave a process either
         left = await _wait_until_gone(ours)
     finally:
         ragq.end()
@@ -102,7 +102,7 @@ def _count_results(ragq: Ragq, ids: list[str]) -> dict[str, int]:
 
 
 async def _wait_until_gone(pids: set[int]) -> set[int]:
-    """Wait a moment for processes to be gone; returns those that are not."""
+    """Wait a moment for processes to end; returns those that have not."""
 
     def left() -> set[int]:
         return {pid for pid in pids if Path(f"/proc/{pid}/exe").exists()}  # a zombie has none

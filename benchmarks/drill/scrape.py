@@ -1,4 +1,4 @@
-"""Read Prometheus metrics of the processes under drill."""
+"""Read Prometheus metrics of the processes in a drill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole service as processes of a drill: Valkey, PostgreSQL, the fake LLM, `ragq up` with the API, and workers."""
+"""The service for a drill, in processes: Valkey, PostgreSQL, the fake LLM, `ragq up` with the API, and workers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ragq.embedded.services import EmbeddedServices
 from tests.servers import FakeLlm, Valkey, command, environment, free_port, wait_until
 
 FINAL = {"completed": "finished", "incomplete": "finished", "failed": "failed", "cancelled": "cancelled"}
-READY = b"worker_started"  # from then on it claims; `worker_ready` follows when its embedding model is loaded
+READY = b"worker_started"  # after this it claims; `worker_ready` follows when its embedding model is loaded
 UP = b"ragq is up: "
-LIFTED = 1_000_000  # deaths before quarantine, where a drill must not quarantine
+LIFTED = 1_000_000  # deaths before quarantine, for drills that must not quarantine
 START_SECONDS = 60
 POLL_SECONDS = 0.15
 
 
 @dataclass
 class Worker:
-    """A worker process; its name is the model it asks the LLM for, so the witness tells who ran what."""
+    """A worker process; it sends its name as the model to the LLM, so that the witness shows which worker ran a job."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -38,7 +38,7 @@ class Worker:
     killed_at: float | None = None
 
     def kill(self) -> None:
-        """SIGKILL; a work horse of stock RQ dies with its worker, as on a lost machine."""
+        """SIGKILL the worker and, for stock RQ, its work horse, as when a machine is lost."""
         for horse in _children(self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(horse, 9)
@@ -65,7 +65,7 @@ class Worker:
         return READY in self.log.read_bytes()
 
     def ready_seconds(self) -> float | None:
-        """From its start to its `worker_started`; None when it was not ready."""
+        """Seconds from its start to `worker_started`; None if it was never ready."""
         for line in self.events(READY.decode()):
             return datetime.fromisoformat(line["timestamp"]).timestamp() - self.started_at
         return None
@@ -84,10 +84,10 @@ def _children(pid: int) -> list[int]:
 
 
 class Stage:
-    """Everything of one drill; `with` starts it, but for the workers, and stops it.
+    """The processes of one drill; `with` starts all but the workers, and stops everything.
 
     Args:
-        folder: An empty one with a short path, for sockets.
+        folder: An empty folder with a short path, for sockets.
         latency: Seconds of an LLM call.
         settings: Variables of the API and of the workers.
     """
@@ -97,7 +97,7 @@ class Stage:
     def __init__(self, folder: Path, *, latency: float = 0.5, settings: Mapping[str, object] | None = None) -> None:
         self.folder = folder
         self.valkey = Valkey(folder)
-        self.workers: list[Worker] = []  # that should be alive
+        self.workers: list[Worker] = []  # workers that should be alive
         self.past: list[Worker] = []
         self.exits: list[str] = []  # of workers that were ready
         self.failed_starts: list[str] = []
@@ -134,7 +134,7 @@ class Stage:
             RAGQ_LOG_FORMAT="json",
             **self._settings,
         )
-        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start is measured as it is when installed
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # so that starts are measured as in an installation
         subprocess.run(command("migrate"), env=self.environment, cwd=self.folder, check=True, capture_output=True)
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -147,7 +147,7 @@ class Stage:
         self.supervisor.stop()
 
     def start_supervisor(self) -> float:
-        """Run the API under `ragq up`, by the same command each time; returns the seconds until it is ready."""
+        """Run `ragq up` with the API, always by the same command; returns the seconds until it is ready."""
         self._number += 1
         workers = ("--query-workers", "0", "--document-workers", "0")
         self.supervisor = self.spawn(f"up-{self._number}", "up", "--port", str(self._port), *workers)
@@ -168,7 +168,7 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def api_beside(self, **variables: object) -> AsyncIterator[str]:
-        """Run another API for a while, without holding the event loop, on which its proxy may run."""
+        """Run another API for a while, without blocking the event loop, on which its proxy may run."""
         api, url = await asyncio.to_thread(self._start_api, **variables)
         try:
             yield url
@@ -185,7 +185,7 @@ class Stage:
         return Worker(name, process, log, started_at)
 
     def start_worker(self, **variables: object) -> Worker:
-        """Start a worker of the queries; it is not ready yet."""
+        """Start a query worker, without waiting until it is ready."""
         self._number += 1
         name = f"worker-{self._number}"
         worker = self.spawn(name, "worker", "queries", **({"RAGQ_LLM_MODEL": name} | variables))
@@ -194,13 +194,13 @@ class Stage:
 
     def kill_worker(self, worker: Worker) -> None:
         if worker not in self.workers:
-            return  # it is dead already
+            return  # it has ended already
         worker.kill()
         self.workers.remove(worker)
         self.past.append(worker)
 
     def replace_exited(self) -> None:
-        """Start a worker anew for each that ended by itself, and note whether it had been ready."""
+        """Replace each worker that exited by itself, and record whether it had been ready."""
         for worker in [one for one in self.workers if one.process.poll() is not None]:
             exits = self.exits if worker.is_ready() else self.failed_starts
             exits.append(f"{worker.name}: code {worker.process.returncode}")
@@ -218,7 +218,7 @@ class Stage:
         self.workers = []
 
     def exited(self) -> list[str]:
-        """Names of the workers that ended by themselves and were not replaced."""
+        """Names of the workers that exited by themselves and were not replaced."""
         return [worker.name for worker in self.workers if worker.process.poll() is not None]
 
     @property
@@ -251,7 +251,7 @@ class Stage:
         return list(read_witness(self.llm.witness))
 
     def ready_times(self, *, without: Sequence[tuple[float, float]] = ()) -> list[float]:
-        """How long each start took; without those that met one of these spans of time."""
+        """The time of each start, without those that overlap one of these periods."""
         found = []
         for worker in [*self.past, *self.workers]:
             seconds = worker.ready_seconds()
@@ -264,7 +264,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """A call of the LLM on behalf of a job."""
+    """A call of the LLM for a job."""
 
     tag: str
     worker: str
@@ -274,6 +274,6 @@ class Run:
 def read_witness(path: Path) -> Iterator[Run]:
     """Read the lines that the fake LLM wrote so far."""
     lines = path.read_text().splitlines() if path.exists() else []
-    for line in lines if not lines or lines[-1].endswith("}") else lines[:-1]:  # the last may be half written
+    for line in lines if not lines or lines[-1].endswith("}") else lines[:-1]:  # the last line may be incomplete
         seen = json.loads(line)
         yield Run(seen["job"], seen["model"], seen["time"])

@@ -1,4 +1,4 @@
-"""The same kills on stock RQ: `rq worker` as it comes, on one queue and on two."""
+"""The same kills on stock RQ: an unmodified `rq worker`, on one queue and on two."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class StockClient(Client):
         return FINAL.get(status.value, "waiting") if status else "waiting"
 
     def places(self) -> dict[str, int]:
-        """Where the jobs are that have not ended: by status, and whether any list of queued jobs holds them."""
+        """The unended jobs, by status and by whether a list of queued jobs contains them."""
         waiting = [tag for tag, state in self.account.states.items() if state == "waiting"]
         queued = set(self._queue.get_job_ids())
         places: Counter[str] = Counter()
@@ -119,7 +119,7 @@ class StockClient(Client):
 async def stock(
     folder: Path, say: Callable[[str], None], *, queues: int, count: int = 90, valkey_kills: int = 3
 ) -> Report:
-    """Kill stock workers, their work horses and Valkey as ours are killed, and wait as long."""
+    """Kill stock workers, their work horses and Valkey like ours, and wait as long."""
     report = Report(f"stock-{queues}-queue{'s' * (queues > 1)}")
     with StockStage(folder, queues) as stage:
         async with StockClient(stage) as client:

@@ -1,4 +1,4 @@
-"""What a stock RQ worker runs: a blocking call of the fake LLM."""
+"""The job of a stock RQ worker: a blocking call of the fake LLM."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import urllib.request
 
 
 def ask(tag: str) -> str:
-    """Ask under this tag; the witness names the worker by the model."""
+    """Ask with this tag; the worker's name is the model, so that the witness shows it."""
     body = {
         "model": os.environ["RAGQ_LLM_MODEL"],
         "messages": [{"role": "user", "content": f"How tall is the lighthouse? [[fake job={tag}]]"}],

@@ -1,4 +1,4 @@
-"""Valkey away for a minute, or full."""
+"""Valkey is down for a minute, or full."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 
 
 async def outage(stage: Stage, client: HttpClient, say: Say, *, seconds: float = 60, jobs: int = 100) -> Report:
-    """Take Valkey away while jobs are in flight: their results wait, and are stored when it is back."""
+    """Stop Valkey while jobs are in flight: their results wait, and are stored when it is back."""
     report = Report("outage")
     await stage.start_workers(WORKERS)
     tags = [f"outage-{number}" for number in range(jobs)]
@@ -41,7 +41,7 @@ async def outage(stage: Stage, client: HttpClient, say: Say, *, seconds: float =
 
 
 async def _probe(client: HttpClient, seconds: float) -> list[Answer]:
-    """Ask once a second, each time anew."""
+    """Ask a new question once a second."""
     answers, goes_on = [], for_seconds(seconds)
     while goes_on():
         answers.append(await client.post(f"probe-{time.monotonic_ns()}"))
@@ -62,7 +62,7 @@ def _judge(report: Report, stage: Stage, client: HttpClient, answers: list[Answe
 
 
 async def memory(stage: Stage, client: HttpClient, say: Say, *, seconds: float = 10) -> Report:
-    """Fill Valkey's memory while jobs are in flight, then give it room again."""
+    """Fill Valkey's memory while jobs are in flight, then free it."""
     report = Report("memory")
     await stage.start_workers(WORKERS)
     load = asyncio.create_task(keep_asking(client, report.scenario, for_seconds(seconds)))
@@ -80,7 +80,7 @@ async def memory(stage: Stage, client: HttpClient, say: Say, *, seconds: float =
 
 
 async def eviction(stage: Stage, _client: HttpClient, _say: Say) -> Report:
-    """Start a worker and an API on a Valkey that evicts: both must refuse."""
+    """Start a worker and an API with a Valkey that evicts: both must refuse."""
     report = Report("eviction")
     with stage.valkey.connect() as connection:
         connection.config_set("maxmemory-policy", "allkeys-lru")
@@ -93,7 +93,7 @@ async def eviction(stage: Stage, _client: HttpClient, _say: Say) -> Report:
 
 
 async def is_refused(stage: Stage, *arguments: str) -> bool:
-    """Does this command soon end with an error that names the policy?"""
+    """Whether this command soon exits with an error that names the policy."""
     started = stage.spawn(f"refused-{arguments[0]}", *arguments)
     try:
         await until(lambda: started.process.poll() is not None, seconds=REFUSED_SECONDS)

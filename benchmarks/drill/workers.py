@@ -1,4 +1,4 @@
-"""Workers that freeze, whose clock is wrong, or that a job kills."""
+"""Workers that freeze, have a wrong clock, or are killed by a job."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def frozen(stage: Stage, client: HttpClient, say: Say, *, jobs: int = 12) 
 
 
 async def blocked(stage: Stage, client: HttpClient, say: Say, *, jobs: int = 12) -> Report:
-    """Block a worker's event loop for two leases: a signal handler, put in at its start, sleeps on its main thread."""
+    """Block a worker's event loop for two leases, by a signal handler that sleeps on its main thread."""
     seconds = BLOCK_LEASES * stage.lease_seconds
     variables = injected(stage.folder, BLOCK) | {"DRILL_BLOCK_SECONDS": str(seconds)}
 
@@ -69,7 +69,7 @@ async def _silence(
     silence: Callable[[Worker], Awaitable[None]],
     **variables: object,
 ) -> Report:
-    """Silence one of two workers while it holds jobs: they run elsewhere, and it is told that it lost them."""
+    """Silence one of two workers while it holds jobs: the other runs them, and the first learns that it lost them."""
     workers = await stage.start_workers(2, **variables)
     await asyncio.gather(*(client.ask(tag, fake="latency=2") for tag in tags))
     await until(lambda: {run.tag for run in stage.runs()} >= set(tags), what="all jobs are in flight")
@@ -96,7 +96,7 @@ async def _silence(
 
 
 def _refused(worker: Worker) -> set[str]:
-    """Ids of the jobs that the worker was told it had lost."""
+    """Ids of the jobs that the worker learned it had lost."""
     return {line["job_id"] for line in worker.events("commit_refused", "job_dropped")}
 
 
@@ -110,9 +110,9 @@ def _judge(report: Report, stage: Stage, client: HttpClient) -> None:
 
 
 async def clock(stage: Stage, client: HttpClient, say: Say, *, seconds: float = 30) -> Report:
-    """Let two workers' wall clocks be wrong by two minutes, either way: leases are Valkey's affair.
+    """Set two workers' wall clocks wrong by two minutes, in both directions: leases use only Valkey's clock.
 
-    The clock is that of `time.time`, replaced at the start of the process.
+    `time.time` is replaced at the start of the process.
     """
     report = Report("clock")
     await stage.start_workers(1)
@@ -136,7 +136,7 @@ async def clock(stage: Stage, client: HttpClient, say: Say, *, seconds: float = 
 
 
 def injected(folder: Path, code: str) -> dict[str, str]:
-    """Variables with which a Python process runs this code at its start."""
+    """Environment variables that make a Python process run this code at its start."""
     home = folder / f"inject-{hashlib.sha1(code.encode()).hexdigest()[:8]}"
     home.mkdir(exist_ok=True)
     (home / "sitecustomize.py").write_text(code)
@@ -144,14 +144,14 @@ def injected(folder: Path, code: str) -> dict[str, str]:
 
 
 def _clock_error(variables: dict[str, str]) -> float:
-    """How wrong the clock of such a process is."""
+    """The clock error of such a process."""
     script = [sys.executable, "-c", "import time; print(time.time())"]
     shown = subprocess.run(script, env=os.environ | variables, capture_output=True, text=True, check=True)
     return float(shown.stdout) - time.time()
 
 
 async def poison(stage: Stage, client: HttpClient, say: Say, *, innocents: int = 200) -> Report:
-    """Kill whatever worker begins the poison job: it ends in quarantine, and its neighbours are answered."""
+    """Kill every worker that starts the poison job: it is quarantined, and the other jobs are answered."""
     report = Report("poison")
     await stage.start_workers(3)
     async with background(_kill_whoever_runs_poison(stage)):

@@ -1,4 +1,4 @@
-"""What every compared queue runs: one HTTP call, blocking in a thread or on the event loop, or nothing at all."""
+"""The jobs of every compared queue: one HTTP call, blocking in a thread or on the event loop, or nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def call_blocking(sent: float) -> str:
 
 async def call(sent: float) -> str:
     """Call from the event loop, on a session of the process."""
-    global _session  # noqa: PLW0603  (a task queue gives its functions no place for what they share)
+    global _session  # noqa: PLW0603  (a task queue has no place for objects that its functions share)
     if _session is None:
         _session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
     async with _session.get(f"{URL}/wait?sent={sent}") as answer:

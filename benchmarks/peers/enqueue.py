@@ -1,6 +1,6 @@
 """Enqueue for a compared queue: `python -m benchmarks.peers.enqueue MODULE KIND COUNT RATE`.
 
-MODULE holds `enqueue(kind, sents)`; a RATE of 0 enqueues all at once, else so many a second in steps of 50 ms.
+MODULE has `enqueue(kind, sents)`. RATE is jobs a second, enqueued in steps of 50 ms; 0 enqueues all at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ingest with LangChain, in the environment of the peers: loader, splitter, PGVector. Prints one JSON object.
 
-Without `--vectors` it embeds too, with the ONNX file that ragq takes its model from, as it comes: all cores, batches of 32.
+Without `--vectors` it also embeds, with the unmodified ONNX file of ragq's model, on all cores and in batches of 32.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH, WINDOW = 32, 256
 
 
 class OnnxEmbeddings(Embeddings):
-    """The ONNX file as it comes: padded batches, mean of the tokens, all cores."""
+    """The unmodified ONNX file: padded batches, mean of the tokens, all cores."""
 
     def __init__(self, tokenizer_path: str) -> None:
         self._tokenizer = Tokenizer.from_file(tokenizer_path)
@@ -53,7 +53,7 @@ class OnnxEmbeddings(Embeddings):
 
 
 class Ingest:
-    """LangChain's parts, and what each took."""
+    """LangChain's parts, and the time of each."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         tokenizer = Tokenizer.from_file(options.tokenizer)

@@ -1,4 +1,4 @@
-"""Stock RQ: `rq worker`, which forks for each job; with BENCH_RQ_CLASS another of its workers."""
+"""Stock RQ: `rq worker`, which forks for each job; BENCH_RQ_CLASS selects another worker class."""
 
 from __future__ import annotations
 

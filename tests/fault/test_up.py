@@ -1,4 +1,4 @@
-"""`ragq up` while it starts: stopped before at any moment, without what it needs, and killed with its cleaner."""
+"""`ragq up` while it starts: told to stop at any moment, without what it needs, and killed with its cleaner."""
 
 from __future__ import annotations
 

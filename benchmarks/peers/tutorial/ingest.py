@@ -1,4 +1,4 @@
-"""The lesson before: split the documents of a folder, and store their embeddings. `python ingest.py FOLDER`."""
+"""The previous lesson: split the documents of a folder and store their embeddings. `python ingest.py FOLDER`."""
 
 import sys
 from pathlib import Path

@@ -18,7 +18,7 @@ vector_store = PGVector(
 
 
 def process_query(query: str) -> str:
-    """Search, and have the LLM answer from what was found."""
+    """Search, and let the LLM answer from the results."""
     results = vector_store.similarity_search(query=query)
     context = "\n\n".join(
         f"Page content: {result.page_content}\nFile location: {result.metadata['source']}" for result in results
