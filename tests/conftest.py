@@ -1,4 +1,4 @@
-"""Fixtures: real servers, once per run of the tests, each in a folder of its own."""
+"""Fixtures: real servers, once per test run, each in its own folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.settings import Settings
 from tests.servers import Valkey
 
-# What starts the tests may ignore these, as nohup does, and every process of theirs would ignore them too.
+# The parent process may ignore these signals, as nohup does, and every child of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -29,7 +29,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture
 def settings() -> Settings:
-    """Settings at their defaults, whatever the environment says, but for a short lease."""
+    """Default settings, independent of the environment, with a short lease."""
     return Settings(_env_file=None, lease_seconds=1, heartbeat_seconds=0.3)
 
 

@@ -1,4 +1,4 @@
-"""Documents that tests make."""
+"""Documents for tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A served model that repeats, in every kind of error, the key and the texts that it was sent.
+"""A model server that repeats the key and the texts of the request, in every kind of error.
 
-`fault` chooses where the repetition stands, `encode` how it is written. Without a fault it answers as models do. Raw
-sockets, because no HTTP library would write some of these answers.
+`fault` selects the place of the repetition, `encode` its encoding. Without a fault it answers like a model. Raw sockets,
+because HTTP libraries refuse to write some of these responses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CRLF = "\r\n"
 
 
 def in_pieces(text: str, length: int = 30, gap: int = 10) -> str:
-    """Leave a few characters out again and again, as servers do that mask."""
+    """Leave out a few characters at regular places, like servers that mask secrets."""
     return "…".join(text[start : start + length] for start in range(0, len(text), length + gap))
 
 
@@ -51,7 +51,7 @@ def with_body(status: str, body: str, *headers: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Write a text so that it can stand in a header."""
+    """Make a text valid in a header."""
     return " ".join(text.split())[:6_000].encode("ascii", "replace").decode()
 
 
@@ -59,7 +59,7 @@ def refusal(status: int) -> Callable[[str], str]:
     return lambda echo: with_json(f"{status} No", {"error": {"message": f"No: {echo}", "type": echo, "code": echo}})
 
 
-# Keyed by name; each makes the bytes of an answer from the repetition.
+# By name; each makes the bytes of a response from the repetition.
 FAULTS: dict[str, Callable[[str], str]] = {
     **{f"status {status}": refusal(status) for status in (400, 401, 402, 403, 404, 409, 413, 422, 500, 503)},
     "status 429": lambda echo: with_json("429 Slow", {"error": {"message": echo}}, f"Retry-After: {one_line(echo)}"),
@@ -89,11 +89,11 @@ FAULTS: dict[str, Callable[[str], str]] = {
 
 
 class EchoServer:
-    """The server's state, which a test may change between calls."""
+    """The server's state, which a test can change between calls."""
 
     def __init__(self) -> None:
         self.fault, self.encode = "", ENCODINGS["plain"]
-        self.faulty_path = ""  # only paths with this end are answered so; empty: all
+        self.faulty_path = ""  # only paths with this suffix have the fault; empty: all
         self.calls = 0
         self.base_url = ""
 
@@ -124,7 +124,7 @@ class EchoServer:
 
 @contextlib.asynccontextmanager
 async def running_echo_server() -> AsyncIterator[EchoServer]:
-    """Serve on loopback, in this event loop, for the time of a `with`."""
+    """Serve on loopback, in this event loop, during a `with`."""
     echo = EchoServer()
     server = await asyncio.start_server(echo._answer, "127.0.0.1", 0)
     async with server:
@@ -134,7 +134,7 @@ async def running_echo_server() -> AsyncIterator[EchoServer]:
 
 @contextlib.contextmanager
 def echo_server_in_thread() -> Iterator[EchoServer]:
-    """Serve on loopback, in a thread, for the time of a `with`."""
+    """Serve on loopback, in a thread, during a `with`."""
     ready, ended = threading.Event(), asyncio.Event()
     found: list[EchoServer] = []
     loop = asyncio.new_event_loop()

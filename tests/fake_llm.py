@@ -1,11 +1,11 @@
 """A fake OpenAI-compatible server that answers, and fails, on demand.
 
-Run it with `python -m tests.fake_llm --port 0 [--set latency=1 …] [--witness FILE]`; it prints a line of JSON with its
-`port` and `base_url` when it is ready. In a test: `async with running_fake_llm() as fake:`.
+Run it with `python -m tests.fake_llm --port 0 [--set latency=1 …] [--witness FILE]`; when ready, it prints a line of JSON
+with its `port` and `base_url`. In a test: `async with running_fake_llm() as fake:`.
 
-How a call is answered is a `Behaviour`. It comes, each stage over the one before, from `--set`, from the model's name
-(`any-name?status=429&retry_after=1`) and from a marker anywhere in the messages (`[[fake status=500 times=2 job=a]]`,
-where a value with spaces is quoted and none holds a bracket).
+A `Behaviour` controls the answer to a call. It is set by `--set`, overridden by the model's name
+(`any-name?status=429&retry_after=1`), and that by a marker anywhere in the messages (`[[fake status=500 times=2 job=a]]`;
+values with spaces are quoted, and values cannot contain brackets).
 
 Routes: `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`, `GET /stats` and `POST /reset`.
 """
@@ -53,30 +53,30 @@ class Behaviour:
     """How a call is answered.
 
     Attributes:
-        status: HTTP status; not 200: an error with `code`, `type`, `message`, `retry_after` and `retry_after_ms`.
-        times: Misbehave at the first calls of a job only; 0: always.
+        status: HTTP status; other than 200: an error with `code`, `type`, `message`, `retry_after` and `retry_after_ms`.
+        times: Misbehave only in this many first calls of a job; 0: always.
         latency: Seconds before the headers.
         latency_after_headers: Seconds between the headers and the first token.
         text: The answer; empty: a sentence of source [1] and its citation.
-        tokens: Length of the answer, repeated or cut; 0: as it is.
+        tokens: Length of the answer, repeated or cut; 0: unchanged.
         rate: Tokens a second; 0: all in one write.
-        cut_after: Close the connection after so many tokens; -1: never.
-        stall_after: Pause for `stall` seconds after so many tokens; -1: never.
-        error_after: Send an error event, with `code` and `message`, after so many tokens; -1: never.
+        cut_after: Close the connection after this many tokens; -1: never.
+        stall_after: Pause for `stall` seconds after this many tokens; -1: never.
+        error_after: Send an error event, with `code` and `message`, after this many tokens; -1: never.
         finish: The finish_reason; empty: none.
         done: Send [DONE].
-        usage: Send the usage when it is asked for.
-        odd_usage: The usage is no numbers.
+        usage: Send the usage if the request asks for it.
+        odd_usage: The usage is not numbers.
         body: `sse`, `json`, `html`, `cut_json`, `text`, `empty` or `reset` (close instead of an answer).
-        context_characters: Refuse messages that are longer; 0: none.
+        context_characters: Refuse longer messages; 0: no limit.
         refuses: A request field that is answered with 400.
         crlf: End lines with CRLF.
-        piece: Write the body in pieces of so many bytes; 0: as it comes.
+        piece: Write the body in pieces of this many bytes; 0: not split.
         echo: Error messages repeat the key and the prompt.
-        keepalive: Seconds between comments while the first token is awaited; 0: no comments.
+        keepalive: Seconds between comments before the first token; 0: no comments.
         linger: Seconds the body stays open after its last event.
         dimensions: Length of embeddings.
-        job: What `/stats` counts the call under; empty: a hash of the question.
+        job: Key of the call in `/stats`; empty: a hash of the question.
     """
 
     status: int = 200
@@ -111,7 +111,7 @@ class Behaviour:
     job: str = ""
 
     def changed(self, pairs: list[tuple[str, str]]) -> Behaviour:
-        """Set fields from words, each in its field's type."""
+        """Set fields from strings, converted to each field's type."""
         changes: dict[str, Any] = {}
         for name, value in pairs:
             kind = type(getattr(self, name))
@@ -119,14 +119,14 @@ class Behaviour:
         return replace(self, **changes)
 
     def healed(self) -> Behaviour:
-        """Behave well, at the same pace."""
+        """Without faults, at the same rate."""
         well = asdict(Behaviour())
         return replace(self, **{name: well[name] for name in FINISHED_EARLY})
 
 
 @dataclass
 class Stats:
-    """What was asked so far."""
+    """Counts of the calls so far."""
 
     calls: int = 0
     in_flight: int = 0
@@ -207,7 +207,7 @@ class FakeLlm:
         return web.json_response({"object": "list", "model": body.get("model"), "data": data, "usage": usage})
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
-        """Answer a chat request as its behaviour says."""
+        """Answer a chat request according to its behaviour."""
         body = await request.json()
         stats = self.stats
         stats.calls += 1
@@ -225,7 +225,7 @@ class FakeLlm:
             stats.in_flight -= 1
 
     def _call(self, body: dict[str, Any]) -> Call:
-        """Count a call and choose how to answer it."""
+        """Count a call and select its behaviour."""
         self.requests = [*self.requests[-999:], body]
         messages = "\n\n".join(str(message["content"]) for message in body["messages"])
         behaviour = self._behaviour(str(body.get("model", "")), messages)
@@ -299,7 +299,7 @@ class FakeLlm:
 
 
 def refusal_of(request: web.Request, call: Call) -> web.Response | None:
-    """Refuse the call if its behaviour says so."""
+    """The refusal of the call, if its behaviour asks for one."""
     behaviour, messages = call.behaviour, call.request["messages"]
     count = sum(len(str(message["content"])) for message in messages)
     if behaviour.refuses and behaviour.refuses in call.request:
@@ -318,7 +318,7 @@ def refusal_of(request: web.Request, call: Call) -> web.Response | None:
 
 
 def error_response(behaviour: Behaviour, message: str) -> web.Response:
-    """Answer with an error in OpenAI's form."""
+    """Make an error response in OpenAI's form."""
     error = {"message": message, "type": behaviour.type or None, "param": None, "code": behaviour.code or None}
     headers = {"Retry-After": behaviour.retry_after, "retry-after-ms": behaviour.retry_after_ms}
     set_headers = {name: value for name, value in headers.items() if value}
@@ -333,7 +333,7 @@ def abort(request: web.Request) -> None:
 
 
 async def write(response: web.StreamResponse, behaviour: Behaviour, body: bytes) -> None:
-    """Write a part of the body, in pieces if asked for."""
+    """Write a part of the body, in pieces if configured."""
     body = body.replace(b"\n", b"\r\n") if behaviour.crlf else body
     for start in range(0, len(body), behaviour.piece or len(body) or 1):
         await response.write(body[start : start + (behaviour.piece or len(body))])
@@ -379,7 +379,7 @@ def whole_completion(call: Call) -> dict[str, Any]:
 
 
 def question_of(message: str) -> str:
-    """Find the question in the last message: what follows the last `Question:`, else the whole message."""
+    """The question in the last message: the text after the last `Question:`, else the whole message."""
     return MARKER.sub("", message).rpartition("Question:")[2].strip()
 
 
@@ -395,7 +395,7 @@ def cited_sentence(messages: str) -> str:
 
 
 def hash_vector(text: str, dimensions: int) -> list[float]:
-    """Make a unit vector in which each word of the text counts at places chosen by its hash."""
+    """Make a unit vector from the hashes of the text's words."""
     vector = [0.0] * dimensions
     for word in WORD.findall(text.lower()) or [""]:
         digest = hashlib.blake2b(word.encode(), digest_size=16).digest()
@@ -413,7 +413,7 @@ def in_base64(vector: list[float]) -> str:
 async def running_fake_llm(
     behaviour: Behaviour | None = None, *, port: int = 0, witness: Path | None = None
 ) -> AsyncIterator[FakeLlm]:
-    """Serve on loopback, for the time of a `with`."""
+    """Serve on loopback during a `with`."""
     fake = FakeLlm(behaviour, witness)
     runner = web.AppRunner(fake.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
@@ -431,7 +431,7 @@ async def serve(behaviour: Behaviour, port: int, witness: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running_fake_llm(behaviour, port=port, witness=witness) as fake:
-        print(json.dumps({"port": fake.port, "base_url": fake.base_url}), flush=True)  # noqa: T201  (who started it reads it)
+        print(json.dumps({"port": fake.port, "base_url": fake.base_url}), flush=True)  # noqa: T201  (the parent process reads it)
         await stop.wait()
 
 

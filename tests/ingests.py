@@ -1,4 +1,4 @@
-"""Ingests by hand: each step of one, in the order and with the attempt that a test wants."""
+"""Single steps of ingests, for tests that choose their order and attempts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CRASHED = PoisonError("The file crashed the parser (SIGSEGV).")
 
 
 async def open_clients(settings: Settings, database_url: str) -> Clients:
-    """Open what a worker's job functions use; the queue, which most of them do not, is away."""
+    """Open the clients of job functions; Valkey is down, since most of these do not use the queue."""
     return await Clients.open(settings, JobQueue(settings, "redis://127.0.0.1:1"), database_url)
 
 
 async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store: str | None = None) -> StoreFileRecord:
-    """Upload words and put them into a store, as the routes do, but queue nothing."""
+    """Upload words and put them into a store, like the routes, but without queueing the ingest."""
     data = text.encode()
     sha256 = hashlib.sha256(data).hexdigest()
     async with clients.files.locked_bytes(sha256):
@@ -41,7 +41,7 @@ async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store:
 
 
 async def put_in(database: Database, store: str, file_id: str, **how: Any) -> StoreFileRecord:
-    """Put a file into a store; `how` as in an `Attachment`."""
+    """Put a file into a store; `how` has the fields of `Attachment`."""
     await Ingests(database).attach_many(TENANT, store, [Attachment(file_id, **how)])
     return await StoreFiles(database).get(TENANT, store, file_id)
 
@@ -67,7 +67,7 @@ async def fail(clients: Clients, record: StoreFileRecord, error: RagqError, atte
 
 
 async def make_older(clients: Clients, seconds: float = 60) -> None:
-    """Let time pass for all files in stores."""
+    """Make all files in stores older."""
     async with clients.database.connection() as connection:
         await connection.execute(
             "UPDATE vector_store_files SET created_at = created_at - make_interval(secs => %s)", [seconds]

@@ -19,7 +19,7 @@ from tests.tls import Certificate
 
 
 def find_pgbouncer() -> str:
-    """The program; without it tests are skipped, but fail when CI is set."""
+    """The program; without it, tests are skipped, or fail if CI is set."""
     if found := shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
         return found
     if os.environ.get("CI"):
@@ -31,9 +31,9 @@ class PgBouncer:
     """PgBouncer on a port of loopback; use it with `with`.
 
     Args:
-        database_url: Of a PostgreSQL that listens on a socket.
-        certificate: Clients have to use TLS with it.
-        options: Lines of its `[pgbouncer]` section.
+        database_url: URL of a PostgreSQL that listens on a socket.
+        certificate: If set, clients must use TLS with it.
+        options: More lines for the `[pgbouncer]` section.
     """
 
     def __init__(self, database_url: str, *, certificate: Certificate | None = None, **options: object) -> None:
@@ -44,7 +44,7 @@ class PgBouncer:
         self._port = free_port()
         self._options = dict(options)
         self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
-        if certificate:  # copied: it may lie where the account cannot read it
+        if certificate:  # copied, because the account may not be able to read it
             names: dict[str, Path] = {"client_tls_cert_file": certificate.file, "client_tls_key_file": certificate.key}
             copies = {name: Path(shutil.copy(file, self._folder)) for name, file in names.items()}
             copies["client_tls_key_file"].chmod(0o644)
@@ -62,7 +62,7 @@ class PgBouncer:
             "auth_file": self._folder / "users.txt",
         } | self._options
         lines = [f"{name} = {value}" for name, value in settings.items()]
-        # The server's folder is its working directory: its path may be closed to the account.
+        # The server's folder is its working directory, because the account may not be able to enter the path.
         target = "[databases]\n* = host=/proc/self/cwd port=5432\n[pgbouncer]\n"
         (self._folder / "pgbouncer.ini").write_text(target + "\n".join(lines) + "\n")
         (self._folder / "users.txt").write_text(f'"ragq" "{self._password}"\n')
@@ -79,7 +79,7 @@ class PgBouncer:
         return self
 
     def _account(self) -> dict[str, Any]:
-        """PgBouncer refuses to run as root."""
+        """The account to run under, since PgBouncer refuses to run as root."""
         if os.geteuid() != 0:
             return {}
         nobody = pwd.getpwnam("nobody")

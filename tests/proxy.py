@@ -26,7 +26,7 @@ AGGREGATES = {b"*": 1, b"~": 1, b">": 1, b"%": 2, b"|": 2}
 
 
 class Cut(Enum):
-    """Where the connection is cut: before Valkey sees a write, or after it has answered and before the client knows."""
+    """Where the connection is cut: before Valkey gets a write, or after its reply and before the client gets that."""
 
     BEFORE = "before"
     AFTER = "after"
@@ -56,9 +56,9 @@ class ValkeyProxy:
     Args:
         path: The socket to listen on.
         target: Valkey's socket.
-        choose: Says for each write whether, and where, to cut.
+        choose: Returns for each write whether and where to cut.
         strike: Called at a cut, before the client's connection is closed.
-        refused: Numbers of the connections, from 1, that are closed at once.
+        refused: Numbers, from 1, of connections to close at once.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class ValkeyProxy:
             while await self._exchange(connection):
                 pass
         except (OSError, EOFError):
-            pass  # either side has gone, and the other learns of it
+            pass  # one side has closed, so the other is closed too
         finally:
             self._clients.discard(writer)
             for one in filter(None, (writer, upstream)):
@@ -121,7 +121,7 @@ class ValkeyProxy:
                     await one.wait_closed()
 
     async def _exchange(self, connection: _Connection) -> bool:
-        """Carry one request and its reply; False when the connection is over."""
+        """Forward one request and its reply; False if the connection has ended."""
         raw, words = await _read_request(connection.requests)
         write = self._note(words) if connection.writes(words) else None
         cut = self._choose(write) if write else None
@@ -153,7 +153,7 @@ class ValkeyProxy:
 
 @dataclass
 class _Connection:
-    """A client's connection and ours to Valkey on its behalf."""
+    """A client's connection and ours to Valkey for it."""
 
     requests: asyncio.StreamReader
     client: asyncio.StreamWriter
@@ -162,7 +162,7 @@ class _Connection:
     transaction_writes: bool = False
 
     def writes(self, words: list[bytes]) -> bool:
-        """Is this a write? An EXEC is one when a write was queued for it."""
+        """Whether this is a write; an EXEC is one if a write was queued for it."""
         command = words[0].upper()
         if command == b"EXEC":
             return self.transaction_writes
@@ -171,7 +171,7 @@ class _Connection:
         return is_write
 
     async def pass_all(self) -> None:
-        """Carry everything in both directions, as a subscription needs it."""
+        """Forward everything in both directions, as a subscription needs it."""
         await asyncio.gather(_pipe(self.requests, self.upstream), _pipe(self.replies, self.client))
 
 
@@ -203,7 +203,7 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[bytes, list[bytes
 
 
 async def _read_reply(reader: asyncio.StreamReader) -> bytes:
-    """Read one reply, of RESP2 or RESP3, as it came."""
+    """Read the bytes of one reply, RESP2 or RESP3."""
     head = await _read_line(reader)
     kind, size = head[:1], head[1:-2]
     if kind in (b"$", b"!", b"=") and size != b"-1":

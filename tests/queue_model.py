@@ -1,4 +1,4 @@
-"""What the queue promises, as plain Python: each method is a step of the protocol, its answer what Valkey has to say."""
+"""The queue's promise as a plain Python model: each method is a step of the protocol and returns the expected reply."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FINAL = {"finished", "failed", "canceled"}
 
 @dataclass(slots=True)
 class ModelJob:
-    """A job; `lease` is "", "live" or "expired", `results` how many results can be seen."""
+    """A job; `lease` is "", "live" or "expired", `results` is the number of visible results."""
 
     name: str
     fingerprint: str
@@ -41,7 +41,7 @@ def lane_of(name: str) -> str:
 
 
 class QueueModel:
-    """Jobs, the lists they wait in, and the turns of the lists in their lanes."""
+    """Jobs, their lists, and the order of the lists in their lanes."""
 
     def __init__(self, quarantine_deaths: int) -> None:
         self.jobs: dict[str, ModelJob] = {}
@@ -60,7 +60,7 @@ class QueueModel:
         return sorted(id_ for id_, job in self.jobs.items() if job.status in statuses)
 
     def run_out(self, what: str, ids: set[str]) -> set[str]:
-        """Let the lease, the delay or the deadline of those that have one pass; returns which."""
+        """Expire the leases, delays or deadlines of these jobs; returns the jobs that had one."""
         statuses = {"leases": ["started"], "delayed": ["scheduled"], "deadlines": ["queued", "started", "scheduled"]}
         found = ids.intersection(self.ids(*statuses[what]))
         for id_ in found:

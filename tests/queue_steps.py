@@ -1,4 +1,4 @@
-"""Steps of a job as tests take them, with little to say."""
+"""Steps of a job with defaults for tests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def state(queue: JobQueue, job_id: str) -> Job:
 
 
 async def expire_leases(queue: JobQueue) -> list[str]:
-    """Let the leases run out while someone watches, as a living fleet does."""
+    """Expire the leases while a process is reaping, as in a live fleet."""
     put_back: list[str] = []
     deadline = time.monotonic() + 5
     while not put_back and time.monotonic() < deadline:
@@ -59,7 +59,7 @@ async def finish(queue: JobQueue, job: ClaimedJob, *, run_ms: int = 0) -> bool:
 
 
 def let_pass(valkey: Valkey, what: str) -> None:
-    """Let the time of all `leases`, `delayed` or `deadlines` pass, and that until the next reaping."""
+    """Expire all `leases`, `delayed` or `deadlines`, and make the next reap due."""
     with valkey.connect() as connection:
         for id_ in connection.zrange(f"ragq:{what}", 0, -1):
             connection.zadd(f"ragq:{what}", {id_: 1})

@@ -1,4 +1,4 @@
-"""A receiver of webhooks that answers as the path says, and keeps what it got."""
+"""A receiver of webhooks that answers according to the path and records the requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass
 class Receiver:
-    """What came to `url` + `/ok`, `/flaky` (500 at first), `/redirect` (to `/ok`), `/gone` or `/slow` (never answers)."""
+    """Records requests to `/ok`, `/flaky` (500 at first), `/redirect` (to `/ok`), `/gone` and `/slow` (never answers)."""
 
     url: str = ""
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
@@ -53,7 +53,7 @@ async def running_receiver() -> AsyncIterator[Receiver]:
 
 
 async def eventually(check: Callable[[], Awaitable[T]], *, seconds: float = 15, what: str = "") -> T:
-    """Await `check` until it gives something true; fail after `seconds`."""
+    """Await `check` until its result is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := await check()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or check}"

@@ -1,4 +1,4 @@
-"""Real servers for tests: each on a socket of its own, in a folder of its own, stopped by its pid."""
+"""Real servers for tests, each with its own socket and folder, stopped by pid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def wait_until(check: Callable[[], T], *, seconds: float = 15, what: str = "") -> T:
-    """Call `check` until it gives something true; fail after `seconds`."""
+    """Call `check` until its result is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         value = check()
@@ -47,7 +47,7 @@ def valkey_binary() -> str:
 
 
 class Valkey:
-    """A durable Valkey on a socket; `kill` is SIGKILL, and `start` finds everything again."""
+    """A durable Valkey on a socket; `start` after `kill` (SIGKILL) finds all data again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,7 +94,7 @@ class Valkey:
 
 
 def processes_in(folder: Path) -> list[int]:
-    """List the processes that work below the folder."""
+    """List the processes whose working directory is below the folder."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -109,13 +109,13 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**variables: object) -> dict[str, str]:
-    """The environment without any setting of ragq or RQ, plus `variables`."""
+    """The environment without settings of ragq and RQ, plus `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAGQ_", "RQ_", "OPENAI_"))}
     return kept | {name: str(value) for name, value in variables.items()}
 
 
 class Ragq:
-    """A whole `ragq up` in a folder of its own, on a free port."""
+    """A complete `ragq up` in its own folder, on a free port."""
 
     def __init__(self, folder: Path, *arguments: str, **variables: object) -> None:
         self.folder = folder
@@ -131,7 +131,7 @@ class Ragq:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The processes that it runs, by name."""
+        """The pids of its processes, by name."""
         return {name: process["pid"] for name, process in self._state()["processes"].items()}
 
     @property
@@ -197,7 +197,7 @@ class Ragq:
         self._close()
 
     def end(self) -> None:
-        """Stop it, unless it has ended or was killed."""
+        """Stop it if it still runs."""
         if self._process and self._process.poll() is None:
             self.stop()
 
@@ -207,7 +207,7 @@ class Ragq:
         return self.wait()
 
     def wait(self) -> int:
-        """Wait for its end; returns the exit code."""
+        """Wait until it exits; returns the exit code."""
         assert self._process
         code = self._process.wait(60)
         self._close()
@@ -233,7 +233,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 class FakeLlm:
-    """The fake LLM in a process of its own; each call leaves a line in `witness`."""
+    """The fake LLM as a process; each call adds a line to `witness`."""
 
     def __init__(self, folder: Path, **behaviour: object) -> None:
         self.witness = folder / "witness.jsonl"
@@ -252,7 +252,7 @@ class FakeLlm:
         return self._process.pid
 
     def calls(self) -> int:
-        """How many calls have begun."""
+        """Number of calls that have begun."""
         return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Certificates, and TLS in front of a server that speaks none: from a client's side it is a TLS server."""
+"""Certificates, and a TLS proxy for a server without TLS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragq.tasks import end_tasks
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate that is its own authority, and its key."""
+    """A self-signed certificate and its key."""
 
     file: Path
     key: Path
@@ -45,7 +45,7 @@ def make_certificate(folder: Path, name: str) -> Certificate:
 
 
 class TlsProxy:
-    """Listens with TLS on a port of loopback, and passes everything on to a socket; use it with `with`."""
+    """Listens with TLS on a port of loopback and forwards everything to a socket; use it with `with`."""
 
     def __init__(self, target: Path, certificate: Certificate) -> None:
         self._target = target
@@ -73,7 +73,7 @@ class TlsProxy:
     async def _close(self) -> None:
         self._server.close()
         await end_tasks(asyncio.all_tasks() - {asyncio.current_task()})
-        for _ in range(5):  # turns in which the transports close
+        for _ in range(5):  # turns of the event loop in which the transports close
             await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

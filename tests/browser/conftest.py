@@ -1,4 +1,4 @@
-"""A real Chromium before a real `ragq up`. What a test opens must stay without faults and must ask no other host."""
+"""A real Chromium and a real `ragq up`. Pages must not log errors or send requests to other hosts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DOCUMENT = "harbour.pdf"
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium; without one the tests are skipped, but in CI they fail."""
+    """The system's Chromium; without one, tests are skipped, or fail if CI is set."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None and os.environ.get("CI"):
         pytest.fail(MISSING)
@@ -57,10 +57,10 @@ def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Rag
 
 
 class Visitor:
-    """Opens pages and remembers what went wrong in them.
+    """Opens pages and records their errors.
 
     Attributes:
-        expected: Parts of messages of the console that a test provokes.
+        expected: Parts of console messages that a test provokes.
     """
 
     def __init__(self, browser: Browser) -> None:
@@ -71,7 +71,7 @@ class Visitor:
         self.expected: list[str] = []
 
     def visit(self, url: str, **options: Any) -> Page:
-        """Open a page in a browser without a past."""
+        """Open a page in a fresh browser context."""
         self._homes.add(urlsplit(url).netloc)
         context = self._browser.new_context(**options)
         context.set_default_timeout(WAIT_MS)
@@ -83,7 +83,7 @@ class Visitor:
         return page
 
     def check(self) -> None:
-        """Nothing was said on the console but what was expected, and nothing asked of another host."""
+        """Assert that the console has only expected messages, and that no request went to another host."""
         assert [fault for fault in self._faults if not any(part in fault for part in self.expected)] == []
         assert self._hosts == self._homes
 
@@ -99,7 +99,7 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
 
 @pytest.fixture
 def page(visitor: Visitor, ragq: Ragq) -> Iterator[Page]:
-    """The page of the service, as it is first seen; what a test adds to the store is taken out again."""
+    """A fresh page of the service; files that a test adds to the store are removed afterwards."""
     yield visitor.visit(ragq.url)
     store = f"{ragq.url}/v1/vector_stores/default/files"
     for file in httpx2.get(store).json()["data"]:
@@ -109,7 +109,7 @@ def page(visitor: Visitor, ragq: Ragq) -> Iterator[Page]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """Two new documents, one of them long enough to be watched."""
+    """Two new documents, one long enough to show its progress."""
     notes = tmp_path / "ferry.md"
     notes.write_text("# Ferry\n\nThe ferry to Quorra leaves at noon.\n")
     facts = {57: "The brig Amaranth carried forty barrels of saffron."}

@@ -1,4 +1,4 @@
-"""A proxy in front of the service, whose connections can be cut as by a network that fails."""
+"""A proxy in front of the service whose connections can be cut, as by a network failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 class Cutter:
-    """Passes bytes on between clients and a service; use it with `with`."""
+    """Forwards bytes between clients and a service; use it with `with`."""
 
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url).hostname, urlsplit(url).port
@@ -28,7 +28,7 @@ class Cutter:
         self.cut()
 
     def cut(self) -> None:
-        """Cut all connections; new ones are taken."""
+        """Cut all connections; new ones are accepted."""
         for one in list(self._open):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

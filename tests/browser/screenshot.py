@@ -23,7 +23,7 @@ COLOURS = 128
 
 
 def take(url: str, path: str) -> bytes:
-    """Ask a service the question and return the picture of its answer."""
+    """Ask a service the question and return a screenshot of its answer."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         page = browser.new_page(viewport=SIZE, color_scheme="light")
@@ -37,7 +37,7 @@ def take(url: str, path: str) -> bytes:
 
 
 def main() -> None:
-    """Start a service of its own, ingest the handbook, and write the picture."""
+    """Start a service, ingest the handbook, and write the screenshot."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None) or sys.exit(MISSING)
     with tempfile.TemporaryDirectory(prefix="ragq-screenshot-") as folder:
         service = Ragq(Path(folder) / "data").start()

@@ -1,4 +1,4 @@
-"""A real PostgreSQL, once per run of the tests, which each test finds empty; and a fake LLM."""
+"""A real PostgreSQL, once per test run and emptied for each test, and a fake LLM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers import FakeLlm
 
 @pytest.fixture(scope="session")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a PostgreSQL of the tests' own answers."""
+    """URL of the tests' PostgreSQL."""
     folder = tmp_path_factory.mktemp("p") / "data"
     with EmbeddedServices(folder, valkey=False, postgres=True):
         url = read_services(folder).database_url
@@ -27,7 +27,7 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def database(database_url: str, settings: Settings) -> AsyncIterator[Database]:
-    """A migrated database without a row of ours."""
+    """A migrated database without rows."""
     database = await Database.open(settings, database_url, connections=4)
     await database.migrate(embedding_model=settings.embedding_name)
     async with database.connection() as connection:
@@ -39,7 +39,7 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
 
 @pytest.fixture
 async def clients(database: Database, database_url: str, settings: Settings, tmp_path: Path) -> AsyncIterator[Clients]:
-    """What a worker's job functions use, on an empty database and an empty folder of bytes."""
+    """The clients of job functions, with an empty database and an empty blob store."""
     assert database
     clients = await open_clients(settings.model_copy(update={"data_dir": tmp_path}), database_url)
     yield clients
