@@ -99,13 +99,13 @@ def measure_burst(
     before = {name: cpu_seconds(pid) for name, pid in pids.items()}
     ids = burst(ragq, questions, **request)
     spent = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
-    told = generate(generator.read, ragq.url, ids=ids)
-    assert told["statuses"] == {"completed": len(questions)}, told
+    found = generate(generator.read, ragq.url, ids=ids)
+    assert found["statuses"] == {"completed": len(questions)}, found
     return rates(ragq, ids) | {
         "cpu_ms_an_answer": {name: round(1000 * used / len(questions), 2) for name, used in spent.items()},
         "cpu_ms_an_answer_all": round(1000 * sum(spent.values()) / len(questions), 2),
-        "cited": told["cited"],
-        "median_ms": told["median_ms"],
+        "cited": found["cited"],
+        "median_ms": found["median_ms"],
     }
 
 

@@ -182,7 +182,7 @@ async def paced(url: str, *, llm_url: str, rate: float, seconds: float, question
     """Ask at a steady rate and wait for each answer; between any two, call the LLM directly in the same way."""
     direct = {"model": "fake", "messages": [{"role": "user", "content": ""}]}
     times: dict[str, list[float]] = {"ragq": [], "direct": []}
-    told: list[dict[str, Any]] = []
+    responses: list[dict[str, Any]] = []
     free: dict[str, list[Connection]] = {"ragq": [], "direct": []}
 
     async def one(name: str, address: str, request: bytes) -> None:
@@ -194,8 +194,8 @@ async def paced(url: str, *, llm_url: str, rate: float, seconds: float, question
         free[name].append(connection)
         assert status == 200, body[:300]
         if name == "ragq":
-            told.append(json.loads(body))
-            assert told[-1]["status"] == "completed", body[:300]
+            responses.append(json.loads(body))
+            assert responses[-1]["status"] == "completed", body[:300]
 
     started, tasks = time.monotonic(), []
     for number in range(int(rate * seconds)):
@@ -210,7 +210,7 @@ async def paced(url: str, *, llm_url: str, rate: float, seconds: float, question
             tasks.append(asyncio.create_task(one(name, address, request)))
     await asyncio.gather(*tasks)
     shown = {name: percentiles(found) for name, found in times.items()}
-    return shown | {"asked": len(told), "median_ms": stages_of(told)}
+    return shown | {"asked": len(responses), "median_ms": stages_of(responses)}
 
 
 async def hold(url: str, *, questions: list[str]) -> dict[str, Any]:

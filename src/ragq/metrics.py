@@ -25,7 +25,7 @@ IN_FLIGHT = Gauge("ragq_jobs_in_flight", "Jobs in flight in this process.", ["qu
 RETRIES = Counter("ragq_retries", "Runs that ended in a transient error and will be retried, by error code.", ["code"])
 PUT_BACK = Counter("ragq_jobs_put_back", "Jobs with an expired lease that this process put back.")
 LATE = Counter("ragq_jobs_late", "Queued jobs that this process failed because their deadline passed.")
-LEASES_LOST = Counter("ragq_leases_lost", "Jobs in flight here that another attempt took over or a client cancelled.")
+LEASES_LOST = Counter("ragq_leases_lost", "Jobs in flight here that another attempt took over or that were cancelled.")
 COMMITS_REFUSED = Counter(
     "ragq_commits_refused", "Late results that were refused because another attempt owned the job."
 )

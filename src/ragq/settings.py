@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         3600, ge=60, description="How long ended jobs stay in Valkey. After that, responses are read from the archive."
     )
     max_queued: int = Field(
-        10_000, ge=0, description="A new job is refused with 429 if more jobs than this wait ahead of it. 0: no limit."
+        10_000, ge=0, description="A new job is refused with 429 if this many jobs wait ahead of it. 0: no limit."
     )
     max_queued_bytes: int = Field(
         1 << 30,

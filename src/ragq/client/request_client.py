@@ -102,7 +102,7 @@ class Requests:
 
         Raises:
             GoneError: They are lost.
-            PermanentError: The job names a blob of another job.
+            PermanentError: The job names a blob that is not its own.
         """
         if not isinstance(arguments, Reference):
             return arguments
@@ -124,7 +124,9 @@ class Requests:
     async def _read(self, job_id: str, name: str) -> bytes:
         match = _NAME.fullmatch(name)
         if match is None or match[1] != job_id:
-            raise PermanentError("The job names a blob of another job, which was not read.", code="invalid_payload")
+            raise PermanentError(
+                "The job names a blob that is not its own, which was not read.", code="invalid_payload"
+            )
         try:
             content = b"".join([piece async for piece in self._blobs.stream(name)])
         except UnavailableError as error:

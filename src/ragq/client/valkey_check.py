@@ -22,21 +22,21 @@ async def check_valkey(valkey: ValkeyClient, durability: Literal["checked", "vou
     Raises:
         ConfigurationError: The message says what is wrong and how to fix it.
     """
-    told = await _read_info(valkey)
-    if told.get("cluster_enabled") == "1":
+    info = await _read_info(valkey)
+    if info.get("cluster_enabled") == "1":
         raise ConfigurationError(
             "RAGQ_VALKEY_URL names a cluster. ragq needs one node: turn cluster mode off, or use another server."
         )
-    if told.get("role") == "slave":
+    if info.get("role") == "slave":
         raise ConfigurationError("RAGQ_VALKEY_URL names a replica, which refuses writes. Use its primary.")
     if durability == "vouched":
-        _refuse_wrong({"maxmemory-policy": told.get("maxmemory_policy", WANTED["maxmemory-policy"])})
+        _refuse_wrong({"maxmemory-policy": info.get("maxmemory_policy", WANTED["maxmemory-policy"])})
         return
     try:
         found = pairs([part.decode() for part in await valkey.call("CONFIG", "GET", *WANTED)])
     except exceptions.ResponseError as error:
         _raise_unless_forbidden(error)
-        if told.get("aof_enabled") == "0":
+        if info.get("aof_enabled") == "0":
             raise ConfigurationError(
                 "Valkey forbids CONFIG, and INFO says that it writes no append-only file (aof_enabled:0): accepted jobs are "
                 f"lost when it restarts, unless the service keeps them in another way. {VOUCH}"

@@ -31,10 +31,10 @@ ABANDONED = "The file is in progress but no job works on it. The next sweep repa
 
 async def sweep(settings: Settings, store_files: StoreFiles, ingests: Ingests, queue: JobQueue) -> int:
     """Repair every ingest that no job works on; returns how many. Safe in any number of processes at once."""
-    mended = 0
+    repaired = 0
     async for record in _abandoned(store_files, queue):
-        mended += await _repair(settings, ingests, queue, record)
-    return mended
+        repaired += await _repair(settings, ingests, queue, record)
+    return repaired
 
 
 async def find_abandoned(store_files: StoreFiles, queue: JobQueue) -> list[Orphan]:

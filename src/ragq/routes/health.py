@@ -22,7 +22,7 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 
 
 class Status(TypedDict):
-    """Queues, workers and the configured models."""
+    """Queues, workers and the kind of answers."""
 
     version: str
     answers: dict[str, str | None]
@@ -54,7 +54,7 @@ async def check_readiness(request: Request, context: ContextDependency) -> JSONR
 
 @router.get("/status")
 async def show_status(context: ContextDependency, _tenant: Tenant) -> Status:
-    """Show queues, workers and the configured models."""
+    """Show queues, workers and the kind of answers."""
     settings, described = context.settings, await context.queue.monitor.describe()
     return {
         "version": __version__,

@@ -136,4 +136,4 @@ class Archive:
 
 
 def _ended_at(job: Job) -> float:
-    return job.ended_at or job.created_at  # RQ's tools end a job without setting `ended_ms`
+    return job.ended_at or job.created_at  # RQ's tools end a job without setting our `ended_ms`

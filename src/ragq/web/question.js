@@ -188,7 +188,7 @@ function begin(following) {
   following.follow();
 }
 
-function forget() {
+function leave() {
   current?.stop();
   current = null;
   clearAnswer();
@@ -198,7 +198,7 @@ function forget() {
 // Resumes the response in the page's address, as after a reload.
 export async function resume() {
   const id = location.hash.slice(1);
-  if (!id) forget();
+  if (!id) leave();
   if (!id.startsWith("resp_") || id === current?.id) return;
   begin(new Following({ id }));
   try {
