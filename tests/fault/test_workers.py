@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import psycopg
 import pytest
 import redis
@@ -24,6 +25,7 @@ from tests.servers import FakeLlm, Ragq, environment, stop, wait_until
 
 LEASE_SECONDS = 8
 DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
+SLOW = "[[fake text='One two three four five six seven eight nine ten.' latency=0 rate=3]] How tall is it?"
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,34 @@ async def test_a_killed_workers_50_questions_each_get_one_result_within_lease_an
         stop(victim)
         if survivor:
             stop(survivor)
+
+
+def test_a_worker_killed_in_the_middle_of_a_stream_leaves_one_true_text(ragq: Ragq) -> None:
+    victim, survivor = ragq.spawn("worker", "queries", RAGQ_LEASE_SECONDS=2, RAGQ_HEARTBEAT_SECONDS=0.5), None
+    events: list[Any] = []
+    try:
+        wait_for_workers(ragq, 1)
+        with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key="unused", max_retries=0) as sdk:
+            with sdk.responses.stream(model="ragq", input=SLOW, background=True) as stream:
+                for event in stream:
+                    events.append(event)
+                    if event.type == "response.output_text.delta" and survivor is None:
+                        survivor = ragq.spawn("worker", "queries")
+                        victim.kill()
+                final = stream.get_final_response()
+            stored = sdk.responses.retrieve(final.id)
+    finally:
+        stop(victim)
+        if survivor:
+            stop(survivor)
+    assert stored.model_extra
+    assert stored.model_extra["attempt"] == 2
+    assert final.output_text == stored.output_text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    closed = [event.item for event in events if event.type == "response.output_item.done"]
+    assert [item.status for item in closed] == ["completed", "incomplete", "completed", "completed"]
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert "".join(event.delta for event in deltas if event.item_id == closed[-1].id) == stored.output_text
 
 
 async def test_sigterm_hands_jobs_back_at_once_and_charges_nothing(ragq: Ragq, llm: FakeLlm) -> None:

@@ -1,10 +1,12 @@
-"""A real PostgreSQL, once per test run and emptied for each test, and a fake LLM."""
+"""Started once per process of the tests: a PostgreSQL, which each test finds empty; a fake LLM; and a whole `ragq up`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx2
+import openai
 import pytest
 
 from ragq.embedded.services import EmbeddedServices, read_services
@@ -12,7 +14,9 @@ from ragq.queues.worker import Clients
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from tests.ingests import open_clients
-from tests.servers import FakeLlm
+from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq
+
+HARBOUR = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +50,68 @@ async def clients(database: Database, database_url: str, settings: Settings, tmp
     await clients.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
     """A fake LLM that answers at once."""
     fake = FakeLlm(tmp_path_factory.mktemp("llm"))
     yield fake
     fake.stop()
+
+
+@pytest.fixture(scope="session")
+def ragq(llm: FakeLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
+    """A service for all tests that need no settings of their own; its default store has two documents.
+
+    What a test makes in it gets a name of its own. A test removes what others would meet: webhook endpoints, jobs that
+    run on, thousands of files.
+    """
+    folder = tmp_path_factory.mktemp("ragq")
+    service = Ragq(
+        folder / "data",
+        RAGQ_API_KEY=KEY,
+        RAGQ_LLM_BASE_URL=llm.base_url,
+        RAGQ_LLM_MODEL="fake/model",
+        RAGQ_LLM_TRIES=1,
+        RAGQ_MAX_FILE_BYTES=MAX_FILE_BYTES,
+        RAGQ_WEBHOOK_ALLOWED_HOSTS="127.0.0.1, hooks.test",
+    ).start()
+    (folder / "harbour.md").write_text("The lighthouse of Quorra is 61 metres tall.\n")
+    (folder / "ferry.md").write_text("The ferry to Quorra leaves at noon.\n")
+    done = service.run("ingest", str(folder / "harbour.md"), str(folder / "ferry.md"))
+    assert done.returncode == 0, done.stderr
+    yield service
+    assert service.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def plain_ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
+    """A service without a key and without an LLM, as most people try it."""
+    service = Ragq(tmp_path_factory.mktemp("plain") / "data").start()
+    yield service
+    assert service.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def http(ragq: Ragq) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=ragq.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def client(ragq: Ragq) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key=KEY, max_retries=0) as sdk:
+        yield sdk
+
+
+@pytest.fixture
+async def async_client(ragq: Ragq) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{ragq.url}/v1", api_key=KEY, max_retries=0) as sdk:
+        yield sdk
+
+
+@pytest.fixture(scope="session")
+def store_id(client: openai.OpenAI) -> str:
+    """A store with one document of two sections."""
+    store = client.vector_stores.create(name="harbour")
+    client.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=("harbour.md", HARBOUR))
+    return store.id

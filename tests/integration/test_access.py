@@ -16,20 +16,16 @@ import aiohttp
 import httpx2
 import pytest
 
-from tests.servers import Ragq, command, environment, free_port, stop, wait_until
+from tests.servers import KEY, Ragq, command, environment, free_port, stop, wait_until
 
-KEY = "a key that only this test knows"
 APP = "https://app.example.com"
 FILE = {"file": ("harbour.md", b"The lighthouse of Quorra is 61 metres tall.")}
 UPLOAD_BYTES = 100_000_000
 
 
 @pytest.fixture(scope="module")
-def ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
-    """A service without a key, as most people try it."""
-    service = Ragq(tmp_path_factory.mktemp("access") / "data", RAGQ_API_KEY="").start()
-    yield service
-    assert service.stop() == 0
+def ragq(plain_ragq: Ragq) -> Ragq:
+    return plain_ragq
 
 
 @pytest.fixture(scope="module")

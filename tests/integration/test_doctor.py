@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ragq.tasks import end_tasks
 from tests.fake_llm import Behaviour, running_fake_llm
 from tests.ingests import CRASHED, TENANT, attach, fail, ingest, make_older
 from tests.queue_steps import BAD, DONE, new_job
-from tests.servers import Ragq, Valkey, command, environment
+from tests.servers import Ragq, Valkey, command, environment, run
 
 QUERIES = lanes_of(QueueName.QUERIES)
 
@@ -358,16 +358,7 @@ async def test_uploads_and_deletes_that_go_on_are_no_orphans(
 # The command
 
 
-@pytest.fixture(scope="module")
-def ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
-    service = Ragq(tmp_path_factory.mktemp("doctor") / "data").start()
-    yield service
-    assert service.stop() == 0
-
-
-def test_a_service_that_has_worked_is_healthy_and_audits_clean(ragq: Ragq, tmp_path: Path) -> None:
-    (tmp_path / "note.md").write_text("The ferry leaves at noon.\n")
-    assert ragq.run("ingest", str(tmp_path)).returncode == 0
+def test_a_service_that_has_worked_is_healthy_and_audits_clean(ragq: Ragq) -> None:
     assert "noon" in ragq.run("ask", "When does the ferry leave?").stdout
     done = ragq.run("doctor", "--audit", "--json")
     assert done.returncode == 0, done.stdout
@@ -396,15 +387,7 @@ def test_an_orphan_fails_the_command_and_a_harmless_one_does_not(ragq: Ragq) -> 
 
 
 def test_without_a_service_the_settings_fail_with_what_to_do(tmp_path: Path) -> None:
-    done = subprocess.run(
-        command("doctor"),
-        env=environment(RAGQ_DATA_DIR=tmp_path),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(*command("doctor"), env=environment(RAGQ_DATA_DIR=tmp_path), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL  settings: No ragq runs in the data folder")
 
@@ -420,14 +403,7 @@ async def test_forgive_lifts_poison_and_only_poison(
     )
 
     def forgive(sha256: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command("doctor", "--forgive", sha256),
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run(*command("doctor", "--forgive", sha256), env=variables)
 
     assert (await asyncio.to_thread(forgive, record.sha256)).returncode == 0
     assert (await attach(clients, "poison")).status == "in_progress"

@@ -16,6 +16,7 @@ from ragq.queues.documents import enqueue_document
 from ragq.queues.worker import Clients
 from ragq.storage.store_files import StoreFileRecord
 from tests.ingests import CRASHED, TENANT, attach, count_chunks, fail, ingest, look
+from tests.queue_steps import expire_leases
 from tests.servers import Valkey, command, environment
 
 QUARANTINED = PermanentError("2 workers died while they ran this job alone.", code="quarantined")
@@ -35,10 +36,8 @@ async def test_a_worker_quarantines_the_document_that_killed_others_and_its_byte
     await enqueue_document(queue, clients.settings, record)
     lanes = [(lane, 1) for lane in lanes_of(QueueName.DOCUMENTS)]
     for _ in range(4):  # two deaths among others, two alone
-        assert len((await queue.claim("killed", lanes, in_flight=0)).jobs) == 1
-        async with asyncio.timeout(10):
-            while not (await queue.reap()).put_back:  # noqa: ASYNC110  (nothing tells when a lease is over)
-                await asyncio.sleep(0.1)
+        (job,) = (await queue.claim("killed", lanes, in_flight=0)).jobs
+        assert await expire_leases(queue, valkey) == [job.id]
     variables = environment(
         RAGQ_VALKEY_URL=valkey.url, RAGQ_DATABASE_URL=database_url, RAGQ_DATA_DIR=clients.settings.data_dir
     )

@@ -6,15 +6,12 @@ import asyncio
 import contextlib
 import json
 import socket
-import sys
 import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from ragq.client.llm_client import LlmClient
@@ -530,32 +527,3 @@ async def test_neither_our_deadline_nor_a_cancellation_opens_the_breaker(fake: F
 def test_a_base_url_that_cannot_work_is_refused(url: str | None) -> None:
     with pytest.raises(ConfigurationError):
         LlmClient(Settings(_env_file=None, llm_base_url=url, llm_model="fake"))
-
-
-async def test_the_fake_runs_alone_cites_counts_embeds_and_keeps_a_witness(tmp_path: Path) -> None:
-    witness = tmp_path / "witness"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.fake_llm", "--port", "0", "--witness", str(witness)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout
-        base_url: str = json.loads(await process.stdout.readline())["base_url"]
-        client = new_client(base_url)
-        sources = "<<f>> source [1] bees.txt, page 3\nBees dance. They hum.\n<<f>> end\n\n<<f>> source [2] ants.txt\nAnts walk."
-        prompt = f"{sources}\n\nQuestion: What do bees do?"
-        completion = await client.complete([{"role": "user", "content": prompt}])
-        await client.close()
-        assert completion.text == "Bees dance. [1]"
-        assert json.loads(witness.read_text())["question"] == "What do bees do?"
-        async with aiohttp.ClientSession() as session:
-            stats = await (await session.get(base_url.removesuffix("/v1") + "/stats")).json()
-            body = {"model": "fake", "input": ["bees dance", "bees dance", "ants"]}
-            embeddings = await (await session.post(f"{base_url}/embeddings", json=body)).json()
-        assert stats["calls"] == stats["max_in_flight"] == 1
-        first, second, third = (item["embedding"] for item in embeddings["data"])
-        assert first == second != third
-        assert len(first) == 384
-    finally:
-        process.terminate()
-        await process.wait()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
 
 import pytest
 from openai import OpenAI
 
-from tests.servers import FakeLlm, Ragq, wait_until
+from tests.servers import wait_until
 
 STREAMS = 10
 # Words of 40 letters without a full stop, 500 a second: 102,500 characters in five seconds.
@@ -18,22 +17,10 @@ SHORT = "[[fake text=Short. latency=0.3]] How tall is it?"
 ROUNDS = 3  # the machine may be busy: the best counts
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    folder = tmp_path_factory.mktemp("long")
-    llm = FakeLlm(folder)
-    ragq = Ragq(folder / "data", "--document-workers", "0", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake")
-    try:
-        yield OpenAI(base_url=f"{ragq.start().url}/v1", api_key="unused")
-    finally:
-        ragq.stop()
-        llm.stop()
-
-
 def median_of_short_answers(client: OpenAI, count: int = 9) -> float:
     def seconds() -> float:
         started = time.monotonic()
-        answered = client.responses.create(model="fake", input=SHORT, tool_choice="none")
+        answered = client.responses.create(model="ragq", input=SHORT, tool_choice="none")
         assert answered.output_text == "Short."
         return time.monotonic() - started
 
@@ -45,7 +32,7 @@ def ratio_beside_long_answers(client: OpenAI) -> float:
     alone = median_of_short_answers(client)
     ids = []
     for _ in range(STREAMS):
-        asked = client.responses.create(model="fake", input=LONG, tool_choice="none", background=True, stream=True)
+        asked = client.responses.create(model="ragq", input=LONG, tool_choice="none", background=True, stream=True)
         with asked as events:
             ids.append(next(iter(events)).response.id)  # type: ignore[union-attr]
 

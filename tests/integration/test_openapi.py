@@ -23,25 +23,9 @@ from schemathesis.specs.openapi.checks import (
 
 from ragq.server import create_app
 from ragq.settings import Settings
-from tests.servers import Ragq
+from tests.servers import KEY, Ragq
 
-KEY = "a key that only this test knows"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-
-
-@pytest.fixture(scope="module")
-def ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
-    service = Ragq(
-        tmp_path_factory.mktemp("openapi") / "data", RAGQ_API_KEY=KEY, RAGQ_WEBHOOK_ALLOWED_HOSTS="hooks.test"
-    ).start()
-    yield service
-    assert service.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def http(ragq: Ragq) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=ragq.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,39 +14,7 @@ import openai
 import pytest
 
 from tests.documents import write_long_pdf, write_pdf
-from tests.servers import Ragq, environment, wait_until
-
-KEY = "a key that only this test knows"
-
-
-@pytest.fixture(scope="module")
-def ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
-    """A service with its own servers, one worker of each kind, and an API key."""
-    service = Ragq(tmp_path_factory.mktemp("service") / "data", RAGQ_API_KEY=KEY, RAGQ_MAX_FILE_BYTES=3_000_000).start()
-    yield service
-    assert service.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def client(ragq: Ragq) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key=KEY, max_retries=0) as sdk:
-        yield sdk
-
-
-@pytest.fixture(scope="module")
-def http(ragq: Ragq) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=ragq.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def store_id(client: openai.OpenAI) -> str:
-    """A store with one searchable document."""
-    text = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
-    file = client.files.create(file=("harbour.md", text), purpose="assistants")
-    store = client.vector_stores.create(name="harbour")
-    client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id)
-    return store.id
+from tests.servers import KEY, MAX_FILE_BYTES, Ragq, command, environment, run, wait_until
 
 
 def test_the_sdk_uploads_polls_searches_and_gets_a_background_answer(client: openai.OpenAI, store_id: str) -> None:
@@ -83,40 +49,6 @@ def test_the_sdk_uploads_polls_searches_and_gets_a_background_answer(client: ope
     assert "61 metres" in citation.quote
 
 
-def test_a_foreground_response_waits_for_its_answer(client: openai.OpenAI, store_id: str) -> None:
-    response = client.responses.create(
-        model="ragq",
-        input="When does the ferry leave?",
-        tools=[{"type": "file_search", "vector_store_ids": [store_id]}],
-    )
-    assert response.status == "completed"
-    assert "noon" in response.output_text
-
-
-def test_an_empty_store_gives_a_completed_answer_that_says_so(client: openai.OpenAI) -> None:
-    store = client.vector_stores.create(name="empty")
-    response = client.responses.create(
-        model="ragq", input="Anything?", tools=[{"type": "file_search", "vector_store_ids": [store.id]}]
-    )
-    assert response.status == "completed"
-    assert "document" in response.output_text.lower()
-    assert response.output[-1].content[0].annotations == []  # type: ignore[union-attr,index]
-
-
-def test_the_tutorials_two_routes_queue_and_answer(http: httpx2.Client) -> None:
-    for request in ({"params": {"query": "What is here?"}}, {"json": {"query": "What is here?"}}):
-        accepted = http.post("/chat", **request).json()  # type: ignore[arg-type]
-        assert accepted["status"] == "queued"
-
-        def done(job_id: str = accepted["job_id"]) -> Any:
-            status = http.get("/job-status", params={"job_id": job_id}).json()
-            return status if status["status"] == "completed" else None
-
-        result = wait_until(done)["result"]
-        assert result["answer"]
-        assert result["kind"] == "extractive"
-
-
 def test_the_same_bytes_twice_are_one_file_and_deleting_is_complete(client: openai.OpenAI) -> None:
     first = client.files.create(file=("twice.txt", b"The same words."), purpose="assistants")
     second = client.files.create(file=("twice.txt", b"The same words."), purpose="assistants")
@@ -145,23 +77,6 @@ def test_a_new_version_of_a_document_replaces_the_old(ragq: Ragq, client: openai
     assert texts == ["The kiosk of Varn opens at ten o'clock."]
 
 
-def test_a_long_pdf_is_ingested_with_progress_and_cited_by_page(ragq: Ragq, tmp_path: Path) -> None:
-    facts = {
-        217: "The brig Amaranth carried forty barrels of saffron.",
-        42: "The sloop Verity carried nothing but salt.",
-    }
-    write_long_pdf(tmp_path / "register.pdf", pages=300, facts=facts)
-    done = ragq.run("ingest", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "1 of 1 files are searchable" in done.stdout
-    answer = ragq.run("ask", "What did the brig Amaranth carry?")
-    assert "saffron" in answer.stdout
-    assert "register.pdf, page 217" in answer.stdout
-    asked = json.loads(ragq.run("ask", "--json", "What did the sloop Verity carry?").stdout)
-    pages = [note["page"] for note in asked["output"][-1]["content"][0]["annotations"]]
-    assert 42 in pages
-
-
 def test_progress_is_shown_while_a_document_is_ingested(http: httpx2.Client, tmp_path: Path) -> None:
     path = write_long_pdf(tmp_path / "slow.pdf", pages=120, facts={})
     file_id = http.post(
@@ -183,8 +98,20 @@ def test_progress_is_shown_while_a_document_is_ingested(http: httpx2.Client, tmp
     assert http.delete(address).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["corrupt", "encrypted", "no text"])
-def test_an_unreadable_document_fails_with_its_reason(http: httpx2.Client, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("corrupt", "The PDF is damaged: open it in a viewer, save it anew and try again."),
+        ("encrypted", "The PDF is encrypted and needs a password: remove it and try again."),
+        (
+            "no text",
+            "No text found in the PDF's 1 page(s): it seems to be scanned. Run OCR on it, then try again.",
+        ),
+    ],
+)
+def test_an_unreadable_document_fails_with_its_reason(
+    http: httpx2.Client, tmp_path: Path, kind: str, message: str
+) -> None:
     path = tmp_path / f"{kind}.pdf"
     write_pdf(path, [["words"]] if kind != "no text" else [[]], password="secret" if kind == "encrypted" else None)
     if kind == "corrupt":
@@ -195,8 +122,7 @@ def test_an_unreadable_document_fails_with_its_reason(http: httpx2.Client, tmp_p
     http.post("/v1/vector_stores/default/files", json={"file_id": file_id})
     address = f"/v1/vector_stores/default/files/{file_id}"
     state = wait_until(lambda: (s := http.get(address).json())["status"] == "failed" and s)
-    assert state["last_error"]["code"] == "invalid_file"
-    assert len(state["last_error"]["message"]) > 20
+    assert state["last_error"] == {"code": "invalid_file", "message": message}
     http.delete(f"/v1/files/{file_id}")
 
 
@@ -209,7 +135,7 @@ BAD = [
     ("GET", "/job-status", {"params": {"job_id": "resp_unknown"}}, 404, "job_id"),
     ("POST", "/v1/responses", {"json": {}}, 400, "input"),
     ("POST", "/v1/responses", {"json": {"input": ""}}, 400, "input"),
-    ("POST", "/v1/responses", {"json": {"input": "x" * 10_001}}, 400, None),
+    ("POST", "/v1/responses", {"json": {"input": "x" * 10_001}}, 400, "input"),
     ("POST", "/v1/responses", {"json": {"input": "hi", "stream": "always"}}, 400, "stream"),
     (
         "POST",
@@ -233,14 +159,14 @@ BAD = [
     (
         "POST",
         "/v1/files",
-        {"files": {"file": ("a.md", b"x" * 3_000_001)}, "data": {"purpose": "assistants"}},
+        {"files": {"file": ("a.md", b"x" * (MAX_FILE_BYTES + 1))}, "data": {"purpose": "assistants"}},
         413,
         "file",
     ),
     (
         "POST",
         "/v1/files",
-        {"files": {"file": ("a.md", b"x" * 5_000_000)}, "data": {"purpose": "assistants"}},
+        {"files": {"file": ("a.md", b"x" * (2 * MAX_FILE_BYTES))}, "data": {"purpose": "assistants"}},
         413,
         "file",
     ),
@@ -269,7 +195,7 @@ def test_bad_input_gets_openais_error_body_with_the_field_named(
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["message"]
-    assert param is None or param in error["param"]
+    assert error["param"] == param
     assert answer.headers["x-request-id"].startswith("req_")
     assert http.get("/readyz").status_code == 200
 
@@ -371,22 +297,13 @@ def test_an_idempotency_key_makes_one_response_and_a_changed_body_a_conflict(htt
     assert changed.headers["x-should-retry"] == "false"
 
 
-def test_lists_are_paged_to_their_end(client: openai.OpenAI) -> None:
-    made = {client.vector_stores.create(name=f"page {n}").id for n in range(5)}
-    listed = [store.id for store in client.vector_stores.list(limit=2)]
-    assert made <= set(listed)
-    assert len(listed) == len(set(listed))
-
-
 def test_rqs_tools_see_our_queues_workers_and_jobs(ragq: Ragq, http: httpx2.Client) -> None:
     printed = ragq.run("env").stdout
     assert all(line.startswith("export ") for line in printed.splitlines())
     job_id = http.post("/chat", params={"query": "What is here?"}).json()["job_id"]
     wait_until(lambda: http.get("/job-status", params={"job_id": job_id}).json()["status"] == "completed")
     shell = f'{printed}\nexec "$0" -m rq.cli info'
-    info = subprocess.run(
-        ["bash", "-c", shell, sys.executable], env=environment(), capture_output=True, text=True, timeout=60, check=True
-    ).stdout
+    info = run("bash", "-c", shell, sys.executable, env=environment()).stdout
     assert "queries" in info
     assert "documents" in info
     assert "2 workers" in info
@@ -396,15 +313,8 @@ job = Job.fetch({job_id!r}, connection=Redis.from_url(os.environ["RQ_REDIS_URL"]
 print(job.get_status().value, job.return_value()["answer"]["kind"])
 """
     shell = f'{printed}\nexec "$0" -c "$1"'
-    seen = subprocess.run(
-        ["bash", "-c", shell, sys.executable, script],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert seen.stdout.split() == ["finished", "extractive"], seen.stderr
+    seen = run("bash", "-c", shell, sys.executable, script, env=environment())
+    assert seen.stdout.split() == ["finished", "generated"], seen.stderr
 
 
 def test_status_names_queues_and_workers(ragq: Ragq) -> None:
@@ -421,23 +331,8 @@ def test_a_second_up_on_the_same_folder_is_refused_with_the_first_ones_pid(ragq:
 
 
 def test_listening_beyond_this_machine_needs_a_key(tmp_path: Path) -> None:
-    refused = subprocess.run(
-        [sys.executable, "-m", "ragq.cli", "up", "--host", "0.0.0.0", "--port", "0"],
-        env=environment(RAGQ_DATA_DIR=tmp_path / "data"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    everywhere = command("up", "--host", "0.0.0.0", "--port", "0")
+    refused = run(*everywhere, env=environment(RAGQ_DATA_DIR=tmp_path / "data"))
     assert refused.returncode == 1
     assert "RAGQ_API_KEY" in refused.stderr
     assert not (tmp_path / "data" / "postgresql").exists()
-
-
-def test_a_follow_up_is_searched_for_with_the_question_before_it(client: openai.OpenAI, store_id: str) -> None:
-    tool: Any = {"type": "file_search", "vector_store_ids": [store_id]}
-    first = client.responses.create(model="ragq", input="How tall is the lighthouse of Quorra?", tools=[tool])
-    second = client.responses.create(model="ragq", input="In metres?", tools=[tool], previous_response_id=first.id)
-    search: Any = second.output[0]
-    assert search.queries == ["How tall is the lighthouse of Quorra?\nIn metres?"]
-    assert "61 metres" in second.output_text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -12,40 +11,9 @@ import openai
 import pytest
 from aiohttp import ClientSession, web
 
-from tests.servers import FakeLlm, Ragq, wait_until
+from tests.servers import KEY, FakeLlm, Ragq, wait_until
 
-KEY = "a key that only this test knows"
 QUESTION = "How tall is the lighthouse of Quorra?"
-
-
-@pytest.fixture(scope="module")
-def ragq(llm: FakeLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
-    folder = tmp_path_factory.mktemp("small") / "data"
-    variables = {"RAGQ_LLM_BASE_URL": llm.base_url, "RAGQ_LLM_MODEL": "fake/model", "RAGQ_LLM_TRIES": 1}
-    service = Ragq(folder, RAGQ_API_KEY=KEY, **variables).start()
-    yield service
-    assert service.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def client(ragq: Ragq) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key=KEY, max_retries=0) as sdk:
-        yield sdk
-
-
-@pytest.fixture(scope="module")
-def http(ragq: Ragq) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=ragq.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def store_id(client: openai.OpenAI) -> str:
-    text = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
-    file = client.files.create(file=("harbour.md", text), purpose="assistants")
-    store = client.vector_stores.create(name="harbour")
-    client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id)
-    return store.id
 
 
 def ask(client: openai.OpenAI, question: Any, store_id: str, **options: Any) -> Any:
@@ -90,12 +58,6 @@ def test_embeddings_are_unit_vectors_of_the_documents_model_in_both_formats(clie
     assert plain.model == "all-MiniLM-L6-v2"
     single = client.embeddings.create(model="ragq", input=texts[0], encoding_format="float")
     assert single.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6)
-
-
-async def test_the_asynchronous_sdk_embeds_and_lists_models(ragq: Ragq) -> None:
-    async with openai.AsyncOpenAI(base_url=f"{ragq.url}/v1", api_key=KEY, max_retries=0) as sdk:
-        assert len((await sdk.embeddings.create(model="ragq", input="One.")).data[0].embedding) == 384
-        assert "ragq" in [model.id async for model in sdk.models.list()]
 
 
 def test_a_running_response_is_cancelled_by_its_deletion_and_gone(
@@ -287,10 +249,9 @@ def test_a_conversation_of_chat_messages_is_answered_with_citations(
     assert rewriting.startswith(f"user: {QUESTION}\n\nassistant: {choice.message.content}")
 
 
-async def test_the_asynchronous_sdk_completes_a_chat_and_a_cut_answer_says_so(ragq: Ragq) -> None:
+def test_a_cut_chat_says_so(client: openai.OpenAI) -> None:
     question: Any = {"role": "user", "content": "Long? [[fake finish=length]]"}
-    async with openai.AsyncOpenAI(base_url=f"{ragq.url}/v1", api_key=KEY, max_retries=0) as sdk:
-        done = await sdk.chat.completions.create(model="ragq", messages=[question], max_completion_tokens=5)
+    done = client.chat.completions.create(model="ragq", messages=[question], max_completion_tokens=5)
     assert done.choices[0].finish_reason == "length"
 
 
@@ -317,10 +278,10 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     ("/v1/responses", {"input": [{"role": "user", "content": "Hi?"}, ANSWER]}, 400, "input"),
     ("/v1/embeddings", {}, 400, "input"),
     ("/v1/embeddings", {"input": " "}, 400, "input"),
-    ("/v1/embeddings", {"input": []}, 400, "input"),
-    ("/v1/embeddings", {"input": ["x"] * 257}, 400, "input"),
-    ("/v1/embeddings", {"input": [[1, 2, 3]]}, 400, "input"),
-    ("/v1/embeddings", {"input": [1, 2, 3]}, 400, "input"),
+    ("/v1/embeddings", {"input": []}, 400, "input.str"),
+    ("/v1/embeddings", {"input": ["x"] * 257}, 400, "input.str"),
+    ("/v1/embeddings", {"input": [[1, 2, 3]]}, 400, "input.str"),
+    ("/v1/embeddings", {"input": [1, 2, 3]}, 400, "input.str"),
     ("/v1/embeddings", {"input": "x" * 10_001}, 400, "input"),
     ("/v1/embeddings", {"input": "x", "dimensions": 12}, 400, "dimensions"),
     ("/v1/embeddings", {"input": "x", "encoding_format": "hex"}, 400, "encoding_format"),
@@ -331,7 +292,7 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     ("/v1/chat/completions", {"messages": [{"role": "assistant", "content": "Hi."}]}, 400, "messages"),
     ("/v1/chat/completions", CHAT | {"n": 2}, 400, "n"),
     ("/v1/chat/completions", CHAT | {"tools": [{"type": "function"}]}, 400, "tools"),
-    ("/v1/chat/completions", CHAT | {"response_format": {"type": "json_object"}}, 400, "response_format"),
+    ("/v1/chat/completions", CHAT | {"response_format": {"type": "json_object"}}, 400, "response_format.type"),
     ("/v1/chat/completions", CHAT | {"model": "gpt-9"}, 404, "model"),
     ("/v1/chat/completions", CHAT | {"vector_store_ids": ["vs_unknown"]}, 404, "vector_store_id"),
 ]
@@ -345,4 +306,4 @@ def test_bad_input_is_refused_with_the_field_named(
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert param in error["param"]
+    assert error["param"] == param

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -12,29 +9,10 @@ import openai
 import pytest
 from openai.types.responses import ResponseStreamEvent
 
-from tests.servers import FakeLlm, Ragq, stop, wait_until
+from tests.servers import KEY, FakeLlm, Ragq, stop, wait_until
 
-DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
 QUESTION = "How tall is the lighthouse of Quorra?"
 SLOW = "[[fake text='One two three four five six seven eight nine ten.' rate=3]] " + QUESTION
-
-
-@pytest.fixture(scope="module")
-def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Ragq]:
-    """A service with one worker of each kind and a short lease."""
-    folder = tmp_path_factory.mktemp("streams")
-    leases = {"RAGQ_LEASE_SECONDS": 2, "RAGQ_HEARTBEAT_SECONDS": 0.5}
-    service = Ragq(folder / "data", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake", **leases).start()
-    (folder / "harbour.md").write_text(DOCUMENT)
-    assert service.run("ingest", str(folder / "harbour.md")).returncode == 0
-    yield service
-    assert service.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def client(ragq: Ragq) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key="unused", max_retries=0) as sdk:
-        yield sdk
 
 
 def numbers(events: list[ResponseStreamEvent]) -> list[int]:
@@ -58,15 +36,15 @@ def test_the_sdks_accumulator_ends_with_the_stored_answer(client: openai.OpenAI)
     assert kinds.index("response.file_search_call.completed") < kinds.index("response.output_text.delta")
 
 
-async def test_the_async_sdk_does_the_same(ragq: Ragq) -> None:
-    async with openai.AsyncOpenAI(base_url=f"{ragq.url}/v1", api_key="unused", max_retries=0) as sdk:
-        async with sdk.responses.stream(model="ragq", input=QUESTION, background=True) as stream:
-            events = [event async for event in stream]
-            final = await stream.get_final_response()
-        assert numbers(events) == list(range(len(events)))  # type: ignore[arg-type]
-        assert final.output_text == (await sdk.responses.retrieve(final.id)).output_text
-        rest = [event async for event in await sdk.responses.retrieve(final.id, stream=True, starting_after=3)]
-        assert numbers(rest) == numbers(events)[4:]  # type: ignore[arg-type]
+async def test_the_async_sdk_does_the_same(async_client: openai.AsyncOpenAI) -> None:
+    responses = async_client.responses
+    async with responses.stream(model="ragq", input=QUESTION, background=True) as stream:
+        events = [event async for event in stream]
+        final = await stream.get_final_response()
+    assert numbers(events) == list(range(len(events)))  # type: ignore[arg-type]
+    assert final.output_text == (await responses.retrieve(final.id)).output_text
+    rest = [event async for event in await responses.retrieve(final.id, stream=True, starting_after=3)]
+    assert numbers(rest) == numbers(events)[4:]  # type: ignore[arg-type]
 
 
 def test_a_background_stream_goes_on_anywhere_after_a_number(client: openai.OpenAI) -> None:
@@ -120,43 +98,10 @@ def test_a_canceled_response_ends_its_stream(client: openai.OpenAI) -> None:
     assert "response.completed" not in kinds
 
 
-def test_a_worker_killed_in_the_middle_leaves_one_true_text(ragq: Ragq, client: openai.OpenAI) -> None:
-    worker = None
-    events: list[Any] = []
-    try:
-        with client.responses.stream(model="ragq", input=SLOW, background=True) as stream:
-            for event in stream:
-                events.append(event)
-                if event.type == "response.output_text.delta" and worker is None:
-                    pid = next(
-                        one["pid"]
-                        for one in httpx2.get(f"{ragq.url}/status").json()["workers"]
-                        if "queries" in one["queues"]
-                    )
-                    worker = ragq.spawn("worker", "queries")
-                    os.kill(pid, signal.SIGKILL)
-            final = stream.get_final_response()
-    finally:
-        if worker:
-            stop(worker)
-    stored = client.responses.retrieve(final.id)
-    assert stored.model_extra
-    assert stored.model_extra["attempt"] == 2
-    assert final.output_text == stored.output_text
-    assert numbers(events) == list(range(len(events)))
-    closed = [event.item for event in events if event.type == "response.output_item.done"]
-    assert [item.status for item in closed] == ["completed", "incomplete", "completed", "completed"]
-    last = closed[-1].id
-    said = "".join(
-        event.delta for event in events if event.type == "response.output_text.delta" and event.item_id == last
-    )
-    assert said == stored.output_text
-
-
 def test_another_api_process_goes_on_where_a_killed_one_stopped(ragq: Ragq) -> None:
     other, url = ragq.spawn_api()
     try:
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as sdk:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as sdk:
             stream = sdk.responses.create(model="ragq", input=SLOW, background=True, stream=True)
             first: list[Any] = [next(stream)]
             while first[-1].type != "response.output_text.delta":
@@ -166,7 +111,7 @@ def test_another_api_process_goes_on_where_a_killed_one_stopped(ragq: Ragq) -> N
                 first += list(stream)
     finally:
         stop(other)
-    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key="unused") as sdk:
+    with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key=KEY) as sdk:
         rest = list(sdk.responses.retrieve(first[0].response.id, stream=True, starting_after=first[-1].sequence_number))
     assert numbers(first + rest) == list(range(len(first) + len(rest)))
     assert rest[-1].type == "response.completed"
@@ -198,7 +143,9 @@ def test_a_chat_completion_that_fails_raises_in_the_sdk(client: openai.OpenAI) -
         list(stream)
 
 
-def test_a_chat_completion_that_is_dropped_cancels_its_job(ragq: Ragq, client: openai.OpenAI, llm: FakeLlm) -> None:
+def test_a_chat_completion_that_is_dropped_cancels_its_job(
+    http: httpx2.Client, client: openai.OpenAI, llm: FakeLlm
+) -> None:
     before = llm.calls()
     messages: Any = [{"role": "user", "content": SLOW.replace("rate=3", "rate=0.2")}]
     stream = client.chat.completions.create(model="ragq", messages=messages, stream=True)
@@ -207,7 +154,7 @@ def test_a_chat_completion_that_is_dropped_cancels_its_job(ragq: Ragq, client: o
     stream.close()
 
     def nothing_runs() -> bool:
-        queues = httpx2.get(f"{ragq.url}/status").json()["queues"]
+        queues = http.get("/status").json()["queues"]
         return all(queue["in_flight"] == 0 for queue in queues)
 
     wait_until(nothing_runs, seconds=5, what="the job is cancelled")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from tests.servers import FakeLlm, Ragq, environment
+from tests.servers import KEY, FakeLlm, Ragq, environment, run
 
-KEY = "a key that only this test knows"
 QUESTION = "How tall is the lighthouse of Quorra?"
 MODELS = """\
 - model_id: quorra
@@ -25,33 +21,10 @@ MODELS = """\
 """
 
 
-@pytest.fixture(scope="module")
-def ragq(llm: FakeLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
-    """A service whose default store has one document."""
-    folder = tmp_path_factory.mktemp("third") / "data"
-    variables = {"RAGQ_LLM_BASE_URL": llm.base_url, "RAGQ_LLM_MODEL": "fake/model", "RAGQ_LLM_TRIES": 1}
-    service = Ragq(folder, RAGQ_API_KEY=KEY, **variables).start()
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, max_retries=0) as sdk:
-        file = sdk.files.create(
-            file=("harbour.md", b"The lighthouse of Quorra is 61 metres tall."), purpose="assistants"
-        )
-        sdk.vector_stores.files.create_and_poll(file.id, vector_store_id="default")
-    yield service
-    assert service.stop() == 0
-
-
 def run_llm(ragq: Ragq, folder: Path, *arguments: str) -> str:
     """Run the `llm` command with settings and a log of its own."""
     (folder / "extra-openai-models.yaml").write_text(MODELS.format(url=ragq.url))
-    done = subprocess.run(
-        [sys.executable, "-m", "llm", *arguments],
-        env=environment(LLM_USER_PATH=folder),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(sys.executable, "-m", "llm", *arguments, env=environment(LLM_USER_PATH=folder))
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -10,6 +10,7 @@ from redis import exceptions
 
 from ragq.client import valkey_client
 from ragq.client.valkey_client import ValkeyClient
+from tests.receiver import eventually
 from tests.servers import Valkey
 
 
@@ -61,7 +62,7 @@ async def test_an_error_that_passes_is_raised_from_among_others(client: ValkeyCl
 async def test_a_lost_connection_fails_who_waits_and_is_made_again(client: ValkeyClient, valkey: Valkey) -> None:
     await client.call("PING")
     waiting = [asyncio.create_task(client.call("BLPOP", "nothing", 0)), asyncio.create_task(client.call("PING"))]
-    await asyncio.sleep(0.1)
+    await until_blocked(valkey)
     with valkey.connect() as connection:
         connection.client_kill_filter(_type="normal", skipme=True)
     for lost in await asyncio.gather(*waiting, return_exceptions=True):
@@ -69,11 +70,22 @@ async def test_a_lost_connection_fails_who_waits_and_is_made_again(client: Valke
     assert await client.call("PING") == b"PONG"
 
 
-async def test_a_connection_that_is_silent_is_left(client: ValkeyClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(valkey_client, "ANSWER_SECONDS", 0.2)
-    await client.call("PING")
+async def until_blocked(valkey: Valkey) -> None:
+    """Wait until Valkey has a BLPOP that waits."""
+    with valkey.connect() as connection:
+
+        async def is_blocked() -> bool:
+            return any(client["cmd"] == "blpop" for client in connection.client_list())
+
+        await eventually(is_blocked)
+
+
+async def test_a_connection_that_is_silent_is_left(
+    client: ValkeyClient, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     silent = asyncio.create_task(client.call("BLPOP", "nothing", 0))
-    await asyncio.sleep(0.3)
+    await until_blocked(valkey)
+    monkeypatch.setattr(valkey_client, "ANSWER_SECONDS", 0)
     assert await client.call("PING") == b"PONG"
     with pytest.raises(exceptions.ConnectionError):
         await silent

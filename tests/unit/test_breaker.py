@@ -12,22 +12,11 @@ from structlog.testing import capture_logs
 from ragq.client.breaker import Breaker
 from ragq.client.model_faults import FaultError
 from ragq.errors import OverloadedError, PermanentError, UnavailableError
+from tests.clock import Clock
 
 DEAD = FaultError(UnavailableError, "llm_timeout", "")
 RATE_LIMITED = FaultError(OverloadedError, "llm_rate_limited", "")
 TOO_LATE = FaultError(UnavailableError, "deadline_exceeded", "")
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

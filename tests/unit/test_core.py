@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 
@@ -99,16 +97,3 @@ def test_only_loopback_is_open_without_a_key() -> None:
     check_exposure(Settings(_env_file=None, host="127.0.0.1"))
     with pytest.raises(ConfigurationError, match="RAGQ_API_KEY"):
         check_exposure(Settings(_env_file=None, host="0.0.0.0"))
-
-
-@pytest.mark.parametrize(
-    ("module", "left_alone"),
-    [
-        ("ragq.client.embedding_client", ["onnxruntime", "tokenizers"]),
-        ("ragq.server", ["aiohttp", "numpy", "onnxruntime", "tokenizers", "pypdfium2", "rq.worker"]),
-    ],
-)
-def test_a_module_loads_nothing_that_its_processes_may_never_need(module: str, left_alone: list[str]) -> None:
-    code = f"import sys, {module}; sys.exit(' '.join(sys.modules.keys() & {set(left_alone)}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr == "\n"

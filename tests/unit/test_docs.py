@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -40,16 +38,6 @@ def anchors_of(page: Path) -> set[str]:
     """The anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize(
-    "script", ["settings_reference.py", "http_reference.py", "cli_reference.py", "make_handbook.py"]
-)
-def test_generated_files_are_up_to_date(script: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), "--check"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -152,22 +140,3 @@ def test_the_licence_is_the_apache_licence() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
-
-
-def test_every_benchmark_starts_as_the_makefile_starts_it() -> None:
-    recipes = (ROOT / "Makefile").read_text()
-    assert "python benchmarks/" not in recipes, "its folder would be searched for modules first, and has a queue.py"
-    modules = sorted(set(re.findall(r"python -m (benchmarks\.\w+)", recipes)))
-    assert len(modules) > 5
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, "--help"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for module in modules
-    ]
-    said = {module: process.communicate(timeout=60) for module, process in zip(modules, started, strict=True)}
-    assert [process.returncode for process in started] == [0] * len(modules), said

@@ -7,22 +7,9 @@ import pytest
 from ragq.errors import AuthenticationError, OverloadedError
 from ragq.http import keys
 from ragq.http.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, KeyCheck
+from tests.clock import Clock
 
 KEY = "a key that only this test knows"
-
-
-class Clock:
-    """Tells the time that a test sets."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def guess(check: KeyCheck, host: str, *, times: int = GUESSES) -> None:

@@ -1,7 +1,5 @@
 import ctypes
 import gc
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,19 +26,3 @@ def test_memory_that_is_free_goes_back_to_the_system() -> None:
     give_back_memory()
     assert before - resident() > PIECES * PIECE / 2
     assert len(last) == PIECE
-
-
-def test_importing_numpy_in_a_thread_leaves_the_environment_alone() -> None:
-    code = """
-import os, threading
-from ragq.tasks import prepare_for_numpy
-prepare_for_numpy()
-changed = []
-os.putenv = os.unsetenv = lambda *names: changed.append(names)
-thread = threading.Thread(target=__import__, args=["ragq.client.minilm"])
-thread.start()
-thread.join()
-assert not changed, changed
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

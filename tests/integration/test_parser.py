@@ -1,4 +1,4 @@
-"""Reading documents: what comes out, and what a person is told when nothing can."""
+"""Reading documents in a process that may crash: what comes out, and what a person is told when nothing can."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ from reportlab.pdfgen.canvas import Canvas
 from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
 from ragq.parsing import parser as parse_module
-from ragq.parsing.extract import clean_pdf_text
-from ragq.parsing.headings import find_headings
-from ragq.parsing.parser import Parser, check_supported
-from tests.unit.test_linear_time import assert_linear
+from ragq.parsing.parser import Parser
 
 MEMORY_BYTES = 1 << 28
 
@@ -94,14 +91,10 @@ async def test_progress_ends_with_all_pages(tmp_path: Path) -> None:
     ("filename", "data", "words"),
     [
         ("a.pdf", b"", "empty"),
-        ("a.txt", b" \n\t ", "No text"),
         ("a.pdf", b"plain words", "not a PDF"),
         ("a.pdf", b"%PDF-1.7\n" + b"\x00\xff" * 500, "damaged"),
         ("a.pdf", make_pdf([[], []]), "scanned"),
         ("a.pdf", make_pdf([["secret"]], password="open sesame"), "password"),
-        ("a.txt", make_pdf([["text"]]), "name it .pdf"),
-        ("a.txt", b"PK\x03\x04" + bytes(range(256)) * 4, "binary"),
-        ("a.md", b"words" + b"\x00" * 20, "binary"),
         ("a.txt", "Gr\u00fc\u00dfe".encode("latin-1"), "not UTF-8"),
     ],
 )
@@ -111,22 +104,7 @@ async def test_what_cannot_be_read_is_explained(tmp_path: Path, filename: str, d
 
 async def test_a_truncated_pdf_is_refused(tmp_path: Path) -> None:
     whole = make_pdf([[f"page {number}"] for number in range(20)])
-    message = await fail(tmp_path, "a.pdf", whole[: len(whole) // 2])
-    assert "damaged" in message or "No text" in message
-
-
-@pytest.mark.parametrize("filename", ["a.exe", "a", ".pdf", "a.pdf.zip", "x" * 300])
-def test_files_of_other_kinds_are_unsupported(filename: str) -> None:
-    with pytest.raises(DocumentError) as caught:
-        check_supported(filename)
-    assert caught.value.code == "unsupported_file"
-    assert ".pdf, .md" in caught.value.message
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-async def test_text_is_decoded_by_its_byte_order_mark(tmp_path: Path, encoding: str) -> None:
-    document = await read(tmp_path, "a.txt", "Grüße, 東京 \U0001f600".encode(encoding))
-    assert document == ParsedDocument("Grüße, 東京 \U0001f600")
+    assert "damaged" in await fail(tmp_path, "a.pdf", whole[: len(whole) // 2])
 
 
 async def test_markdown_is_kept_verbatim_with_its_headings(tmp_path: Path) -> None:
@@ -134,47 +112,6 @@ async def test_markdown_is_kept_verbatim_with_its_headings(tmp_path: Path) -> No
     document = await read(tmp_path, "a.md", text.encode())
     assert document.text == text
     assert document.headings == ((0, "Guide"), (text.index("## Set"), "Guide › Set up"))
-
-
-def test_headings_are_found_but_not_in_code_rules_lists_or_front_matter() -> None:
-    text = (
-        "---\ntitle: x\n---\n\nTop\n===\n\n```sh\n# a comment\n~~~\n```\n\n- item\n---\n#hashtag\n    # indented\n\n"
-        "Sub [link](http://x)\n---\n\n~~~\n# no\n~~~\n# Next\n### Deep\n## Less\n#\n"
-    )
-    titles = [title for _, title in find_headings(text)]
-    assert titles == ["Top", "Top › Sub link", "Next", "Next › Deep", "Next › Less"]
-    assert all(text[offset - 1] == "\n" for offset, _ in find_headings(text))
-
-
-@pytest.mark.parametrize(
-    ("text", "titles"),
-    [
-        ("<!--\n# hidden\n-->\n\n# Shown\n", ["Shown"]),
-        ("<pre>\n# a comment\n</pre>\n# Shown\n", ["Shown"]),
-        ("> # quoted\n\n- # an item\n\n# Shown\n", ["Shown"]),
-        ("# *ragq* at [![build](https://a/b)](https://c/d) &amp; \\*work\\*\n", ["ragq at build & *work*"]),
-        ("A title of\ntwo lines\n===\ntext\n", ["A title of two lines"]),
-        ("# One\r## Two\r\n### Three\n", ["One", "One › Two", "One › Two › Three"]),
-        ("[a]: /b\n# \n#\nShown\n---\n", ["Shown"]),
-    ],
-)
-def test_headings_are_those_of_commonmark(text: str, titles: list[str]) -> None:
-    headings = find_headings(text)
-    assert [title for _, title in headings] == titles
-    assert all(offset == 0 or text[offset - 1] in "\r\n" for offset, _ in headings)
-
-
-@pytest.mark.parametrize(
-    "unit", ["[a]: /b\n", "[a]: /b '\n", "[\n", "- a\n", "> a\n", "a\n-\n", "# *a [b](\n", "> - ", "\t", "`", "#"]
-)
-def test_headings_are_found_in_time_linear_in_the_text(unit: str) -> None:
-    assert_linear(find_headings, unit, seconds=1.5)
-
-
-def test_pdf_text_loses_what_is_no_text() -> None:
-    raw = "one\x00 two \r\nexam\ufffe\r\nple Anglo\x02\r\nSaxon end\ufffe"
-    assert clean_pdf_text(raw) == "one two\nexample Anglo-Saxon end-"
-    assert clean_pdf_text("a\ud800b") == "ab"
 
 
 async def test_a_hungry_parser_is_stopped(tmp_path: Path) -> None:
@@ -218,7 +155,7 @@ async def test_a_parser_taken_over_by_a_file_does_no_harm(
 ) -> None:
     monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
     monkeypatch.setattr(parse_module, "OUTPUT_BYTES", 0.05)
-    assert words in await fail(tmp_path, "a.txt", b"text", timeout_seconds=0.7)
+    assert words in await fail(tmp_path, "a.txt", b"text", timeout_seconds=1 if words == "longer than" else 20)
 
 
 def write_parser(folder: Path, body: str) -> str:
@@ -392,19 +329,12 @@ async def test_a_worker_frozen_while_it_reads_tries_again_and_blames_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", write_parser(tmp_path, "progress(1, 1)\nsignal.pause()"))
+    monkeypatch.setattr(parse_module, "LATE_SECONDS", 0.1)
     reading = asyncio.Event()
     task = asyncio.create_task(
         read(tmp_path, "a.txt", b"text", timeout_seconds=2, progress=lambda _done, _total: reading.set())
     )
     await reading.wait()
-    time.sleep(3.2)  # noqa: ASYNC251  (as SIGSTOP does)
+    time.sleep(2.2)  # noqa: ASYNC251  (as SIGSTOP does)
     with pytest.raises(TransientError, match="frozen"):
         await task
-
-
-def test_a_heading_under_long_ones_keeps_its_end() -> None:
-    text = "".join(f"{'#' * level} {'long ' * 30}{level}\n" for level in range(1, 6)) + "###### the last\n" * 1000
-    titles = [title for _, title in find_headings(text)]
-    assert titles[-1].startswith("…")
-    assert titles[-1].endswith("5 › the last")
-    assert max(map(len, titles)) == 300

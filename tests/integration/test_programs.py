@@ -1,0 +1,60 @@
+"""Python, started anew: what modules load, and that every benchmark starts."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import environment, run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("module", "left_alone"),
+    [
+        ("ragq.client.embedding_client", ["onnxruntime", "tokenizers"]),
+        ("ragq.server", ["aiohttp", "numpy", "onnxruntime", "tokenizers", "pypdfium2", "rq.worker"]),
+    ],
+)
+def test_a_module_loads_nothing_that_its_processes_may_never_need(module: str, left_alone: list[str]) -> None:
+    code = f"import sys, {module}; sys.exit(' '.join(sys.modules.keys() & {set(left_alone)}))"
+    assert run(sys.executable, "-c", code, env=environment()).stderr == "\n"
+
+
+def test_importing_numpy_in_a_thread_leaves_the_environment_alone() -> None:
+    code = """
+import os, threading
+from ragq.tasks import prepare_for_numpy
+prepare_for_numpy()
+changed = []
+os.putenv = os.unsetenv = lambda *names: changed.append(names)
+thread = threading.Thread(target=__import__, args=["ragq.client.minilm"])
+thread.start()
+thread.join()
+assert not changed, changed
+"""
+    done = run(sys.executable, "-c", code, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_benchmark_starts_as_the_makefile_starts_it() -> None:
+    recipes = (ROOT / "Makefile").read_text()
+    assert "python benchmarks/" not in recipes, "its folder would be searched for modules first, and has a queue.py"
+    modules = sorted(set(re.findall(r"python -m (benchmarks\.\w+)", recipes)))
+    assert {"benchmarks.drill", "benchmarks.queue"} <= set(modules)
+    code = """
+import runpy, sys
+for module in sys.argv[1:]:
+    sys.argv = [module, "--help"]
+    try:
+        runpy.run_module(module, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, module
+"""
+    done = run(sys.executable, "-c", code, *modules, env=environment(), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: ") == len(modules)

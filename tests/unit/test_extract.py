@@ -1,0 +1,89 @@
+"""The text and headings of documents, without the process that reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragq.errors import DocumentError
+from ragq.parsing.extract import UnreadableError, clean_pdf_text, decode
+from ragq.parsing.headings import find_headings
+from ragq.parsing.parser import check_supported
+from tests.unit.test_linear_time import assert_linear
+
+
+@pytest.mark.parametrize("filename", ["a.exe", "a", ".pdf", "a.pdf.zip", "x" * 300])
+def test_files_of_other_kinds_are_unsupported(filename: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        check_supported(filename)
+    assert caught.value.code == "unsupported_file"
+    assert ".pdf, .md" in caught.value.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_text_is_decoded_by_its_byte_order_mark(encoding: str) -> None:
+    assert decode("Grüße, 東京 \U0001f600".encode(encoding)) == "Grüße, 東京 \U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b" \n\t ", "No text found: the file holds only white space."),
+        (b"%PDF-1.7", "The file is a PDF although its name says text: name it .pdf."),
+        (b"PK\x03\x04" + bytes(range(256)) * 4, "The file is binary at byte 132: save it as UTF-8 text."),
+        (b"words" + b"\x00" * 20, "The file is binary, not text."),
+        ("Grüße".encode("latin-1"), "The file is not UTF-8 at byte 2: save it as UTF-8 text."),
+    ],
+)
+def test_what_is_no_text_is_explained(data: bytes, words: str) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        decode(data)
+    assert str(caught.value) == words
+
+
+def test_headings_are_found_but_not_in_code_rules_lists_or_front_matter() -> None:
+    text = (
+        "---\ntitle: x\n---\n\nTop\n===\n\n```sh\n# a comment\n~~~\n```\n\n- item\n---\n#hashtag\n    # indented\n\n"
+        "Sub [link](http://x)\n---\n\n~~~\n# no\n~~~\n# Next\n### Deep\n## Less\n#\n"
+    )
+    titles = [title for _, title in find_headings(text)]
+    assert titles == ["Top", "Top › Sub link", "Next", "Next › Deep", "Next › Less"]
+    assert all(text[offset - 1] == "\n" for offset, _ in find_headings(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "titles"),
+    [
+        ("<!--\n# hidden\n-->\n\n# Shown\n", ["Shown"]),
+        ("<pre>\n# a comment\n</pre>\n# Shown\n", ["Shown"]),
+        ("> # quoted\n\n- # an item\n\n# Shown\n", ["Shown"]),
+        ("# *ragq* at [![build](https://a/b)](https://c/d) &amp; \\*work\\*\n", ["ragq at build & *work*"]),
+        ("A title of\ntwo lines\n===\ntext\n", ["A title of two lines"]),
+        ("# One\r## Two\r\n### Three\n", ["One", "One › Two", "One › Two › Three"]),
+        ("[a]: /b\n# \n#\nShown\n---\n", ["Shown"]),
+    ],
+)
+def test_headings_are_those_of_commonmark(text: str, titles: list[str]) -> None:
+    headings = find_headings(text)
+    assert [title for _, title in headings] == titles
+    assert all(offset == 0 or text[offset - 1] in "\r\n" for offset, _ in headings)
+
+
+@pytest.mark.parametrize(
+    "unit", ["[a]: /b\n", "[a]: /b '\n", "[\n", "- a\n", "> a\n", "a\n-\n", "# *a [b](\n", "> - ", "\t", "`", "#"]
+)
+def test_headings_are_found_in_time_linear_in_the_text(unit: str) -> None:
+    assert_linear(find_headings, unit, seconds=1.5)
+
+
+def test_pdf_text_loses_what_is_no_text() -> None:
+    raw = "one\x00 two \r\nexam\ufffe\r\nple Anglo\x02\r\nSaxon end\ufffe"
+    assert clean_pdf_text(raw) == "one two\nexample Anglo-Saxon end-"
+    assert clean_pdf_text("a\ud800b") == "ab"
+
+
+def test_a_heading_under_long_ones_keeps_its_end() -> None:
+    text = "".join(f"{'#' * level} {'long ' * 30}{level}\n" for level in range(1, 6)) + "###### the last\n" * 1000
+    titles = [title for _, title in find_headings(text)]
+    assert titles[-1].startswith("…")
+    assert titles[-1].endswith("5 › the last")
+    assert max(map(len, titles)) == 300
