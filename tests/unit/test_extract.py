@@ -60,6 +60,7 @@ def test_headings_are_found_but_not_in_code_rules_lists_or_front_matter() -> Non
         ("A title of\ntwo lines\n===\ntext\n", ["A title of two lines"]),
         ("# One\r## Two\r\n### Three\n", ["One", "One › Two", "One › Two › Three"]),
         ("[a]: /b\n# \n#\nShown\n---\n", ["Shown"]),
+        ("É\n\n  ## 漢字 in `code`\n", ["漢字 in code"]),
     ],
 )
 def test_headings_are_those_of_commonmark(text: str, titles: list[str]) -> None:

@@ -118,7 +118,7 @@ def _kill(child: int) -> None:
 def main() -> None:
     """Load what children need, then serve standard input."""
     extract.extract_pdf(HANDBOOK, lambda *_: None)  # pdfium builds tables for its first document
-    headings.find_headings("# `First`")  # and so does markdown-it
+    headings.find_headings("# First")  # loads the Markdown parser
     gc.freeze()  # so that a collection in a child does not copy our memory
     with socket.socket(fileno=sys.stdin.fileno()) as requests:
         serve(requests)
