@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def main() -> None:
         report.checks[f"POST {path}: p99 at most {P99_MS} ms"] = figures["ms"]["p99"] <= P99_MS
         report.checks[f"POST {path}: nothing but 200"] = not figures["other_statuses"]
     code = report.publish(given.out)
-    titles = {
+    titles: dict[str, Callable[[dict[str, Any]], float]] = {
         "accepts/s": lambda one: one["accepts_per_second"],
         "p99 of an accept, ms": lambda one: one["ms"]["p99"],
         "API's CPU an accept, ms": lambda one: one["cpu_ms_per_accept"]["api"],

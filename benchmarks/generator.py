@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -24,6 +24,8 @@ from benchmarks.harness import percentiles
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 POLL_SECONDS = 0.2
 STAGES = ("queued_ms", "retrieve_ms", "answer_ms", "first_token_ms", "total_ms")
+
+Part = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 
 class Connection(asyncio.Protocol):
@@ -38,6 +40,8 @@ class Connection(asyncio.Protocol):
     async def open(cls, url: str) -> Self:
         """Connect to the host and port of an address."""
         parts = urlsplit(url)
+        assert parts.hostname
+        assert parts.port
         _, protocol = await asyncio.get_running_loop().create_connection(cls, parts.hostname, parts.port)
         return protocol
 
@@ -219,12 +223,10 @@ async def hold(url: str, *, questions: list[str]) -> dict[str, Any]:
     return {"statuses": dict(Counter(json.loads(body)["status"] for _, body in replies))}
 
 
-PARTS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
-    part.__name__: part for part in (accept, burst, read, paced, hold)
-}
+PARTS: dict[str, Part] = {part.__name__: part for part in (accept, burst, read, paced, hold)}
 
 
-def start(part: Callable[..., Awaitable[dict[str, Any]]], url: str, **arguments: Any) -> subprocess.Popen[str]:
+def start(part: Part, url: str, **arguments: Any) -> subprocess.Popen[str]:
     """Start a part in a new process."""
     command = [sys.executable, "-m", "benchmarks.generator", part.__name__]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -243,7 +245,7 @@ def finish(process: subprocess.Popen[str], *, seconds: float = 180) -> dict[str,
     return found
 
 
-def generate(part: Callable[..., Awaitable[dict[str, Any]]], url: str, **arguments: Any) -> dict[str, Any]:
+def generate(part: Part, url: str, **arguments: Any) -> dict[str, Any]:
     """Run a part in a new process."""
     return finish(start(part, url, **arguments))
 

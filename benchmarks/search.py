@@ -253,7 +253,7 @@ async def while_ingesting(searcher: Searcher, url: str) -> dict[str, Any]:
 
 def run(folder: Path, chunks: int, seconds: float) -> dict[str, Any]:
     """Build and measure one size."""
-    figures = {"build": built(folder, chunks)}
+    figures: dict[str, Any] = {"build": built(folder, chunks)}
     warm(folder)
     with postgresql(folder) as (url, pid):
         figures |= asyncio.run(measure(url, chunks, seconds))

@@ -41,10 +41,10 @@ class Tutorial:
         self._environment.pop("PYTHONPATH", None)
 
     def _run(self, *command: str, text: str = "") -> str:
-        given = {"env": self._environment, "cwd": TUTORIAL}
         return subprocess.run(
             [str(PEERS / "python"), *command],
-            **given,
+            env=self._environment,
+            cwd=TUTORIAL,
             input=text,
             capture_output=True,
             text=True,

@@ -93,9 +93,9 @@ def find_strays() -> Iterator[str]:
             path = address.partition("#")[0]
             if not urlsplit(address).scheme and page.name != "404.html" and not (page.parent / path).exists():
                 yield f"{name} links to {path}, which the site does not have"
-    for path in sorted(SITE.rglob("*.css")):
-        if STYLE_LOAD.search(path.read_text()):
-            yield f"{path.relative_to(SITE)} loads something from another host"
+    for style in sorted(SITE.rglob("*.css")):
+        if STYLE_LOAD.search(style.read_text()):
+            yield f"{style.relative_to(SITE)} loads something from another host"
 
 
 def main() -> int:

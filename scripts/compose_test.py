@@ -113,7 +113,7 @@ def run(*words: str, **options: Any) -> str:
         raise RuntimeError(f"{' '.join(words)} did not end within {PATIENCE_SECONDS:g} s.") from error
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)} exited with {done.returncode}:\n{done.stdout[-4000:]}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def copy_checkout(folder: Path) -> None:

@@ -346,7 +346,7 @@ def write_page(notes: str) -> str:
         (method, route.path): (route.endpoint.__doc__ or "").strip()
         for route in page.router.routes  # the only routes that OpenAPI's document leaves out
         if isinstance(route, APIRoute) and not route.include_in_schema
-        for method in route.methods
+        for method in route.methods or ()
     }
     return Page(app.openapi(), hidden, notes).write()
 

@@ -16,7 +16,18 @@ from typing import Any
 import aiohttp
 import redis
 
-from benchmarks.attack.stage import KEY, MAX_RATIO, STREAM_SECONDS, Stage, Verdict, beside, connect, status, status_of
+from benchmarks.attack.stage import (
+    KEY,
+    MAX_RATIO,
+    STREAM_SECONDS,
+    Attack,
+    Stage,
+    Verdict,
+    beside,
+    connect,
+    status,
+    status_of,
+)
 from tests.servers import Ragq
 
 HEAD = b"POST /session HTTP/1.1\r\nhost: 127.0.0.1\r\n"
@@ -220,7 +231,7 @@ async def post(session: aiohttp.ClientSession, question: str, **more: Any) -> An
 
 SLOW_HEAD = HEAD + b"x: "
 SLOW_BODY = HEAD + b"content-type: application/json\r\ncontent-length: 100000\r\n\r\n"
-ATTACKS = {
+ATTACKS: dict[str, Attack] = {
     "endless_header": endless_header,
     "endless_rest": endless_rest,
     "silent_1000": partial(held_connections, count=1000, seconds=HOLD_SECONDS),
