@@ -11,7 +11,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbin/pgbouncer; }; } >/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration browser fault evaluate streams attack wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration coverage browser fault evaluate streams attack wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ integration: setup ## Tests with real servers, two files at a time; PgBouncer an
 	@$(HAS_SERVERS) || $(call APT_GET,pgbouncer openssl) || echo "pgbouncer or openssl is missing, and could not be installed: as root, apt-get install pgbouncer openssl."
 	$(BIN)/pytest tests/integration -q -n 2 --dist loadfile --ignore tests/integration/test_openapi.py
 	$(BIN)/pytest tests/integration/test_openapi.py -q  # Schemathesis' tests do not run in xdist's processes
+
+coverage: setup ## Coverage of the unit and integration tests, with the processes that they start (not part of make test)
+	$(BIN)/pytest tests/unit tests/integration -q -n 2 --dist loadfile --ignore tests/integration/test_openapi.py --cov --cov-report=term
 
 browser: setup ## Tests of the page in Chromium, which apt installs if it is missing and one may
 	@$(HAS_CHROMIUM) || $(call APT_GET,chromium) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
