@@ -480,7 +480,7 @@ async def test_a_dead_endpoint_costs_a_bounded_number_of_calls_until_a_probe_fin
     ],
 )
 async def test_what_makes_an_endpoint_look_dead_opens_the_breaker(fake: FakeLlm, behaviour: str) -> None:
-    limits = {"llm_first_token_timeout_seconds": 0.1, "llm_token_gap_timeout_seconds": 0.1}
+    limits = {"llm_first_token_timeout_seconds": 0.5, "llm_token_gap_timeout_seconds": 0.5}
     client = new_client(fake.base_url, llm_breaker_calls=3, **limits)
     for _ in range(3):
         assert client.endpoint.breaker.state == "closed"
