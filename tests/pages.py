@@ -182,17 +182,19 @@ class Desk:
         self._terminals.append(Terminal(self._folder, self._environment, log))
         self._closing.callback(self._terminals[-1].close)
 
-    def run(self, steps: list[Step]) -> None:
-        """Take the steps of a page, but for those that cannot run here."""
+    def run(self, steps: list[Step]) -> str:
+        """Take the steps of a page, but for those that cannot run here; returns the first that is not as the page says."""
         for step in steps:
             if step.marks == ("new terminal",):
                 self.open()
             elif step.marks == ("Ctrl-C",):
                 next(terminal for terminal in reversed(self._terminals) if terminal.is_busy).press_ctrl_c()
-            elif step.reason_not_run is None:
-                self._take(step)
+            elif step.reason_not_run is None and (fault := self._take(step)):
+                return fault
+        return ""
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step) -> str:
+        """Take a step, for as long as it may need; returns what is not as the page says."""
         free = [terminal for terminal in self._terminals if not terminal.is_busy]
         assert free, f"{step.place}: every terminal is busy: {step.command}"
         terminal = free[-1]
@@ -202,8 +204,10 @@ class Desk:
         waits = not {"runs on", "again"}.isdisjoint(step.marks)
         deadline = time.monotonic() + (PATIENCE_SECONDS if waits else 0)
         while complaint := self._find_fault(step, terminal):
-            assert time.monotonic() < deadline, f"{step.place}: {step.command}\n{complaint}"
+            if time.monotonic() >= deadline:
+                return f"{step.place}: {step.command}\n{complaint}"
             time.sleep(0.2)
+        return ""
 
     def _find_fault(self, step: Step, terminal: Terminal) -> str:
         """Run the command, unless it runs on already, and compare what it printed with the page."""

@@ -87,14 +87,14 @@ def desk_with_llm(folder: Path, llm: FakeLlm) -> Iterator[Desk]:
 
 @pytest.mark.timeout(300)
 def test_the_tutorial_and_then_readme_do_what_they_say(desk: Desk) -> None:
-    desk.run(read_steps(ROOT / "docs" / "tutorial.md"))
-    desk.run(read_steps(ROOT / "README.md"))
+    assert desk.run(read_steps(ROOT / "docs" / "tutorial.md")) == ""
+    assert desk.run(read_steps(ROOT / "README.md")) == ""
 
 
 @pytest.mark.timeout(300)
 def test_the_how_to_pages_do_what_they_say(desk_with_llm: Desk) -> None:
     for page in HOW_TO:
-        desk_with_llm.run(read_steps(ROOT / "docs" / "how-to" / page))
+        assert desk_with_llm.run(read_steps(ROOT / "docs" / "how-to" / page)) == ""
 
 
 def test_what_is_not_run_is_known() -> None:
