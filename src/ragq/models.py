@@ -6,13 +6,14 @@ import secrets
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 DEFAULT_TENANT = "default"
 DEFAULT_STORE_NAME = "default"
 
 AttributeValue = str | int | float | bool
 Attributes = dict[str, AttributeValue]
+Message = dict[str, Any]  # of a chat, in the form of OpenAI's chat completions
 
 
 class JobFunction(StrEnum):
@@ -159,6 +160,17 @@ class Usage:
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0  # of the input
+    reasoning_tokens: int = 0  # of the output
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of one of the client's tools, which the LLM asks for; `arguments` is the LLM's text, usually JSON."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +180,10 @@ class Answer:
     Attributes:
         kind: `extractive` for sentences copied from the documents, `generated` for an LLM's text.
         truncated: The LLM stopped at its output limit, so the answer is incomplete and marked so.
+        reasoning: What the LLM thought before it answered, if it says so.
+        refusal: Why the LLM would not answer, if it says so in a field of its own.
+        tool_calls: Calls whose results the client sends back in another request.
+        logprobs: OpenAI's entries for the tokens of the text, if they were asked for.
     """
 
     text: str
@@ -175,6 +191,10 @@ class Answer:
     kind: Literal["extractive", "generated"]
     usage: Usage = Usage()
     truncated: bool = False
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +209,17 @@ class AttributeFilter:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question as stored in a job.
+    """A question as stored in a job. Messages and parts have the form of OpenAI's chat completions.
 
     Attributes:
+        text: The user's last message.
         vector_store_ids: Stores to search; empty for no search.
         max_results: Chunks to retrieve; None for the setting.
-        history: Earlier messages of the conversation, oldest first, each with `role` (user, assistant) and `content`.
+        history: The messages before it, oldest first; the first is the user's.
+        following: The messages after it: calls of the client's tools with their results, or the answer's beginning.
+        media: The parts of the user's last message that are not text, such as images; for an LLM only.
+        files: Files that this question brings along, each by `file_id`, or by `file_data` and `filename`.
+        options: Fields for the LLM as they are, such as `seed`, `tools` or `response_format`.
     """
 
     text: str
@@ -206,4 +231,8 @@ class Question:
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    history: list[dict[str, str]] = field(default_factory=list)
+    history: list[Message] = field(default_factory=list)
+    following: list[Message] = field(default_factory=list)
+    media: list[dict[str, Any]] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)

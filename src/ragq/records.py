@@ -37,10 +37,11 @@ class Request(_Record, frozen=True, kw_only=True, tag="request/2"):
     Attributes:
         history: Earlier messages of the conversation, as in `Question`.
         blob: Name of the blob that holds `input` and `history`, which are then empty here.
+        notes: What of the request was ignored, for the caller.
     """
 
     input: str | list[Json] = ""
-    history: list[dict[str, str]] = []
+    history: list[Json] = []
     blob: str | None = msgspec.field(default=None, name="$blob")
     model: str | None = None
     instructions: str | None = None
@@ -59,6 +60,15 @@ class Request(_Record, frozen=True, kw_only=True, tag="request/2"):
     truncation: Literal["auto", "disabled"] = "disabled"
     parallel_tool_calls: bool = False
     user: str | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    top_logprobs: int = 0
+    reasoning: Json = None
+    max_tool_calls: int | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    notes: list[str] = []
 
 
 NO_REQUEST = Request()
@@ -68,7 +78,7 @@ class RequestContent(_Record, frozen=True, tag="content/2"):
     """The parts of a request that may be large and are not shown while polling."""
 
     input: str | list[Json] = ""
-    history: list[dict[str, str]] = []
+    history: list[Json] = []
 
 
 class QueryArguments(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -212,7 +222,13 @@ class TextAdded(msgspec.Struct, frozen=True, array_like=True, tag="text"):
     text: str
 
 
-Event = SearchStarted | SearchEnded | TextAdded
+class ReasoningAdded(msgspec.Struct, frozen=True, array_like=True, tag="thought"):
+    """The next piece of what the LLM thinks before it answers."""
+
+    text: str
+
+
+Event = SearchStarted | SearchEnded | TextAdded | ReasoningAdded
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +270,7 @@ class Job:
         return self.result if isinstance(self.result, QueryResult) else None
 
 
-_EVENT_NAMES = ("start", "found", "text")
+_EVENT_NAMES = ("start", "found", "text", "thought")
 _PAYLOAD = msgspec.json.Decoder(tuple[JobFunction, Json, Json, msgspec.Raw])
 _ELSEWHERE = msgspec.json.Decoder(_Elsewhere)
 _ARGUMENTS: Final[dict[JobFunction, Any]] = {name: msgspec.json.Decoder(kind) for name, kind in ARGUMENTS.items()}
@@ -281,8 +297,8 @@ def write_events(events: list[Event]) -> bytes:
     joined: list[Event] = []
     for kind, group in groupby(events, key=type):
         together = list(group)
-        texts = [event.text for event in together if isinstance(event, TextAdded)]
-        joined += [TextAdded("".join(texts))] if kind is TextAdded else together
+        texts = [event.text for event in together if isinstance(event, TextAdded | ReasoningAdded)]
+        joined += [kind("".join(texts))] if kind in (TextAdded, ReasoningAdded) else together
     return _write(joined)
 
 

@@ -52,7 +52,7 @@ from ragq.routes import (
 )
 from ragq.routes.context import ApiContext
 from ragq.routes.streams import Streams
-from ragq.schemas.objects import explain_fault
+from ragq.schemas.objects import explain_faults
 from ragq.settings import Settings, split_list
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
@@ -192,7 +192,9 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(explain_fault(error.errors()[0], skip=1))  # the first part is body, query, path or header
+    source = error.errors()[0]["loc"][0]  # body, query, path or header
+    faults = [fault for fault in error.errors() if fault["loc"][0] == source]
+    return error_response(explain_faults(faults, error.body if source == "body" else None, skip=1))
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
         "been silent longest is closed. 0: 4096.",
     )
     url: str = Field("http://127.0.0.1:8000", description="URL of the API for `ragq ask`, `ingest` and `status`.")
+    public_url: str | None = Field(
+        None,
+        description="Address at which people open ragq's page (`https://ragq.example.com`), for the links in citations. "
+        "Unset: `http://` with `RAGQ_HOST` and `RAGQ_PORT`.",
+    )
     data_dir: Path = Field(Path(".ragq"), description="Folder of the embedded services and of uploaded files.")
     api_key: SecretStr | None = Field(
         None,
@@ -153,6 +158,10 @@ class Settings(BaseSettings):
     )
     llm_api_key: SecretStr | None = Field(None, description="Key for that endpoint.")
     llm_model: str | None = Field(None, description="Model name; required with `RAGQ_LLM_BASE_URL`.")
+    llm_extra_fields: str = Field(
+        "",
+        description="Further fields of requests that the LLM knows, comma-separated; ragq passes on the common ones anyway.",
+    )
     llm_connect_timeout_seconds: Seconds = Field(5, description="Time limit for connecting to the LLM.")
     llm_first_token_timeout_seconds: Seconds = Field(30, description="Time limit for the first token.")
     llm_token_gap_timeout_seconds: Seconds = Field(15, description="Time limit between two tokens.")
@@ -170,7 +179,11 @@ class Settings(BaseSettings):
     llm_breaker_probe_seconds: Seconds = Field(5, description="How often an open breaker lets one call through.")
     prompt_tokens: int = Field(3000, ge=200, description="Budget for the sources in the prompt, in tokens.")
     max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved if the question does not set a number.")
-    max_question_characters: int = Field(10_000, ge=1, description="Longest accepted question.")
+    max_question_characters: int = Field(
+        10_000,
+        ge=100,
+        description="Longest text that is searched for; of a longer question, its beginning and its end.",
+    )
 
     # Documents
     embedding_base_url: str | None = Field(
@@ -213,6 +226,12 @@ class Settings(BaseSettings):
             found = {name: value.strip() for name, value in source.env_vars.items() if value}
             source.env_vars = {name: value for name, value in found.items() if value}
         return init_settings, env_settings, dotenv_settings
+
+    @property
+    def page_url(self) -> str:
+        """Address of ragq's page, without a slash at its end, for links to passages."""
+        host = LOCALHOST if self.host in ("0.0.0.0", "::", "127.0.0.1", "::1") else self.host  # noqa: S104
+        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
 
     @property
     def embedding_name(self) -> str:

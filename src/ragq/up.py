@@ -184,7 +184,9 @@ class Fleet:
         self._services.take_over()  # processes of a killed owner may hold the port
         self._socket = _listen(self._settings)
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        port = self._socket.getsockname()[1]
+        self._settings = self._settings.model_copy(update={"port": port})
+        self.url = f"http://{host}:{port}"
         self._preparation = Preparation(os.environ | _as_variables(self._settings))
         services = self._services.start()
         ours = {"valkey_url": services.valkey_url, "database_url": services.database_url}

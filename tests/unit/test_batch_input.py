@@ -53,7 +53,6 @@ def test_lines_are_read_whatever_the_pieces_are(piece: int) -> None:
         (line(custom_id=7), [("invalid_value", 1)]),
         (line(body=[]), [("invalid_value", 1)]),
         (line("\ud800"), [("invalid_value", 1)]),
-        (line(colour="red"), [("unknown_parameter", 1)]),
         (b'{"custom_id": "a"}', [("missing_required_parameter", 1)]),
         (b"\n \n", [("empty_file", None)]),
         (line("a") + b"\n{\n" + line("b", url="x"), [("invalid_json_line", 2), ("invalid_url", 3)]),

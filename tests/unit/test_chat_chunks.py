@@ -14,7 +14,7 @@ JOB = replace(STARTED, id="chatcmpl-a", request=Request(model="ragq"))
 
 
 def tell(job: Job, *said: tuple[int, str], usage: bool = False) -> list[dict[str, Any]]:
-    made = ChatChunks(JOB, usage=usage)
+    made = ChatChunks(JOB, usage=usage, page="http://ragq.test")
     log = [LogEntry(attempt, [SearchEnded(None), TextAdded(text)]) for attempt, text in said]
     return [*made.begin(), *(chunk for entry in log for chunk in made.add(entry)), *made.end(job)]
 
@@ -28,9 +28,11 @@ def test_the_pieces_are_the_answer_and_the_last_chunk_has_its_citations() -> Non
     chunks = tell(finished("One two.", citations=[CITATION]), (1, "One "), (1, "two"))
     assert text_of(chunks) == "One two."
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    address = "http://ragq.test/?file=file-1&start=0&end=1"
+    url = {"start_index": 0, "end_index": 3, "title": "a.md", "url": address}
     assert chunks[-2]["choices"][0] == {
         "index": 0,
-        "delta": {"annotations": [{"type": "file_citation", **asdict(CITATION)}]},
+        "delta": {"annotations": [{"type": "url_citation", "url_citation": url, "citation": asdict(CITATION)}]},
         "logprobs": None,
         "finish_reason": "stop",
     }
@@ -43,7 +45,13 @@ def test_an_answer_that_was_cut_ends_by_length() -> None:
 
 def test_usage_comes_before_the_end_when_it_is_asked_for() -> None:
     chunks = tell(finished("One"), (1, "One"), usage=True)
-    assert chunks[-2]["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert chunks[-2]["usage"] == {
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "total_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
     assert chunks[-2]["choices"] == []
     assert all(chunk["usage"] is None for chunk in chunks[:-2])
 

@@ -47,7 +47,7 @@ class FakeQueue:
 
 
 def open_stream(streams: Streams, made: Any = None, **options: Any) -> Any:
-    made = made or ResponseEvents(JOB, results=False)
+    made = made or ResponseEvents(JOB, results=False, page="")
     return streams.open(JOB, made, kind=type(made).__name__, **options).body_iterator
 
 
@@ -84,12 +84,12 @@ async def test_a_cut_chat_ends_with_an_error_and_the_next_reader_gets_all_though
     queue = FakeQueue()
     queue.follow_faults = [UnavailableError("away", code="queue_unavailable")]
     streams = Streams(queue)  # type: ignore[arg-type]
-    stalled = open_stream(streams, ChatChunks(JOB, usage=False))
+    stalled = open_stream(streams, ChatChunks(JOB, usage=False, page=""))
     with contextlib.suppress(StopAsyncIteration):
         said = (await anext(stalled)).decode()
     assert JOB.status is JobStatus.STARTED
     queue.end.set()
-    assert "[DONE]" in await rest(open_stream(streams, ChatChunks(JOB, usage=False)))
+    assert "[DONE]" in await rest(open_stream(streams, ChatChunks(JOB, usage=False, page="")))
     assert "stream_cut" in said + await rest(stalled)
 
 

@@ -83,14 +83,14 @@ def log_of(text: str) -> list[LogEntry]:
 
 
 def replay_response(text: str) -> None:
-    made = ResponseEvents(STARTED, results=False)
+    made = ResponseEvents(STARTED, results=False, page="")
     for entry in log_of(text):
         made.add(entry)
     made.end(finished(text))
 
 
 def replay_chat(text: str) -> None:
-    made = ChatChunks(JOB, usage=False)
+    made = ChatChunks(JOB, usage=False, page="")
     for attempt in (1, 2):
         for entry in log_of(text):
             made.add(LogEntry(attempt, entry.events))

@@ -48,6 +48,6 @@ def test_a_document_cannot_close_its_own_fence() -> None:
 
 
 def test_the_callers_instructions_follow_ours() -> None:
-    query = Question("Why?", [], instructions="Be {brief}.")
+    query = Question("Why?", ["vs_1"], instructions="Be {brief}.")
     system = build_messages(query, [], budget_tokens=1000)[0][0]["content"]
     assert system.endswith("\n\nBe {brief}.")

@@ -238,4 +238,4 @@ def test_what_is_no_result_is_refused(raw: Any) -> None:
 
 def test_a_response_is_kept_with_every_field_that_a_request_may_have() -> None:
     kept = {field.name for field in msgspec.structs.fields(Request)}
-    assert set(ResponseCreate.model_fields) - kept == {"stream"}
+    assert set(ResponseCreate.model_fields) - kept == {"stream", "prompt"}

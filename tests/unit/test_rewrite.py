@@ -1,10 +1,10 @@
-"""What is kept of a conversation, and how its last question is made to stand alone."""
+"""How the last question of a conversation is made to stand alone."""
 
 from __future__ import annotations
 
 from ragq.models import Question
 from ragq.rag.prompt import build_messages
-from ragq.rag.rewrite import HISTORY_CHARACTERS, HISTORY_MESSAGES, bound_history, build_rewriting, join_questions
+from ragq.rag.rewrite import build_rewriting, join_questions
 
 HISTORY = [
     {"role": "user", "content": "Who built the lighthouse?"},
@@ -13,26 +13,13 @@ HISTORY = [
 FOLLOW_UP = Question("When?", ["vs_1"], history=HISTORY)
 
 
-def test_the_last_messages_are_kept_in_their_order() -> None:
-    long = [{"role": "user", "content": str(number)} for number in range(30)]
-    assert bound_history(long) == long[-HISTORY_MESSAGES:]
-    assert bound_history([]) == []
-
-
-def test_no_more_characters_are_kept_than_the_bound_and_the_newest_first() -> None:
-    half = HISTORY_CHARACTERS // 2
-    told = [{"role": "user", "content": letter * (half + 1)} for letter in "abc"]
-    kept = bound_history(told)
-    assert [message["content"] for message in kept] == ["b" * (half - 1), "c" * (half + 1)]
-
-
 def test_a_conversation_stands_between_the_rules_and_the_question() -> None:
     messages, _ = build_messages(FOLLOW_UP, [], budget_tokens=100)
     assert messages[1:3] == HISTORY
     assert [messages[0]["role"], messages[3]["role"]] == ["system", "user"]
     assert messages[3]["content"].endswith("Question: When?")
     assert "earlier answers" in messages[0]["content"]
-    assert "earlier answers" not in build_messages(Question("When?", []), [], budget_tokens=100)[0][0]["content"]
+    assert "earlier answers" not in build_messages(Question("When?", ["vs_1"]), [], budget_tokens=100)[0][0]["content"]
 
 
 def test_a_rewriting_asks_with_the_whole_conversation_and_the_last_question() -> None:

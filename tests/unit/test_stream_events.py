@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from ragq import records
-from ragq.models import Answer, Citation, JobStatus, Usage
-from ragq.records import Failure, Job, LogEntry, QueryResult, SearchEnded, SearchStarted, TextAdded
+from ragq.models import Answer, Citation, JobStatus, ToolCall, Usage
+from ragq.records import (
+    Failure,
+    Job,
+    LogEntry,
+    QueryResult,
+    ReasoningAdded,
+    Request,
+    SearchEnded,
+    SearchStarted,
+    TextAdded,
+)
 from ragq.schemas.response_events import Event, ResponseEvents
 
 STARTED = Job(
@@ -17,6 +30,7 @@ STARTED = Job(
     attempt=1,
     created_at=1.0,
     started_at=2.0,
+    request=Request(background=True, tools=[{"type": "file_search", "vector_store_ids": ["vs_1"]}]),
 )
 CITATION = Citation(index=3, file_id="file-1", filename="a.md", page=None, quote="q", start=0, end=1)
 
@@ -33,7 +47,7 @@ def entry(attempt: int, *events: records.Event) -> LogEntry:
 
 def tell(job: Job, *log: LogEntry) -> list[Event]:
     """The events of a whole stream; their numbers must have no gap."""
-    made = ResponseEvents(STARTED, results=False)
+    made = ResponseEvents(replace(STARTED, request=job.request), results=False, page="http://ragq.test")
     events = [*made.begin(), *(event for one in log for event in made.add(one)), *made.end(job)]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     return events
@@ -119,3 +133,64 @@ def test_a_failure_closes_what_is_open_and_ends_with_failed() -> None:
 def test_a_canceled_response_just_ends() -> None:
     events = tell(replace(STARTED, status=JobStatus.CANCELED), entry(1, SearchStarted([]), TextAdded("Hal")))
     assert kinds(events)[-1] == "output_text.delta"
+
+
+def test_a_foreground_response_was_never_queued() -> None:
+    events = tell(replace(finished("Because."), request=Request()))
+    assert kinds(events)[:2] == ["created", "in_progress"]
+    assert events[0]["response"]["status"] == "in_progress"
+
+
+@pytest.mark.parametrize("request_", [Request(), Request(tool_choice="none", tools=STARTED.request.tools)])
+def test_a_search_is_shown_only_to_a_client_that_speaks_of_it_and_has_one_made(request_: Request) -> None:
+    job = replace(finished("Because.", citations=[CITATION]), request=request_)
+    events = tell(job, entry(1, SearchStarted(["Why?"]), SearchEnded(None), TextAdded("Be")))
+    assert not [kind for kind in kinds(events) if "search" in kind]
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["message"]
+    assert [event["output_index"] for event in events if event["type"] == "response.output_item.added"] == [0]
+    (annotation,) = events[-1]["response"]["output"][0]["content"][0]["annotations"]
+    assert annotation["type"] == "url_citation"
+    assert annotation["citation"]["quote"] == "q"
+
+
+def test_reasoning_and_calls_have_items_of_their_own_around_the_message() -> None:
+    calls = [ToolCall("call_1", "look", '{"at": 1}')]
+    answer = Answer("Because.", [], "generated", reasoning="Hm. So.", tool_calls=calls)
+    job = replace(finished("Because."), result=QueryResult("Why?", answer, []))
+    log = entry(
+        1, SearchStarted(["Why?"]), SearchEnded(None), ReasoningAdded("Hm. "), ReasoningAdded("So."), TextAdded("Be")
+    )
+    events = tell(job, log)
+    items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert items == events[-1]["response"]["output"]
+    assert [item["type"] for item in items] == ["file_search_call", "reasoning", "message", "function_call"]
+    assert items[1]["content"] == [{"type": "reasoning_text", "text": "Hm. So."}]
+    assert (items[3]["call_id"], items[3]["name"], items[3]["arguments"]) == ("call_1", "look", '{"at": 1}')
+    assert kinds(events)[-5:-1] == [
+        *("output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done")
+    ]
+
+
+def test_an_answer_of_calls_alone_has_no_message() -> None:
+    job = finished("")
+    answer = Answer("", [], "generated", tool_calls=[ToolCall("call_1", "look", "{}")])
+    events = tell(replace(job, result=QueryResult("Why?", answer, [])))
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["file_search_call", "function_call"]
+
+
+def test_a_refusal_is_told_as_one() -> None:
+    answer = Answer("", [], "generated", refusal="No.")
+    events = tell(replace(finished(""), result=QueryResult("Why?", answer, [])))
+    assert kinds(events)[-6:] == [
+        *("content_part.added", "refusal.delta", "refusal.done", "content_part.done", "output_item.done", "completed")
+    ]
+    assert events[-1]["response"]["output"][-1]["content"] == [{"type": "refusal", "refusal": "No."}]
+
+
+def test_an_event_is_one_line_for_every_reader() -> None:
+    made = ResponseEvents(STARTED, results=False, page="")
+    made.begin()
+    (delta,) = made.add(entry(1, TextAdded("a\u2028b\u2029c\x85d")))[2:]
+    written = made.write(delta)
+    assert len(written.decode().strip().splitlines()) == 3  # event, id and data
+    assert json.loads(written.decode().split("data: ")[1])["delta"] == "a\u2028b\u2029c\x85d"

@@ -1,4 +1,4 @@
-"""Checks on every request: no text that cannot be stored, no NaN, no oversized JSON, no unknown query parameters.
+"""Checks on every request: no text that cannot be stored, no NaN, no oversized JSON.
 
 They run over the whole request before its fields are validated, so a new field cannot miss them.
 """
@@ -11,15 +11,12 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from fastapi import Request, Response
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.datastructures import FormData, UploadFile
 
-from ragq.errors import InvalidRequestError
 from ragq.schemas.checks import NO_TEXT, check_json, check_text, refusal
 
 SPECIAL = re.compile(rb"%00|%[89a-f]|[\0\x80-\xff]", re.IGNORECASE)  # everything else in an address is ASCII text
-IGNORED_PARAMETERS = ("api-version",)  # sent by clients made for Azure
 
 
 class CheckedRoute(APIRoute):
@@ -27,11 +24,11 @@ class CheckedRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Run the checks before FastAPI's handler."""
-        handle, known = super().get_route_handler(), _known_parameters(self.dependant)
+        handle = super().get_route_handler()
 
         async def check_and_handle(request: Request) -> Response:
             checked = _CheckedRequest(request.scope, request.receive)
-            _check_address(checked, known)
+            _check_address(checked)
             return await handle(checked)
 
         return check_and_handle
@@ -51,16 +48,7 @@ class _CheckedRequest(Request):
         return form
 
 
-def _known_parameters(dependant: Dependant) -> set[str]:
-    """The names of a route's query parameters."""
-    names, dependants = set(IGNORED_PARAMETERS), [dependant]
-    for one in dependants:
-        names |= {field.alias for field in one.query_params}
-        dependants += one.dependencies
-    return names
-
-
-def _check_address(request: Request, known: set[str]) -> None:
+def _check_address(request: Request) -> None:
     path, query = request.scope["raw_path"].partition(b"?")[0], request.scope["query_string"]
     if not _is_text(path.replace(b"%00", b"")):  # an id with U+0000 is simply unknown
         raise refusal("", NO_TEXT)
@@ -68,11 +56,6 @@ def _check_address(request: Request, known: set[str]) -> None:
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"):
             check_text(name, "")
             check_text(value, name)
-    for name in request.query_params if query else ():
-        if name not in known:
-            raise InvalidRequestError(
-                f"Unknown or unsupported parameter: '{name}'. Leave it out.", code="unknown_parameter", param=name
-            )
 
 
 def _is_text(quoted: bytes) -> bool:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from typing import Any
@@ -26,9 +26,9 @@ from ragq.queues.questions import read_question
 from ragq.records import Job, QueryArguments
 from ragq.schemas.batch_lines import InputReader
 from ragq.schemas.checks import check_json
-from ragq.schemas.objects import error_body, explain_fault
-from ragq.schemas.questions import ResponseCreate, request_of
-from ragq.schemas.responses import RESPONSE_PREFIX, SEARCH_RESULTS, render_response
+from ragq.schemas.objects import error_body, explain_faults
+from ragq.schemas.questions import SEARCH_RESULTS, ResponseCreate
+from ragq.schemas.responses import RESPONSE_PREFIX, render_response
 from ragq.storage.batches import AskedLine, BatchRecord, EndedLine, FinalStatus
 
 log = structlog.get_logger(__name__)
@@ -108,7 +108,7 @@ async def _bring_forward(context: Context, batch: BatchRecord, stop: dict[str, s
     outcomes, is_full = list[EndedLine](), False
     for line in lines:
         job_id = job_id_of(batch.id, line.line)
-        outcome = _outcome(batch, line, found, stop)
+        outcome = _outcome(context, batch, line, found, stop)
         if job_id in found.running:
             if stop:
                 await context.queue.cancel(job_id)
@@ -124,11 +124,13 @@ async def _bring_forward(context: Context, batch: BatchRecord, stop: dict[str, s
     return bool(lines)
 
 
-def _outcome(batch: BatchRecord, line: AskedLine, found: _Found, stop: dict[str, str] | None) -> EndedLine | None:
+def _outcome(
+    context: Context, batch: BatchRecord, line: AskedLine, found: _Found, stop: dict[str, str] | None
+) -> EndedLine | None:
     """The outcome of a line: of its job, or because the batch is stopping; None while it runs."""
     job_id = job_id_of(batch.id, line.line)
     if job := found.ended.get(job_id):
-        return _outcome_of(batch, line, job, stop)
+        return _outcome_of(context, batch, line, job, stop)
     if job_id in found.unreadable:
         return _write(batch, line, error=UNREADABLE)
     return _write(batch, line, error=stop) if stop and job_id not in found.running else None
@@ -191,31 +193,34 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
         check_json(asked)
         body = ResponseCreate.model_validate(asked)
     except ValidationError as error:
-        raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
+        raise explain_faults(error.errors(include_url=False), asked, skip=0) from error
     if body.stream:
         raise InvalidRequestError("A batch answers with a file, not with a stream: leave out stream.", param="stream")
     body = body.model_copy(update={"service_tier": "flex", "background": True})
-    question = await read_question(body, context, batch.tenant_id)
+    read = await read_question(body, context, batch.tenant_id)
     await context.queue.enqueue(
         NewJob(
             id=job_id_of(batch.id, line.line),
-            arguments=QueryArguments(question),
+            arguments=QueryArguments(read.question),
             queue=QueueName.QUERIES,
             lane=Lane.FLEX,
             tenant_id=batch.tenant_id,
             deadline_seconds=max(1.0, batch.expires_at.timestamp() - time.time()),
-            request=request_of(body, question),
+            request=read.request,
             archive=True,
         )
     )
 
 
-def _outcome_of(batch: BatchRecord, line: AskedLine, job: Job, stop: dict[str, str] | None) -> EndedLine:
-    body = render_response(job, results=SEARCH_RESULTS in job.request.include)
+def _outcome_of(
+    context: Context, batch: BatchRecord, line: AskedLine, job: Job, stop: dict[str, str] | None
+) -> EndedLine:
+    body = render_response(job, results=SEARCH_RESULTS in job.request.include, page=context.settings.page_url)
     if body["status"] in ("completed", "incomplete"):
         return _write(batch, line, status_code=200, body=body)
     was_cancelled = {"code": "cancelled", "message": "The response was cancelled."}
-    return _write(batch, line, error=body["error"] or stop or was_cancelled)
+    error: Any = body["error"] or stop or was_cancelled
+    return _write(batch, line, error=error)
 
 
 def _refuse(batch: BatchRecord, line: AskedLine, error: PermanentError) -> EndedLine:
@@ -227,8 +232,8 @@ def _write(
     line: AskedLine,
     *,
     status_code: int = 0,
-    body: dict[str, Any] | None = None,
-    error: dict[str, str] | None = None,
+    body: Mapping[str, Any] | None = None,
+    error: Mapping[str, str] | None = None,
 ) -> EndedLine:
     """Serialize a line of the output file: an HTTP response, or the error in its place."""
     suffix = job_id_of(batch.id, line.line).removeprefix(RESPONSE_PREFIX)

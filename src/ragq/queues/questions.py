@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from ragq.client.job import Enqueued, NewJob
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, UnavailableError
-from ragq.models import DEFAULT_STORE_NAME, Lane, Question, QueueName, new_id
-from ragq.rag.rewrite import bound_history
+from ragq.models import DEFAULT_STORE_NAME, Lane, Message, Question, QueueName, new_id
+from ragq.rag.conversation import RULES, bound_history, read_conversation
 from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
+from ragq.schemas.chat import ChatCompletionCreate
+from ragq.schemas.chat import options_of as chat_options_of
 from ragq.schemas.filters import make_filter
-from ragq.schemas.questions import LANES, ResponseCreate, messages_of, read_input
-from ragq.schemas.responses import MODEL, RESPONSE_PREFIX, STATUS_WORDS
+from ragq.schemas.messages import InputItem, input_of, message_of, read_chat, read_items
+from ragq.schemas.options import Tools, read_tools, refuse_without_llm
+from ragq.schemas.questions import (
+    LANES,
+    FileSearchTool,
+    ResponseCreate,
+    options_of,
+    read_instructions,
+    request_of,
+)
+from ragq.schemas.responses import MODEL, RESPONSE_PREFIX, STATUS_WORDS, render_input, render_output
+from ragq.settings import Settings, split_list
 
 NOW_SECONDS = 30.0  # time limit for a job that an HTTP request waits for
 NOW_KEPT_SECONDS = 60
+UNNEEDED_ITEMS = ("fs_", "rs_")  # searches and thoughts of earlier answers
 UNSTORED_SECONDS = 60  # how long a response with store=false is kept, in case the client lost the answer
 
 ResultT = TypeVar("ResultT", bound=Result)
 
 
-def check_question(context: Context, text: str, *, param: str) -> None:
-    """Refuse an empty or oversized question.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that was read: the question for its job, and what of the request is stored."""
+
+    question: Question
+    request: Request
+
+
+def check_question(text: str, *, param: str) -> None:
+    """Refuse an empty question.
 
     Raises:
         InvalidRequestError: The error names the field.
     """
-    limit = context.settings.max_question_characters
     if not text.strip():
         raise InvalidRequestError("The question is empty: write one.", code="empty_question", param=param)
-    if len(text) > limit:
-        raise InvalidRequestError(
-            f"The question has {len(text)} characters; the limit is {limit}. Shorten it.",
-            code="question_too_long",
-            param=param,
-        )
 
 
 async def ask(
@@ -86,42 +101,183 @@ def check_model(model: str | None, configured: str | None) -> None:
         )
 
 
-async def read_question(body: ResponseCreate, context: Context, tenant: str) -> Question:
-    """Validate a request and build the question for its job.
+async def read_question(body: ResponseCreate, context: Context, tenant: str) -> Asked:
+    """Validate a request for a response and build the question for its job.
 
     Raises:
         InvalidRequestError: The error names the field.
-        NotFoundError: The model, a store or the previous response does not exist.
+        NotFoundError: The model, a store, an item or the previous response does not exist.
     """
-    check_model(body.model, context.settings.llm_model)
+    settings = context.settings
+    check_model(body.model, settings.llm_model)
     if body.background and body.store is False:
         raise InvalidRequestError("A background response must be stored: leave out store=false.", param="store")
-    text, instructions, turns = read_input(body)
-    check_question(context, text, param="input")
-    tool = body.tools[0] if body.tools else None
+    if body.prompt:
+        raise InvalidRequestError(
+            "ragq keeps no prompt templates: send their text as instructions.",
+            code="unsupported_parameter",
+            param="prompt",
+        )
+    body = await _resolve_references(body, context, tenant)
+    earlier = await _history(context, tenant, body.previous_response_id) if body.previous_response_id else []
+    own = read_items(body.input)
+    rules = [{"role": "system", "content": text} for text in read_instructions(body)]
+    tools = read_tools(body.other_tools, body.tool_choice, has_search=bool(body.searches) or not body.tools)
+    search = _join_searches(body.searches)
     if body.tool_choice == "none":
         store_ids = []
-    elif tool:
-        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in tool.vector_store_ids]
+    elif search:
+        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in search.vector_store_ids]
     else:
         store_ids = [DEFAULT_STORE_NAME]
-    ranking = tool.ranking_options if tool else None
-    earlier = await _history(context, tenant, body.previous_response_id) if body.previous_response_id else []
-    return Question(
-        text=text,
-        vector_store_ids=store_ids,
-        filters=make_filter(tool.filters) if tool and tool.filters else None,
-        max_results=tool.max_num_results if tool else None,
-        score_threshold=ranking.score_threshold if ranking else 0.0,
-        instructions=instructions,
+    ranking = search.ranking_options if search else None
+    options = options_of(body, split_list(settings.llm_extra_fields)) | tools.options
+    question = _make_question(
+        [*rules, *earlier, *own], store_ids, options, context, param="input", place_of_format="text.format"
+    )
+    question = replace(
+        question,
+        filters=make_filter(search.filters) if search and search.filters else None,
+        max_results=search.max_num_results if search else None,
+        score_threshold=(ranking.score_threshold or 0.0) if ranking else 0.0,
         max_output_tokens=body.max_output_tokens,
         temperature=body.temperature,
         top_p=body.top_p,
-        history=bound_history([*earlier, *turns]),
+    )
+    before = [*earlier, *own[: _last_question(own)]]
+    kept = before if question.options.get("tools") else bound_history(before)
+    return Asked(question, request_of(body, kept, _note_ignored(question, tools, settings)))
+
+
+async def read_chat_question(body: ChatCompletionCreate, context: Context, tenant: str) -> Asked:
+    """Validate a request for a chat completion and build the question for its job.
+
+    Raises:
+        InvalidRequestError: The error names the field.
+        NotFoundError: The model or a store does not exist.
+    """
+    settings = context.settings
+    check_model(body.model, settings.llm_model)
+    tools = read_tools(body.tools or [], body.tool_choice)
+    if body.vector_store_ids is None:
+        store_ids = [DEFAULT_STORE_NAME]
+    else:
+        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in body.vector_store_ids]
+    options = chat_options_of(body, split_list(settings.llm_extra_fields)) | tools.options
+    question = _make_question(
+        read_chat(body.messages), store_ids, options, context, param="messages", place_of_format="response_format"
+    )
+    question = replace(
+        question,
+        max_output_tokens=body.max_completion_tokens or body.max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+    )
+    notes = _note_ignored(question, tools, settings)
+    request = Request(store=False, model=body.model, service_tier=body.service_tier or "default", notes=notes)
+    return Asked(question, request)
+
+
+def _make_question(
+    messages: list[Message],
+    store_ids: list[str],
+    options: dict[str, Any],
+    context: Context,
+    *,
+    param: str,
+    place_of_format: str,
+) -> Question:
+    """Build a question from a whole conversation; only with tools, whose calls rest on each other, is all of it kept."""
+    conversation = read_conversation(messages)
+    if conversation is None:
+        raise InvalidRequestError("There is no question: add a message of the user.", param=param)
+    has_llm = bool(context.settings.llm_base_url)
+    if not has_llm:
+        refuse_without_llm(options, place_of_format=place_of_format)
+    if not (conversation.files or (has_llm and conversation.media)):
+        check_question(conversation.text, param=param)
+    history = conversation.history
+    return Question(
+        text=conversation.text,
+        vector_store_ids=store_ids,
+        instructions=conversation.instructions,
+        history=history if options.get("tools") else bound_history(history),
+        following=conversation.following if has_llm else [],
+        media=conversation.media if has_llm else [],
+        files=conversation.files,
+        options=options if has_llm else {},
     )
 
 
-async def _history(context: Context, tenant: str, response_id: str) -> list[dict[str, str]]:
+def _note_ignored(question: Question, tools: Tools, settings: Settings) -> list[str]:
+    """Tell the caller what changes nothing, in a sentence each."""
+    del question
+    notes = [f"ragq has no tools of type {', '.join(tools.ignored)}: they were ignored."] if tools.ignored else []
+    if tools.functions and not settings.llm_base_url:
+        notes.append("No LLM is configured, so no function is called.")
+    return notes
+
+
+def _join_searches(searches: list[FileSearchTool]) -> FileSearchTool | None:
+    """Join file searches into one over all of their stores.
+
+    Raises:
+        InvalidRequestError: They differ in more than their stores.
+    """
+    if not searches:
+        return None
+    first = searches[0]
+    if any(other.model_copy(update={"vector_store_ids": first.vector_store_ids}) != first for other in searches):
+        raise InvalidRequestError(
+            "Several file_search tools may differ in their vector_store_ids only: use one, or ask twice.", param="tools"
+        )
+    ids = dict.fromkeys(id_ for search in searches for id_ in search.vector_store_ids)
+    return first.model_copy(update={"vector_store_ids": list(ids)})
+
+
+def _last_question(messages: list[Message]) -> int:
+    """The place of the user's last message; 0 if there is none."""
+    return max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
+
+
+async def _resolve_references(body: ResponseCreate, context: Context, tenant: str) -> ResponseCreate:
+    """Put the items that the input refers to in the place of the references.
+
+    Raises:
+        NotFoundError: There is no such item.
+    """
+    if isinstance(body.input, str) or not any(_is_reference(item) for item in body.input):
+        return body
+    found: list[InputItem] = []
+    for place, item in enumerate(body.input):
+        if not _is_reference(item):
+            found.append(item)
+        elif not (item.id or "").startswith(UNNEEDED_ITEMS):
+            found.append(await _find_item(context, tenant, item.id or "", param=f"input.{place}.id"))
+    return body.model_copy(update={"input": found})
+
+
+def _is_reference(item: InputItem) -> bool:
+    return item.type == "item_reference" or (item.type is None and item.role is None and item.id is not None)
+
+
+async def _find_item(context: Context, tenant: str, item_id: str, *, param: str) -> InputItem:
+    response_id = RESPONSE_PREFIX + item_id.partition("_")[2].partition("_")[0]
+    try:
+        job = await find_response(context, tenant, response_id, param=param, whole=True)
+    except NotFoundError:
+        job = None
+    if job is not None:
+        items: list[Any] = [*render_input(response_id, input_of(job))]
+        if job.answered:
+            items += render_output(job, job.answered, results=False, page="")
+        for item in items:
+            if item["id"] == item_id:
+                return InputItem.model_validate(item)
+    raise NotFoundError(f"No item found with id '{item_id[:80]}'.", param=param)
+
+
+async def _history(context: Context, tenant: str, response_id: str) -> list[Message]:
     """Read the conversation that ends with a response.
 
     Raises:
@@ -136,12 +292,8 @@ async def _history(context: Context, tenant: str, response_id: str) -> list[dict
         raise InvalidRequestError(
             f"The response '{response_id}' is {status}: only a completed one can be continued.", param=param
         )
-    *_, question = [text for role, text in messages_of(job) if role == "user"]
-    last = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": job.answered.answer.text},
-    ]
-    return [*job.request.history, *last]
+    own = [message for message in read_items(input_of(job)) if message["role"] not in RULES]
+    return [*job.request.history, *own[_last_question(own) :], message_of(job.answered.answer)]
 
 
 async def find_response(

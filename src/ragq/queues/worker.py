@@ -21,11 +21,14 @@ from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
-from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
+from ragq.errors import DocumentError, PermanentError, RagqError, TransientError, UnavailableError
 from ragq.models import Answer, JobFunction, Question, SearchResult
 from ragq.parsing.parser import Parser
 from ragq.rag.answer import answer_in_steps
 from ragq.rag.cite import CitedStream, cite_in_steps
+from ragq.rag.cite_json import cite_values
+from ragq.rag.conversation import bound_history, bound_text
+from ragq.rag.json_form import FormError, WholeJson, check_answer, is_structured, unwrap
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
@@ -40,6 +43,7 @@ from ragq.records import (
     Progress,
     QueryArguments,
     QueryResult,
+    ReasoningAdded,
     Reference,
     Result,
     SearchArguments,
@@ -185,11 +189,42 @@ async def _generate(
     try:
         completion, sources = await _ask_llm(job, clients, question, results, budget, is_streamed=is_streamed)
     except ContextTooLongError:
+        question = replace(question, history=bound_history(question.history))
         completion, sources = await _ask_llm(job, clients, question, results, budget // 2, is_streamed=is_streamed)
-    text, citations = await clients.turns.run(cite_in_steps(completion.text, sources))
+    text = completion.text
+    if is_structured(question):
+        text = unwrap(text)
+        if completion.finish_reason == "stop":
+            await _check_form(text, question)
+        citations = await clients.turns.run(cite_values(text, sources))
+    else:
+        text, citations = await clients.turns.run(cite_in_steps(text, sources))
     job.note(first_token_ms=round(completion.first_token_seconds * 1000))
-    truncated = completion.finish_reason == "length"
-    return Answer(text, citations, "generated", completion.usage, truncated)
+    return Answer(
+        text,
+        citations,
+        "generated",
+        completion.usage,
+        truncated=completion.finish_reason == "length",
+        reasoning=completion.reasoning,
+        refusal=completion.refusal,
+        tool_calls=completion.tool_calls,
+        logprobs=completion.logprobs,
+    )
+
+
+async def _check_form(text: str, question: Question) -> None:
+    """Check that an answer in JSON is what was asked for; the next try may be.
+
+    Raises:
+        UnavailableError: It is not.
+    """
+    try:
+        await asyncio.to_thread(check_answer, text, question.options["response_format"])
+    except FormError as error:
+        raise UnavailableError(
+            f"The LLM's answer does not have the form asked for: {error}.", code="llm_wrong_form"
+        ) from error
 
 
 async def _ask_llm(
@@ -203,19 +238,17 @@ async def _ask_llm(
 ) -> tuple[Completion, list[SearchResult]]:
     assert clients.llm
     messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
-    cited = CitedStream(len(sources))
+    shown = WholeJson() if is_structured(question) else CitedStream(len(sources))
 
-    def say(piece: str) -> None:
-        if more := cited.add(piece):
+    def say(kind: Literal["text", "reasoning"], piece: str) -> None:
+        if kind == "reasoning":
+            job.pending_events.append(ReasoningAdded(piece))
+        elif more := shown.add(piece):
             job.pending_events.append(TextAdded(more))
 
+    limits = {"max_tokens": question.max_output_tokens, "temperature": question.temperature, "top_p": question.top_p}
     completion = await clients.llm.complete(
-        messages,
-        max_output_tokens=question.max_output_tokens,
-        temperature=question.temperature,
-        top_p=question.top_p,
-        deadline=job.deadline,
-        on_delta=say if is_streamed else None,
+        messages, options=question.options | limits, deadline=job.deadline, on_delta=say if is_streamed else None
     )
     return completion, sources
 
@@ -323,15 +356,20 @@ async def process_embedding(job: RunningJob, clients: Clients, arguments: Embedd
 
 
 async def _rewrite_question(job: RunningJob, clients: Clients, question: Question) -> Question:
-    """Rewrite a follow-up question so that it can be searched for on its own; on an error, keep it unchanged."""
+    """Make the text to search for: a follow-up question is rewritten so that it stands alone, and a long text is bounded.
+
+    Between the calls of tools there is no rewriting, which would cost a call each time. On an error, the question is
+    searched for as it is.
+    """
+    question = replace(question, text=bound_text(question.text, clients.settings.max_question_characters))
     if not question.history or not question.vector_store_ids:
         return question
-    if clients.llm is None:
+    if clients.llm is None or question.following:
         return replace(question, text=join_questions(question))
     deadline = min(job.deadline, asyncio.get_running_loop().time() + REWRITE_SECONDS)
     try:
         completion = await clients.llm.complete(
-            build_rewriting(question), max_output_tokens=REWRITE_TOKENS, deadline=deadline
+            build_rewriting(question), options={"max_tokens": REWRITE_TOKENS}, deadline=deadline
         )
     except RagqError as error:
         log.warning("question_not_rewritten", job_id=job.id, error=str(error))

@@ -16,7 +16,8 @@ from ragq.queues.questions import ask, check_question, find_job
 from ragq.records import Request
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.schemas.objects import Body, JobError
-from ragq.schemas.responses import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, Timing, timing_of
+from ragq.schemas.response_objects import Timing
+from ragq.schemas.responses import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, timing_of
 
 router = APIRouter(route_class=CheckedRoute)
 
@@ -64,7 +65,7 @@ async def chat(
     text = query if query is not None else body.query if body else None
     if text is None:
         raise InvalidRequestError('Send the question as ?query=… or as a JSON body {"query": "…"}.', param="query")
-    check_question(context, text, param="query")
+    check_question(text, param="query")
     request = Request(background=True, input=text)
     enqueued = await ask(context, tenant, new_id(RESPONSE_PREFIX), Question(text, [DEFAULT_STORE_NAME]), request)
     return {"status": "queued", "job_id": enqueued.job_id}

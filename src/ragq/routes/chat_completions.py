@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Header, Request, Response
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from ragq.client.job import Enqueued
-from ragq.context import Context
-from ragq.errors import InvalidRequestError, RagqError, UnavailableError
+from ragq.errors import RagqError, UnavailableError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
-from ragq.models import DEFAULT_STORE_NAME, Question, new_id
-from ragq.queues.questions import ask, check_model, check_question
-from ragq.rag.rewrite import bound_history
+from ragq.models import new_id
+from ragq.queues.questions import ask, read_chat_question
 from ragq.records import Job
-from ragq.records import Request as JobRequest
 from ragq.routes.context import ApiContext, ContextDependency, Tenant, wait_connected
 from ragq.routes.responses import FOREGROUND_SECONDS
-from ragq.schemas.chat_chunks import ChatChunks, CompletionUsage, finish_reason_of, usage_of
-from ragq.schemas.objects import Body
-from ragq.schemas.questions import RULES, Metadata, TextFormat
-from ragq.schemas.responses import MODEL, render_citations
+from ragq.schemas.chat import ChatCompletionCreate
+from ragq.schemas.chat_chunks import (
+    ChatChunks,
+    CompletionUsage,
+    FunctionCall,
+    UrlAnnotation,
+    finish_reason_of,
+    render_annotations,
+    render_calls,
+    render_logprobs,
+    usage_of,
+)
+from ragq.schemas.responses import MODEL
 
 router = APIRouter(prefix="/v1/chat/completions", route_class=CheckedRoute)
 
@@ -38,9 +43,11 @@ class CompletionMessage(TypedDict):
     """The answer."""
 
     role: Literal["assistant"]
-    content: str
-    refusal: None
-    annotations: list[dict[str, Any]]
+    content: str | None
+    refusal: str | None
+    annotations: list[UrlAnnotation]
+    tool_calls: NotRequired[list[FunctionCall]]
+    reasoning_content: NotRequired[str]
 
 
 class Choice(TypedDict):
@@ -48,12 +55,12 @@ class Choice(TypedDict):
 
     index: int
     message: CompletionMessage
-    logprobs: None
-    finish_reason: Literal["stop", "length"]
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatCompletion(TypedDict):
-    """OpenAI's chat completion."""
+    """OpenAI's chat completion; `notes` is ragq's own, and tells what of the request was ignored."""
 
     id: str
     object: Literal["chat.completion"]
@@ -61,54 +68,7 @@ class ChatCompletion(TypedDict):
     model: str
     choices: list[Choice]
     usage: CompletionUsage
-
-
-class TextPart(Body):
-    """A piece of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(Body):
-    """A message. Fields that our own answers carry are accepted, so that clients can send them back unchanged."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
-    annotations: list[dict[str, Any]] | None = None
-    refusal: None = None
-
-    @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-
-
-class StreamOptions(Body):
-    """Options of a stream."""
-
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
-
-
-class ChatCompletionCreate(Body):
-    """A conversation; its last question is answered from the documents."""
-
-    messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
-    model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
-    vector_store_ids: list[str] | None = Field(
-        None, max_length=16, description="Stores to search, ragq's own field; the default store when left out."
-    )
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
-    n: Literal[1] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    response_format: TextFormat | None = None
-    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
-    metadata: Metadata | None = None
-    user: str | None = Field(None, max_length=512)
+    notes: list[str]
 
 
 @router.post("", response_model=None, responses=shows(ChatCompletion, or_events=True) | refusals(404, 429))
@@ -120,14 +80,14 @@ async def create_chat_completion(
     x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
 ) -> ChatCompletion | Response:
     """Answer the last question of a conversation, in pieces with `stream`. A client that disconnects cancels it."""
-    question = await _question(body, context, tenant)
+    asked = await read_chat_question(body, context, tenant)
     payload = f"chat\n{json.dumps(body.model_dump(mode='json'), sort_keys=True)}"
     enqueued = await ask(
         context,
         tenant,
         new_id(COMPLETION_PREFIX),
-        question,
-        JobRequest(store=False, model=body.model, service_tier=body.service_tier or "default"),
+        asked.question,
+        asked.request,
         fingerprint=hashlib.sha256(payload.encode()).hexdigest(),
         stream="text" if body.stream else "nothing",
         is_repeat=x_stainless_retry_count > 0,
@@ -138,30 +98,7 @@ async def create_chat_completion(
     job = await wait_connected(request, waiting)
     if enqueued.created and (job is None or not job.status.is_final):
         await context.queue.cancel(enqueued.job_id)
-    return Response(status_code=CLIENT_GONE) if job is None else _render(job)
-
-
-async def _question(body: ChatCompletionCreate, context: Context, tenant: str) -> Question:
-    check_model(body.model, context.settings.llm_model)
-    rules = [message.text for message in body.messages if message.role in RULES]
-    turns = [message for message in body.messages if message.role not in RULES]
-    if not turns or turns[-1].role != "user":
-        raise InvalidRequestError("The last message must be the user's question.", param="messages")
-    *history, last = turns
-    check_question(context, last.text, param="messages")
-    if body.vector_store_ids is None:
-        store_ids = [DEFAULT_STORE_NAME]
-    else:
-        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in body.vector_store_ids]
-    return Question(
-        text=last.text,
-        vector_store_ids=store_ids,
-        instructions="\n".join(rules) or None,
-        max_output_tokens=body.max_completion_tokens or body.max_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        history=bound_history([{"role": message.role, "content": message.text} for message in history]),
-    )
+    return Response(status_code=CLIENT_GONE) if job is None else _render(job, page=context.settings.page_url)
 
 
 async def _open_stream(context: ApiContext, tenant: str, enqueued: Enqueued, body: ChatCompletionCreate) -> Response:
@@ -169,10 +106,11 @@ async def _open_stream(context: ApiContext, tenant: str, enqueued: Enqueued, bod
     if job is None:
         raise UnavailableError(NOT_ANSWERED, code="not_answered")
     usage = bool(body.stream_options and body.stream_options.include_usage)
-    return context.streams.open(job, ChatChunks(job, usage=usage), kind=f"chat usage={usage}", cancel=enqueued.created)
+    chunks = ChatChunks(job, usage=usage, page=context.settings.page_url)
+    return context.streams.open(job, chunks, kind=f"chat usage={usage}", cancel=enqueued.created)
 
 
-def _render(job: Job) -> ChatCompletion:
+def _render(job: Job, *, page: str) -> ChatCompletion:
     """Render a finished job as OpenAI's chat completion.
 
     Raises:
@@ -185,10 +123,14 @@ def _render(job: Job) -> ChatCompletion:
     answer = job.answered.answer
     message: CompletionMessage = {
         "role": "assistant",
-        "content": answer.text,
-        "refusal": None,
-        "annotations": render_citations(answer),
+        "content": answer.text or None,
+        "refusal": answer.refusal or None,
+        "annotations": render_annotations(answer, page),
     }
+    if answer.tool_calls:
+        message["tool_calls"] = render_calls(answer)
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
     return {
         "id": job.id,
         "object": "chat.completion",
@@ -198,9 +140,10 @@ def _render(job: Job) -> ChatCompletion:
             {
                 "index": 0,
                 "message": message,
-                "logprobs": None,
+                "logprobs": render_logprobs(answer),
                 "finish_reason": finish_reason_of(answer),
             }
         ],
         "usage": usage_of(answer),
+        "notes": job.request.notes,
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from ragq.client.job import Enqueued
 from ragq.errors import ConflictError, InvalidRequestError
@@ -17,17 +17,12 @@ from ragq.models import new_id
 from ragq.queues.questions import ask, find_response, read_question
 from ragq.records import Job
 from ragq.routes.context import ApiContext, ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.schemas.messages import input_of
 from ragq.schemas.objects import Deleted, Listing
-from ragq.schemas.questions import ResponseCreate, messages_of, request_of, stream_of
+from ragq.schemas.questions import SEARCH_RESULTS, ResponseCreate, stream_of
 from ragq.schemas.response_events import ResponseEvents
-from ragq.schemas.responses import (
-    RESPONSE_PREFIX,
-    SEARCH_RESULTS,
-    InputItem,
-    ResponseObject,
-    render_input,
-    render_response,
-)
+from ragq.schemas.response_objects import InputObject, ResponseObject
+from ragq.schemas.responses import RESPONSE_PREFIX, render_input, write_response
 
 router = APIRouter(prefix="/v1/responses", route_class=CheckedRoute)
 
@@ -52,7 +47,7 @@ async def create_response(
     job = job or await find_response(context, tenant, enqueued.job_id)
     if body.stream:
         return _open_stream(context, job, cancel=enqueued.created and not body.background)
-    return _show(job, results=bool(body.include))
+    return _show(context, job, results=_shows_results(job))
 
 
 async def _ask(
@@ -63,7 +58,7 @@ async def _ask(
     Raises:
         ConflictError: The Idempotency-Key was used with another request.
     """
-    question = await read_question(body, context, tenant)
+    asked = await read_question(body, context, tenant)
     fingerprint = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
     response_id, archived = new_id(RESPONSE_PREFIX), None
     if idempotency_key:
@@ -76,8 +71,8 @@ async def _ask(
             context,
             tenant,
             response_id,
-            question,
-            request_of(body, question),
+            asked.question,
+            asked.request,
             fingerprint=fingerprint,
             stream=stream_of(body),
             is_repeat=None if idempotency_key else is_repeat,
@@ -94,8 +89,8 @@ async def get_response(
     response_id: str,
     context: ContextDependency,
     tenant: Tenant,
-    include: Annotated[list[Literal["file_search_call.results"]] | None, Query()] = None,
-    include_list: Annotated[list[Literal["file_search_call.results"]] | None, Query(alias="include[]")] = None,
+    include: Annotated[list[str] | None, Query()] = None,
+    include_list: Annotated[list[str] | None, Query(alias="include[]")] = None,
     stream: bool = False,
     starting_after: Annotated[int, Query(ge=-1)] = -1,
     last_event_id: Annotated[int, Header(ge=-1)] = -1,
@@ -105,12 +100,13 @@ async def get_response(
     job = await find_response(context, tenant, response_id)
     if stream:
         return _open_stream(context, job, after=max(starting_after, last_event_id))
-    return _show(job, results=bool(include or include_list) or _shows_results(job))
+    results = SEARCH_RESULTS in [*(include or []), *(include_list or [])] or _shows_results(job)
+    return _show(context, job, results=results)
 
 
-def _show(job: Job, *, results: bool) -> Response:
-    """Serialize the response object here, because FastAPI would first validate all of it."""
-    shown = JSONResponse(render_response(job, results=results))
+def _show(context: ApiContext, job: Job, *, results: bool) -> Response:
+    written = write_response(job, results=results, page=context.settings.page_url)
+    shown = Response(written, media_type="application/json")
     if not job.status.is_final:
         pace_polling(shown, job)
     return shown
@@ -121,7 +117,7 @@ def _shows_results(job: Job) -> bool:
 
 
 def _open_stream(context: ApiContext, job: Job, *, after: int = -1, cancel: bool = False) -> StreamingResponse:
-    made = ResponseEvents(job, results=_shows_results(job))
+    made = ResponseEvents(job, results=_shows_results(job), page=context.settings.page_url)
     return context.streams.open(job, made, kind="response", after=after, cancel=cancel)
 
 
@@ -132,7 +128,7 @@ async def cancel_response(response_id: str, context: ContextDependency, tenant: 
     if not job.request.background:
         raise InvalidRequestError("Only a response created with background=true can be cancelled.", param="response_id")
     await context.queue.cancel(response_id)
-    return _show(await find_response(context, tenant, response_id), results=False)
+    return _show(context, await find_response(context, tenant, response_id), results=False)
 
 
 @router.delete("/{response_id}", responses=refusals(410))
@@ -148,9 +144,9 @@ async def delete_response(response_id: str, context: ContextDependency, tenant: 
 @router.get("/{response_id}/input_items", responses=refusals(410))
 async def list_input_items(
     response_id: str, page: PageDependency, context: ContextDependency, tenant: Tenant
-) -> Listing[InputItem]:
+) -> Listing[InputObject]:
     """List the input messages of a response."""
-    items = render_input(response_id, messages_of(await find_response(context, tenant, response_id, whole=True)))
+    items = render_input(response_id, input_of(await find_response(context, tenant, response_id, whole=True)))
     if page.descending:
         items.reverse()
     ids = [item["id"] for item in items]

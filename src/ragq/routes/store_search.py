@@ -12,6 +12,7 @@ from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
 from ragq.models import Attributes, SearchResult
 from ragq.queues.questions import check_question, perform_now
+from ragq.rag.conversation import bound_text
 from ragq.records import SearchArguments, SearchResults
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.routes.store_files import DocumentText
@@ -64,13 +65,13 @@ async def search_store(
     """Search a store for the passages that match a query, best first."""
     queries = [body.query] if isinstance(body.query, str) else body.query
     for query in queries:
-        check_question(context, query, param="query")
+        check_question(query, param="query")
     store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
     arguments = SearchArguments(
-        queries=queries,
+        queries=[bound_text(query, context.settings.max_question_characters) for query in queries],
         vector_store_ids=[store_id],
         max_results=body.max_num_results,
-        score_threshold=body.ranking_options.score_threshold if body.ranking_options else 0.0,
+        score_threshold=(body.ranking_options.score_threshold or 0.0) if body.ranking_options else 0.0,
         filters=make_filter(body.filters) if body.filters else None,
     )
     done = await perform_now(context, tenant, arguments, SearchResults)

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from ragq.errors import InvalidRequestError
 from ragq.schemas.checks import check_json
-from ragq.schemas.objects import Body, explain_fault
+from ragq.schemas.objects import Body, explain_faults
 
 MAX_LINES = 50_000
 MAX_LINE_BYTES = 4 << 20  # the limit of a request's body
@@ -82,7 +82,7 @@ class InputReader:
             check_json(value, allow_nul=True)
             read = BatchLine.model_validate(value)
         except ValidationError as error:
-            raise explain_fault(dict(error.errors(include_url=False)[0]), skip=0) from error
+            raise explain_faults(error.errors(include_url=False), value, skip=0) from error
         except (ValueError, RecursionError) as error:
             raise InvalidRequestError("The line is not valid JSON.", code="invalid_json_line") from error
         if read.url != self._endpoint:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +17,9 @@ class Identified(TypedDict):
 
     id: str
 
+
+_ESCAPED = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+EXPECTED = "Input should be "
 
 Listed = TypeVar("Listed", bound=Identified)
 
@@ -60,9 +65,9 @@ class JobError(TypedDict):
 
 
 class Body(BaseModel):
-    """A request body; unknown fields are refused, not ignored."""
+    """A request body. Unknown fields are ignored, as clients of many servers send many."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")
 
 
 def error_body(error: RagqError) -> dict[str, Any]:
@@ -70,16 +75,47 @@ def error_body(error: RagqError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
-def explain_fault(fault: dict[str, Any], *, skip: int) -> InvalidRequestError:
-    """Convert pydantic's first error to one of ours.
+def write_line(value: Mapping[str, Any]) -> str:
+    """Serialize an object as JSON that is one line, also for readers to whom U+0085, U+2028 and U+2029 end one."""
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return line if line.isascii() else line.translate(_ESCAPED)
+
+
+def explain_faults(faults: Sequence[Mapping[str, Any]], body: Any, *, skip: int) -> InvalidRequestError:
+    """Convert pydantic's errors to one of ours, which names the deepest field at fault.
+
+    Pydantic reports an error for each branch of a union, and names the branch in the place of the error. Only names and
+    numbers that lead somewhere in the body are shown, and the branches' messages are joined.
 
     Args:
-        skip: Number of leading parts of the error's location that do not name a field.
+        body: The JSON that was validated; anything else for parameters and forms.
+        skip: Number of leading parts of an error's place that do not name a field.
     """
-    param = ".".join(str(part) for part in fault["loc"][skip:]) or None
-    if fault["type"] == "json_invalid":
+    placed = [(_find_place(fault["loc"][skip:], body, fault["type"]), fault) for fault in faults]
+    place = max((place for place, _ in placed), key=len)
+    at_fault = [fault for found, fault in placed if found == place]
+    param = ".".join(map(str, place)) or None
+    kind = at_fault[0]["type"]
+    if kind == "json_invalid":
         return InvalidRequestError("The body is not valid JSON.", code="invalid_json")
-    if fault["type"] == "extra_forbidden":
-        return InvalidRequestError(f"Unknown or unsupported field: '{param}'.", code="unknown_parameter", param=param)
-    code = "missing_required_parameter" if fault["type"] == "missing" else "invalid_value"
-    return InvalidRequestError(f"Wrong value for '{param or 'body'}': {fault['msg']}.", code=code, param=param)
+    messages = list(dict.fromkeys(fault["msg"].removeprefix("Value error, ") for fault in at_fault))
+    starts = all(message.startswith(EXPECTED) for message in messages)
+    joined = EXPECTED + " or ".join(message.removeprefix(EXPECTED) for message in messages) if starts else messages[0]
+    code = "missing_required_parameter" if kind == "missing" else "invalid_value"
+    return InvalidRequestError(f"Wrong value for '{param or 'body'}': {joined}.", code=code, param=param)
+
+
+def _find_place(parts: Sequence[str | int], body: Any, kind: str) -> tuple[str | int, ...]:
+    """Follow an error's place into the body; parts that lead nowhere are names of pydantic's branches."""
+    if not isinstance(body, dict | list):  # a parameter, or a form
+        return tuple(parts[:1])
+    place: list[str | int] = []
+    for number, part in enumerate(parts, 1):
+        is_missing = kind == "missing" and number == len(parts)
+        if isinstance(body, dict) and (part in body or is_missing):
+            body = body.get(part)
+            place.append(part)
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            body = body[part]
+            place.append(part)
+    return tuple(place)

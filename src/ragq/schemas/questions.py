@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from ragq.errors import InvalidRequestError
-from ragq.models import Lane, Question
-from ragq.records import Job, Request, Stream
+from ragq.models import Lane
+from ragq.records import Json, Request, Stream
 from ragq.schemas.filters import Filter
+from ragq.schemas.messages import InputItem, read_content
 from ragq.schemas.objects import Body
+from ragq.schemas.options import read_format, read_options
 
-RULES = ("system", "developer")
 LANES = {"priority": Lane.PRIORITY, "flex": Lane.FLEX}
+SEARCH_RESULTS = "file_search_call.results"
+LOGPROBS = "message.output_text.logprobs"
+UNLIMITED = -1  # so some servers of local models call it
 
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
+
+def _write_number(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
+
+
+MetadataText = Annotated[str, Field(max_length=512), BeforeValidator(_write_number)]
+Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], MetadataText], Field(max_length=16)]
+OutputLimit = Annotated[int | None, Field(ge=1), BeforeValidator(lambda value: None if value == UNLIMITED else value)]
 
 
 class RankingOptions(Body):
-    """Options for the ranking of results."""
+    """Options for the ranking of results; ragq has one ranker, whatever the name."""
 
-    ranker: Literal["auto"] = "auto"
-    score_threshold: float = Field(0.0, ge=0, le=1)
+    ranker: str | None = None
+    score_threshold: float | None = Field(0.0, ge=0, le=1)
 
 
 class FileSearchTool(Body):
@@ -37,123 +45,119 @@ class FileSearchTool(Body):
     filters: Filter | None = None
 
 
-class ToolChoice(Body):
-    """OpenAI's object form of a tool choice."""
+class OtherTool(Body):
+    """A function, which an LLM may call, or a tool that ragq does not have."""
 
-    type: Literal["file_search"]
+    model_config = ConfigDict(extra="allow")
 
-
-class InputText(Body):
-    """A piece of a message."""
-
-    type: Literal["input_text"]
-    text: str
+    type: str
 
 
-class OutputText(Body):
-    """A piece of an earlier answer, in a conversation."""
-
-    type: Literal["output_text"]
-    text: str
-    annotations: list[dict[str, Any]] | None = None
-    logprobs: list[dict[str, Any]] | None = None
+def _tool_kind(tool: Any) -> str:
+    kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
+    return "file_search" if kind == "file_search" else "other"
 
 
-class InputMessage(Body):
-    """A message. The last is the user's question; one of `system` or `developer` adds to the instructions.
-
-    Fields that our own answers carry are accepted, so that clients can send them back unchanged.
-    """
-
-    type: Literal["message"] = "message"
-    role: Literal["user", "system", "developer", "assistant"]
-    content: str | Annotated[list[InputText | OutputText], Field(fail_fast=True)]
-    id: str | None = None
-    status: str | None = None
-    kind: Literal["extractive", "generated"] | None = None
-
-    @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-
-
-class EarlierSearch(Body):
-    """The search of an earlier answer, in a conversation; it is ignored, since the documents are searched again."""
-
-    type: Literal["file_search_call"]
-    id: str
-    queries: list[str]
-    status: str | None = None
-    results: list[dict[str, Any]] | None = None
-
-
-class TextFormat(Body):
-    """The only output format."""
-
-    type: Literal["text"] = "text"
+Tool = Annotated[
+    Annotated[FileSearchTool, Tag("file_search")] | Annotated[OtherTool, Tag("other")], Discriminator(_tool_kind)
+]
 
 
 class TextOptions(Body):
-    """OpenAI's `text` field."""
+    """The form of the answer: text, or JSON (with an LLM)."""
 
-    format: TextFormat = TextFormat()
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class Reasoning(Body):
+    """How much an LLM thinks before it answers."""
+
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
 
 
 class ResponseCreate(Body):
-    """A question to answer from the documents."""
+    """A question to answer from the documents. Fields that are not listed go to the LLM, if it may know them."""
+
+    model_config = ConfigDict(extra="allow")
 
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
-    input: str | Annotated[list[InputMessage | EarlierSearch], Field(fail_fast=True)]
-    instructions: str | None = Field(None, max_length=20_000)
+    input: str | list[InputItem]
+    instructions: str | list[InputItem] | None = None
     background: bool | None = False
     stream: bool | None = None
     store: bool | None = None
     previous_response_id: str | None = Field(None, max_length=100)
-    include: list[Literal["file_search_call.results"]] | None = None
-    tools: list[FileSearchTool] | None = Field(None, max_length=1)
-    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
+    include: list[str] | None = None
+    tools: list[Tool] | None = Field(None, max_length=256)
+    tool_choice: str | dict[str, Any] | None = None
+    max_output_tokens: OutputLimit = None
+    max_tool_calls: int | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    reasoning: Reasoning | None = None
     metadata: Metadata | None = None
-    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    service_tier: str | None = Field(None, max_length=64)
     text: TextOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
     parallel_tool_calls: bool | None = None
+    prompt: Any = None
+    prompt_cache_key: str | None = Field(None, max_length=512)
+    prompt_cache_retention: str | None = Field(None, max_length=64)
+    safety_identifier: str | None = Field(None, max_length=512)
     user: str | None = Field(None, max_length=512)
 
+    @property
+    def searches(self) -> list[FileSearchTool]:
+        return [tool for tool in self.tools or [] if isinstance(tool, FileSearchTool)]
 
-def messages_of(job: Job) -> list[tuple[str, str]]:
-    """Role and text of each input message of a job."""
-    given = job.request.input
-    if isinstance(given, str):
-        return [("user", given)]
-    messages = (InputMessage.model_validate(item) for item in given if item["type"] == "message")
-    return [(message.role, message.text) for message in messages]
+    @property
+    def other_tools(self) -> list[dict[str, Any]]:
+        return [tool.model_dump() for tool in self.tools or [] if isinstance(tool, OtherTool)]
+
+    @property
+    def shows_search(self) -> bool:
+        """Whether the answer shows the search: only to a client that speaks of it."""
+        return bool(self.searches) or SEARCH_RESULTS in (self.include or [])
 
 
-def read_input(body: ResponseCreate) -> tuple[str, str | None, list[dict[str, str]]]:
-    """Split the input into the question, the instructions and the conversation before the question."""
-    if isinstance(body.input, str):
-        return body.input, body.instructions, []
-    messages = [item for item in body.input if isinstance(item, InputMessage)]
-    rules = [message.text for message in messages if message.role in RULES]
-    turns = [message for message in messages if message.role not in RULES]
-    if not turns or turns[-1].role != "user":
-        raise InvalidRequestError("The last message of the input must be the user's question.", param="input")
-    *earlier, last = turns
-    instructions = "\n".join([*([body.instructions] if body.instructions else []), *rules]) or None
-    return last.text, instructions, [{"role": message.role, "content": message.text} for message in earlier]
+def read_instructions(body: ResponseCreate) -> list[str]:
+    """The instructions' texts."""
+    if isinstance(body.instructions, str):
+        return [body.instructions]
+    items = enumerate(body.instructions or [])
+    return [str(read_content(item.content, f"instructions.{place}.content")) for place, item in items]
+
+
+def options_of(body: ResponseCreate, extra: list[str]) -> dict[str, Any]:
+    """The fields for an LLM, except its tools."""
+    given = body.model_dump(include={"user", "top_logprobs", "frequency_penalty", "presence_penalty"})
+    given |= body.model_extra or {}
+    given |= body.model_dump(include={"prompt_cache_key", "safety_identifier", "parallel_tool_calls"})
+    given |= {
+        "reasoning_effort": body.reasoning and body.reasoning.effort,
+        "verbosity": body.text and body.text.verbosity,
+        "logprobs": bool(body.top_logprobs) or LOGPROBS in (body.include or []),
+    }
+    options = read_options(given, extra)
+    return options | read_format(body.text.format if body.text else None, "text.format")
 
 
 def stream_of(body: ResponseCreate) -> Stream:
     """The events that the worker logs."""
     if not body.stream:
         return "nothing"
-    return "results" if body.include else "text"
+    return "results" if SEARCH_RESULTS in (body.include or []) else "text"
 
 
-def request_of(body: ResponseCreate, question: Question) -> Request:
+def request_of(body: ResponseCreate, history: list[Json], notes: list[str]) -> Request:
     """The part of the request to store: the fields that the response object shows, and the conversation."""
-    shown = body.model_dump(mode="json", exclude={"stream"}, exclude_none=True)
-    return Request(**shown, history=question.history)
+    shown = body.model_dump(mode="json", include=set(Request.__struct_fields__), exclude_none=True)
+    if "instructions" in shown:
+        shown["instructions"] = "\n".join(read_instructions(body))
+    return Request(**shown | {"history": history, "notes": notes})

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Literal
+from urllib.parse import urlencode
 
-from typing_extensions import TypedDict
+from pydantic import TypeAdapter
 
-from ragq.models import Answer, JobStatus, SearchResult, Usage
-from ragq.records import Job, QueryResult
-from ragq.schemas.objects import JobError
+from ragq.models import Answer, Citation, JobStatus, SearchResult, Usage
+from ragq.records import Job, QueryResult, Request
+from ragq.schemas.messages import InputItem, read_content
+from ragq.schemas.questions import SEARCH_RESULTS
+from ragq.schemas.response_objects import (
+    Annotation,
+    CallItem,
+    CitedUrl,
+    FoundChunk,
+    InputObject,
+    MessageItem,
+    OutputItem,
+    Passage,
+    ReasoningItem,
+    ResponseObject,
+    ResponseUsage,
+    SearchItem,
+    Timing,
+)
 
 RESPONSE_PREFIX = "resp_"
-SEARCH_RESULTS = "file_search_call.results"
 MODEL = "ragq"  # the name that stands for the configured model
 StatusWord = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 STATUS_WORDS: dict[JobStatus, StatusWord] = {
@@ -24,83 +39,8 @@ STATUS_WORDS: dict[JobStatus, StatusWord] = {
     JobStatus.CANCELED: "cancelled",
     JobStatus.STOPPED: "cancelled",
 }
-
-
-class Timing(TypedDict):
-    """Duration of each stage in ms; null if it has not happened."""
-
-    queued_ms: int | None
-    retrieve_ms: int | None
-    answer_ms: int | None
-    first_token_ms: int | None
-    total_ms: int | None
-
-
-class QueuePlace(TypedDict):
-    """Position of a response in the queue, and an estimate of its end."""
-
-    position: int | None
-    eta_seconds: float | None
-
-
-class ResponseUsage(TypedDict):
-    """Token counts reported by the LLM."""
-
-    input_tokens: int
-    input_tokens_details: dict[str, int]
-    output_tokens: int
-    output_tokens_details: dict[str, int]
-    total_tokens: int
-
-
-class ResponseObject(TypedDict):
-    """OpenAI's response; `queue`, `timing` and `attempt` are ragq's own."""
-
-    id: str
-    object: Literal["response"]
-    created_at: int
-    completed_at: int | None
-    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
-    background: bool
-    error: JobError | None
-    incomplete_details: dict[str, str] | None
-    instructions: str | None
-    max_output_tokens: int | None
-    metadata: dict[str, str]
-    model: str
-    output: list[dict[str, Any]]
-    parallel_tool_calls: bool
-    previous_response_id: str | None
-    service_tier: str
-    store: bool
-    temperature: float | None
-    text: dict[str, Any]
-    tool_choice: str | dict[str, str]
-    tools: list[dict[str, Any]]
-    top_p: float | None
-    truncation: Literal["auto", "disabled"]
-    usage: ResponseUsage | None
-    user: str | None
-    queue: QueuePlace
-    timing: Timing
-    attempt: int
-
-
-class InputTextPart(TypedDict):
-    """A piece of a message."""
-
-    type: Literal["input_text", "output_text"]
-    text: str
-
-
-class InputItem(TypedDict):
-    """An input message of a response."""
-
-    type: Literal["message"]
-    id: str
-    role: str
-    status: Literal["completed"]
-    content: list[InputTextPart]
+STATEMENT_CHARACTERS = 1000  # before a citation, in which the beginning of its statement is looked for
+_RESPONSE = TypeAdapter(ResponseObject)
 
 
 def timing_of(job: Job) -> Timing:
@@ -115,67 +55,105 @@ def timing_of(job: Job) -> Timing:
     }
 
 
-def render_response(job: Job, *, results: bool) -> dict[str, Any]:
-    """Render a job as OpenAI's response object; `queue` and `timing` are ours.
+def write_response(job: Job, *, results: bool, page: str) -> bytes:
+    """Serialize a response object, once it is seen to have its form."""
+    return _RESPONSE.dump_json(_RESPONSE.validate_python(render_response(job, results=results, page=page)))
+
+
+def render_response(job: Job, *, results: bool, page: str) -> ResponseObject:
+    """Render a job as OpenAI's response object.
 
     Args:
         results: Include the search results.
+        page: Address of ragq's page, for citations.
     """
     request, answered = job.request, job.answered
     truncated = bool(answered and answered.answer.truncated)
-    status = "incomplete" if truncated else STATUS_WORDS[job.status]
+    status = STATUS_WORDS[job.status]
     return {
         "id": job.id,
         "object": "response",
         "created_at": int(job.created_at),
-        "completed_at": int(job.ended_at) if job.ended_at and status == "completed" else None,
-        "status": status,
+        "completed_at": int(job.ended_at) if job.ended_at and status == "completed" and not truncated else None,
+        "status": "incomplete" if truncated else status,
         "background": request.background,
         "error": {"code": job.error.code, "message": job.error.message} if job.error else None,
+        "frequency_penalty": request.frequency_penalty,
         "incomplete_details": {"reason": "max_output_tokens"} if truncated else None,
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
+        "max_tool_calls": request.max_tool_calls,
         "metadata": request.metadata,
         "model": request.model or MODEL,
-        "output": render_output(job, answered, results=results) if answered else [],
+        "output": render_output(job, answered, results=results, page=page) if answered else [],
         "parallel_tool_calls": request.parallel_tool_calls,
+        "presence_penalty": request.presence_penalty,
         "previous_response_id": request.previous_response_id,
+        "prompt_cache_key": request.prompt_cache_key,
+        "prompt_cache_retention": request.prompt_cache_retention,
+        "reasoning": {"effort": None, "summary": None} | request.reasoning if request.reasoning else None,
+        "safety_identifier": request.safety_identifier,
         "service_tier": request.service_tier,
         "store": request.store,
-        "temperature": request.temperature,
-        "text": request.text or {"format": {"type": "text"}},
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "text": {"format": {"type": "text"}} | (request.text or {}),
         "tool_choice": request.tool_choice,
-        "tools": request.tools,
-        "top_p": request.top_p,
+        "tools": [_render_tool(tool) for tool in request.tools],
+        "top_logprobs": request.top_logprobs,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": request.truncation,
         "usage": _render_usage(answered.answer.usage) if answered else None,
         "user": request.user,
+        "notes": request.notes,
         "queue": {"position": job.position, "eta_seconds": job.eta_seconds},
         "timing": timing_of(job),
         "attempt": job.attempt,
     }
 
 
-def render_input(response_id: str, messages: list[tuple[str, str]]) -> list[InputItem]:
-    """Render the (role, text) of input messages as OpenAI's input items, in their order."""
-    return [
-        {
-            "type": "message",
-            "id": f"msg_{response_id.removeprefix(RESPONSE_PREFIX)}_in{number}",
-            "role": role,
-            "status": "completed",
-            "content": [{"type": "output_text" if role == "assistant" else "input_text", "text": text}],
-        }
-        for number, (role, text) in enumerate(messages)
-    ]
+def _render_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A function with all fields that OpenAI's has."""
+    return {"description": None, "parameters": None, "strict": True} | tool if tool["type"] == "function" else tool
 
 
-def _render_usage(usage: Usage) -> dict[str, Any]:
+def shows_search(request: Request) -> bool:
+    """Whether a search was made for a client that speaks of it; others are shown the answer alone."""
+    is_named = any(tool["type"] == "file_search" for tool in request.tools) or SEARCH_RESULTS in request.include
+    return is_named and request.tool_choice != "none"
+
+
+def render_input(response_id: str, items: str | list[InputItem]) -> list[InputObject]:
+    """Render input items as OpenAI's, in their order."""
+    if isinstance(items, str):
+        items = [InputItem(role="user", content=items)]
+    hex_id = response_id.removeprefix(RESPONSE_PREFIX)
+    rendered: list[InputObject] = []
+    for number, item in enumerate(items):
+        shown: InputObject = {"type": item.type or "message", "id": f"msg_{hex_id}_in{number}", "status": "completed"}
+        for name in ("role", "call_id", "name", "arguments", "input", "output"):
+            if (value := getattr(item, name)) is not None:
+                shown[name] = value
+        if item.role:
+            shown["content"] = _render_content(item)
+        rendered.append(shown)
+    return rendered
+
+
+def _render_content(item: InputItem) -> list[dict[str, Any]]:
+    if isinstance(item.content, list):
+        parts = [part if isinstance(part, str) else part.model_dump(exclude_none=True) for part in item.content]
+        if any(isinstance(part, dict) and part["type"].rpartition("_")[2] != "text" for part in parts):
+            return [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in parts]
+    text = read_content(item.content, "content")
+    return [{"type": "output_text" if item.role == "assistant" else "input_text", "text": text}]
+
+
+def _render_usage(usage: Usage) -> ResponseUsage:
     return {
         "input_tokens": usage.input_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
 
@@ -185,40 +163,119 @@ def item_id(kind: str, response_id: str, attempt: int) -> str:
     return f"{kind}_{response_id.removeprefix(RESPONSE_PREFIX)}" + (f"_{attempt}" if attempt > 1 else "")
 
 
-def render_output(job: Job, answered: QueryResult, *, results: bool) -> list[dict[str, Any]]:
-    """Render a result as output items: the search and the message."""
+def render_output(job: Job, answered: QueryResult, *, results: bool, page: str) -> list[OutputItem]:
+    """Render a result as output items: the search, the reasoning, the message, and calls of functions."""
     answer = answered.answer
-    search = {
+    output: list[OutputItem] = []
+    if shows_search(job.request):
+        output.append(render_search(job, answered, results=results))
+    if answer.reasoning:
+        output.append(render_reasoning(item_id("rs", job.id, job.attempt), answer.reasoning))
+    if answer.text or answer.refusal or not answer.tool_calls:
+        output.append(render_message(job, answer, page=page))
+    return [*output, *render_calls(job, answer)]
+
+
+def render_search(job: Job, answered: QueryResult, *, results: bool) -> SearchItem:
+    return {
         "type": "file_search_call",
         "id": item_id("fs", job.id, job.attempt),
         "status": "completed",
         "queries": [answered.query],
         "results": [render_result(result) for result in answered.results] if results else None,
     }
-    message = {
+
+
+def render_reasoning(id_: str, text: str, status: Literal["completed", "incomplete"] = "completed") -> ReasoningItem:
+    content = [{"type": "reasoning_text", "text": text}]
+    return {"type": "reasoning", "id": id_, "summary": [], "content": content, "status": status}  # type: ignore[typeddict-item]
+
+
+def render_message(job: Job, answer: Answer, *, page: str) -> MessageItem:
+    status: Literal["incomplete", "completed"] = "incomplete" if answer.truncated else "completed"
+    return {
         "type": "message",
         "id": item_id("msg", job.id, job.attempt),
         "role": "assistant",
-        "status": "incomplete" if answer.truncated else "completed",
+        "status": status,
         "content": [
-            {
+            {"type": "refusal", "refusal": answer.refusal}
+            if answer.refusal
+            else {
                 "type": "output_text",
                 "text": answer.text,
-                "annotations": render_citations(answer),
-                "logprobs": [],
+                "annotations": _render_citations(job, answer, page),
+                "logprobs": answer.logprobs,
             }
         ],
         "kind": answer.kind,
     }
-    return [search, message]
 
 
-def render_citations(answer: Answer) -> list[dict[str, Any]]:
-    """Render an answer's citations as OpenAI's annotations, with ragq's own fields."""
-    return [{"type": "file_citation", **asdict(citation)} for citation in answer.citations]
+def render_calls(job: Job, answer: Answer) -> list[CallItem]:
+    """Render the calls of functions; they are complete, since a client acts on what it is shown."""
+    hex_id = job.id.removeprefix(RESPONSE_PREFIX)
+    return [
+        {
+            "type": "function_call",
+            "id": f"fc_{hex_id}_{number}",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+            "status": "completed",
+        }
+        for number, call in enumerate(answer.tool_calls, 1)
+    ]
 
 
-def render_result(result: SearchResult) -> dict[str, Any]:
+def _render_citations(job: Job, answer: Answer, page: str) -> list[Annotation]:
+    if shows_search(job.request):
+        return [{"type": "file_citation", **render_passage(citation)} for citation in answer.citations]
+    return [
+        {"type": "url_citation", **url_citation(citation, answer.text, page), "citation": render_passage(citation)}
+        for citation in answer.citations
+    ]
+
+
+def render_passage(citation: Citation) -> Passage:
+    """Render what a citation quotes."""
+    return {
+        "index": citation.index,
+        "file_id": citation.file_id,
+        "filename": citation.filename,
+        "page": citation.page,
+        "quote": citation.quote,
+        "start": citation.start,
+        "end": citation.end,
+    }
+
+
+def url_citation(citation: Citation, text: str, page: str) -> CitedUrl:
+    """The fields of OpenAI's citation of an address: the statement's place in the text, and the passage's title and URL."""
+    first = max(0, citation.index - STATEMENT_CHARACTERS)
+    before = text[first : citation.index].rstrip(" \n.!?]0123456789[")
+    start = first + max(before.rfind(mark) for mark in (". ", "\n", "? ", "! ")) + 1
+    place = f", page {citation.page}" if citation.page else ""
+    address = urlencode({"file": citation.file_id, "start": citation.start, "end": citation.end})
+    return {
+        "start_index": start,
+        "end_index": citation.index,
+        "title": f"{citation.filename}{place}",
+        "url": f"{page}/?{address}",
+    }
+
+
+def render_result(result: SearchResult) -> FoundChunk:
     """Render a found chunk."""
-    shown = ("file_id", "filename", "score", "text", "attributes", "page", "heading", "start", "end", "similarity")
-    return {name: getattr(result, name) for name in shown}
+    return {
+        "file_id": result.file_id,
+        "filename": result.filename,
+        "score": result.score,
+        "text": result.text,
+        "attributes": result.attributes,
+        "page": result.page,
+        "heading": result.heading,
+        "start": result.start,
+        "end": result.end,
+        "similarity": result.similarity,
+    }

@@ -1,0 +1,189 @@
+"""The messages of a request, of chat completions and of Responses, read into the one form that ragq works with.
+
+Clients send back what they were sent, with fields of their own, so each class takes all fields that its kinds may have,
+and reading it refuses only what would be lost: a question that nobody asks, or an item that cannot be found.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ragq.errors import InvalidRequestError
+from ragq.models import Answer, Message
+from ragq.records import Job
+from ragq.schemas.objects import Body
+
+TEXTS = ("text", "input_text", "output_text", "summary_text")
+_THOUGHTS = re.compile(r"\A\s*<(think|thinking)>.*?</\1>\s*", re.DOTALL)
+THOUGHTS = ("reasoning_text", "thinking", "reasoning")
+SUPPORTED_PARTS = "text, input_text, output_text, refusal, image_url, input_image, file and input_file"
+
+
+class Part(Body):
+    """A part of a message: text, an image, a file, or sound."""
+
+    type: str = "text"
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | dict[str, Any] | None = None
+    detail: str | None = None
+    file: dict[str, Any] | None = None
+    file_id: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    input_audio: dict[str, Any] | None = None
+
+
+Content = str | list[str | Part] | None
+
+
+class ToolCallOut(Body):
+    """A function that an earlier answer called."""
+
+    id: str = ""
+    type: str | None = "function"
+    function: dict[str, Any] = Field(default_factory=dict)
+
+
+class ChatMessage(Body):
+    """A message of a chat. `tool` is the result of a function that the answer before called."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Content = None
+    refusal: str | None = None
+    tool_calls: list[ToolCallOut] | None = None
+    tool_call_id: str | None = None
+
+
+class InputItem(Body):
+    """An item of the input: a message, a function's call or its output, or what an earlier answer was made of."""
+
+    type: str | None = None
+    role: Literal["user", "system", "developer", "assistant"] | None = None
+    content: Content = None
+    id: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+    input: str | None = None
+    output: Any = None
+
+
+def read_chat(messages: list[ChatMessage]) -> list[Message]:
+    """Read the messages of a chat completion."""
+    read: list[Message] = []
+    for place, message in enumerate(messages):
+        content = read_content(message.content or message.refusal, f"messages.{place}.content")
+        if message.role in ("tool", "function"):
+            read.append({"role": "tool", "tool_call_id": message.tool_call_id or "", "content": _flat(content)})
+        elif message.role == "assistant":
+            calls = [_read_call(call.id, call.function.get("name"), call.function.get("arguments")) for call in message.tool_calls or []]  # fmt: skip
+            read.append({"role": "assistant", "content": _flat(content)} | ({"tool_calls": calls} if calls else {}))
+        else:
+            read.append({"role": message.role, "content": content if message.role == "user" else _flat(content)})
+    return read
+
+
+def read_items(items: str | list[InputItem]) -> list[Message]:
+    """Read the input of a response; what earlier answers searched and thought is left out, since it is not needed again."""
+    if isinstance(items, str):
+        return [{"role": "user", "content": items}]
+    read: list[Message] = []
+    for place, item in enumerate(items):
+        if item.type in (None, "message") and item.role:
+            content = read_content(item.content, f"input.{place}.content")
+            read.append({"role": item.role, "content": content if item.role == "user" else _flat(content)})
+        elif item.type in ("function_call", "custom_tool_call"):
+            call = _read_call(item.call_id or item.id or "", item.name, item.arguments or item.input)
+            if read and read[-1].get("tool_calls") and read[-1]["role"] == "assistant":
+                read[-1]["tool_calls"].append(call)
+            else:
+                read.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        elif item.type in ("function_call_output", "custom_tool_call_output"):
+            read.append({"role": "tool", "tool_call_id": item.call_id or "", "content": _read_output(item.output)})
+        elif item.type in (None, "message"):
+            raise InvalidRequestError(
+                "The item has no role: give it one of user, assistant, system and developer, or a type.",
+                code="missing_required_parameter",
+                param=f"input.{place}.role",
+            )
+    return read
+
+
+def _read_call(id_: str, name: Any, arguments: Any) -> dict[str, Any]:
+    written = arguments if isinstance(arguments, str) else _write_json(arguments or {})
+    return {"id": id_, "type": "function", "function": {"name": str(name or ""), "arguments": written}}
+
+
+def read_content(content: Content, place: str) -> str | list[dict[str, Any]]:
+    """Read the text of a message, or its parts if some are not text."""
+    if isinstance(content, str) or content is None:
+        return content or ""
+    parts = [_read_part(part, f"{place}.{number}") for number, part in enumerate(content)]
+    if all(part["type"] == "text" for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return parts
+
+
+def _read_part(part: str | Part, place: str) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if part.type in (*TEXTS, *THOUGHTS, "refusal"):
+        return {"type": "text", "text": "" if part.type in THOUGHTS else part.text or part.refusal or ""}
+    if part.type in ("image_url", "input_image"):
+        return _read_image(part, place)
+    if part.type in ("file", "input_file"):
+        given = part.file or part.model_dump(include={"file_id", "file_data", "filename", "file_url"})
+        return {"type": "file", "file": {name: value for name, value in given.items() if value}}
+    if part.type == "input_audio" and part.input_audio:
+        return {"type": "input_audio", "input_audio": part.input_audio}
+    kinds = f"'{part.type[:80]}', which is not supported; there are {SUPPORTED_PARTS}"
+    raise _unsupported(f"{place}.type", kinds)
+
+
+def _read_image(part: Part, place: str) -> dict[str, Any]:
+    image = part.image_url if isinstance(part.image_url, dict) else {"url": part.image_url}
+    if not isinstance(image.get("url"), str):
+        raise _unsupported(place, "an image without a URL: send one as image_url, also a data: URL")
+    return {"type": "image_url", "image_url": image | ({"detail": part.detail} if part.detail else {})}
+
+
+def _unsupported(place: str, fault: str) -> InvalidRequestError:
+    return InvalidRequestError(f"Wrong value for '{place}': it is {fault}.", code="invalid_value", param=place)
+
+
+def _read_output(output: Any) -> str:
+    """The text of a function's output, which may be text, parts, or any JSON."""
+    if isinstance(output, str):
+        return output
+    if isinstance(output, list) and output and all(isinstance(part, dict) and "type" in part for part in output):
+        return "\n".join(str(part.get("text") or f"[{part['type']}]") for part in output)
+    return "" if output is None else _write_json(output)
+
+
+def _flat(content: str | list[dict[str, Any]]) -> str:
+    """The text alone, without what a model thought aloud."""
+    if not isinstance(content, str):
+        content = "\n".join(part["text"] for part in content if part["type"] == "text")
+    return _THOUGHTS.sub("", content)
+
+
+def _write_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def input_of(job: Job) -> str | list[InputItem]:
+    """The input of a stored job."""
+    given = job.request.input
+    return given if isinstance(given, str) else [InputItem.model_validate(item) for item in given]
+
+
+def message_of(answer: Answer) -> Message:
+    """An answer as a message of the conversation that goes on."""
+    calls = [_read_call(call.id, call.name, call.arguments) for call in answer.tool_calls]
+    return {"role": "assistant", "content": answer.text or answer.refusal} | ({"tool_calls": calls} if calls else {})
