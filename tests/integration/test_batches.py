@@ -97,7 +97,7 @@ def ask_line(number: int) -> str:
     if number % 10 == 3:
         return write_line(f"line {number}", input=f"{question} [[fake status=400]]")
     if number % 10 == 7:
-        return write_line(f"line {number}", input=question, frobnicate=1)
+        return write_line(f"line {number}", input=question, temperature=9)
     return write_line(f"line {number}", input=f"{question} [[fake text=answer-{number}]]", metadata={"n": str(number)})
 
 
@@ -156,8 +156,7 @@ def test_a_cancelled_batch_keeps_what_had_ended(client: openai.OpenAI) -> None:
 
 
 def test_wrong_input_fails_the_batch_and_names_the_line(client: openai.OpenAI) -> None:
-    strange = write_line("b", input="hi").replace("{", '{"\\u0000": 1, ', 1)
-    lines = [write_line("a", input="hi"), "{", write_line("a", input="hi"), strange]
+    lines = [write_line("a", input="hi"), "{", write_line("a", input="hi")]
     batch = wait_for_end(client, start_batch(client, lines))
     assert (batch.status, batch.output_file_id) == ("failed", None)
     assert batch.errors
@@ -165,7 +164,6 @@ def test_wrong_input_fails_the_batch_and_names_the_line(client: openai.OpenAI) -
     assert [(error.line, error.code) for error in batch.errors.data] == [
         (2, "invalid_json_line"),
         (3, "duplicate_custom_id"),
-        (4, "unknown_parameter"),
     ]
     assert batch.request_counts
     assert batch.request_counts.total == 0

@@ -219,7 +219,7 @@ BAD: list[tuple[type[openai.APIStatusError], str, str, dict[str, Any], str | Non
         "POST",
         "/vector_stores/{store}/search",
         {"query": "x", "filters": {"type": "gt", "key": "year", "value": True}},
-        "filters.gt.value",
+        "filters.value",
     ),
     (openai.BadRequestError, "POST", "/vector_stores/{store}/file_batches", {}, None),
     (openai.BadRequestError, "POST", "/vector_stores/{store}/file_batches", {"file_ids": []}, "file_ids"),

@@ -150,7 +150,7 @@ def test_a_search_is_shown_only_to_a_client_that_speaks_of_it_and_has_one_made(r
     assert [event["output_index"] for event in events if event["type"] == "response.output_item.added"] == [0]
     (annotation,) = events[-1]["response"]["output"][0]["content"][0]["annotations"]
     assert annotation["type"] == "url_citation"
-    assert annotation["citation"]["quote"] == "q"
+    assert annotation["quote"] == "q"
 
 
 def test_reasoning_and_calls_have_items_of_their_own_around_the_message() -> None:

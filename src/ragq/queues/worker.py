@@ -190,7 +190,10 @@ async def _generate(
         completion, sources = await _ask_llm(job, clients, question, results, budget, is_streamed=is_streamed)
     except ContextTooLongError:
         question = replace(question, history=bound_history(question.history))
-        completion, sources = await _ask_llm(job, clients, question, results, budget // 2, is_streamed=is_streamed)
+        try:
+            completion, sources = await _ask_llm(job, clients, question, results, budget // 2, is_streamed=is_streamed)
+        except ContextTooLongError as error:
+            raise error.otherwise or error from error
     text = completion.text
     if is_structured(question):
         text = unwrap(text)

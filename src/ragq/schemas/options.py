@@ -34,6 +34,7 @@ NO_EFFECT: dict[str, Any] = {
     "frequency_penalty": 0,
     "presence_penalty": 0,
     "logprobs": False,
+    "top_logprobs": 0,
     "parallel_tool_calls": True,
 }
 NEEDS_LLM = "{0} needs an LLM, and this service answers with sentences of the documents: set RAGQ_LLM_BASE_URL, or leave it out."

@@ -80,11 +80,10 @@ class CitedUrl(TypedDict):
     url: str
 
 
-class UrlCitation(CitedUrl):
+class UrlCitation(CitedUrl, Passage):
     """The source of a statement, for a client that did not ask for a search of files."""
 
     type: Literal["url_citation"]
-    citation: Passage
 
 
 Annotation = Annotated[FileCitation | UrlCitation, Field(discriminator="type")]

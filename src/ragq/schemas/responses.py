@@ -123,12 +123,14 @@ def shows_search(request: Request) -> bool:
 
 
 def render_input(response_id: str, items: str | list[InputItem]) -> list[InputObject]:
-    """Render input items as OpenAI's, in their order."""
+    """Render input items as OpenAI's, in their order, without the searches and thoughts of earlier answers."""
     if isinstance(items, str):
         items = [InputItem(role="user", content=items)]
     hex_id = response_id.removeprefix(RESPONSE_PREFIX)
     rendered: list[InputObject] = []
     for number, item in enumerate(items):
+        if item.role is None and item.call_id is None:
+            continue
         shown: InputObject = {"type": item.type or "message", "id": f"msg_{hex_id}_in{number}", "status": "completed"}
         for name in ("role", "call_id", "name", "arguments", "input", "output"):
             if (value := getattr(item, name)) is not None:
@@ -232,7 +234,7 @@ def _render_citations(job: Job, answer: Answer, page: str) -> list[Annotation]:
     if shows_search(job.request):
         return [{"type": "file_citation", **render_passage(citation)} for citation in answer.citations]
     return [
-        {"type": "url_citation", **url_citation(citation, answer.text, page), "citation": render_passage(citation)}
+        {"type": "url_citation", **url_citation(citation, answer.text, page), **render_passage(citation)}
         for citation in answer.citations
     ]
 
