@@ -67,13 +67,21 @@ class Behaviour:
         done: Send [DONE].
         usage: Send the usage if the request asks for it.
         odd_usage: The usage is not numbers.
+        reasoning: What the model thinks before the answer.
+        reasoning_in: The field that has it, or `think` for tags in the text, or `closed` for the closing tag alone.
+        calls: Tool calls, as `name {"json": 1}`, separated by semicolons; they take the place of the text.
+        refusal: Text of the field `refusal`; it takes the place of the text.
+        raw: The body of a stream, sent as it is.
         body: `sse`, `json`, `html`, `cut_json`, `text`, `empty` or `reset` (close instead of an answer).
         context_characters: Refuse longer messages; 0: no limit.
-        refuses: A request field that is answered with 400.
+        refuses: Request fields, separated by commas; the first that a request has is answered with `refuses_status`.
+        refuses_status: HTTP status of that.
+        refuses_words: The message, with `{field}`; empty: OpenAI's.
         crlf: End lines with CRLF.
         piece: Write the body in pieces of this many bytes; 0: not split.
         echo: Error messages repeat the key and the prompt.
-        keepalive: Seconds between comments before the first token; 0: no comments.
+        keepalive: Seconds between comments before the first token and while stalled; 0: no comments.
+        keepalive_line: The comment.
         linger: Seconds the body stays open after its last event.
         dimensions: Length of embeddings.
         job: Key of the call in `/stats`; empty: a hash of the question.
@@ -102,10 +110,18 @@ class Behaviour:
     body: str = "sse"
     context_characters: int = 0
     refuses: str = ""
+    refuses_status: int = 400
+    refuses_words: str = ""
+    reasoning: str = ""
+    reasoning_in: str = "reasoning_content"
+    calls: str = ""
+    refusal: str = ""
+    raw: str = ""
     crlf: bool = False
     piece: int = 0
     echo: bool = False
     keepalive: float = 0.0
+    keepalive_line: str = ": still thinking"
     linger: float = 0.0
     dimensions: int = 384
     job: str = ""
@@ -227,9 +243,9 @@ class FakeLlm:
     def _call(self, body: dict[str, Any]) -> Call:
         """Count a call and select its behaviour."""
         self.requests = [*self.requests[-999:], body]
-        messages = "\n\n".join(str(message["content"]) for message in body["messages"])
+        messages = "\n\n".join(content_of(message) for message in body["messages"])
         behaviour = self._behaviour(str(body.get("model", "")), messages)
-        question = question_of(str(body["messages"][-1]["content"]))
+        question = question_of(content_of(body["messages"][-1]))
         job = behaviour.job or hashlib.sha256(question.encode()).hexdigest()[:16]
         self.stats.by_job[job] += 1
         if 0 < behaviour.times < self.stats.by_job[job]:
@@ -270,42 +286,49 @@ class FakeLlm:
         behaviour = call.behaviour
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await response.prepare(request)
-        started = time.monotonic()
-        while (rest := started + behaviour.latency_after_headers - time.monotonic()) > 0:
-            await asyncio.sleep(min(rest, behaviour.keepalive or rest))
-            if behaviour.keepalive:
-                await response.write(b": still thinking\n\n")
-        await self._stream_answer(request, response, call)
+        await pause(response, behaviour, behaviour.latency_after_headers)
+        if behaviour.raw:
+            await write(response, behaviour, behaviour.raw.encode(errors="surrogateescape"))
+        else:
+            await self._stream_answer(request, response, call)
         await asyncio.sleep(behaviour.linger)
         return response
 
     async def _stream_answer(self, request: web.Request, response: web.StreamResponse, call: Call) -> None:
         behaviour, started = call.behaviour, time.monotonic()
         waiting = [event(call, {"role": "assistant", "content": ""})]
+        waiting += [event(call, delta) for delta in thoughts_of(call)]
+        if behaviour.calls or behaviour.refusal:
+            waiting += [event(call, delta) for delta in said_instead(call)]
+            await write(response, behaviour, b"".join([*waiting, *ending(call)]))
+            return
         for index, token in enumerate(re.findall(r"\s*\S+", call.answer)):
             delay = started + index / behaviour.rate - time.monotonic() if behaviour.rate else 0.0
             if delay > 0 or index in (behaviour.cut_after, behaviour.stall_after, behaviour.error_after):
                 await write(response, behaviour, b"".join(waiting))
                 waiting.clear()
-                await asyncio.sleep(delay if index != behaviour.stall_after else behaviour.stall)
+                if index == behaviour.stall_after:
+                    await pause(response, behaviour, behaviour.stall)
+                await asyncio.sleep(max(0.0, delay))
             if index == behaviour.cut_after:
                 abort(request)
             if index == behaviour.error_after:
                 error = {"message": behaviour.message, "code": behaviour.code or None, "type": behaviour.type}
                 await write(response, behaviour, sse({"error": error}))
                 return
-            waiting.append(event(call, {"content": token}))
+            waiting.append(event(call, {"content": token}, token=token))
         await write(response, behaviour, b"".join([*waiting, *ending(call)]))
 
 
 def refusal_of(request: web.Request, call: Call) -> web.Response | None:
     """The refusal of the call, if its behaviour asks for one."""
     behaviour, messages = call.behaviour, call.request["messages"]
-    count = sum(len(str(message["content"])) for message in messages)
-    if behaviour.refuses and behaviour.refuses in call.request:
-        hint = "Use 'max_completion_tokens' instead." if behaviour.refuses == "max_tokens" else ""
-        message = f"Unsupported parameter: '{behaviour.refuses}' is not supported with this model. {hint}"
-        return error_response(replace(behaviour, status=400, type="invalid_request_error"), message)
+    count = sum(len(content_of(message)) for message in messages)
+    if field := next((name for name in behaviour.refuses.split(",") if name in call.request), ""):
+        hint = "Use 'max_completion_tokens' instead." if field == "max_tokens" else ""
+        words = behaviour.refuses_words or "Unsupported parameter: '{field}' is not supported with this model. " + hint
+        refusing = replace(behaviour, status=behaviour.refuses_status, type="invalid_request_error")
+        return error_response(refusing, words.replace("{field}", field))
     if behaviour.context_characters and count > behaviour.context_characters:
         message = f"This model's maximum context length is {behaviour.context_characters}, you sent {count}."
         return error_response(replace(behaviour, status=400, code="context_length_exceeded"), message)
@@ -313,7 +336,7 @@ def refusal_of(request: web.Request, call: Call) -> web.Response | None:
         return None
     message = behaviour.message
     if behaviour.echo:
-        message += f" {request.headers.get('Authorization')} asked: {messages[-1]['content']}"
+        message += f" {request.headers.get('Authorization')} asked: {content_of(messages[-1])}"
     return error_response(behaviour, message)
 
 
@@ -332,6 +355,15 @@ def abort(request: web.Request) -> None:
     raise ConnectionResetError
 
 
+async def pause(response: web.StreamResponse, behaviour: Behaviour, seconds: float) -> None:
+    """Wait, and send comments meanwhile if configured."""
+    until = time.monotonic() + seconds
+    while (rest := until - time.monotonic()) > 0:
+        await asyncio.sleep(min(rest, behaviour.keepalive or rest))
+        if behaviour.keepalive:
+            await response.write(f"{behaviour.keepalive_line}\n\n".encode())
+
+
 async def write(response: web.StreamResponse, behaviour: Behaviour, body: bytes) -> None:
     """Write a part of the body, in pieces if configured."""
     body = body.replace(b"\n", b"\r\n") if behaviour.crlf else body
@@ -345,16 +377,48 @@ def sse(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
-def event(call: Call, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-    """Make one event of the stream."""
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def event(call: Call, delta: dict[str, Any], finish_reason: str | None = None, token: str = "") -> bytes:
+    """Make one event of the stream, with the log probability of its token if the request asks for it."""
+    logprobs = {"content": [logprob_of(token)]} if token and call.request.get("logprobs") else None
+    choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
     return sse(envelope(call, "chat.completion.chunk") | {"choices": [choice]})
+
+
+def logprob_of(token: str) -> dict[str, Any]:
+    return {"token": token, "logprob": -0.5, "bytes": list(token.encode()), "top_logprobs": []}
+
+
+def thoughts_of(call: Call) -> list[dict[str, Any]]:
+    """The deltas of the reasoning, word by word."""
+    behaviour = call.behaviour
+    if not behaviour.reasoning:
+        return []
+    words = re.findall(r"\s*\S+", behaviour.reasoning)
+    if behaviour.reasoning_in not in ("think", "closed"):
+        return [{behaviour.reasoning_in: word} for word in words]
+    opener = ["<think>\n"] if behaviour.reasoning_in == "think" else []
+    return [{"content": word} for word in [*opener, *words, "\n</think>\n\n"]]
+
+
+def said_instead(call: Call) -> list[dict[str, Any]]:
+    """The deltas of a refusal or of tool calls, whose arguments come in pieces."""
+    if call.behaviour.refusal:
+        return [{"refusal": word} for word in re.findall(r"\s*\S+", call.behaviour.refusal)]
+    deltas: list[dict[str, Any]] = []
+    for index, each in enumerate(call.behaviour.calls.split(";")):
+        name, _, arguments = each.strip().partition(" ")
+        begin = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
+        pieces = [arguments[start : start + 4] for start in range(0, len(arguments), 4)]
+        rest = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
+        deltas += [{"tool_calls": [piece]} for piece in (begin, *rest)]
+    return deltas
 
 
 def ending(call: Call) -> list[bytes]:
     """Make the events after the last token."""
     behaviour, options = call.behaviour, call.request.get("stream_options") or {}
-    events = [event(call, {}, behaviour.finish)] if behaviour.finish else []
+    reason = "tool_calls" if behaviour.calls and behaviour.finish == "stop" else behaviour.finish
+    events = [event(call, {}, reason)] if reason else []
     if options.get("include_usage") and behaviour.usage:
         events.append(sse(envelope(call, "chat.completion.chunk") | {"choices": [], "usage": usage_of(call)}))
     return [*events, b"data: [DONE]\n\n"] if behaviour.done else events
@@ -367,15 +431,40 @@ def envelope(call: Call, kind: str) -> dict[str, Any]:
 def usage_of(call: Call) -> dict[str, Any]:
     if call.behaviour.odd_usage:
         return {"prompt_tokens": math.inf, "completion_tokens": "many"}
-    prompt = sum(len(str(message["content"]).split()) for message in call.request["messages"])
+    prompt = sum(len(content_of(message).split()) for message in call.request["messages"])
     count = len(call.answer.split())
-    return {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
+    thought = len(call.behaviour.reasoning.split())
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": count + thought,
+        "total_tokens": prompt + count + thought,
+        "prompt_tokens_details": {"cached_tokens": prompt // 2},
+        "completion_tokens_details": {"reasoning_tokens": thought},
+    }
 
 
 def whole_completion(call: Call) -> dict[str, Any]:
-    message = {"role": "assistant", "content": call.answer}
-    choice = {"index": 0, "message": message, "finish_reason": call.behaviour.finish or None}
+    behaviour = call.behaviour
+    message: dict[str, Any] = {"role": "assistant", "content": call.answer}
+    if behaviour.calls or behaviour.refusal:
+        message |= {"content": None, "refusal": behaviour.refusal or None}
+    if behaviour.calls:
+        named = [each.strip().partition(" ") for each in behaviour.calls.split(";")]
+        functions = [{"name": name, "arguments": arguments} for name, _, arguments in named]
+        message["tool_calls"] = [
+            {"id": f"call_{n}", "type": "function", "function": f} for n, f in enumerate(functions)
+        ]
+    if behaviour.reasoning:
+        message["reasoning_content"] = behaviour.reasoning
+    reason = "tool_calls" if behaviour.calls and behaviour.finish == "stop" else behaviour.finish
+    choice = {"index": 0, "message": message, "finish_reason": reason or None}
     return envelope(call, "chat.completion") | {"choices": [choice], "usage": usage_of(call)}
+
+
+def content_of(message: dict[str, Any]) -> str:
+    """The text of a message: its content, or that of its parts."""
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "\n".join(part.get("text") or "" for part in content)
 
 
 def question_of(message: str) -> str:

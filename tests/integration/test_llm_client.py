@@ -60,6 +60,10 @@ async def error_of(client: LlmClient, behaviour: str, **options: Any) -> RagqErr
     return caught.value
 
 
+def listening(told: list[str]) -> Callable[[str, str], None]:
+    return lambda _, piece: told.append(piece)
+
+
 async def eventually(condition: Callable[[], bool], seconds: float = 3.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  (nothing tells when)
@@ -104,7 +108,7 @@ async def test_after_a_transient_fault_the_next_call_gives_the_whole_answer(
 ) -> None:
     await error_of(client, f"{behaviour} times=1")
     told: list[str] = []
-    completion = await client.complete(asking(f"{behaviour} times=1"), on_delta=told.append)
+    completion = await client.complete(asking(f"{behaviour} times=1"), on_delta=listening(told))
     assert (completion.text, completion.finish_reason) == (TEXT, "stop")
     assert "".join(told) == TEXT
     assert fake.stats.calls == 2
@@ -177,7 +181,7 @@ async def test_a_retry_after_without_sense_asks_for_no_wait(client: LlmClient, v
     [
         ("first_token", "latency=30"),
         ("first_token", "latency_after_headers=30"),
-        ("first_token", "latency_after_headers=30 keepalive=0.05"),
+        ("answer", "latency_after_headers=30 keepalive=0.05"),
         ("token_gap", "stall_after=2"),
         ("answer", "rate=20 tokens=1000"),
     ],
@@ -249,12 +253,14 @@ async def test_an_answer_with_a_finish_reason_is_complete(fake: FakeLlm, client:
 
 
 async def test_length_is_no_error_and_is_said(client: LlmClient) -> None:
-    completion = await client.complete(asking("finish=length"), max_output_tokens=7)
+    completion = await client.complete(asking("finish=length"), options={"max_tokens": 7})
     assert completion.finish_reason == "length"
 
 
 async def test_a_completion_tells_usage_model_and_time(fake: FakeLlm, client: LlmClient) -> None:
-    completion = await client.complete(asking("latency=0.2"), max_output_tokens=50, temperature=0.5, top_p=0.25)
+    completion = await client.complete(
+        asking("latency=0.2"), options={"max_tokens": 50, "temperature": 0.5, "top_p": 0.25}
+    )
     assert completion.usage == Usage(completion.usage.input_tokens, len(TEXT.split()))
     assert completion.usage.input_tokens > 10
     assert completion.model == "fake"
@@ -267,8 +273,8 @@ async def test_a_completion_tells_usage_model_and_time(fake: FakeLlm, client: Ll
 @pytest.mark.parametrize("refused", ["stream_options", "max_tokens"])
 async def test_a_refused_field_is_left_out_from_then_on(fake: FakeLlm, client: LlmClient, refused: str) -> None:
     messages = asking(f"refuses={refused}")
-    first = await client.complete(messages, max_output_tokens=5)
-    second = await client.complete(messages, max_output_tokens=5)
+    first = await client.complete(messages, options={"max_tokens": 5})
+    second = await client.complete(messages, options={"max_tokens": 5})
     assert first.text == second.text == TEXT
     assert fake.stats.calls == 3
     last = fake.requests[-1]
@@ -279,7 +285,7 @@ async def test_a_refused_field_is_left_out_from_then_on(fake: FakeLlm, client: L
 @pytest.mark.parametrize("behaviour", [f"{lines} piece={piece}" for lines in ("crlf=1", "") for piece in (1, 2, 3, 7)])
 async def test_events_cut_anywhere_are_put_together(client: LlmClient, behaviour: str) -> None:
     told: list[str] = []
-    completion = await client.complete(asking(behaviour), on_delta=told.append)
+    completion = await client.complete(asking(behaviour), on_delta=listening(told))
     assert completion.text == "".join(told) == TEXT
 
 
@@ -428,7 +434,7 @@ async def test_300_calls_take_about_the_latency_and_keep_their_connections(fake:
 @pytest.mark.parametrize("behaviour", ["latency=30", "latency_after_headers=30", "stall_after=2"])
 async def test_a_cancelled_call_closes_its_connection(fake: FakeLlm, client: LlmClient, behaviour: str) -> None:
     told: list[str] = []
-    call = asyncio.create_task(client.complete(asking(behaviour), on_delta=told.append))
+    call = asyncio.create_task(client.complete(asking(behaviour), on_delta=listening(told)))
     await eventually(lambda: fake.stats.in_flight == 1 and (bool(told) or "stall" not in behaviour))
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -439,7 +445,7 @@ async def test_a_cancelled_call_closes_its_connection(fake: FakeLlm, client: Llm
 
 @pytest.mark.parametrize("error", [TransientError("lost"), TimeoutError("lost"), ConnectionError("lost")])
 async def test_what_the_listener_raises_reaches_the_caller(fake: FakeLlm, client: LlmClient, error: Exception) -> None:
-    def listen(_: str) -> None:
+    def listen(_kind: str, _piece: str) -> None:
         raise error
 
     with pytest.raises(type(error)) as caught:

@@ -7,19 +7,31 @@ the queue then retries the job, after `retry_after_seconds` if the server sent o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import structlog
 
 from ragq.client.llm_stream import AnswerStream, Completion
 from ragq.client.model_endpoint import ModelEndpoint
-from ragq.client.model_faults import FaultError
-from ragq.errors import UnavailableError
+from ragq.client.model_faults import ContextTooLongError, FaultError
+from ragq.completions.answer import OnDelta
+from ragq.completions.refused_fields import RefusedFields
+from ragq.errors import RagqError, UnavailableError
 from ragq.settings import Settings
 from ragq.tasks import Turns
+
+log = structlog.get_logger(__name__)
+
+LEAST_LONG_PROMPT: Final = 4000  # characters; a refusal of a shorter prompt has another reason than its length
+_UNSUPPORTED: Final = ("llm_bad_request", "llm_not_found", "llm_unavailable")
 
 
 class LlmClient:
     """A client of one endpoint and model; it carries hundreds of concurrent calls on one event loop.
+
+    It learns what the server is like: which optional fields it refuses, whether its chat template opens the model's
+    reasoning, and how long a prompt it has accepted.
 
     Attributes:
         endpoint: The called endpoint; its breaker refuses calls while the LLM looks dead.
@@ -28,8 +40,7 @@ class LlmClient:
     def __init__(self, settings: Settings) -> None:
         self.endpoint = ModelEndpoint(settings, "llm", "chat/completions")
         self._settings, self._model = settings, settings.llm_model or ""
-        self._stream_options: dict[str, bool] | None = {"include_usage": True}
-        self._output_limit = "max_tokens"
+        self._refused, self._template_opens, self._longest_accepted = RefusedFields(), False, 0
         self._turns = Turns()
 
     async def close(self) -> None:
@@ -50,46 +61,58 @@ class LlmClient:
 
     async def complete(
         self,
-        messages: list[dict[str, str]],
+        messages: list[dict[str, Any]],
         *,
-        max_output_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
+        options: Mapping[str, Any] | None = None,
         deadline: float | None = None,
-        on_delta: Callable[[str], None] | None = None,
+        on_delta: OnDelta | None = None,
     ) -> Completion:
         """Generate one answer, with one call.
 
         Args:
             messages: Chat messages, each with `role` and `content`.
-            max_output_tokens: The answer is cut here, with finish_reason `length`.
-            temperature: As in OpenAI's API; None for the server's default.
-            top_p: As in OpenAI's API; None for the server's default.
+            options: Other fields of the request, as in OpenAI's API; None values are left out, and so are optional
+                fields that the server refuses. The output limit is `max_tokens`, by whatever name the server wants it.
             deadline: `loop.time()` at which to give up.
-            on_delta: Called with each piece of text as it arrives; an exception from it ends the call and propagates.
-        """
-        request = {"model": self._model, "messages": messages, "temperature": temperature, "top_p": top_p}
-        with self.endpoint.watch([message["content"] for message in messages]):
-            return await self._ask(request, max_output_tokens, deadline, on_delta)
+            on_delta: Called with `text` or `reasoning` and each piece of it as it arrives; an exception from it ends
+                the call and propagates.
 
-    async def _ask(
-        self,
-        request: dict[str, Any],
-        max_output_tokens: int | None,
-        deadline: float | None,
-        on_delta: Callable[[str], None] | None,
-    ) -> Completion:
+        Raises:
+            ContextTooLongError: A shorter prompt would work, or may (`otherwise` is set). Ask again with one, and if
+                that is not possible or fails in the same way, raise `otherwise` if it is set.
+        """
+        texts = list(_texts(messages))
+        ours = {
+            "model": self._model,
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        length = sum(map(len, texts))
+        try:
+            with self.endpoint.watch(texts):
+                completion = await self._ask({**(options or {}), **ours}, deadline, on_delta)
+        except RagqError as error:
+            if self._may_be_too_long(error.__cause__, length):
+                raise _too_long(error) from error
+            raise
+        self._longest_accepted = max(self._longest_accepted, length)
+        return completion
+
+    async def _ask(self, request: dict[str, Any], deadline: float | None, on_delta: OnDelta | None) -> Completion:
         """Call, and call again at once without a field that the server refused: it had not started to generate."""
         while True:
-            limits = {self._output_limit: max_output_tokens}
-            sent = request | limits | {"stream": True, "stream_options": self._stream_options}
-            answer = AnswerStream(self._settings, deadline, on_delta, self._turns)
+            sent = self._refused.leave_out(request)
+            answer = AnswerStream(self._settings, deadline, on_delta, self._turns, is_opened=self._template_opens)
             try:
-                await self._call({name: value for name, value in sent.items() if value is not None}, answer)
-                return answer.completion(self._model)
+                await self._call(sent, answer)
+                completion = answer.completion(self._model)
             except FaultError as fault:
-                if not self._adapts(fault, sent):
+                if answer.has_begun or not self._adapts(fault, sent):
                     raise
+            else:
+                self._template_opens = answer.template_opens
+                return completion
 
     async def _call(self, request: dict[str, Any], answer: AnswerStream) -> None:
         """Make one call; an error after the finish_reason is ignored, since the answer is complete."""
@@ -107,13 +130,39 @@ class LlmClient:
                 raise answer.limit_fault() from error
 
     def _adapts(self, fault: FaultError, sent: dict[str, Any]) -> bool:
-        """Adapt to a server that refuses `stream_options`, or `max_tokens` by its old name; True if it changed."""
-        if fault.code != "llm_bad_request":
+        """Learn from a refusal; True if another call leaves out what the server refused, else the fault names it."""
+        if fault.told is None or fault.code not in _UNSUPPORTED:
             return False
-        if sent["stream_options"] and "stream_options" in fault.quote:
-            self._stream_options = None
-            return True
-        if sent.get("max_tokens") and "max_completion_tokens" in fault.quote:
-            self._output_limit = "max_completion_tokens"
-            return True
-        return False
+        name, is_left_out = self._refused.learn(fault.told, sent, needs_words=fault.code != "llm_bad_request")
+        if is_left_out:
+            log.info("llm_field_left_out", model=self._model, field=name)
+        elif name:
+            fault.param = name
+            fault.reason += f", the LLM server refuses the field '{name}'"
+        return is_left_out
+
+    def _may_be_too_long(self, fault: BaseException | None, length: int) -> bool:
+        """Whether a refusal without a reason may mean that the prompt is too long: no prompt as long was ever accepted."""
+        if length < LEAST_LONG_PROMPT or length <= self._longest_accepted:
+            return False
+        if not isinstance(fault, FaultError) or fault.told is None or fault.param:
+            return False
+        return fault.code == "llm_bad_request" or (fault.status == 500 and fault.told.says_nothing)
+
+
+def _too_long(error: RagqError) -> ContextTooLongError:
+    guess = ContextTooLongError(error.message, code=error.code, retry_after_seconds=error.retry_after_seconds)
+    guess.otherwise = error
+    return guess
+
+
+def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
+    """The texts in messages, which no error may repeat."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else [content]:
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                yield text
+        for call in message.get("tool_calls") or ():
+            yield str(call["function"]["arguments"])

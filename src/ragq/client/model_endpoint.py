@@ -152,7 +152,7 @@ class ModelEndpoint:
 
     def _error(self, name: str, fault: FaultError, sent: Sequence[str]) -> RagqError:
         message = f"{name}: {fault.reason}{quote(fault.quote, self._secrets, sent)}."
-        return fault.error(message, code=fault.code, retry_after_seconds=fault.retry_after)
+        return fault.error(message, code=fault.code, param=fault.param, retry_after_seconds=fault.retry_after)
 
 
 def _read_url(kind: Kind, text: str | None) -> URL:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import aiohttp
 
 from ragq.client.connection_errors import describe
+from ragq.completions.server_errors import ServerError, read_error
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
 
 Kind = Literal["llm", "embedding"]
@@ -25,11 +25,6 @@ Kind = Literal["llm", "embedding"]
 MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
 ERROR_BODY_SECONDS: Final = 2.0
 MAX_ERROR_BYTES: Final = 64_000
-_CONTEXT_TOO_LONG: Final = re.compile(
-    r"context.?(length|size|window)|(prompt|input).{0,30} too long|reduce the length of"
-    r"|exceeds? the max\w* (number of )?(input |prompt )?tokens|max_new_tokens`? must be",
-    re.IGNORECASE,
-)
 _WRONG_SETTING: Final = {
     401: ("authentication", "API_KEY"),
     403: ("forbidden", "API_KEY"),
@@ -45,13 +40,29 @@ class RefusedInputError(PermanentError):
 
 
 class ContextTooLongError(RefusedInputError):
-    """The input exceeds the model's context; a shorter one would work."""
+    """The input exceeds the model's context; a shorter one would work.
+
+    Attributes:
+        otherwise: Set if the server did not say so, and a long prompt is only a guess: the error to raise if the prompt
+            cannot be made shorter, or a shorter one failed, too.
+    """
 
     code = "context_length_exceeded"
+    otherwise: RagqError | None = None
 
 
 class FaultError(Exception):
-    """Why one call failed: `reason` in our words, `quote` in the server's, which may contain secrets."""
+    """Why one call failed: `reason` in our words, `quote` in the server's, which may contain secrets.
+
+    Attributes:
+        told: What the server's error body says; None for faults of other kinds.
+        status: The HTTP status of that error; 0 for faults of other kinds.
+        param: Name of the request's field that the server refuses.
+    """
+
+    told: ServerError | None = None
+    status: int = 0
+    param: str | None = None
 
     def __init__(
         self, error: type[RagqError], code: str, reason: str, quote: str = "", retry_after: float | None = None
@@ -82,29 +93,35 @@ async def read_refusal(kind: Kind, response: aiohttp.ClientResponse) -> FaultErr
 
 
 def server_fault(kind: Kind, status: int, body: object, retry_after: float | None = None) -> FaultError:
-    """Classify a server's error by its status (200 inside a stream) and its body, JSON or text."""
-    error = body.get("error", body) if isinstance(body, dict) else body
-    fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
-    quote = str(fields.get("message") or fields.get("detail") or "")
-    code = fields.get("code")
+    """Classify a server's error by its status and its body, JSON or text.
+
+    Args:
+        status: 200 for an error inside a stream, whose body says what its status would have been.
+    """
+    told = read_error(body)
     if status == HTTPStatus.OK:
-        status = code if isinstance(code, int) and code in range(400, 600) else 500
-    names = f"{code} {fields.get('type')}"
-    reason = f"status {status}"
-    is_rate = status == HTTPStatus.TOO_MANY_REQUESTS
-    is_too_long = re.search("context_(length|size)", names) or (not is_rate and _CONTEXT_TOO_LONG.search(quote))
-    if is_too_long or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        status = told.status or HTTPStatus.INTERNAL_SERVER_ERROR
+    fault = _body_fault(kind, status, told) or _status_fault(kind, status, told.words, retry_after)
+    fault.told, fault.status = told, status
+    return fault
+
+
+def _body_fault(kind: Kind, status: int, told: ServerError) -> FaultError | None:
+    """The fault for an error that its body tells apart."""
+    quote, names, reason = told.words, told.names, f"status {int(status)}"
+    is_rate = status == HTTPStatus.TOO_MANY_REQUESTS and "context_" not in names
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (told.is_context_too_long and not is_rate):
         too_long = "the prompt is too long" if kind == "llm" else "the texts are too long"
         return FaultError(ContextTooLongError, ContextTooLongError.code, f"{reason}, {too_long}", quote)
     if status == HTTPStatus.PAYMENT_REQUIRED or "insufficient_quota" in names:
         return FaultError(PermanentError, "insufficient_quota", f"{reason}, the quota is used up", quote)
     if "content_filter" in names or "content_policy" in names:
         return FaultError(RefusedInputError, "content_filter", f"{reason}, refused by the content filter", quote)
-    return _status_fault(kind, status, quote, retry_after)
+    return None
 
 
 def _status_fault(kind: Kind, status: int, quote: str, retry_after: float | None) -> FaultError:
-    reason = f"status {status}"
+    reason = f"status {int(status)}"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return FaultError(OverloadedError, f"{kind}_rate_limited", reason, quote, retry_after)
     if status in (408, 409, 425) or status in range(500, 600):
