@@ -163,7 +163,10 @@ class Settings(BaseSettings):
         description="Further fields of requests that the LLM knows, comma-separated; ragq passes on the common ones anyway.",
     )
     llm_connect_timeout_seconds: Seconds = Field(5, description="Time limit for connecting to the LLM.")
-    llm_first_token_timeout_seconds: Seconds = Field(30, description="Time limit for the first token.")
+    llm_first_token_timeout_seconds: Seconds = Field(
+        120,
+        description="Time limit for the first token; each sign of life of the server, such as a comment, starts it again.",
+    )
     llm_token_gap_timeout_seconds: Seconds = Field(15, description="Time limit between two tokens.")
     llm_answer_timeout_seconds: Seconds = Field(120, description="Time limit for the whole answer.")
     llm_tries: Count = Field(3, le=10, description="A question fails after this many failed LLM calls.")
