@@ -69,6 +69,12 @@ CALLS: dict[str, list[dict[str, Any]]] = {
         called(id="b", name="weather", arguments=ROME[:4]),
         called(arguments=ROME[4:]),
     ],
+    "in pieces, without index and id": [
+        called(name="weather", arguments=PARIS[:4]),
+        called(arguments=PARIS[4:]),
+        called(name="weather", arguments=ROME[:4]),
+        called(arguments=ROME[4:]),
+    ],
     "arguments as an object": [
         called(index=0, name="weather", arguments={"city": "Paris"}),
         called(index=1, name="weather", arguments={"city": "Rome"}),
@@ -154,6 +160,28 @@ async def test_a_call_without_a_name_or_of_another_form_is_malformed(delta: dict
     with pytest.raises(TransientError) as caught:
         await ask_for(body_of(delta, finish="tool_calls"))
     assert caught.value.code == "llm_malformed"
+
+
+async def test_what_cannot_be_stored_is_taken_out_of_everything() -> None:
+    bad, good = "a\0b\ud83c", "ab\ufffd"
+    call = called(index=0, id=bad, name=bad, arguments=bad)
+    body = body_of({"reasoning": bad, "content": bad, "refusal": bad}, call)
+    entry = {"token": bad, "top_logprobs": [{"token": bad}]}
+    logprobs = {"choices": [{"delta": {}, "logprobs": {"content": [entry]}}]}
+    completion = await ask_for(f"data: {json.dumps(logprobs)}\n\n{body}")
+    assert (completion.reasoning, completion.text, completion.refusal) == (good, good, good)
+    assert completion.tool_calls == [ToolCall(good, good, good)]
+    assert completion.logprobs == [{"token": good, "top_logprobs": [{"token": good}]}]
+
+
+async def test_a_listener_may_raise_what_a_malformed_chunk_would() -> None:
+    def listen(_kind: str, _piece: str) -> None:
+        raise ValueError("lost")
+
+    for delta in ({"reasoning": "I know.", "content": "By the sea."}, {"content": "<"}):
+        async with calling(Behaviour(raw=body_of(delta))) as (client, _):
+            with pytest.raises(ValueError, match="lost"):
+                await client.complete(ASKED, on_delta=listen)
 
 
 async def test_an_end_with_tool_calls_but_without_one_is_a_stop() -> None:

@@ -261,7 +261,8 @@ async def test_a_completion_tells_usage_model_and_time(fake: FakeLlm, client: Ll
     completion = await client.complete(
         asking("latency=0.2"), options={"max_tokens": 50, "temperature": 0.5, "top_p": 0.25}
     )
-    assert completion.usage == Usage(completion.usage.input_tokens, len(TEXT.split()))
+    prompt = completion.usage.input_tokens
+    assert completion.usage == Usage(prompt, len(TEXT.split()), cached_tokens=prompt // 2)
     assert completion.usage.input_tokens > 10
     assert completion.model == "fake"
     assert 0.2 <= completion.first_token_seconds < 0.5
@@ -443,7 +444,9 @@ async def test_a_cancelled_call_closes_its_connection(fake: FakeLlm, client: Llm
     assert fake.stats.disconnected == fake.stats.calls == 1
 
 
-@pytest.mark.parametrize("error", [TransientError("lost"), TimeoutError("lost"), ConnectionError("lost")])
+@pytest.mark.parametrize(
+    "error", [TransientError("lost"), TimeoutError("lost"), ConnectionError("lost"), ValueError("lost")]
+)
 async def test_what_the_listener_raises_reaches_the_caller(fake: FakeLlm, client: LlmClient, error: Exception) -> None:
     def listen(_kind: str, _piece: str) -> None:
         raise error

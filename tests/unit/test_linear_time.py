@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 from ragq.client.llm_stream import AnswerStream
+from ragq.completions.reasoning import Splitter, split_unopened
+from ragq.completions.refused_fields import RefusedFields
+from ragq.completions.server_errors import read_error
+from ragq.completions.tool_calls import ToolCalls
 from ragq.errors import InvalidRequestError
 from ragq.models import Question
 from ragq.rag.answer import answer_extractively
@@ -57,6 +61,9 @@ INPUTS: dict[str, str] = {
     "characters without spaces": "漢字",
     "combining marks": "a\u0301\u0302",
     "surrogates": "\U0001f600",
+    "tags": "<think>",
+    "closing tags": "</thinking>",
+    "wordings": "input requested exceeds ",
 }
 
 
@@ -101,13 +108,44 @@ def write_log(text: str) -> None:
     write_events([TextAdded(one) for one in text])
 
 
+def think(text: str) -> None:
+    feed(f"<think>{text}", is_opened=False)
+
+
+def hold(text: str) -> None:
+    feed(f"Well: {text}", is_opened=True)
+    split_unopened(text)
+
+
+def feed(text: str, *, is_opened: bool) -> None:
+    splitter = Splitter(is_opened=is_opened)
+    for start in range(0, len(text), 5):
+        splitter.feed(text[start : start + 5])
+    splitter.end(is_cut=False)
+
+
+def call_tools(text: str) -> None:
+    calls = ToolCalls()
+    for start in range(0, len(text), 5):
+        calls.add({"id": str(start), "function": {"name": "a", "arguments": text[start : start + 5]}})
+        calls.add({"function": {"arguments": text[start : start + 5]}})
+    calls.finish(is_cut=True)
+
+
+def refuse(text: str) -> None:
+    error = read_error({"error": {"message": text}})
+    RefusedFields().learn(error, {"top_p": 1, "user": 2, "messages": []})
+    assert error.says_nothing in (True, False)
+    assert error.is_context_too_long in (True, False)
+
+
 def prompt(text: str) -> None:
     build_messages(Question(text, [], instructions=text), [make_result(text)] * 3, budget_tokens=10**6)
 
 
 FUNCTIONS: list[Callable[[str], object]] = [
     *(find_sentences, find_terms, stream, answer_question, answer_from, cite_from, prompt),
-    *(replay_response, replay_chat, write_log),
+    *(replay_response, replay_chat, write_log, think, hold, call_tools, refuse),
 ]
 
 

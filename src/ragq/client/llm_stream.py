@@ -111,6 +111,7 @@ class AnswerStream:
             FaultError: It is empty, or a tool call is malformed.
         """
         answer = self._answer
+        answer.end()
         try:
             made, calls, reason = answer.finish()
         except ValueError:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ragq.completions.parts import Part, read_content, read_finish_reason, read_text, read_usage
+from ragq.completions.parts import (
+    Part,
+    read_content,
+    read_finish_reason,
+    read_text,
+    read_usage,
+    storable,
+    storable_text,
+)
 from ragq.completions.reasoning import Kind, Splitter, split_unopened
 from ragq.completions.tool_calls import ToolCalls
 from ragq.models import ToolCall, Usage
@@ -36,6 +44,7 @@ class Answer:
         self._calls, self._splitter = ToolCalls(), Splitter(is_opened=is_opened)
         self._part: Part = "text"
         self._new: list[str] = []  # of this part, not yet passed on
+        self._runs: list[tuple[Part, list[str]]] = []  # of other parts, before that
         self._made: dict[Part, list[str]] = {"text": [], "reasoning": [], "refusal": []}
         self._has_reasoning_field = False
 
@@ -48,7 +57,7 @@ class Answer:
         for choice in chunk.get("choices") or ():
             self._take_delta(choice.get("delta") or choice.get("message") or {})
             if logprobs := choice.get("logprobs"):
-                self.logprobs += logprobs.get("content") or ()
+                self.logprobs += storable(logprobs.get("content") or [])
             if (reason := choice.get("finish_reason")) and reason != "null":
                 self.finish_reason = str(reason)
         if usage := chunk.get("usage"):
@@ -72,8 +81,8 @@ class Answer:
 
     def _add(self, part: Part, piece: str) -> None:
         if part is not self._part:
-            self.flush()
-            self._part = part
+            self._runs.append((self._part, self._new))
+            self._part, self._new = part, []
         if piece:
             self._new.append(piece)
             self.characters += len(piece)
@@ -88,19 +97,20 @@ class Answer:
 
     def flush(self) -> None:
         """Pass on what arrived since the last flush."""
-        if not self._new:
+        if not self._new and not self._runs:
             return
-        text = "".join(self._new)
-        if not text.isascii() or "\0" in text:  # neither NUL nor a lone surrogate can be stored
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
-        self._new.clear()
-        if self._part == "text":
-            for part, piece in self._splitter.feed(text):
-                self._pass_on(part, piece)
-        elif self._part == "reasoning":
-            self._pass_on("reasoning", text)
-        else:
-            self._made["refusal"].append(text)
+        runs = [*self._runs, (self._part, self._new)]
+        self._runs, self._new = [], []
+        for part, pieces in runs:
+            if not (text := storable_text("".join(pieces))):
+                continue
+            if part == "text":
+                for kind, piece in self._splitter.feed(text):
+                    self._pass_on(kind, piece)
+            elif part == "reasoning":
+                self._pass_on("reasoning", text)
+            else:
+                self._made["refusal"].append(text)
 
     def _pass_on(self, part: Kind, piece: str) -> None:
         self._made[part].append(piece)
@@ -112,16 +122,19 @@ class Answer:
         """Whether text was passed on."""
         return bool(self._made["text"])
 
+    def end(self) -> None:
+        """Pass on what was held back; after the last chunk."""
+        self.flush()
+        for kind, piece in self._splitter.end(is_cut=read_finish_reason(self.finish_reason) == "length"):
+            self._pass_on(kind, piece)
+
     def finish(self) -> tuple[dict[Part, str], list[ToolCall], str]:
-        """The parts, the tool calls, and the finish reason: `stop`, `length` or `tool_calls`; after the last chunk.
+        """The parts, the tool calls, and the finish reason, `stop`, `length` or `tool_calls`; after `end`.
 
         Raises:
             ValueError: A tool call has no name.
         """
-        self.flush()
         reason = read_finish_reason(self.finish_reason)
-        for part, piece in self._splitter.end(is_cut=reason == "length"):
-            self._pass_on(part, piece)
         calls = self._calls.finish(is_cut=reason == "length")
         if reason != "length":
             reason = "tool_calls" if calls else "stop"

@@ -63,6 +63,24 @@ def read_text(value: object) -> str:
     return ""
 
 
+def storable_text(text: str) -> str:
+    """The text without NUL and lone surrogates, which cannot be stored."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
+
+
+def storable(value: Any) -> Any:
+    """A value of JSON whose texts can be stored."""
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, list):
+        return [storable(one) for one in value]
+    if isinstance(value, dict):
+        return {storable_text(name): storable(one) for name, one in value.items()}
+    return value
+
+
 def read_usage(usage: dict[str, Any]) -> Usage:
     """Read the token counts; 0 for one that is not a number, which is no reason to lose the answer."""
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")

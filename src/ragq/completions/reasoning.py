@@ -27,6 +27,7 @@ _CLOSERS: Final = {
 _LONGEST: Final = max(map(len, _CLOSERS.values()))
 _MARKS: Final = tuple(_CLOSERS) + tuple(_CLOSERS.values())
 _PREFIXES: Final = frozenset(mark[:length] for mark in _MARKS for length in range(len(mark)))
+_FIRST_SIGNS: Final = re.compile("[<[◁]")  # of a tag
 _CLOSER: Final = re.compile("|".join(map(re.escape, _CLOSERS.values())))
 _OPENERS: Final = {closer: opener for opener, closer in _CLOSERS.items()}
 _MAX_BLANK_CHARACTERS: Final = 100  # before the first tag
@@ -114,10 +115,14 @@ class Splitter:
 
     def _keep_tail(self, text: str, closers: tuple[str, ...]) -> str:
         """Keep back an end that a closing tag may begin with; returns the rest."""
-        for length in range(min(_LONGEST - 1, len(text)), 0, -1):
-            if any(closer.startswith(text[-length:]) for closer in closers):
-                self._tail = text[-length:]
-                return text[:-length]
+        start = max(0, len(text) - _LONGEST + 1)
+        while match := _FIRST_SIGNS.search(text, start):
+            start = match.start()
+            tail = text[start:]
+            if any(closer.startswith(tail) for closer in closers):
+                self._tail = tail
+                return text[:start]
+            start += 1
         return text
 
 

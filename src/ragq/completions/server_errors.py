@@ -30,6 +30,7 @@ _STATUS_OF_NAMES: Final = (
     (re.compile(r"overloaded|unavailable|timeout", re.IGNORECASE), 503),
     (re.compile(r"bad.?request|invalid|unsupported|validation", re.IGNORECASE), 400),
 )
+MAX_WORDS: Final = 10_000  # characters
 _MAX_DEPTH: Final = 5
 _MAX_ITEMS: Final = 10
 
@@ -74,7 +75,7 @@ def read_error(body: object) -> ServerError:
     names = [fields.get(name) for name in ("code", "type", "status", "status_code")]
     param = fields.get("param")
     return ServerError(
-        _read_words(fields),
+        _read_words(fields)[:MAX_WORDS],
         " ".join(str(name) for name in names if name is not None),
         param if isinstance(param, str) else "",
         _read_status(names),

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from ragq.completions.parts import storable_text
 from ragq.models import ToolCall, new_id
 
 
@@ -31,6 +32,7 @@ class ToolCalls:
         self.characters = 0
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
+        self._by_id: dict[str, _Call] = {}
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -52,6 +54,8 @@ class ToolCalls:
         arguments = function.get("arguments")
         text = _as_text(arguments)
         call.id = call.id or id_ + ""
+        if id_:
+            self._by_id.setdefault(id_, call)
         if name != call.name:  # some servers repeat the name in every piece
             call.name += name
         call.arguments.append(text)
@@ -60,8 +64,7 @@ class ToolCalls:
     def _find(self, index: object, id_: str) -> _Call | None:
         if isinstance(index, int):
             return self._by_index.get(index)
-        of_id = next((call for call in reversed(self._calls) if id_ and call.id == id_), None)
-        return of_id or (self._calls[-1] if self._calls else None)
+        return self._by_id.get(id_) or (self._calls[-1] if self._calls else None)
 
     @staticmethod
     def _is_new(call: _Call, index: object, id_: str) -> bool:
@@ -81,14 +84,16 @@ class ToolCalls:
         ids = set[str]()
         made: list[ToolCall] = []
         for call in self._calls:
-            arguments = "".join(call.arguments).strip() or "{}"
+            arguments = storable_text("".join(call.arguments).strip()) or "{}"
             if is_cut and not _is_json(arguments):
                 continue
             if not call.name:
                 raise ValueError("a tool call has no name")
-            id_ = call.id if call.id and call.id not in ids else new_id("call_")
+            id_ = storable_text(call.id)
+            if not id_ or id_ in ids:
+                id_ = new_id("call_")
             ids.add(id_)
-            made.append(ToolCall(id_, call.name, arguments))
+            made.append(ToolCall(id_, storable_text(call.name), arguments))
         return made
 
 
