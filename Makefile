@@ -7,8 +7,13 @@ PEERS := .venv-peers
 HAS_CHROMIUM = { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 APT_GET = { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1); } >/dev/null 2>&1
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+# Install a lock file into an environment. pip knows mirrors that uv does not: its configuration is its own.
+INSTALL = $(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2) || { echo "uv could not install $(2): trying pip, which takes longer."; $(1)/bin/python $(PIP_INSTALL) --require-hashes -r $(2); }
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbin/pgbouncer; }; } >/dev/null
+
+unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit integration coverage browser fault evaluate streams attack wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
@@ -18,16 +23,20 @@ help: ## Show what there is
 
 setup: $(VENV)/.ready ## Make .venv with the ragq command, from requirements-dev.lock
 
-$(VENV)/.ready: requirements-dev.lock pyproject.toml
+$(BIN)/uv: requirements-build.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ragq needs Python 3.11 or later: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-build.lock
 	@touch $@
 
-$(PEERS)/.ready: benchmarks/peers/requirements.lock  # what the benchmarks compare with
+$(VENV)/.ready: $(BIN)/uv requirements-dev.lock pyproject.toml
+	@$(call INSTALL,$(VENV),requirements-dev.lock)
+	$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(PEERS)/.ready: benchmarks/peers/requirements.lock $(VENV)/.ready  # what the benchmarks compare with
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(call INSTALL,$(PEERS),$<)
 	@touch $@
 
 demo: setup ## Ingest the handbook, ask it several questions at once; stays up (EXIT=1: ends)
@@ -104,8 +113,7 @@ drill: setup ## Kill everything under load and audit (SECONDS=60: a short mix; O
 drill-stock: setup ## The same kills on stock RQ, to compare
 	$(BIN)/python -m benchmarks.drill --stock
 
-lock: ## Resolve the three lock files anew: to run ragq, to build it, to develop it
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+lock: $(BIN)/uv ## Resolve the three lock files anew: to run ragq, to build it, to develop it
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) --group build -c requirements.lock -o requirements-build.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock

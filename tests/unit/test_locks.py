@@ -29,6 +29,6 @@ def test_development_has_the_versions_of_the_other_locks(lock: str) -> None:
 def test_every_requirement_is_locked_and_what_runs_ragq_has_no_test_runner() -> None:
     locked = names(pins("requirements.lock"))
     assert names(PROJECT["project"]["dependencies"]) <= locked
-    tools = [one for one in PROJECT["dependency-groups"]["dev"] if isinstance(one, str)]
+    tools = [one for group in PROJECT["dependency-groups"].values() for one in group if isinstance(one, str)]
     assert names(tools) <= names(pins("requirements-dev.lock"))
     assert "pytest" not in locked
