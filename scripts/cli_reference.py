@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import click
+from generated_files import ROOT, write_or_check
 
 from ragq.cli import main as ragq
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTES = ROOT / "scripts" / "cli_notes.md"
 PAGE = ROOT / "docs" / "reference" / "cli.md"
 HEADING = re.compile(r"## ragq (\S+)")
@@ -51,16 +50,5 @@ def write_page(notes: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", page).rstrip() + "\n"
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page; with `--check`, tell whether it differs and return 1."""
-    text = write_page(NOTES.read_text())
-    if "--check" not in arguments:
-        PAGE.write_text(text)
-    elif PAGE.read_text() != text:
-        print(f"Not up to date with the commands: {PAGE.relative_to(ROOT)}. Run `make reference`.", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check({PAGE: write_page(NOTES.read_text())}, source="the commands", target="reference"))

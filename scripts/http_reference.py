@@ -16,16 +16,15 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi.routing import APIRoute
+from generated_files import ROOT, write_or_check
 
 from ragq.routes import page
 from ragq.server import create_app
 from ragq.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTES = ROOT / "scripts" / "http_notes.md"
 PAGE = ROOT / "docs" / "reference" / "http.md"
 
@@ -351,16 +350,5 @@ def write_page(notes: str) -> str:
     return Page(app.openapi(), hidden, notes).write()
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page; with `--check`, tell whether it differs and return 1."""
-    text = write_page(NOTES.read_text())
-    if "--check" not in arguments:
-        PAGE.write_text(text)
-    elif PAGE.read_text() != text:
-        print(f"Not up to date with the routes: {PAGE.relative_to(ROOT)}. Run `make reference`.", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check({PAGE: write_page(NOTES.read_text())}, source="the routes", target="reference"))

@@ -10,9 +10,9 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from xml.sax.saxutils import escape
 
+from generated_files import ROOT, write_or_check
 from reportlab.lib import colors
 from reportlab.lib.pagesizes import A5
 from reportlab.lib.styles import ParagraphStyle
@@ -33,7 +33,6 @@ from reportlab.platypus import (
 
 from ragq import __version__
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 HANDBOOK = ROOT / "src" / "ragq" / "handbook"
 CHAPTERS = ("explanation/queue.md", "explanation/answers.md", "explanation/embedded.md", "glossary.md")
@@ -234,22 +233,11 @@ def make_operations() -> bytes:
     return "".join(parts).encode()
 
 
-def main(arguments: list[str]) -> int:
-    """Write the files; with `--check`, tell which differ and return 1."""
-    stale = []
-    for name, content in (("handbook.pdf", make_pdf()), ("operations.md", make_operations())):
-        path = HANDBOOK / name
-        if path.exists() and path.read_bytes() == content:
-            continue
-        if "--check" in arguments:
-            stale.append(str(path.relative_to(ROOT)))
-        else:
-            HANDBOOK.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-    if stale:
-        print(f"Not up to date with docs/: {', '.join(stale)}. Run `make handbook`.", file=sys.stderr)
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(
+        write_or_check(
+            {HANDBOOK / "handbook.pdf": make_pdf(), HANDBOOK / "operations.md": make_operations()},
+            source="docs/",
+            target="handbook",
+        )
+    )

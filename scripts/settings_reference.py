@@ -9,12 +9,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+from generated_files import ROOT, write_or_check
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from ragq.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reference" / "settings.md"
 EXAMPLE = ROOT / ".env.example"
 PREFIX = "RAGQ_"
@@ -116,21 +116,5 @@ def write_example() -> str:
     return "".join(parts).replace("`", "")
 
 
-def main(arguments: list[str]) -> int:
-    """Write both files; with `--check`, tell which differ and return 1."""
-    stale = []
-    for path, text in ((PAGE, write_page()), (EXAMPLE, write_example())):
-        if path.exists() and path.read_text() == text:
-            continue
-        if "--check" in arguments:
-            stale.append(str(path.relative_to(ROOT)))
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-    if stale:
-        print(f"Not up to date with ragq.settings: {', '.join(stale)}. Run `make reference`.", file=sys.stderr)
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check({PAGE: write_page(), EXAMPLE: write_example()}, source="ragq.settings", target="reference"))
