@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from functools import partial
@@ -21,7 +22,7 @@ BACKLOG = 2048  # connections waiting to be accepted
 
 
 def serve(settings: Settings, *, fd: int | None = None) -> None:
-    """Serve the API until a signal.
+    """Serve the API until a signal; Ctrl-C exits with code 130, as shells expect.
 
     Args:
         fd: Descriptor of a listening socket to use instead of opening one.
@@ -53,7 +54,10 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
         backlog=min(BACKLOG, descriptors // 4),
     )
     server = uvicorn.Server(config)
-    server.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+    try:
+        server.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+    except KeyboardInterrupt:  # raised again by uvicorn after it has shut down
+        sys.exit(128 + signal.SIGINT)
     if not server.started:
         sys.exit(1)  # uvicorn has logged the reason
 

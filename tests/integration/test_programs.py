@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.servers import environment, run
+from tests.servers import environment, free_port, run, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +41,20 @@ assert not changed, changed
 """
     done = run(sys.executable, "-c", code, env=environment())
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("program", [["ragq.main"], ["ragq.cli", "serve"]])
+def test_ctrl_c_ends_the_api_without_a_traceback(program: list[str], tmp_path: Path) -> None:
+    nowhere = {"RAGQ_VALKEY_URL": f"unix://{tmp_path}/none", "RAGQ_DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        api = subprocess.Popen(
+            [sys.executable, "-m", *program], env=environment(RAGQ_PORT=free_port(), **nowhere), stderr=file
+        )
+    wait_until(lambda: b"Uvicorn running" in log.read_bytes(), seconds=30)
+    api.send_signal(signal.SIGINT)
+    assert api.wait(10) == 130
+    assert b"Traceback" not in log.read_bytes()
 
 
 def test_every_benchmark_starts_as_the_makefile_starts_it() -> None:
