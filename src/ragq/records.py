@@ -1,4 +1,4 @@
-"""The records of a job in Valkey and in the archive, each with one writer and one reader.
+"""The records of a job in Valkey and in the archive, and of a batch's line in PostgreSQL, each with one writer and one reader.
 
 A record is JSON that says its kind and version, as in `"record": "request/2"`; records of ragq 0.1.0, the first
 version, do not. A reader ignores unknown fields and gives missing ones their defaults, so that processes of two
@@ -79,6 +79,14 @@ class RequestContent(_Record, frozen=True, tag="content/2"):
 
     input: str | list[Json] = ""
     history: list[Json] = []
+
+
+class BatchRequest(_Record, frozen=True, tag="batch/2"):
+    """A line of a batch's input file; `url` says what `body` asks for."""
+
+    custom_id: str
+    body: Json
+    url: str = "/v1/responses"
 
 
 class QueryArguments(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -276,6 +284,7 @@ _ELSEWHERE = msgspec.json.Decoder(_Elsewhere)
 _ARGUMENTS: Final[dict[JobFunction, Any]] = {name: msgspec.json.Decoder(kind) for name, kind in ARGUMENTS.items()}
 _REQUEST = msgspec.json.Decoder(Request)
 _CONTENT = msgspec.json.Decoder(RequestContent)
+_BATCH_REQUEST = msgspec.json.Decoder(BatchRequest)
 _RESULT = msgspec.json.Decoder(Result)
 _META = msgspec.json.Decoder(Meta)
 _FAILURE = msgspec.json.Decoder(Failure)
@@ -288,7 +297,7 @@ def function_of(arguments: Arguments) -> JobFunction:
     return _FUNCTIONS[type(arguments)]
 
 
-def write_record(record: Arguments | Request | RequestContent | Result | Meta | Failure | Job) -> bytes:
+def write_record(record: Arguments | Request | RequestContent | BatchRequest | Result | Meta | Failure | Job) -> bytes:
     return _write(record)
 
 
@@ -342,6 +351,10 @@ def read_request(data: bytes | str) -> Request:
 
 def read_content(data: bytes) -> RequestContent:
     return _read(_CONTENT, data)
+
+
+def read_batch_request(data: bytes | str) -> BatchRequest:
+    return _read(_BATCH_REQUEST, data)
 
 
 def read_result(data: bytes) -> Result:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ragq.records import BatchRequest, write_record
 from ragq.schemas import batch_lines as batch_input
 from ragq.schemas.batch_lines import MAX_ERRORS, InputReader
 
@@ -19,8 +20,8 @@ def line(custom_id: Any = "a", **changes: Any) -> bytes:
     ).encode()
 
 
-def read(data: bytes, piece: int = 1 << 20) -> tuple[list[tuple[int, str]], list[tuple[str, int | None]]]:
-    reader, requests = InputReader(URL), list[tuple[int, str]]()
+def read(data: bytes, piece: int = 1 << 20) -> tuple[list[tuple[int, BatchRequest]], list[tuple[str, int | None]]]:
+    reader, requests = InputReader(URL), list[tuple[int, BatchRequest]]()
     for start in range(0, len(data), piece):
         requests += reader.feed(data[start : start + piece])
     requests += reader.end()
@@ -32,12 +33,9 @@ def test_lines_are_read_whatever_the_pieces_are(piece: int) -> None:
     data = line("a") + b"\n\n" + line("b \0 東") + b"\r\n" + line("c")
     requests, errors = read(data, piece)
     assert errors == []
-    assert [(number, json.loads(request)["custom_id"]) for number, request in requests] == [
-        (1, "a"),
-        (3, "b \0 東"),
-        (4, "c"),
-    ]
-    assert all(request.isascii() and "\0" not in request for _, request in requests)
+    expected = [(1, "a"), (3, "b \0 東"), (4, "c")]
+    assert requests == [(number, BatchRequest(custom_id, {"input": "hi"}, URL)) for number, custom_id in expected]
+    assert all(b"\0" not in write_record(request) for _, request in requests)  # PostgreSQL's text has none
 
 
 @pytest.mark.parametrize(

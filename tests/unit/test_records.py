@@ -12,6 +12,7 @@ import pytest
 from ragq import records
 from ragq.models import Answer, AttributeFilter, Citation, JobFunction, JobStatus, Question, SearchResult, Usage
 from ragq.records import (
+    BatchRequest,
     DocumentArguments,
     DocumentResult,
     EmbeddingArguments,
@@ -150,6 +151,13 @@ def test_a_request_a_meta_and_a_job_are_read_back_and_defaults_take_no_room() ->
     assert records.read_meta(write_record(meta)) == meta
     assert records.read_job(write_record(job)) == job
     assert json.loads(write_record(Request())) == {"record": "request/2"}
+
+
+def test_a_line_of_a_batch_is_read_back_also_as_the_first_version_wrote_it() -> None:
+    embed = BatchRequest("b", {"input": "two\0東", "n": 2**63 - 1, "x": [1.5, None, True]}, "/v1/embeddings")
+    assert records.read_batch_request(write_record(embed)) == embed
+    written = json.dumps({"custom_id": "a\0東", "body": {"input": "Why?"}})
+    assert records.read_batch_request(written) == BatchRequest("a\0東", {"input": "Why?"}, "/v1/responses")
 
 
 def test_events_are_read_back_and_pieces_of_text_are_joined() -> None:

@@ -23,7 +23,7 @@ from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, OverloadedError, PermanentError, TransientError
 from ragq.models import Lane, QueueName
 from ragq.queues.questions import read_question
-from ragq.records import Job, QueryArguments
+from ragq.records import BatchRequest, Job, QueryArguments
 from ragq.schemas.batch_lines import InputReader
 from ragq.schemas.checks import check_json
 from ragq.schemas.objects import error_body, explain_faults
@@ -80,7 +80,7 @@ async def take_step(context: Context, batch: BatchRecord) -> None:
 async def _validate(context: Context, batch: BatchRecord) -> None:
     reader = InputReader(batch.endpoint)
 
-    async def read() -> AsyncIterator[list[tuple[int, str]]]:
+    async def read() -> AsyncIterator[list[tuple[int, BatchRequest]]]:
         file = await context.files.get(batch.tenant_id, batch.input_file_id)
         async for piece in context.blobs.stream(file.sha256):
             for start in range(0, len(piece), READ_BYTES):
@@ -189,9 +189,8 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
         PermanentError: The line's request is not valid.
     """
     try:
-        asked = json.loads(line.request)["body"]
-        check_json(asked)
-        body = ResponseCreate.model_validate(asked)
+        check_json(line.request.body)
+        body = ResponseCreate.model_validate(line.request.body)
     except ValidationError as error:
         raise explain_faults(error.errors(include_url=False), asked, skip=0) from error
     if body.stream:
@@ -239,7 +238,7 @@ def _write(
     suffix = job_id_of(batch.id, line.line).removeprefix(RESPONSE_PREFIX)
     outcome = {
         "id": f"batch_req_{suffix}",
-        "custom_id": json.loads(line.request)["custom_id"],
+        "custom_id": line.request.custom_id,
         "response": {"status_code": status_code, "request_id": f"req_{suffix}", "body": body} if body else None,
         "error": error,
     }

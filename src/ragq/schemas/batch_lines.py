@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ragq.errors import InvalidRequestError
+from ragq.records import BatchRequest
 from ragq.schemas.checks import check_json
 from ragq.schemas.objects import Body, explain_faults
 
@@ -42,14 +43,14 @@ class InputReader:
         self._rest = b""
         self._known: set[str] = set()
 
-    def feed(self, piece: bytes) -> list[tuple[int, str]]:
+    def feed(self, piece: bytes) -> list[tuple[int, BatchRequest]]:
         """Parse the lines that a piece completes."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             lines.append(self._rest)
         return self._read(lines)
 
-    def end(self) -> list[tuple[int, str]]:
+    def end(self) -> list[tuple[int, BatchRequest]]:
         """Parse the last line and check the file as a whole."""
         last = self._read([self._rest])
         if not self._count:
@@ -57,7 +58,7 @@ class InputReader:
             self.errors.append(_render(error, None))
         return last
 
-    def _read(self, lines: list[bytes]) -> list[tuple[int, str]]:
+    def _read(self, lines: list[bytes]) -> list[tuple[int, BatchRequest]]:
         requests = []
         for line in lines:
             self._number += 1
@@ -71,8 +72,7 @@ class InputReader:
                 self.is_hopeless |= len(self.errors) >= MAX_ERRORS
         return requests
 
-    def _check(self, line: bytes) -> str:
-        """Parse a line, JSON `{"custom_id", "body", …}`."""
+    def _check(self, line: bytes) -> BatchRequest:
         if self._count > MAX_LINES or len(line) > MAX_LINE_BYTES:
             self.is_hopeless = True
             limits = f"at most {MAX_LINES} lines, and a line at most {MAX_LINE_BYTES} bytes"
@@ -94,7 +94,7 @@ class InputReader:
                 param="custom_id",
             )
         self._known.add(read.custom_id)
-        return json.dumps({"custom_id": read.custom_id, "body": read.body})
+        return BatchRequest(read.custom_id, read.body, read.url)
 
 
 def _render(error: InvalidRequestError, number: int | None) -> dict[str, Any]:

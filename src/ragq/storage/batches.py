@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from psycopg import sql
-from psycopg.rows import class_row
 
 from ragq.errors import NotFoundError
 from ragq.models import new_id
+from ragq.records import BatchRequest, read_batch_request, write_record
 from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
 from ragq.storage.webhooks import Event, add_deliveries
@@ -53,10 +53,10 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class AskedLine:
-    """A line whose job is queued or about to be; `request` is JSON."""
+    """A line whose job is queued or about to be."""
 
     line: int
-    request: str
+    request: BatchRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Batches:
             row = await (await connection.execute(query, [batch_id, TURN])).fetchone()
             yield bool(row and row[0])
 
-    async def begin(self, batch: BatchRecord, pieces: AsyncIterator[list[tuple[int, str]]]) -> bool:
+    async def begin(self, batch: BatchRecord, pieces: AsyncIterator[list[tuple[int, BatchRequest]]]) -> bool:
         """Store all (line, request) of a batch and set it to in progress, or nothing if it is no longer validating."""
         async with self._database.connection() as connection, connection.transaction() as transaction:
             total = 0
@@ -156,7 +156,7 @@ class Batches:
                 await connection.execute(
                     """INSERT INTO batch_lines (batch_id, line, request)
                        SELECT %s, * FROM unnest(%s::int[], %s::text[])""",
-                    [batch.id, [line for line, _ in piece], [request for _, request in piece]],
+                    [batch.id, [line for line, _ in piece], [write_record(request).decode() for _, request in piece]],
                 )
             begun = await connection.execute(
                 """UPDATE batches SET status = 'in_progress', in_progress_at = now(), total = %s
@@ -169,10 +169,7 @@ class Batches:
 
     async def asked(self, batch_id: str, *, limit: int) -> list[AskedLine]:
         """List lines in the state `asked`, after moving waiting lines to it up to the limit."""
-        async with (
-            self._database.connection() as connection,
-            connection.cursor(row_factory=class_row(AskedLine)) as cursor,
-        ):
+        async with self._database.connection() as connection, connection.cursor() as cursor:
             await cursor.execute(
                 """UPDATE batch_lines SET state = 'asked' WHERE batch_id = %(batch)s AND line IN (
                        SELECT line FROM batch_lines WHERE batch_id = %(batch)s AND state = 'waiting' ORDER BY line
@@ -184,7 +181,7 @@ class Batches:
                 "SELECT line, request FROM batch_lines WHERE batch_id = %s AND state = 'asked' ORDER BY line LIMIT %s",
                 [batch_id, limit],
             )
-            return await cursor.fetchall()
+            return [AskedLine(line, read_batch_request(request)) async for line, request in cursor]
 
     async def end_lines(self, batch_id: str, lines: list[EndedLine]) -> None:
         """Store the outcomes of lines and count them, in one statement. Idempotent."""
