@@ -21,13 +21,13 @@ from ragq.client.embedding_client import LocalEmbeddingClient, Progress, load_to
 from ragq.client.minilm import MiniLM
 from ragq.parsing.parser import Parser
 from ragq.queues.documents import document_job_id
-from ragq.queues.worker import DEFAULT_CHUNK_SHARE, DEFAULT_OVERLAP_SHARE, Clients, RunningJob, process_document
+from ragq.queues.worker import DEFAULT_CHUNK_SHARE, DEFAULT_OVERLAP_SHARE, RunningJob, WorkerContext, process_document
 from ragq.rag.split import split
 from ragq.records import DocumentArguments
 from ragq.settings import Settings
 from ragq.storage.store_files import StoreFileRecord
 from ragq.storage.vector_stores import Stores
-from tests.ingests import open_clients, put_in
+from tests.ingests import open_context, put_in
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -148,44 +148,44 @@ def run_without_embedding(
 
 async def _run_without_embedding(settings: Settings, paths: list[Path], vectors: Path, at_once: int) -> dict[str, Any]:
     assert settings.database_url
-    clients = await open_clients(settings, settings.database_url.get_secret_value())
-    await clients.embedding.close()
-    clients = replace(clients, embedding=Given(np.load(vectors)))
-    store = (await Stores(clients.database).create(TENANT, name="bench", description=None, metadata={})).id
-    records = [await _attach(clients, path, store) for path in paths]
-    await _process(clients, records[0])
+    context = await open_context(settings, settings.database_url.get_secret_value())
+    await context.embedding.close()
+    context = replace(context, embedding=Given(np.load(vectors)))
+    store = (await Stores(context.database).create(TENANT, name="bench", description=None, metadata={})).id
+    records = [await _attach(context, path, store) for path in paths]
+    await _process(context, records[0])
     waiting, totals = iter(records[1:]), Counter[str]()
 
     async def work() -> None:
         for record in waiting:
-            totals.update(await _process(clients, record))
+            totals.update(await _process(context, record))
 
     started = time.perf_counter()
     await asyncio.gather(*(work() for _ in range(at_once)))
     seconds = time.perf_counter() - started
-    await clients.close()
+    await context.close()
     stages = {stage: totals[f"{stage}_ms"] / 1000 for stage in ("parse", "split", "store")}
     return {"seconds": seconds, "chunks": totals["chunks"], "stages": stages}
 
 
-async def _attach(clients: Clients, path: Path, store: str) -> StoreFileRecord:
+async def _attach(context: WorkerContext, path: Path, store: str) -> StoreFileRecord:
     """Upload a file, as the routes do, but queue nothing."""
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    async with clients.files.locked_bytes(sha256):
-        await clients.blobs.put(sha256, io.BytesIO(data))
-        file = await clients.files.create(
+    async with context.files.locked_bytes(sha256):
+        await context.blobs.put(sha256, io.BytesIO(data))
+        file = await context.files.create(
             TENANT, filename=path.name, purpose="assistants", size=len(data), sha256=sha256
         )
-    return await put_in(clients.database, store, file.id, attributes={})
+    return await put_in(context.database, store, file.id, attributes={})
 
 
-async def _process(clients: Clients, record: StoreFileRecord) -> dict[str, int]:
+async def _process(context: WorkerContext, record: StoreFileRecord) -> dict[str, int]:
     """Ingest one file; returns its chunks and the ms of its stages."""
     deadline = asyncio.get_running_loop().time() + 60
     job = RunningJob(document_job_id(record), 1, TENANT, deadline)
     arguments = DocumentArguments(record.vector_store_id, record.file_id, record.generation)
-    done = await process_document(job, clients, arguments)
+    done = await process_document(job, context, arguments)
     assert done.chunks is not None, done
     stages = ("parse_ms", "split_ms", "embed_ms", "store_ms")
     return {**{name: getattr(job.meta, name) for name in stages}, "chunks": done.chunks}

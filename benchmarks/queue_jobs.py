@@ -11,7 +11,7 @@ from ragq.cli import main
 from ragq.client.job import NewJob
 from ragq.client.rq_client import JobQueue
 from ragq.models import JobFunction, Question, QueueName
-from ragq.queues.worker import FUNCTIONS, Clients, RunningJob
+from ragq.queues.worker import FUNCTIONS, RunningJob, WorkerContext
 from ragq.records import Arguments, EmbeddingArguments, EmbeddingResult, QueryArguments
 from ragq.settings import read_settings
 
@@ -19,12 +19,12 @@ COMMAND = [__name__]
 AT_ONCE = 100  # enqueued concurrently, as an API process does with as many requests
 
 
-async def call(_job: RunningJob, _clients: Clients, arguments: EmbeddingArguments) -> EmbeddingResult:
+async def call(_job: RunningJob, _context: WorkerContext, arguments: EmbeddingArguments) -> EmbeddingResult:
     """Call the endpoint."""
     return EmbeddingResult([await calls.call(float(arguments.texts[0]))], 0)
 
 
-async def noop(_job: RunningJob, _clients: Clients, arguments: QueryArguments) -> EmbeddingResult:
+async def noop(_job: RunningJob, _context: WorkerContext, arguments: QueryArguments) -> EmbeddingResult:
     """Do nothing."""
     return EmbeddingResult([arguments.query.text], 0)
 

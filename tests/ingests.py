@@ -10,7 +10,7 @@ from typing import Any
 from ragq.client.rq_client import JobQueue
 from ragq.errors import PoisonError, RagqError
 from ragq.queues.documents import document_job_id
-from ragq.queues.worker import Clients, RunningJob, document_failed, process_document
+from ragq.queues.worker import RunningJob, WorkerContext, document_failed, process_document
 from ragq.records import DocumentArguments
 from ragq.settings import Settings
 from ragq.storage.database import Database
@@ -22,22 +22,24 @@ TENANT = "default"
 CRASHED = PoisonError("The file crashed the parser (SIGSEGV).")
 
 
-async def open_clients(settings: Settings, database_url: str) -> Clients:
-    """Open the clients of job functions; Valkey is down, since most of these do not use the queue."""
-    return await Clients.open(settings, JobQueue(settings, "redis://127.0.0.1:1"), database_url)
+async def open_context(settings: Settings, database_url: str) -> WorkerContext:
+    """Open the context of job functions; Valkey is down, since most of these do not use the queue."""
+    return await WorkerContext.open(settings, JobQueue(settings, "redis://127.0.0.1:1"), database_url)
 
 
-async def attach(clients: Clients, text: str, *, filename: str = "a.txt", store: str | None = None) -> StoreFileRecord:
+async def attach(
+    context: WorkerContext, text: str, *, filename: str = "a.txt", store: str | None = None
+) -> StoreFileRecord:
     """Upload words and put them into a store, like the routes, but without queueing the ingest."""
     data = text.encode()
     sha256 = hashlib.sha256(data).hexdigest()
-    async with clients.files.locked_bytes(sha256):
-        await clients.blobs.put(sha256, io.BytesIO(data))
-        file = await clients.files.create(
+    async with context.files.locked_bytes(sha256):
+        await context.blobs.put(sha256, io.BytesIO(data))
+        file = await context.files.create(
             TENANT, filename=filename, purpose="assistants", size=len(data), sha256=sha256
         )
-    store = store or await Stores(clients.database).default_id(TENANT)
-    return await put_in(clients.database, store, file.id, attributes={})
+    store = store or await Stores(context.database).default_id(TENANT)
+    return await put_in(context.database, store, file.id, attributes={})
 
 
 async def put_in(database: Database, store: str, file_id: str, **how: Any) -> StoreFileRecord:
@@ -46,8 +48,8 @@ async def put_in(database: Database, store: str, file_id: str, **how: Any) -> St
     return await StoreFiles(database).get(TENANT, store, file_id)
 
 
-async def look(clients: Clients, record: StoreFileRecord) -> StoreFileRecord:
-    return await clients.store_files.get(TENANT, record.vector_store_id, record.file_id)
+async def look(context: WorkerContext, record: StoreFileRecord) -> StoreFileRecord:
+    return await context.store_files.get(TENANT, record.vector_store_id, record.file_id)
 
 
 def job_of(record: StoreFileRecord, attempt: int = 1) -> RunningJob:
@@ -58,23 +60,23 @@ def arguments_of(record: StoreFileRecord) -> DocumentArguments:
     return DocumentArguments(record.vector_store_id, record.file_id, record.generation)
 
 
-async def ingest(clients: Clients, record: StoreFileRecord, attempt: int = 1) -> str:
-    return (await process_document(job_of(record, attempt), clients, arguments_of(record))).status
+async def ingest(context: WorkerContext, record: StoreFileRecord, attempt: int = 1) -> str:
+    return (await process_document(job_of(record, attempt), context, arguments_of(record))).status
 
 
-async def fail(clients: Clients, record: StoreFileRecord, error: RagqError, attempt: int = 1) -> None:
-    await document_failed(job_of(record, attempt), clients, error, arguments_of(record))
+async def fail(context: WorkerContext, record: StoreFileRecord, error: RagqError, attempt: int = 1) -> None:
+    await document_failed(job_of(record, attempt), context, error, arguments_of(record))
 
 
-async def make_older(clients: Clients, seconds: float = 60) -> None:
+async def make_older(context: WorkerContext, seconds: float = 60) -> None:
     """Make all files in stores older."""
-    async with clients.database.connection() as connection:
+    async with context.database.connection() as connection:
         await connection.execute(
             "UPDATE vector_store_files SET created_at = created_at - make_interval(secs => %s)", [seconds]
         )
 
 
-async def count_chunks(clients: Clients) -> int:
-    row = await clients.database.row("SELECT count(*) AS chunks FROM chunks")
+async def count_chunks(context: WorkerContext) -> int:
+    row = await context.database.row("SELECT count(*) AS chunks FROM chunks")
     assert row
     return int(row["chunks"])

@@ -10,10 +10,10 @@ import openai
 import pytest
 
 from ragq.embedded.services import EmbeddedServices, read_services
-from ragq.queues.worker import Clients
+from ragq.queues.worker import WorkerContext
 from ragq.settings import Settings
 from ragq.storage.database import Database
-from tests.ingests import open_clients
+from tests.ingests import open_context
 from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq
 
 HARBOUR = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
@@ -42,12 +42,14 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
 
 
 @pytest.fixture
-async def clients(database: Database, database_url: str, settings: Settings, tmp_path: Path) -> AsyncIterator[Clients]:
-    """The clients of job functions, with an empty database and an empty blob store."""
+async def context(
+    database: Database, database_url: str, settings: Settings, tmp_path: Path
+) -> AsyncIterator[WorkerContext]:
+    """The context of job functions, with an empty database and an empty blob store."""
     assert database
-    clients = await open_clients(settings.model_copy(update={"data_dir": tmp_path}), database_url)
-    yield clients
-    await clients.close()
+    context = await open_context(settings.model_copy(update={"data_dir": tmp_path}), database_url)
+    yield context
+    await context.close()
 
 
 @pytest.fixture(scope="session")

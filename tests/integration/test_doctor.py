@@ -20,7 +20,7 @@ from ragq.client.queue_audit import audit_queue
 from ragq.client.rq_client import JobQueue
 from ragq.models import Orphan, QueueName
 from ragq.queues.documents import document_job_id, enqueue_document
-from ragq.queues.worker import Clients
+from ragq.queues.worker import WorkerContext
 from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 from ragq.storage.store_files import StoreFileRecord
@@ -52,7 +52,9 @@ async def examine(settings: Settings) -> dict[str, doctor.Finding]:
 # Checks
 
 
-async def test_a_healthy_service_passes_every_check(configured: Settings, queue: JobQueue, clients: Clients) -> None:
+async def test_a_healthy_service_passes_every_check(
+    configured: Settings, queue: JobQueue, context: WorkerContext
+) -> None:
     for name in QueueName:
         await queue.monitor.register_worker(f"worker of {name}", {"queues": name, "in_flight": 0}, [name])
     async with running_fake_llm() as fake:
@@ -60,13 +62,13 @@ async def test_a_healthy_service_passes_every_check(configured: Settings, queue:
         found = await examine(configured.model_copy(update=llm))
     assert [finding for finding in found.values() if not finding.ok] == []
     assert found["llm"].message == "The endpoint lists its models."
-    assert await clients.blobs.list_names() == []
+    assert await context.blobs.list_names() == []
 
 
 async def test_a_queue_without_a_worker_fails_and_names_the_command(
-    configured: Settings, queue: JobQueue, clients: Clients
+    configured: Settings, queue: JobQueue, context: WorkerContext
 ) -> None:
-    assert clients
+    assert context
     await queue.monitor.register_worker("w1", {"queues": "queries", "in_flight": 3}, ["queries"])
     found = await examine(configured)
     assert found["queries workers"] == doctor.Finding("queries workers", ok=True, message="1 alive, 3 jobs in flight.")
@@ -104,10 +106,10 @@ async def test_an_unsafe_valkey_fails_with_what_to_change(
 
 
 async def test_a_database_without_migrations_fails_with_the_command(
-    configured: Settings, clients: Clients, queue: JobQueue
+    configured: Settings, context: WorkerContext, queue: JobQueue
 ) -> None:
     assert queue
-    async with clients.database.connection() as connection:
+    async with context.database.connection() as connection:
         await connection.execute("DELETE FROM migrations WHERE name = '0003_poison.sql'")
         try:
             found = await examine(configured)
@@ -279,33 +281,33 @@ async def test_a_queue_that_moves_all_the_time_audits_clean(
 # Orphans in PostgreSQL and the blob store
 
 
-async def lose_bytes(clients: Clients, _: JobQueue, record: StoreFileRecord) -> str:
-    await clients.blobs.delete(record.sha256)
+async def lose_bytes(context: WorkerContext, _: JobQueue, record: StoreFileRecord) -> str:
+    await context.blobs.delete(record.sha256)
     return record.file_id
 
 
-async def leave_bytes(clients: Clients, _: JobQueue, record: StoreFileRecord) -> str:
-    await clients.files.delete(TENANT, record.file_id)
+async def leave_bytes(context: WorkerContext, _: JobQueue, record: StoreFileRecord) -> str:
+    await context.files.delete(TENANT, record.file_id)
     return record.sha256
 
 
-async def lose_a_chunk(clients: Clients, _: JobQueue, record: StoreFileRecord) -> str:
-    async with clients.database.connection() as connection:
+async def lose_a_chunk(context: WorkerContext, _: JobQueue, record: StoreFileRecord) -> str:
+    async with context.database.connection() as connection:
         await connection.execute("DELETE FROM chunks WHERE file_id = %s", [record.file_id])
     return f"{record.vector_store_id}/{record.file_id}"
 
 
-async def lose_the_enqueue(clients: Clients, _: JobQueue, _record: StoreFileRecord) -> str:
-    record = await attach(clients, "other words", filename="other.txt")
-    await make_older(clients)
+async def lose_the_enqueue(context: WorkerContext, _: JobQueue, _record: StoreFileRecord) -> str:
+    record = await attach(context, "other words", filename="other.txt")
+    await make_older(context)
     return f"{record.vector_store_id}/{record.file_id}"
 
 
-async def cancel_the_job(clients: Clients, queue: JobQueue, _record: StoreFileRecord) -> str:
-    record = await attach(clients, "other words", filename="other.txt")
-    await enqueue_document(queue, clients.settings, record)
+async def cancel_the_job(context: WorkerContext, queue: JobQueue, _record: StoreFileRecord) -> str:
+    record = await attach(context, "other words", filename="other.txt")
+    await enqueue_document(queue, context.settings, record)
     await queue.cancel(document_job_id(record))
-    await make_older(clients)
+    await make_older(context)
     return f"{record.vector_store_id}/{record.file_id}"
 
 
@@ -320,21 +322,21 @@ async def cancel_the_job(clients: Clients, queue: JobQueue, _record: StoreFileRe
     ],
 )
 async def test_an_orphan_in_postgresql_or_the_blob_store_is_found_and_named(
-    configured: Settings, clients: Clients, queue: JobQueue, kind: str, plant: Any
+    configured: Settings, context: WorkerContext, queue: JobQueue, kind: str, plant: Any
 ) -> None:
-    record = await attach(clients, "words")
-    assert await ingest(clients, record) == "completed"
-    waiting = await attach(clients, "waiting words", filename="waiting.txt")
-    await enqueue_document(queue, clients.settings, waiting)
+    record = await attach(context, "words")
+    assert await ingest(context, record) == "completed"
+    waiting = await attach(context, "waiting words", filename="waiting.txt")
+    await enqueue_document(queue, context.settings, waiting)
     (configured.data_dir / "files" / "foreign").write_text("not ours")
-    await make_older(clients)
+    await make_older(context)
     assert await doctor.find_orphans(configured) == []
-    orphan_id = await plant(clients, queue, record)
+    orphan_id = await plant(context, queue, record)
     assert [(orphan.kind, orphan.id) for orphan in await doctor.find_orphans(configured)] == [(kind, orphan_id)]
 
 
 async def test_uploads_and_deletes_that_go_on_are_no_orphans(
-    configured: Settings, clients: Clients, queue: JobQueue
+    configured: Settings, context: WorkerContext, queue: JobQueue
 ) -> None:
     assert queue
 
@@ -343,10 +345,10 @@ async def test_uploads_and_deletes_that_go_on_are_no_orphans(
         while True:
             number += 1
             text = f"words {number}"
-            record = await attach(clients, text, filename=f"{number}.txt")
-            async with clients.files.locked_bytes(record.sha256):
-                await clients.files.delete(TENANT, record.file_id)
-                await clients.blobs.delete(record.sha256)
+            record = await attach(context, text, filename=f"{number}.txt")
+            async with context.files.locked_bytes(record.sha256):
+                await context.files.delete(TENANT, record.file_id)
+                await context.blobs.delete(record.sha256)
 
     moving = asyncio.create_task(come_and_go())
     found = [await doctor.find_orphans(configured) for _ in range(10)]
@@ -393,11 +395,11 @@ def test_without_a_service_the_settings_fail_with_what_to_do(tmp_path: Path) -> 
 
 
 async def test_forgive_lifts_poison_and_only_poison(
-    configured: Settings, clients: Clients, queue: JobQueue, valkey: Valkey, database_url: str
+    configured: Settings, context: WorkerContext, queue: JobQueue, valkey: Valkey, database_url: str
 ) -> None:
     assert queue
-    record = await attach(clients, "poison")
-    await fail(clients, record, CRASHED)
+    record = await attach(context, "poison")
+    await fail(context, record, CRASHED)
     variables = environment(
         RAGQ_VALKEY_URL=valkey.url, RAGQ_DATABASE_URL=database_url, RAGQ_DATA_DIR=configured.data_dir
     )
@@ -406,6 +408,6 @@ async def test_forgive_lifts_poison_and_only_poison(
         return run(*command("doctor", "--forgive", sha256), env=variables)
 
     assert (await asyncio.to_thread(forgive, record.sha256)).returncode == 0
-    assert (await attach(clients, "poison")).status == "in_progress"
+    assert (await attach(context, "poison")).status == "in_progress"
     again = await asyncio.to_thread(forgive, record.sha256)
     assert (again.returncode, "nothing to forgive" in again.stderr) == (1, True)

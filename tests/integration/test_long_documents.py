@@ -20,14 +20,14 @@ from ragq.client.embedding_client import LocalEmbeddingClient, Progress
 from ragq.models import Attributes, Chunk, ParsedDocument
 from ragq.queues.documents import document_job_id
 from ragq.queues.expiry import expire_files_and_stores
-from ragq.queues.worker import Clients
+from ragq.queues.worker import WorkerContext
 from ragq.storage import database as database_module
 from ragq.storage import removal
 from ragq.storage.file_batches import FileBatches
 from ragq.storage.ingests import Attachment
 from ragq.storage.store_files import StoreFileRecord
 from ragq.storage.vector_stores import Stores
-from tests.ingests import TENANT, attach, count_chunks, ingest, look, open_clients, put_in
+from tests.ingests import TENANT, attach, count_chunks, ingest, look, open_context, put_in
 from tests.servers import environment
 
 CHUNKS = 600
@@ -40,35 +40,39 @@ SLOW = f"""
 
 
 @pytest.fixture
-async def slow(clients: Clients, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clients]:
-    """Clients of a database that needs longer for a long document than one statement may take."""
-    async with clients.database.connection() as connection:
+async def slow(
+    context: WorkerContext, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[WorkerContext]:
+    """A context with a database that needs longer for a long document than one statement may take."""
+    async with context.database.connection() as connection:
         await connection.execute(SLOW)
     options = database_module.STARTUP_OPTIONS.replace("=1min", f"={STATEMENT_MS}")
     monkeypatch.setattr(database_module, "STARTUP_OPTIONS", options)
     monkeypatch.setattr(removal, "STEP_CHUNKS", 200)
-    hurried = await open_clients(clients.settings, database_url)
+    hurried = await open_context(context.settings, database_url)
     yield hurried
     await hurried.close()
-    async with clients.database.connection() as connection:
+    async with context.database.connection() as connection:
         await connection.execute("DROP TRIGGER take_time ON chunks")
 
 
-async def begin(clients: Clients, record: StoreFileRecord, attempt: int = 1) -> None:
+async def begin(context: WorkerContext, record: StoreFileRecord, attempt: int = 1) -> None:
     where = (TENANT, record.vector_store_id, record.file_id, record.generation)
-    assert await clients.ingests.begin_ingest(*where, attempt)
+    assert await context.ingests.begin_ingest(*where, attempt)
 
 
-async def store(clients: Clients, record: StoreFileRecord, attempt: int = 1, count: int = CHUNKS, **how: Any) -> bool:
+async def store(
+    context: WorkerContext, record: StoreFileRecord, attempt: int = 1, count: int = CHUNKS, **how: Any
+) -> bool:
     """Take the last step of an ingest alone."""
     chunks = [Chunk(f"word{n}", n, n + 1, None, None, 1) for n in range(count)]
-    vectors = np.eye(count, clients.settings.embedding_dimensions, dtype=np.float32) + 0.1
-    return await clients.ingests.complete_ingest(
+    vectors = np.eye(count, context.settings.embedding_dimensions, dtype=np.float32) + 0.1
+    return await context.ingests.complete_ingest(
         record, attempt, ParsedDocument("word " * count), chunks, vectors, **how
     )
 
 
-async def test_a_long_document_is_stored_in_steps_that_become_visible_as_one(slow: Clients) -> None:
+async def test_a_long_document_is_stored_in_steps_that_become_visible_as_one(slow: WorkerContext) -> None:
     record = await attach(slow, "words")
     await begin(slow, record)
     assert await store(slow, record, count=1)
@@ -88,7 +92,7 @@ async def test_a_long_document_is_stored_in_steps_that_become_visible_as_one(slo
 
 
 @pytest.mark.parametrize("what", ["file", "file in a store", "store", "expired store", "version"])
-async def test_many_chunks_are_deleted_in_steps(slow: Clients, what: str) -> None:
+async def test_many_chunks_are_deleted_in_steps(slow: WorkerContext, what: str) -> None:
     stores = Stores(slow.database)
     made = await stores.create(TENANT, name="", description=None, metadata={})
     record = await attach(slow, "words", store=made.id)
@@ -111,7 +115,7 @@ async def test_many_chunks_are_deleted_in_steps(slow: Clients, what: str) -> Non
     assert await count_chunks(slow) == (what == "version")
 
 
-async def test_nobody_waits_for_a_document_that_is_being_stored(slow: Clients) -> None:
+async def test_nobody_waits_for_a_document_that_is_being_stored(slow: WorkerContext) -> None:
     record = await attach(slow, "words")
     await begin(slow, record)
     stored = asyncio.Event()
@@ -143,42 +147,42 @@ class EndlessEmbedding(LocalEmbeddingClient):
         raise AssertionError
 
 
-async def delete_file(clients: Clients, record: StoreFileRecord) -> None:
-    await clients.files.delete(TENANT, record.file_id)
+async def delete_file(context: WorkerContext, record: StoreFileRecord) -> None:
+    await context.files.delete(TENANT, record.file_id)
 
 
-async def detach(clients: Clients, record: StoreFileRecord) -> None:
-    await clients.store_files.detach(TENANT, record.vector_store_id, record.file_id)
+async def detach(context: WorkerContext, record: StoreFileRecord) -> None:
+    await context.store_files.detach(TENANT, record.vector_store_id, record.file_id)
 
 
-async def delete_store(clients: Clients, record: StoreFileRecord) -> None:
-    await Stores(clients.database).delete(TENANT, record.vector_store_id)
+async def delete_store(context: WorkerContext, record: StoreFileRecord) -> None:
+    await Stores(context.database).delete(TENANT, record.vector_store_id)
 
 
-async def expire_file(clients: Clients, record: StoreFileRecord) -> None:
-    async with clients.database.connection() as connection:
+async def expire_file(context: WorkerContext, record: StoreFileRecord) -> None:
+    async with context.database.connection() as connection:
         await connection.execute("UPDATE files SET expires_at = now() WHERE id = %s", [record.file_id])
-    await expire_files_and_stores(clients.files, Stores(clients.database), clients.blobs)
+    await expire_files_and_stores(context.files, Stores(context.database), context.blobs)
 
 
-async def expire_store(clients: Clients, record: StoreFileRecord) -> None:
-    async with clients.database.connection() as connection:
+async def expire_store(context: WorkerContext, record: StoreFileRecord) -> None:
+    async with context.database.connection() as connection:
         await connection.execute("UPDATE vector_stores SET expires_at = now() WHERE id = %s", [record.vector_store_id])
-    await expire_files_and_stores(clients.files, Stores(clients.database), clients.blobs)
+    await expire_files_and_stores(context.files, Stores(context.database), context.blobs)
 
 
-async def replace_it(clients: Clients, record: StoreFileRecord) -> None:
-    newer = await attach(clients, "newer words", filename=record.filename, store=record.vector_store_id)
-    assert await ingest(clients, newer) == "completed"
-    await put_in(clients.database, record.vector_store_id, newer.file_id, replace_same_name=True)
+async def replace_it(context: WorkerContext, record: StoreFileRecord) -> None:
+    newer = await attach(context, "newer words", filename=record.filename, store=record.vector_store_id)
+    assert await ingest(context, newer) == "completed"
+    await put_in(context.database, record.vector_store_id, newer.file_id, replace_same_name=True)
 
 
-async def chunk_otherwise(clients: Clients, record: StoreFileRecord) -> None:
-    await put_in(clients.database, record.vector_store_id, record.file_id, max_chunk_tokens=100)
+async def chunk_otherwise(context: WorkerContext, record: StoreFileRecord) -> None:
+    await put_in(context.database, record.vector_store_id, record.file_id, max_chunk_tokens=100)
 
 
-async def cancel_batch(clients: Clients, record: StoreFileRecord) -> None:
-    batches = FileBatches(clients.database)
+async def cancel_batch(context: WorkerContext, record: StoreFileRecord) -> None:
+    batches = FileBatches(context.database)
     batch = await batches.create(TENANT, record.vector_store_id, [Attachment(record.file_id)])
     assert await batches.cancel(TENANT, record.vector_store_id, batch)
 
@@ -188,25 +192,25 @@ async def cancel_batch(clients: Clients, record: StoreFileRecord) -> None:
     [delete_file, detach, delete_store, expire_file, expire_store, replace_it, chunk_otherwise, cancel_batch],
     ids=lambda way: way.__name__,
 )
-async def test_an_ingest_ends_within_two_seconds_after_its_file_is_gone(clients: Clients, way: Any) -> None:
-    made = await Stores(clients.database).create(TENANT, name="", description=None, metadata={})
-    record = await attach(clients, "words", store=made.id)
+async def test_an_ingest_ends_within_two_seconds_after_its_file_is_gone(context: WorkerContext, way: Any) -> None:
+    made = await Stores(context.database).create(TENANT, name="", description=None, metadata={})
+    record = await attach(context, "words", store=made.id)
     endless = EndlessEmbedding()
-    task = asyncio.create_task(ingest(replace(clients, embedding=endless), record))
+    task = asyncio.create_task(ingest(replace(context, embedding=endless), record))
     await endless.began.wait()
-    await way(clients, record)
+    await way(context, record)
     gone = time.monotonic()
     async with asyncio.timeout(10):
         assert await task == "superseded"
     assert endless.ended_at - gone < 2
 
 
-async def test_an_ingest_goes_on_while_its_file_changes_in_other_ways(clients: Clients) -> None:
-    record = await attach(clients, "words")
+async def test_an_ingest_goes_on_while_its_file_changes_in_other_ways(context: WorkerContext) -> None:
+    record = await attach(context, "words")
     endless = EndlessEmbedding()
-    task = asyncio.create_task(ingest(replace(clients, embedding=endless), record))
+    task = asyncio.create_task(ingest(replace(context, embedding=endless), record))
     await endless.began.wait()
-    await put_in(clients.database, record.vector_store_id, record.file_id, attributes={"a": 1})
+    await put_in(context.database, record.vector_store_id, record.file_id, attributes={"a": 1})
     done, _ = await asyncio.wait([task], timeout=2.5)
     assert not done
     task.cancel()
@@ -215,67 +219,71 @@ async def test_an_ingest_goes_on_while_its_file_changes_in_other_ways(clients: C
     assert endless.ended_at
 
 
-async def test_a_file_put_in_again_at_once_gets_a_job_of_its_own(clients: Clients) -> None:
-    first = await attach(clients, "words")
-    await clients.store_files.detach(TENANT, first.vector_store_id, first.file_id)
-    second = await attach(clients, "words")
+async def test_a_file_put_in_again_at_once_gets_a_job_of_its_own(context: WorkerContext) -> None:
+    first = await attach(context, "words")
+    await context.store_files.detach(TENANT, first.vector_store_id, first.file_id)
+    second = await attach(context, "words")
     assert second.file_id == first.file_id
     assert document_job_id(second) != document_job_id(first)
 
 
-async def test_attributes_change_when_a_file_is_put_in_again_and_stay_when_none_are_named(clients: Clients) -> None:
-    record = await attach(clients, "words")
-    assert await ingest(clients, record) == "completed"
+async def test_attributes_change_when_a_file_is_put_in_again_and_stay_when_none_are_named(
+    context: WorkerContext,
+) -> None:
+    record = await attach(context, "words")
+    assert await ingest(context, record) == "completed"
     where = (TENANT, record.vector_store_id)
     steps: list[tuple[Attributes | None, Attributes]] = [({"a": 1}, {"a": 1}), (None, {"a": 1}), ({}, {})]
     for attributes, expected in steps:
-        again = await put_in(clients.database, where[1], record.file_id, attributes=attributes)
+        again = await put_in(context.database, where[1], record.file_id, attributes=attributes)
         assert (again.status, again.generation, again.attributes) == ("completed", record.generation, expected)
 
 
 @pytest.mark.parametrize("state", ["in_progress", "completed", "failed", "cancelled"])
-async def test_a_file_put_in_again_with_another_chunking_is_ingested_again(clients: Clients, state: str) -> None:
-    record = await attach(clients, "words")
+async def test_a_file_put_in_again_with_another_chunking_is_ingested_again(context: WorkerContext, state: str) -> None:
+    record = await attach(context, "words")
     where = (TENANT, record.vector_store_id)
-    assert await ingest(clients, record) == "completed"
-    async with clients.database.connection() as connection:
+    assert await ingest(context, record) == "completed"
+    async with context.database.connection() as connection:
         await connection.execute("UPDATE vector_store_files SET status = %s", [state])
-    again = await put_in(clients.database, where[1], record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
+    again = await put_in(context.database, where[1], record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
     assert (again.status, again.max_chunk_tokens, again.chunk_count) == ("in_progress", 100, 1)
     assert again.generation > record.generation
-    kept = await put_in(clients.database, where[1], record.file_id)  # the model's own sizes, named
+    kept = await put_in(context.database, where[1], record.file_id)  # the model's own sizes, named
     assert (kept.max_chunk_tokens, kept.generation > again.generation) == (None, True)
-    assert await ingest(clients, kept) == "completed"
-    assert await count_chunks(clients) == 1
+    assert await ingest(context, kept) == "completed"
+    assert await count_chunks(context) == 1
 
 
-async def test_a_chunking_that_is_not_named_stays(clients: Clients) -> None:
-    record = await attach(clients, "words")
+async def test_a_chunking_that_is_not_named_stays(context: WorkerContext) -> None:
+    record = await attach(context, "words")
     where = (TENANT, record.vector_store_id)
-    await put_in(clients.database, where[1], record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
-    (before,) = await clients.store_files.find_in_progress(*where, [record.file_id])
-    await clients.ingests.attach_many(*where, [Attachment(record.file_id, {"a": 1}, keeps_chunking=True)])
-    (after,) = await clients.store_files.find_in_progress(*where, [record.file_id])
+    await put_in(context.database, where[1], record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
+    (before,) = await context.store_files.find_in_progress(*where, [record.file_id])
+    await context.ingests.attach_many(*where, [Attachment(record.file_id, {"a": 1}, keeps_chunking=True)])
+    (after,) = await context.store_files.find_in_progress(*where, [record.file_id])
     assert after == replace(before, attributes={"a": 1})
 
 
 @pytest.mark.parametrize("is_done", [True, False], ids=["completed", "in progress"])
 @pytest.mark.parametrize("by_batch", [False, True], ids=["alone", "in a batch"])
-async def test_a_file_put_in_again_replaces_those_of_its_name(clients: Clients, is_done: bool, by_batch: bool) -> None:
-    old = await attach(clients, "the first words")
+async def test_a_file_put_in_again_replaces_those_of_its_name(
+    context: WorkerContext, is_done: bool, by_batch: bool
+) -> None:
+    old = await attach(context, "the first words")
     if is_done:
-        assert await ingest(clients, old) == "completed"
-    newer, other = await attach(clients, "newer words"), await attach(clients, "other", filename="b.txt")
-    assert await ingest(clients, newer) == "completed"
+        assert await ingest(context, old) == "completed"
+    newer, other = await attach(context, "newer words"), await attach(context, "other", filename="b.txt")
+    assert await ingest(context, newer) == "completed"
     wanted = [Attachment(old.file_id, replace_same_name=True, keeps_chunking=True)]
     if by_batch:
-        await FileBatches(clients.database).create(TENANT, old.vector_store_id, wanted)
+        await FileBatches(context.database).create(TENANT, old.vector_store_id, wanted)
     else:
-        await clients.ingests.attach_many(TENANT, old.vector_store_id, wanted)
+        await context.ingests.attach_many(TENANT, old.vector_store_id, wanted)
     if not is_done:
-        assert await count_chunks(clients) == 1, "what is replaced stays until the other is visible"
-        assert await ingest(clients, await look(clients, old)) == "completed"
-    async with clients.database.connection() as connection:
+        assert await count_chunks(context) == 1, "what is replaced stays until the other is visible"
+        assert await ingest(context, await look(context, old)) == "completed"
+    async with context.database.connection() as connection:
         rows = await (await connection.execute("SELECT file_id FROM vector_store_files")).fetchall()
     assert {row[0] for row in rows} == {old.file_id, other.file_id}
 
@@ -296,12 +304,12 @@ asyncio.run(hold())
 """
 
 
-async def test_a_killed_process_leaves_no_temporary_file(clients: Clients, tmp_path: Path) -> None:
+async def test_a_killed_process_leaves_no_temporary_file(context: WorkerContext, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    await clients.blobs.put("word", io.BytesIO(b"words"))
+    await context.blobs.put("word", io.BytesIO(b"words"))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", HOLD, str(clients.settings.data_dir), "word"),
+        *(sys.executable, "-c", HOLD, str(context.settings.data_dir), "word"),
         env=environment(TMPDIR=temporary),
         stdout=subprocess.PIPE,
     )
@@ -340,17 +348,17 @@ asyncio.run(put())
 
 
 async def test_what_a_killed_upload_left_is_deleted_unless_the_bytes_are_being_written(
-    clients: Clients, tmp_path: Path
+    context: WorkerContext, tmp_path: Path
 ) -> None:
     killed, alive = (hashlib.sha256(word).hexdigest() for word in (b"killed", b"alive"))
-    arguments = [str(clients.settings.data_dir), str(tmp_path / "sparse"), killed]
+    arguments = [str(context.settings.data_dir), str(tmp_path / "sparse"), killed]
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", UPLOAD, *arguments, env=environment())
     await process.wait()
-    folder = clients.settings.data_dir / "files"
+    folder = context.settings.data_dir / "files"
     assert [path.name.startswith(f"{killed}#") for path in folder.iterdir()] == [True]
     (folder / f"{alive}#1").write_text("half")
-    expiry = expire_files_and_stores(clients.files, Stores(clients.database), clients.blobs)
-    async with clients.files.locked_bytes(alive):
+    expiry = expire_files_and_stores(context.files, Stores(context.database), context.blobs)
+    async with context.files.locked_bytes(alive):
         task = asyncio.create_task(expiry)
         await asyncio.wait([task], timeout=1)
         assert (folder / f"{alive}#1").exists()

@@ -15,12 +15,12 @@ from openai import OpenAI
 from pydantic import SecretStr
 
 from ragq.errors import ConfigurationError
-from ragq.queues.worker import Clients
+from ragq.queues.worker import WorkerContext
 from ragq.settings import Settings, read_settings
 from ragq.storage.batches import Batches
 from ragq.storage.database import Database
 from ragq.storage.vector_index import make_index
-from tests.ingests import attach, ingest, open_clients
+from tests.ingests import attach, ingest, open_context
 from tests.pooler import PgBouncer
 from tests.servers import Ragq, wait_until
 
@@ -51,16 +51,16 @@ def pooled(settings: Settings, direct_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def clients(pooler: PgBouncer, pooled: Settings) -> AsyncIterator[Clients]:
-    clients = await open_clients(pooled, pooler.url)
-    await clients.database.migrate(embedding_model=pooled.embedding_name)
-    yield clients
-    await clients.close()
+async def context(pooler: PgBouncer, pooled: Settings) -> AsyncIterator[WorkerContext]:
+    context = await open_context(pooled, pooler.url)
+    await context.database.migrate(embedding_model=pooled.embedding_name)
+    yield context
+    await context.close()
 
 
-async def test_each_transaction_has_its_settings_whichever_connection_serves_it(clients: Clients) -> None:
+async def test_each_transaction_has_its_settings_whichever_connection_serves_it(context: WorkerContext) -> None:
     async def look() -> tuple[str, ...]:
-        async with clients.database.connection() as connection:
+        async with context.database.connection() as connection:
             names = "statement_timeout", "hnsw.iterative_scan", "hnsw.ef_search"
             shown = await connection.execute("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
             found: tuple[str, ...] = await shown.fetchone() or ()
@@ -70,24 +70,24 @@ async def test_each_transaction_has_its_settings_whichever_connection_serves_it(
     assert set(await asyncio.gather(*[look() for _ in range(60)])) == {("1min", "relaxed_order", "400")}
 
 
-async def test_documents_are_ingested_and_found_and_the_index_is_built(clients: Clients) -> None:
-    record = await attach(clients, "The tide tables of Brightsea are printed each March.\n")
-    assert await ingest(clients, record) == "completed"
+async def test_documents_are_ingested_and_found_and_the_index_is_built(context: WorkerContext) -> None:
+    record = await attach(context, "The tide tables of Brightsea are printed each March.\n")
+    assert await ingest(context, record) == "completed"
     store = record.vector_store_id
-    scope = await clients.chunks.find_scope("default", [store], "tide tables", None)
-    vector = await clients.embedding.embed_query("tide tables")
-    found = await asyncio.gather(*[clients.chunks.search(scope, vector, limit=3) for _ in range(30)])
+    scope = await context.chunks.find_scope("default", [store], "tide tables", None)
+    vector = await context.embedding.embed_query("tide tables")
+    found = await asyncio.gather(*[context.chunks.search(scope, vector, limit=3) for _ in range(30)])
     assert all("Brightsea" in results[0].text for results in found)
-    assert await make_index(clients.database, above=0)
-    async with clients.database.session() as connection:
+    assert await make_index(context.database, above=0)
+    async with context.database.session() as connection:
         valid = await connection.execute(
             "SELECT indisvalid FROM pg_index WHERE indexrelid = 'chunks_by_embedding'::regclass"
         )
         assert await valid.fetchone() == (True,)
 
 
-async def test_only_one_process_works_on_a_batch(clients: Clients) -> None:
-    batches = Batches(clients.database)
+async def test_only_one_process_works_on_a_batch(context: WorkerContext) -> None:
+    batches = Batches(context.database)
     async with (
         batches.lock("batch_1") as is_ours,
         batches.lock("batch_1") as is_theirs,

@@ -29,7 +29,7 @@ from ragq.models import JobFunction, JobStatus
 from ragq.queues import expiry
 from ragq.queues.expiry import delete_unused_requests, find_left_requests
 from ragq.queues.perform import Retry, perform
-from ragq.queues.worker import Clients, RunningJob
+from ragq.queues.worker import RunningJob, WorkerContext
 from ragq.records import DocumentArguments, EmbeddingArguments, EmbeddingResult, Failure, Job, Request, read_payload
 from ragq.settings import Settings
 from ragq.storage.archive import Archive
@@ -75,10 +75,10 @@ async def read_input(queue: JobQueue, job: Job) -> Any:
     return (await queue.requests.complete(job)).request.input
 
 
-async def run(clients: Clients, job: ClaimedJob) -> Any:
+async def run(context: WorkerContext, job: ClaimedJob) -> Any:
     loop = asyncio.get_running_loop()
     running = RunningJob(job.id, job.attempt, job.tenant_id, loop.time() + 30)
-    return await perform(job, running, clients)
+    return await perform(job, running, context)
 
 
 async def test_what_is_large_is_not_in_valkey_and_is_whole_where_it_is_used(
@@ -103,14 +103,14 @@ async def test_a_small_request_makes_no_bytes_and_is_read_as_it_is(queue: JobQue
 
 
 async def test_a_worker_runs_a_large_job_and_one_that_an_older_version_queued(
-    queue: JobQueue, clients: Clients, monkeypatch: pytest.MonkeyPatch
+    queue: JobQueue, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ask(queue, "new")
     monkeypatch.setattr(request_client, "LARGE_BYTES", 1 << 30)
     await ask(queue, "old")
     monkeypatch.undo()
     for job in await claim(queue):
-        outcome = await run(clients, job)
+        outcome = await run(context, job)
         assert not isinstance(outcome, Retry)
         assert isinstance(outcome.ended, EmbeddingResult)
         assert len(outcome.ended.embeddings) == len(TEXTS)
@@ -120,7 +120,7 @@ async def test_a_worker_runs_a_large_job_and_one_that_an_older_version_queued(
 
 @pytest.mark.parametrize("damage", ["missing", "other bytes"])
 async def test_a_job_whose_bytes_are_lost_fails_at_once_and_says_so(
-    queue: JobQueue, clients: Clients, folder: Path, damage: str
+    queue: JobQueue, context: WorkerContext, folder: Path, damage: str
 ) -> None:
     await ask(queue, "a")
     (name,) = kept(folder)
@@ -129,7 +129,7 @@ async def test_a_job_whose_bytes_are_lost_fails_at_once_and_says_so(
     else:
         shutil.copy(__file__, folder / name)
     (job,) = await claim(queue)
-    outcome = await run(clients, job)
+    outcome = await run(context, job)
     assert not isinstance(outcome, Retry)
     assert isinstance(outcome.ended, Failure)
     assert outcome.ended.code == "request_lost"
@@ -138,7 +138,7 @@ async def test_a_job_whose_bytes_are_lost_fails_at_once_and_says_so(
 
 
 async def test_a_forged_name_reads_and_deletes_nothing_of_others(
-    queue: JobQueue, clients: Clients, folder: Path
+    queue: JobQueue, context: WorkerContext, folder: Path
 ) -> None:
     await ask(queue, "victim")
     (name,) = kept(folder)
@@ -146,7 +146,7 @@ async def test_a_forged_name_reads_and_deletes_nothing_of_others(
     (job,) = await claim(queue)
     for forged in ({"x": 1}, None, f"requests/{name}", "secret", "requests/../secret"):
         data = json.dumps([JobFunction.PROCESS_EMBEDDING, None, [], {"$blob": forged}]).encode()
-        outcome = await run(clients, replace(job, id="thief", data=data))
+        outcome = await run(context, replace(job, id="thief", data=data))
         assert not isinstance(outcome, Retry)
         assert isinstance(outcome.ended, Failure)
         assert outcome.ended.code == "invalid_payload"
@@ -263,15 +263,15 @@ async def test_what_a_killed_process_left_of_a_large_request_is_deleted(
     assert kept(folder) == [whole, fresh.name]
 
 
-async def test_a_job_whose_failure_cannot_be_told_ends_all_the_same(queue: JobQueue, clients: Clients) -> None:
+async def test_a_job_whose_failure_cannot_be_told_ends_all_the_same(queue: JobQueue, context: WorkerContext) -> None:
     await enqueue(queue, "a", arguments=DocumentArguments("vs_none", "file-none", 1))
 
     async def fail(*_: object) -> None:
         raise ValueError
 
-    clients.ingests.begin_ingest = clients.ingests.fail_ingest = fail  # type: ignore[assignment,method-assign]
+    context.ingests.begin_ingest = context.ingests.fail_ingest = fail  # type: ignore[assignment,method-assign]
     (job,) = await claim(queue, 1)
-    outcome = await run(clients, job)
+    outcome = await run(context, job)
     assert not isinstance(outcome, Retry)
     assert isinstance(outcome.ended, Failure)
     assert "ValueError" in outcome.ended.message

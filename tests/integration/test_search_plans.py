@@ -16,7 +16,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.errors import UnavailableError
 from ragq.models import AttributeFilter, Chunk, ParsedDocument, SearchResult
 from ragq.queues import housekeeping
-from ragq.queues.worker import Clients
+from ragq.queues.worker import WorkerContext
 from ragq.storage import search as chunk_client
 from ragq.storage.database import Database
 from ragq.storage.vector_index import INDEX_LOCK, is_index_due, make_index
@@ -42,39 +42,39 @@ def make_vectors(random: np.random.Generator, count: int) -> np.ndarray[Any, np.
 QUESTION = make_vectors(np.random.default_rng(1), 1)[0]
 
 
-async def fill(clients: Clients, files: int = FILES) -> str:
+async def fill(context: WorkerContext, files: int = FILES) -> str:
     """Make a store in which `common` is in each chunk, `tenth0` to `tenth9` in a tenth, and `rare…` in one."""
-    store = await Stores(clients.database).create(TENANT, name="", description=None, metadata={})
+    store = await Stores(context.database).create(TENANT, name="", description=None, metadata={})
     random = np.random.default_rng(2)
     for file in range(files):
-        record = await attach(clients, f"{file}", filename=f"{file}.txt", store=store.id)
-        await clients.store_files.set_attributes(
+        record = await attach(context, f"{file}", filename=f"{file}.txt", store=store.id)
+        await context.store_files.set_attributes(
             TENANT, store.id, record.file_id, {"number": file, "even": file % 2 == 0}
         )
-        assert await clients.ingests.begin_ingest(TENANT, store.id, record.file_id, record.generation, 1)
+        assert await context.ingests.begin_ingest(TENANT, store.id, record.file_id, record.generation, 1)
         texts = [f"common tenth{n % 10} rare{file * CHUNKS_A_FILE + n}" for n in range(CHUNKS_A_FILE)]
         chunks = [Chunk(text, n, n + len(text), None, None, 3) for n, text in enumerate(texts)]
         vectors = make_vectors(random, CHUNKS_A_FILE)
-        assert await clients.ingests.complete_ingest(record, 1, ParsedDocument(" ".join(texts)), chunks, vectors)
-    async with clients.database.connection() as connection:
+        assert await context.ingests.complete_ingest(record, 1, ParsedDocument(" ".join(texts)), chunks, vectors)
+    async with context.database.connection() as connection:
         await connection.execute("VACUUM ANALYZE")
     return store.id
 
 
-async def search(clients: Clients, store: str, text: str, filters: dict[str, Any] | None) -> list[SearchResult]:
-    scope = await clients.chunks.find_scope(
+async def search(context: WorkerContext, store: str, text: str, filters: dict[str, Any] | None) -> list[SearchResult]:
+    scope = await context.chunks.find_scope(
         TENANT, [store], text, convert(filters, AttributeFilter) if filters else None
     )
-    return await clients.chunks.search(scope, QUESTION, limit=10)
+    return await context.chunks.search(scope, QUESTION, limit=10)
 
 
-async def explain(clients: Clients, store: str, filters: dict[str, Any] | None) -> tuple[set[str], str]:
+async def explain(context: WorkerContext, store: str, filters: dict[str, Any] | None) -> tuple[set[str], str]:
     """Name the indexes of the chunks that a search uses, but for the fetching of its results, and the words it finds by."""
     plans, found_by = [], []
 
     async def records(_: type[SearchResult], query: str, *, plan_anew: bool, **parameters: Any) -> list[SearchResult]:
         del plan_anew
-        async with clients.database.connection() as connection, connection.transaction():
+        async with context.database.connection() as connection, connection.transaction():
             # So that these few thousand are as many to the planner.
             await connection.execute("SET LOCAL hnsw.ef_search = 40")
             explained = await connection.execute(f"EXPLAIN (FORMAT JSON) {query}", parameters)
@@ -84,8 +84,8 @@ async def explain(clients: Clients, store: str, filters: dict[str, Any] | None) 
         return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clients.database, "records", records)
-        await search(clients, store, WORDS, filters)
+        patch.setattr(context.database, "records", records)
+        await search(context, store, WORDS, filters)
     return set(used_indexes(plans[0], ranking=False)), found_by[0]
 
 
@@ -96,109 +96,111 @@ def used_indexes(node: dict[str, Any], *, ranking: bool) -> list[str]:
 
 
 async def test_each_search_is_served_by_the_index_that_is_meant_for_it(
-    clients: Clients, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await fill(clients)
-    await make_index(clients.database, above=0)
+    store = await fill(context)
+    await make_index(context.database, above=0)
     nearest, words = "Index Scan chunks_by_embedding", "Bitmap Index Scan chunks_by_word"
-    indexes, found_by = await explain(clients, store, None)
+    indexes, found_by = await explain(context, store, None)
     assert nearest not in indexes, "a small store is scanned"
     assert found_by == "'rare2001' | 'tenth7'"  # but not by the word that each chunk has
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
     for filters in (None, HALF):
-        indexes, _ = await explain(clients, store, filters)
+        indexes, _ = await explain(context, store, filters)
         assert {nearest, words} <= indexes, (filters, indexes)
-    indexes, found_by = await explain(clients, store, ONE_FILE)
+    indexes, found_by = await explain(context, store, ONE_FILE)
     assert nearest not in indexes, "what a filter leaves is scanned when it is few"
     assert any(index.endswith("chunks_pkey") for index in indexes)
     assert "'common'" in found_by
 
 
-async def test_the_indexes_find_what_a_scan_finds(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = await fill(clients)
+async def test_the_indexes_find_what_a_scan_finds(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await fill(context)
     cases = [(text, filters) for text in ("", "rare2001 rare1234") for filters in (None, HALF, ONE_FILE)]
-    exact = [await search(clients, store, text, filters) for text, filters in cases]
-    await make_index(clients.database, above=0)
-    assert await ask(clients, IS_VALID) == (True,)
+    exact = [await search(context, store, text, filters) for text, filters in cases]
+    await make_index(context.database, above=0)
+    assert await ask(context, IS_VALID) == (True,)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
     for (text, filters), expected in zip(cases, exact, strict=True):
-        found = await search(clients, store, text, filters)
+        found = await search(context, store, text, filters)
         same = {(one.file_id, one.start) for one in found} & {(one.file_id, one.start) for one in expected}
         assert len(same) >= 9, (text, filters)  # the index of vectors is approximate
-    found = await search(clients, store, "common tenth1 rare2001", None)
+    found = await search(context, store, "common tenth1 rare2001", None)
     assert "common tenth1 rare2001" in {result.text for result in found}
 
 
-async def test_the_vectors_are_indexed_once_when_a_tenant_has_many(clients: Clients) -> None:
-    await fill(clients, FEW)
-    await drop_index(clients)
-    assert not await make_index(clients.database, above=FEW * CHUNKS_A_FILE)
-    assert await ask(clients, IS_VALID) is None
-    assert await make_index(clients.database, above=FEW * CHUNKS_A_FILE - 1)
-    assert await ask(clients, IS_VALID) == (True,)
-    assert not await make_index(clients.database, above=0), "it is there"
+async def test_the_vectors_are_indexed_once_when_a_tenant_has_many(context: WorkerContext) -> None:
+    await fill(context, FEW)
+    await drop_index(context)
+    assert not await make_index(context.database, above=FEW * CHUNKS_A_FILE)
+    assert await ask(context, IS_VALID) is None
+    assert await make_index(context.database, above=FEW * CHUNKS_A_FILE - 1)
+    assert await ask(context, IS_VALID) == (True,)
+    assert not await make_index(context.database, above=0), "it is there"
 
 
 async def test_housekeeping_indexes_the_vectors_on_its_own(
-    clients: Clients, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fill(clients, FEW)
-    await drop_index(clients)
+    await fill(context, FEW)
+    await drop_index(context)
     monkeypatch.setattr(housekeeping, "is_index_due", partial(is_index_due, above=0))
     monkeypatch.setattr(housekeeping, "make_index", partial(make_index, above=0))
-    task = asyncio.create_task(housekeeping.index_forever(replace(clients, queue=queue)))
-    await eventually(lambda: ask(clients, f"{IS_VALID} AND indisvalid"))
+    task = asyncio.create_task(housekeeping.index_forever(replace(context, queue=queue)))
+    await eventually(lambda: ask(context, f"{IS_VALID} AND indisvalid"))
     assert not task.done()
     await end_tasks([task])
 
 
 @pytest.mark.parametrize("how", ["cancelled", "killed"])
-async def test_an_index_of_vectors_whose_making_was_cut_short_is_made_anew(clients: Clients, how: str) -> None:
-    store = await fill(clients, FEW)
-    await drop_index(clients)
-    async with clients.database.connection() as other, other.transaction():
+async def test_an_index_of_vectors_whose_making_was_cut_short_is_made_anew(context: WorkerContext, how: str) -> None:
+    store = await fill(context, FEW)
+    await drop_index(context)
+    async with context.database.connection() as other, other.transaction():
         await other.execute("UPDATE chunks SET page = 1")  # the maker waits for whoever writes
-        making = asyncio.create_task(make_index(clients.database, above=0))
-        await eventually(lambda: ask(clients, IS_VALID))  # a row that says False
-        assert not await make_index(clients.database, above=0), "another makes it"
+        making = asyncio.create_task(make_index(context.database, above=0))
+        await eventually(lambda: ask(context, IS_VALID))  # a row that says False
+        assert not await make_index(context.database, above=0), "another makes it"
         if how == "cancelled":
             making.cancel()
         else:
-            await ask(clients, f"SELECT pg_terminate_backend(pid) FROM pg_locks {OF_THE_INDEX}")
+            await ask(context, f"SELECT pg_terminate_backend(pid) FROM pg_locks {OF_THE_INDEX}")
         with pytest.raises(asyncio.CancelledError if how == "cancelled" else UnavailableError):
             await making
-    assert await ask(clients, IS_VALID) == (False,)
-    assert len(await search(clients, store, "rare201", None)) == 10
-    assert await eventually(lambda: make_index(clients.database, above=0))
-    assert await ask(clients, IS_VALID) == (True,)
+    assert await ask(context, IS_VALID) == (False,)
+    assert len(await search(context, store, "rare201", None)) == 10
+    assert await eventually(lambda: make_index(context.database, above=0))
+    assert await ask(context, IS_VALID) == (True,)
 
 
-async def test_whoever_made_the_index_leaves_its_connection_as_it_was(clients: Clients, database_url: str) -> None:
-    await fill(clients, FEW)
-    await drop_index(clients)
+async def test_whoever_made_the_index_leaves_its_connection_as_it_was(
+    context: WorkerContext, database_url: str
+) -> None:
+    await fill(context, FEW)
+    await drop_index(context)
     settings = "SELECT current_setting('statement_timeout'), current_setting('maintenance_work_mem')"
-    database = await Database.open(clients.settings, database_url, connections=1)
+    database = await Database.open(context.settings, database_url, connections=1)
     async with database.connection() as connection:
         before = await (await connection.execute(settings)).fetchone()
     assert await make_index(database, above=0)
     async with database.connection() as connection:
         assert await (await connection.execute(settings)).fetchone() == before
     for _ in range(100):  # the connection that held the lock is closed; its backend ends a moment later
-        if await ask(clients, f"SELECT pid FROM pg_locks {OF_THE_INDEX}") is None:
+        if await ask(context, f"SELECT pid FROM pg_locks {OF_THE_INDEX}") is None:
             break
         await asyncio.sleep(0.02)
-    assert await ask(clients, f"SELECT pid FROM pg_locks {OF_THE_INDEX}") is None
+    assert await ask(context, f"SELECT pid FROM pg_locks {OF_THE_INDEX}") is None
     await database.close()
 
 
 @pytest.mark.parametrize(("chunks", "stays"), [(20_000, False), (20_001, True)])
-async def test_the_migration_leaves_the_index_to_many_chunks(clients: Clients, chunks: int, stays: bool) -> None:
-    await fill(clients, FEW)
-    await make_index(clients.database, above=0)
+async def test_the_migration_leaves_the_index_to_many_chunks(context: WorkerContext, chunks: int, stays: bool) -> None:
+    await fill(context, FEW)
+    await make_index(context.database, above=0)
     migration = resources.files("ragq.storage") / "migrations" / "0009_index_when_large.sql"
-    async with clients.database.connection() as connection, connection.transaction(force_rollback=True):
+    async with context.database.connection() as connection, connection.transaction(force_rollback=True):
         await connection.execute(
             "UPDATE vector_store_files SET chunk_count = CASE file_id WHEN min THEN %s ELSE 0 END FROM (SELECT min(file_id) FROM vector_store_files) AS first",
             [chunks],
@@ -208,11 +210,11 @@ async def test_the_migration_leaves_the_index_to_many_chunks(clients: Clients, c
     assert (row is not None) == stays
 
 
-async def ask(clients: Clients, question: str) -> Any:
-    async with clients.database.connection() as connection:
+async def ask(context: WorkerContext, question: str) -> Any:
+    async with context.database.connection() as connection:
         return await (await connection.execute(question)).fetchone()
 
 
-async def drop_index(clients: Clients) -> None:
-    async with clients.database.connection() as connection:
+async def drop_index(context: WorkerContext) -> None:
+    async with context.database.connection() as connection:
         await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")

@@ -23,7 +23,7 @@ from ragq.client.query_batcher import BATCH_SIZE
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
 from ragq.models import DEFAULT_TENANT, Lane, QueueName
 from ragq.queues.perform import Retry, perform
-from ragq.queues.worker import Clients, RunningJob
+from ragq.queues.worker import RunningJob, WorkerContext
 from ragq.records import Arguments, EmbeddingArguments, Failure, SearchArguments, function_of, write_payload
 from ragq.settings import Settings
 
@@ -259,7 +259,7 @@ async def test_a_batch_too_large_for_the_server_is_halved() -> None:
 SEARCH = SearchArguments(queries=["1"], vector_store_ids=["vs_none"], max_results=1, score_threshold=0.0)
 
 
-async def run_until_it_ends(clients: Clients, arguments: Arguments) -> tuple[Outcome, list[Retry]]:
+async def run_until_it_ends(context: WorkerContext, arguments: Arguments) -> tuple[Outcome, list[Retry]]:
     """Run a job again and again as the queue would, but without its waits."""
     data, retries = write_payload(function_of(arguments), arguments), list[Retry]()
     while True:
@@ -267,16 +267,16 @@ async def run_until_it_ends(clients: Clients, arguments: Arguments) -> tuple[Out
         tries = sum(retry.charge for retry in retries)
         where = QueueName.QUERIES, Lane.DEFAULT, DEFAULT_TENANT
         job = ClaimedJob("job", attempt, data, *where, deadline, tries, 0, 0, alone=False)
-        outcome = await perform(job, RunningJob("job", attempt, DEFAULT_TENANT, deadline), clients)
+        outcome = await perform(job, RunningJob("job", attempt, DEFAULT_TENANT, deadline), context)
         if isinstance(outcome, Outcome):
             return outcome, retries
         retries.append(outcome)
 
 
 @pytest.mark.parametrize(("status", "calls"), [(503, 8), (429, 8), (401, 1), (400, 1)])
-async def test_only_one_place_tries_again(clients: Clients, status: int, calls: int) -> None:
+async def test_only_one_place_tries_again(context: WorkerContext, status: int, calls: int) -> None:
     async with serving(lambda *_: NO(status=status)) as (endpoint, client):
-        served = replace(clients, embedding=client, settings=client.settings)
+        served = replace(context, embedding=client, settings=client.settings)
         question, retries = await run_until_it_ends(served, SEARCH)
         assert (len(endpoint.calls), len(retries)) == (calls, calls - 1)
         endpoint.calls.clear()
@@ -288,12 +288,12 @@ async def test_only_one_place_tries_again(clients: Clients, status: int, calls: 
         assert f"status {status}" in outcome.ended.message
 
 
-async def test_while_the_breaker_is_open_a_question_waits_and_is_not_charged(clients: Clients) -> None:
+async def test_while_the_breaker_is_open_a_question_waits_and_is_not_charged(context: WorkerContext) -> None:
     def handler(call: dict[str, Any], number: int) -> web.Response:
         return NO(status=503) if number < 4 else answer(call)
 
     async with serving(handler, llm_breaker_calls=3, llm_breaker_probe_seconds=0.05) as (endpoint, client):
-        served = replace(clients, embedding=client, settings=client.settings)
+        served = replace(context, embedding=client, settings=client.settings)
         _, retries = await run_until_it_ends(served, SEARCH)
     assert sum(retry.charge for retry in retries) == 3
     assert any(not retry.charge for retry in retries)

@@ -36,7 +36,7 @@ from ragq.models import JobStatus, Lane, QueueName
 from ragq.queues.housekeeping import restart_on_error, start_housekeeping
 from ragq.queues.metrics_server import serve_metrics
 from ragq.queues.perform import Retry, perform, retry_until_available
-from ragq.queues.worker import Clients, RunningJob
+from ragq.queues.worker import RunningJob, WorkerContext
 from ragq.records import Failure, Meta
 from ragq.settings import Settings, read_settings
 from ragq.tasks import end_tasks, freeze_heap, give_back_memory, prepare_for_numpy, share_one_heap
@@ -127,14 +127,14 @@ class _Runner:
             loop.add_signal_handler(number, self._request_stop)
         await self._until_available(self._queue.check_server)
         self._metrics_server, self._identity["metrics"] = await serve_metrics(self._settings)
-        self._clients = await Clients.open(self._settings, self._queue, self._database_url)
+        self._context = await WorkerContext.open(self._settings, self._queue, self._database_url)
         await self._until_available(self._register)
         freeze_heap()
         log.info("worker_started", worker=self._name, queues=self._identity["queues"], pid=self._identity["pid"])
         loops = [
             asyncio.create_task(restart_on_error(part, part.__name__), name=part.__name__)
             for part in (self._get_ready, self._claim, self._commit, self._publish, self._maintain, self._listen)
-        ] + start_housekeeping(self._clients)
+        ] + start_housekeeping(self._context)
         try:
             await self._stopping.wait()
             await self._drain()
@@ -167,7 +167,7 @@ class _Runner:
         """
         started = time.monotonic()
         if QueueName.QUERIES in self._served:
-            await self._clients.embedding.start()
+            await self._context.embedding.start()
             give_back_memory()  # loading leaves tens of megabytes free
         self._ready = True
         await self._register()
@@ -234,7 +234,7 @@ class _Runner:
         self._in_flight[job.id] = InFlight(job, running, task)
 
     async def _perform(self, job: ClaimedJob, running: RunningJob) -> None:
-        done = await perform(job, running, self._clients)
+        done = await perform(job, running, self._context)
         if isinstance(done, Retry):
             again = partial(self._queue.retry_later, job.id, job.attempt, delay_seconds=done.delay_seconds)
             await retry_until_available(partial(again, charge=done.charge))
@@ -384,6 +384,6 @@ class _Runner:
             await self._queue.monitor.unregister_worker(self._name, self._lists())
         await end_tasks(one.task for one in self._in_flight.values())
         self._metrics_server.close()
-        await self._clients.close()
+        await self._context.close()
         await self._queue.close()
         log.info("worker_stopped", worker=self._name, finished=self.finished, failed=self.failed)

@@ -16,7 +16,7 @@ from ragq.client.job import ClaimedJob, Outcome
 from ragq.client.model_faults import Kind
 from ragq.errors import PermanentError, RagqError, TransientError
 from ragq.models import JobFunction
-from ragq.queues.worker import FUNCTIONS, Clients, RunningJob, check_payload, document_failed
+from ragq.queues.worker import FUNCTIONS, RunningJob, WorkerContext, check_payload, document_failed
 from ragq.records import DocumentArguments, Failure, Result
 from ragq.settings import Settings
 
@@ -49,7 +49,7 @@ class Retry:
     charge: bool
 
 
-async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Outcome | Retry:
+async def perform(job: ClaimedJob, running: RunningJob, context: WorkerContext) -> Outcome | Retry:
     """Run a job; returns its outcome, or the retry to schedule."""
     started = time.monotonic()
     function: JobFunction | str = "unknown"
@@ -57,12 +57,12 @@ async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Out
     error: RagqError | None = None
     try:
         function, arguments = check_payload(job.data)
-        _refuse_quarantined(job, clients.settings)
+        _refuse_quarantined(job, context.settings)
         async with asyncio.timeout_at(running.deadline):
-            unpacked = await clients.queue.requests.unpack(job.id, function, arguments)
-            result = await FUNCTIONS[function](running, clients, unpacked)
+            unpacked = await context.queue.requests.unpack(job.id, function, arguments)
+            result = await FUNCTIONS[function](running, context, unpacked)
     except TransientError as failure:
-        if retry := _plan_retry(job, failure, clients.settings):
+        if retry := _plan_retry(job, failure, context.settings):
             metrics.RETRIES.labels(failure.code).inc()
             log.info(
                 "job_retries_later", job_id=job.id, delay_seconds=round(retry.delay_seconds, 1), error=str(failure)
@@ -82,7 +82,7 @@ async def perform(job: ClaimedJob, running: RunningJob, clients: Clients) -> Out
         error = PermanentError(f"The job failed with {type(failure).__name__}. See the worker's log.")
     if error is not None:
         log.warning("job_failed", job_id=job.id, code=error.code, error=str(error))
-        await _record_failure(job, running, clients, error)
+        await _record_failure(job, running, context, error)
     run_ms = round((time.monotonic() - started) * 1000)
     running.note(run_ms=run_ms)
     _measure(function, running, error)
@@ -116,7 +116,7 @@ def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> R
     return Retry(delay, charge=not is_awaited)
 
 
-async def _record_failure(job: ClaimedJob, running: RunningJob, clients: Clients, error: RagqError) -> None:
+async def _record_failure(job: ClaimedJob, running: RunningJob, context: WorkerContext, error: RagqError) -> None:
     try:
         _, arguments = check_payload(job.data)
     except PermanentError:
@@ -124,7 +124,7 @@ async def _record_failure(job: ClaimedJob, running: RunningJob, clients: Clients
     if not isinstance(arguments, DocumentArguments):
         return
     try:
-        await retry_until_available(lambda: document_failed(running, clients, error, arguments))
+        await retry_until_available(lambda: document_failed(running, context, error, arguments))
     except Exception:  # a failed job must end, or it would keep its slot and its lease forever
         log.exception("failure_not_recorded", job_id=job.id)
 

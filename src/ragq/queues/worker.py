@@ -1,6 +1,6 @@
 """The job functions: answer a question, search, embed, ingest a document.
 
-Each takes the job, the worker's clients and its arguments, and returns its result; arguments and result are records.
+Each takes the job, the worker's context and its arguments, and returns its result; arguments and result are records.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ REWRITE_TOKENS = 200
 
 
 @dataclass(kw_only=True)
-class Clients(Context):
+class WorkerContext(Context):
     """The connections and models that all jobs of a worker share.
 
     Attributes:
@@ -85,7 +85,7 @@ class Clients(Context):
     turns: Turns = field(default_factory=Turns)
 
     @classmethod
-    async def open(cls, settings: Settings, queue: JobQueue, database_url: str) -> Clients:
+    async def open(cls, settings: Settings, queue: JobQueue, database_url: str) -> WorkerContext:
         """Open all except the queue, which the caller opened."""
         blobs, embedding = (
             BlobStore(settings),
@@ -148,50 +148,50 @@ class RunningJob:
         self.note(**{f"{stage}_ms": _ms_since(started)})
 
 
-async def process_query(job: RunningJob, clients: Clients, arguments: QueryArguments) -> QueryResult:
+async def process_query(job: RunningJob, context: WorkerContext, arguments: QueryArguments) -> QueryResult:
     """Answer a question from the tenant's documents, with citations."""
     question, stream = arguments.query, arguments.stream
-    if clients.llm:
-        clients.llm.endpoint.check_breaker()
+    if context.llm:
+        context.llm.endpoint.check_breaker()
     started = time.monotonic()
-    searched = await _rewrite_question(job, clients, question)
+    searched = await _rewrite_question(job, context, question)
     if stream != "nothing":
         job.pending_events.append(SearchStarted([searched.text] if searched.vector_store_ids else []))
-    results = await _retrieve(job, clients, searched)
+    results = await _retrieve(job, context, searched)
     retrieve_ms = _ms_since(started)
     job.note(retrieve_ms=retrieve_ms)
     if stream != "nothing":
         job.pending_events.append(SearchEnded(results if stream == "results" else None))
-    if clients.llm:
-        answer = await _generate(job, clients, question, results, is_streamed=stream != "nothing")
+    if context.llm:
+        answer = await _generate(job, context, question, results, is_streamed=stream != "nothing")
     else:
-        calibrated = clients.settings.embedding_name == LOCAL_EMBEDDING_MODEL
-        answer = await clients.turns.run(answer_in_steps(searched.text, results, trust_similarity=calibrated))
+        calibrated = context.settings.embedding_name == LOCAL_EMBEDDING_MODEL
+        answer = await context.turns.run(answer_in_steps(searched.text, results, trust_similarity=calibrated))
     job.note(answer_ms=_ms_since(started) - retrieve_ms)
     return QueryResult(searched.text, answer, results)
 
 
-async def _retrieve(job: RunningJob, clients: Clients, question: Question) -> list[SearchResult]:
+async def _retrieve(job: RunningJob, context: WorkerContext, question: Question) -> list[SearchResult]:
     if not question.vector_store_ids:
         return []
     scope, vector = await asyncio.gather(
-        clients.chunks.find_scope(job.tenant_id, question.vector_store_ids, question.text, question.filters),
-        clients.embedding.embed_query(question.text),
+        context.chunks.find_scope(job.tenant_id, question.vector_store_ids, question.text, question.filters),
+        context.embedding.embed_query(question.text),
     )
-    results = await clients.chunks.search(scope, vector, limit=question.max_results or clients.settings.max_results)
+    results = await context.chunks.search(scope, vector, limit=question.max_results or context.settings.max_results)
     return [result for result in results if result.score >= question.score_threshold]
 
 
 async def _generate(
-    job: RunningJob, clients: Clients, question: Question, results: list[SearchResult], *, is_streamed: bool
+    job: RunningJob, context: WorkerContext, question: Question, results: list[SearchResult], *, is_streamed: bool
 ) -> Answer:
-    budget = clients.settings.prompt_tokens
+    budget = context.settings.prompt_tokens
     try:
-        completion, sources = await _ask_llm(job, clients, question, results, budget, is_streamed=is_streamed)
+        completion, sources = await _ask_llm(job, context, question, results, budget, is_streamed=is_streamed)
     except ContextTooLongError:
         question = replace(question, history=bound_history(question.history))
         try:
-            completion, sources = await _ask_llm(job, clients, question, results, budget // 2, is_streamed=is_streamed)
+            completion, sources = await _ask_llm(job, context, question, results, budget // 2, is_streamed=is_streamed)
         except ContextTooLongError as error:
             raise error.otherwise or error from error
     text = completion.text
@@ -199,9 +199,9 @@ async def _generate(
         text = unwrap(text)
         if completion.finish_reason == "stop":
             await _check_form(text, question)
-        citations = await clients.turns.run(cite_values(text, sources))
+        citations = await context.turns.run(cite_values(text, sources))
     else:
-        text, citations = await clients.turns.run(cite_in_steps(text, sources))
+        text, citations = await context.turns.run(cite_in_steps(text, sources))
     job.note(first_token_ms=round(completion.first_token_seconds * 1000))
     return Answer(
         text,
@@ -232,14 +232,14 @@ async def _check_form(text: str, question: Question) -> None:
 
 async def _ask_llm(
     job: RunningJob,
-    clients: Clients,
+    context: WorkerContext,
     question: Question,
     results: list[SearchResult],
     budget_tokens: int,
     *,
     is_streamed: bool,
 ) -> tuple[Completion, list[SearchResult]]:
-    assert clients.llm
+    assert context.llm
     messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
     shown = WholeJson() if is_structured(question) else CitedStream(len(sources))
 
@@ -250,13 +250,13 @@ async def _ask_llm(
             job.pending_events.append(TextAdded(more))
 
     limits = {"max_tokens": question.max_output_tokens, "temperature": question.temperature, "top_p": question.top_p}
-    completion = await clients.llm.complete(
+    completion = await context.llm.complete(
         messages, options=question.options | limits, deadline=job.deadline, on_delta=say if is_streamed else None
     )
     return completion, sources
 
 
-async def process_search(job: RunningJob, clients: Clients, arguments: SearchArguments) -> SearchResults:
+async def process_search(job: RunningJob, context: WorkerContext, arguments: SearchArguments) -> SearchResults:
     """Search stores for each query; a chunk's best score counts."""
     most, threshold = arguments.max_results, arguments.score_threshold
     found: dict[tuple[str, int], SearchResult] = {}
@@ -264,29 +264,29 @@ async def process_search(job: RunningJob, clients: Clients, arguments: SearchArg
         question = Question(
             text, arguments.vector_store_ids, arguments.filters, max_results=most, score_threshold=threshold
         )
-        for result in await _retrieve(job, clients, question):
+        for result in await _retrieve(job, context, question):
             key = (result.file_id, result.start)
             found[key] = max(result, found.get(key, result), key=lambda one: one.score)
     return SearchResults(sorted(found.values(), key=lambda one: -one.score)[:most])
 
 
-async def process_document(job: RunningJob, clients: Clients, arguments: DocumentArguments) -> DocumentResult:
+async def process_document(job: RunningJob, context: WorkerContext, arguments: DocumentArguments) -> DocumentResult:
     """Ingest a file into a store: read, split, embed, then make it visible in one transaction."""
     store_id, file_id = arguments.vector_store_id, arguments.file_id
-    if not await clients.ingests.begin_ingest(job.tenant_id, store_id, file_id, arguments.generation, job.attempt):
+    if not await context.ingests.begin_ingest(job.tenant_id, store_id, file_id, arguments.generation, job.attempt):
         return DocumentResult("superseded")
-    record = await clients.store_files.get(job.tenant_id, store_id, file_id)
-    if reason := await clients.files.find_poison(record.sha256):  # may have been found after this job was queued
+    record = await context.store_files.get(job.tenant_id, store_id, file_id)
+    if reason := await context.files.find_poison(record.sha256):  # may have been found after this job was queued
         raise DocumentError(reason)
     try:
-        chunk_count = await _while_wanted(clients, record, job.attempt, _ingest(job, clients, record))
+        chunk_count = await _while_wanted(context, record, job.attempt, _ingest(job, context, record))
     finally:
         await asyncio.to_thread(give_back_memory)
     return DocumentResult("superseded" if chunk_count is None else "completed", chunk_count)
 
 
 async def _while_wanted(
-    clients: Clients, record: StoreFileRecord, attempt: int, ingest: Coroutine[Any, Any, int | None]
+    context: WorkerContext, record: StoreFileRecord, attempt: int, ingest: Coroutine[Any, Any, int | None]
 ) -> int | None:
     """Run an ingest, but stop it when its file was removed from the store, expired, or was ingested again.
 
@@ -296,18 +296,18 @@ async def _while_wanted(
     try:
         while not (await asyncio.wait([task], timeout=WANTED_SECONDS))[0]:
             with contextlib.suppress(TransientError):
-                if not await clients.ingests.is_ingest_of(record, attempt):
+                if not await context.ingests.is_ingest_of(record, attempt):
                     return None
         return task.result()
     finally:
         await end_tasks([task])
 
 
-async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) -> int | None:
-    settings, embedding = clients.settings, clients.embedding
+async def _ingest(job: RunningJob, context: WorkerContext, record: StoreFileRecord) -> int | None:
+    settings, embedding = context.settings, context.embedding
     with job.timed("parse"):
-        async with clients.blobs.as_file(record.sha256) as path:
-            document = await clients.parser.parse(
+        async with context.blobs.as_file(record.sha256) as path:
+            document = await context.parser.parse(
                 path,
                 record.filename,
                 timeout_seconds=settings.parse_timeout_seconds,
@@ -334,44 +334,46 @@ async def _ingest(job: RunningJob, clients: Clients, record: StoreFileRecord) ->
             progress=job.note_progress("embed"),
         )
     with job.timed("store"):
-        stored = await clients.ingests.complete_ingest(
+        stored = await context.ingests.complete_ingest(
             record, job.attempt, document, chunks, vectors, progress=job.note_progress("store")
         )
     return len(chunks) if stored else None
 
 
-async def document_failed(job: RunningJob, clients: Clients, error: RagqError, arguments: DocumentArguments) -> None:
+async def document_failed(
+    job: RunningJob, context: WorkerContext, error: RagqError, arguments: DocumentArguments
+) -> None:
     """Record in the store why a document's job failed."""
     store_id, file_id, generation = arguments.vector_store_id, arguments.file_id, arguments.generation
-    await clients.ingests.fail_ingest(job.tenant_id, store_id, file_id, generation, job.attempt, error)
+    await context.ingests.fail_ingest(job.tenant_id, store_id, file_id, generation, job.attempt, error)
 
 
-async def process_embedding(job: RunningJob, clients: Clients, arguments: EmbeddingArguments) -> EmbeddingResult:
+async def process_embedding(job: RunningJob, context: WorkerContext, arguments: EmbeddingArguments) -> EmbeddingResult:
     """Embed texts."""
     del job
     texts = arguments.texts
-    vectors = await clients.embedding.embed_documents(texts)
-    encodings = await asyncio.to_thread(clients.embedding.tokenizer.encode_batch, texts, add_special_tokens=False)
+    vectors = await context.embedding.embed_documents(texts)
+    encodings = await asyncio.to_thread(context.embedding.tokenizer.encode_batch, texts, add_special_tokens=False)
     return EmbeddingResult(
         embeddings=[base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors],
         tokens=sum(len(encoding.ids) for encoding in encodings),
     )
 
 
-async def _rewrite_question(job: RunningJob, clients: Clients, question: Question) -> Question:
+async def _rewrite_question(job: RunningJob, context: WorkerContext, question: Question) -> Question:
     """Make the text to search for: a follow-up question is rewritten so that it stands alone, and a long text is bounded.
 
     Between the calls of tools there is no rewriting, which would cost a call each time. On an error, the question is
     searched for as it is.
     """
-    question = replace(question, text=bound_text(question.text, clients.settings.max_question_characters))
+    question = replace(question, text=bound_text(question.text, context.settings.max_question_characters))
     if not question.history or not question.vector_store_ids:
         return question
-    if clients.llm is None or question.following:
+    if context.llm is None or question.following:
         return replace(question, text=join_questions(question))
     deadline = min(job.deadline, asyncio.get_running_loop().time() + REWRITE_SECONDS)
     try:
-        completion = await clients.llm.complete(
+        completion = await context.llm.complete(
             build_rewriting(question), options={"max_tokens": REWRITE_TOKENS}, deadline=deadline
         )
     except RagqError as error:
