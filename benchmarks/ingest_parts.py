@@ -21,7 +21,9 @@ from ragq.client.embedding_client import LocalEmbeddingClient, Progress, load_to
 from ragq.client.minilm import MiniLM
 from ragq.parsing.parser import Parser
 from ragq.queues.documents import document_job_id
-from ragq.queues.worker import DEFAULT_CHUNK_SHARE, DEFAULT_OVERLAP_SHARE, RunningJob, WorkerContext, process_document
+from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE
+from ragq.queues.running import RunningJob, WorkerContext
+from ragq.queues.worker import DEFAULT_OVERLAP_SHARE, process_document
 from ragq.rag.split import split
 from ragq.records import DocumentArguments
 from ragq.settings import Settings

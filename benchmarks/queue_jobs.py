@@ -11,7 +11,8 @@ from ragq.cli import main
 from ragq.client.job import NewJob
 from ragq.client.rq_client import JobQueue
 from ragq.models import JobFunction, Question, QueueName
-from ragq.queues.worker import FUNCTIONS, RunningJob, WorkerContext
+from ragq.queues.running import RunningJob, WorkerContext
+from ragq.queues.worker import FUNCTIONS
 from ragq.records import Arguments, EmbeddingArguments, EmbeddingResult, QueryArguments
 from ragq.settings import read_settings
 

@@ -10,7 +10,8 @@ from typing import Any
 from ragq.client.rq_client import JobQueue
 from ragq.errors import PoisonError, RagqError
 from ragq.queues.documents import document_job_id
-from ragq.queues.worker import RunningJob, WorkerContext, document_failed, process_document
+from ragq.queues.running import RunningJob, WorkerContext
+from ragq.queues.worker import document_failed, process_document
 from ragq.records import DocumentArguments
 from ragq.settings import Settings
 from ragq.storage.database import Database

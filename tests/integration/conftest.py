@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from ragq.embedded.services import EmbeddedServices, read_services
-from ragq.queues.worker import WorkerContext
+from ragq.queues.running import WorkerContext
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from tests.ingests import open_context

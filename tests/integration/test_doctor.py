@@ -20,7 +20,7 @@ from ragq.client.queue_audit import audit_queue
 from ragq.client.rq_client import JobQueue
 from ragq.models import Orphan, QueueName
 from ragq.queues.documents import document_job_id, enqueue_document
-from ragq.queues.worker import WorkerContext
+from ragq.queues.running import WorkerContext
 from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 from ragq.storage.store_files import StoreFileRecord

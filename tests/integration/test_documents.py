@@ -13,7 +13,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.errors import DocumentError, NotFoundError, PermanentError, RagqError
 from ragq.models import Chunk, ParsedDocument, QueueName
 from ragq.queues.documents import enqueue_document
-from ragq.queues.worker import WorkerContext
+from ragq.queues.running import WorkerContext
 from ragq.storage.store_files import StoreFileRecord
 from tests.ingests import CRASHED, TENANT, attach, count_chunks, fail, ingest, look
 from tests.queue_steps import expire_leases

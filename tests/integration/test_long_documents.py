@@ -20,7 +20,7 @@ from ragq.client.embedding_client import LocalEmbeddingClient, Progress
 from ragq.models import Attributes, Chunk, ParsedDocument
 from ragq.queues.documents import document_job_id
 from ragq.queues.expiry import expire_files_and_stores
-from ragq.queues.worker import WorkerContext
+from ragq.queues.running import WorkerContext
 from ragq.storage import database as database_module
 from ragq.storage import removal
 from ragq.storage.file_batches import FileBatches

@@ -15,7 +15,7 @@ from openai import OpenAI
 from pydantic import SecretStr
 
 from ragq.errors import ConfigurationError
-from ragq.queues.worker import WorkerContext
+from ragq.queues.running import WorkerContext
 from ragq.settings import Settings, read_settings
 from ragq.storage.batches import Batches
 from ragq.storage.database import Database

@@ -29,7 +29,7 @@ from ragq.models import JobFunction, JobStatus
 from ragq.queues import expiry
 from ragq.queues.expiry import delete_unused_requests, find_left_requests
 from ragq.queues.perform import Retry, perform
-from ragq.queues.worker import RunningJob, WorkerContext
+from ragq.queues.running import RunningJob, WorkerContext
 from ragq.records import DocumentArguments, EmbeddingArguments, EmbeddingResult, Failure, Job, Request, read_payload
 from ragq.settings import Settings
 from ragq.storage.archive import Archive

@@ -16,7 +16,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.errors import UnavailableError
 from ragq.models import AttributeFilter, Chunk, ParsedDocument, SearchResult
 from ragq.queues import housekeeping
-from ragq.queues.worker import WorkerContext
+from ragq.queues.running import WorkerContext
 from ragq.storage import search as chunk_client
 from ragq.storage.database import Database
 from ragq.storage.vector_index import INDEX_LOCK, is_index_due, make_index

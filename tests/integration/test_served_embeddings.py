@@ -23,7 +23,7 @@ from ragq.client.query_batcher import BATCH_SIZE
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
 from ragq.models import DEFAULT_TENANT, Lane, QueueName
 from ragq.queues.perform import Retry, perform
-from ragq.queues.worker import RunningJob, WorkerContext
+from ragq.queues.running import RunningJob, WorkerContext
 from ragq.records import Arguments, EmbeddingArguments, Failure, SearchArguments, function_of, write_payload
 from ragq.settings import Settings
 

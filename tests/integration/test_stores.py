@@ -17,7 +17,7 @@ from ragq.models import AttributeFilter, Attributes, Chunk, JobStatus, ParsedDoc
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
 from ragq.queues.expiry import expire_files_and_stores
 from ragq.queues.housekeeping import expire_forever
-from ragq.queues.worker import WorkerContext
+from ragq.queues.running import WorkerContext
 from ragq.storage import search as chunk_client
 from ragq.storage.file_batches import FileBatches
 from ragq.storage.ingests import Attachment

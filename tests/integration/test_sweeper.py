@@ -12,8 +12,9 @@ from ragq.client.rq_client import JobQueue
 from ragq.models import JobStatus, QueueName
 from ragq.queues import sweeper
 from ragq.queues.documents import document_job_id, enqueue_document
+from ragq.queues.running import RunningJob, WorkerContext
 from ragq.queues.sweeper import sweep
-from ragq.queues.worker import RunningJob, WorkerContext, process_document
+from ragq.queues.worker import process_document
 from ragq.records import DocumentArguments, DocumentResult, Failure, read_payload
 from ragq.storage.store_files import StoreFileRecord
 from tests.ingests import TENANT, attach, count_chunks, ingest, look, make_older

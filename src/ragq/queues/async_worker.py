@@ -36,7 +36,7 @@ from ragq.models import JobStatus, Lane, QueueName
 from ragq.queues.housekeeping import restart_on_error, start_housekeeping
 from ragq.queues.metrics_server import serve_metrics
 from ragq.queues.perform import Retry, perform, retry_until_available
-from ragq.queues.worker import RunningJob, WorkerContext
+from ragq.queues.running import RunningJob, WorkerContext
 from ragq.records import Failure, Meta
 from ragq.settings import Settings, read_settings
 from ragq.tasks import end_tasks, freeze_heap, give_back_memory, prepare_for_numpy, share_one_heap

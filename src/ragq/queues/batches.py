@@ -192,7 +192,7 @@ async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
         check_json(line.request.body)
         body = ResponseCreate.model_validate(line.request.body)
     except ValidationError as error:
-        raise explain_faults(error.errors(include_url=False), asked, skip=0) from error
+        raise explain_faults(error.errors(include_url=False), line.request.body, skip=0) from error
     if body.stream:
         raise InvalidRequestError("A batch answers with a file, not with a stream: leave out stream.", param="stream")
     body = body.model_copy(update={"service_tier": "flex", "background": True})

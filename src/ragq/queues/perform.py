@@ -16,7 +16,8 @@ from ragq.client.job import ClaimedJob, Outcome
 from ragq.client.model_faults import Kind
 from ragq.errors import PermanentError, RagqError, TransientError
 from ragq.models import JobFunction
-from ragq.queues.worker import FUNCTIONS, RunningJob, WorkerContext, check_payload, document_failed
+from ragq.queues.running import RunningJob, WorkerContext
+from ragq.queues.worker import FUNCTIONS, check_payload, document_failed
 from ragq.records import DocumentArguments, Failure, Result
 from ragq.settings import Settings
 

@@ -14,7 +14,7 @@ from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat import options_of as chat_options_of
 from ragq.schemas.filters import make_filter
-from ragq.schemas.messages import InputItem, input_of, message_of, read_chat, read_items
+from ragq.schemas.messages import InputItem, check_files, input_of, message_of, read_chat, read_items
 from ragq.schemas.options import Tools, read_tools, refuse_without_llm
 from ragq.schemas.questions import (
     LANES,
@@ -132,8 +132,8 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
         store_ids = [DEFAULT_STORE_NAME]
     ranking = search.ranking_options if search else None
     options = options_of(body, split_list(settings.llm_extra_fields)) | tools.options
-    question = _make_question(
-        [*rules, *earlier, *own], store_ids, options, context, param="input", place_of_format="text.format"
+    question = await _make_question(
+        [*rules, *earlier, *own], store_ids, options, context, tenant, param="input", place_of_format="text.format"
     )
     question = replace(
         question,
@@ -164,8 +164,14 @@ async def read_chat_question(body: ChatCompletionCreate, context: Context, tenan
     else:
         store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in body.vector_store_ids]
     options = chat_options_of(body, split_list(settings.llm_extra_fields)) | tools.options
-    question = _make_question(
-        read_chat(body.messages), store_ids, options, context, param="messages", place_of_format="response_format"
+    question = await _make_question(
+        read_chat(body.messages),
+        store_ids,
+        options,
+        context,
+        tenant,
+        param="messages",
+        place_of_format="response_format",
     )
     question = replace(
         question,
@@ -178,11 +184,12 @@ async def read_chat_question(body: ChatCompletionCreate, context: Context, tenan
     return Asked(question, request)
 
 
-def _make_question(
+async def _make_question(
     messages: list[Message],
     store_ids: list[str],
     options: dict[str, Any],
     context: Context,
+    tenant: str,
     *,
     param: str,
     place_of_format: str,
@@ -194,6 +201,10 @@ def _make_question(
     has_llm = bool(context.settings.llm_base_url)
     if not has_llm:
         refuse_without_llm(options, place_of_format=place_of_format)
+    check_files(conversation.files, param)
+    for file in conversation.files:
+        if "file_id" in file:
+            await context.files.get(tenant, file["file_id"])
     if not (conversation.files or (has_llm and conversation.media)):
         check_question(conversation.text, param=param)
     history = conversation.history

@@ -9,28 +9,15 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-import structlog
-
-from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
-from ragq.client.llm_client import LlmClient
-from ragq.client.llm_stream import Completion
-from ragq.client.model_faults import ContextTooLongError
-from ragq.client.rq_client import JobQueue
-from ragq.context import Context
-from ragq.errors import DocumentError, PermanentError, RagqError, TransientError, UnavailableError
-from ragq.models import Answer, JobFunction, Question, SearchResult
-from ragq.parsing.parser import Parser
+from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
+from ragq.models import JobFunction, Question, SearchResult
+from ragq.queues.answers import generate, make_standalone
+from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve
+from ragq.queues.running import RunningJob, WorkerContext, ms_since
 from ragq.rag.answer import answer_in_steps
-from ragq.rag.cite import CitedStream, cite_in_steps
-from ragq.rag.cite_json import cite_values
-from ragq.rag.conversation import bound_history, bound_text
-from ragq.rag.json_form import FormError, WholeJson, check_answer, is_structured, unwrap
-from ragq.rag.prompt import build_messages
-from ragq.rag.rewrite import build_rewriting, join_questions
 from ragq.rag.split import split
 from ragq.records import (
     Arguments,
@@ -38,114 +25,23 @@ from ragq.records import (
     DocumentResult,
     EmbeddingArguments,
     EmbeddingResult,
-    Event,
-    Meta,
-    Progress,
     QueryArguments,
     QueryResult,
-    ReasoningAdded,
     Reference,
     Result,
     SearchArguments,
     SearchEnded,
     SearchResults,
     SearchStarted,
-    TextAdded,
     UnreadableRecordError,
     read_payload,
 )
-from ragq.settings import LOCAL_EMBEDDING_MODEL, Settings
-from ragq.storage.blobs import BlobStore
-from ragq.storage.database import Database
-from ragq.storage.search import Chunks
+from ragq.settings import LOCAL_EMBEDDING_MODEL
 from ragq.storage.store_files import StoreFileRecord
-from ragq.tasks import Turns, end_tasks, give_back_memory
+from ragq.tasks import end_tasks, give_back_memory
 
-log = structlog.get_logger(__name__)
-
-DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is for its special tokens
 DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
 WANTED_SECONDS = 1.0  # between checks that a document is still wanted
-REWRITE_SECONDS = 10.0  # after this, the original question is searched for
-REWRITE_TOKENS = 200
-
-
-@dataclass(kw_only=True)
-class WorkerContext(Context):
-    """The connections and models that all jobs of a worker share.
-
-    Attributes:
-        llm: None without `RAGQ_LLM_BASE_URL`; answers are then extractive.
-    """
-
-    chunks: Chunks
-    embedding: EmbeddingClient
-    llm: LlmClient | None
-    parser: Parser = field(default_factory=Parser)
-    turns: Turns = field(default_factory=Turns)
-
-    @classmethod
-    async def open(cls, settings: Settings, queue: JobQueue, database_url: str) -> WorkerContext:
-        """Open all except the queue, which the caller opened."""
-        blobs, embedding = (
-            BlobStore(settings),
-            create_embedding_client(settings),
-        )  # first, because they may refuse the settings
-        llm = LlmClient(settings) if settings.llm_base_url else None
-        database = await Database.open(settings, database_url)
-        return cls(
-            settings=settings,
-            queue=queue,
-            database=database,
-            blobs=blobs,
-            chunks=Chunks(settings, database),
-            embedding=embedding,
-            llm=llm,
-        )
-
-    async def close(self) -> None:
-        """Close all except the queue."""
-        if self.llm:
-            await self.llm.close()
-        await self.parser.close()
-        await self.embedding.close()
-        await self.database.close()
-
-
-@dataclass(slots=True)
-class RunningJob:
-    """A job in flight, as its function sees it.
-
-    Attributes:
-        deadline: `loop.time()` at which the job fails.
-        meta: Timings in ms, and progress; stored with the next heartbeat and with the result.
-        pending_events: Stream events that are not in the job's event log yet.
-    """
-
-    id: str
-    attempt: int
-    tenant_id: str
-    deadline: float
-    meta: Meta = field(default_factory=Meta)
-    meta_changed: bool = False
-    pending_events: list[Event] = field(default_factory=list)
-
-    def note(self, **meta: Any) -> None:
-        """Set fields of `meta`."""
-        for name, value in meta.items():
-            setattr(self.meta, name, value)
-        self.meta_changed = True
-
-    def note_progress(self, stage: Literal["parse", "embed", "store"]) -> Callable[[int, int], None]:
-        """Make a callback that stores the progress of a stage in `meta`."""
-        return lambda done, total: self.note(progress=Progress(stage, done, total))
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Store the duration of a stage in `meta`."""
-        started = time.monotonic()
-        yield
-        self.note(**{f"{stage}_ms": _ms_since(started)})
 
 
 async def process_query(job: RunningJob, context: WorkerContext, arguments: QueryArguments) -> QueryResult:
@@ -154,106 +50,22 @@ async def process_query(job: RunningJob, context: WorkerContext, arguments: Quer
     if context.llm:
         context.llm.endpoint.check_breaker()
     started = time.monotonic()
-    searched = await _rewrite_question(job, context, question)
+    searched = await make_standalone(job, context, question)
     if stream != "nothing":
         job.pending_events.append(SearchStarted([searched.text] if searched.vector_store_ids else []))
-    results = await _retrieve(job, context, searched)
-    retrieve_ms = _ms_since(started)
+    attached = await read_attached(job, context, searched)
+    results = [*attached, *await retrieve(job, context, searched)]
+    retrieve_ms = ms_since(started)
     job.note(retrieve_ms=retrieve_ms)
     if stream != "nothing":
         job.pending_events.append(SearchEnded(results if stream == "results" else None))
     if context.llm:
-        answer = await _generate(job, context, question, results, is_streamed=stream != "nothing")
+        answer = await generate(job, context, question, results, is_streamed=stream != "nothing")
     else:
         calibrated = context.settings.embedding_name == LOCAL_EMBEDDING_MODEL
         answer = await context.turns.run(answer_in_steps(searched.text, results, trust_similarity=calibrated))
-    job.note(answer_ms=_ms_since(started) - retrieve_ms)
+    job.note(answer_ms=ms_since(started) - retrieve_ms)
     return QueryResult(searched.text, answer, results)
-
-
-async def _retrieve(job: RunningJob, context: WorkerContext, question: Question) -> list[SearchResult]:
-    if not question.vector_store_ids:
-        return []
-    scope, vector = await asyncio.gather(
-        context.chunks.find_scope(job.tenant_id, question.vector_store_ids, question.text, question.filters),
-        context.embedding.embed_query(question.text),
-    )
-    results = await context.chunks.search(scope, vector, limit=question.max_results or context.settings.max_results)
-    return [result for result in results if result.score >= question.score_threshold]
-
-
-async def _generate(
-    job: RunningJob, context: WorkerContext, question: Question, results: list[SearchResult], *, is_streamed: bool
-) -> Answer:
-    budget = context.settings.prompt_tokens
-    try:
-        completion, sources = await _ask_llm(job, context, question, results, budget, is_streamed=is_streamed)
-    except ContextTooLongError:
-        question = replace(question, history=bound_history(question.history))
-        try:
-            completion, sources = await _ask_llm(job, context, question, results, budget // 2, is_streamed=is_streamed)
-        except ContextTooLongError as error:
-            raise error.otherwise or error from error
-    text = completion.text
-    if is_structured(question):
-        text = unwrap(text)
-        if completion.finish_reason == "stop":
-            await _check_form(text, question)
-        citations = await context.turns.run(cite_values(text, sources))
-    else:
-        text, citations = await context.turns.run(cite_in_steps(text, sources))
-    job.note(first_token_ms=round(completion.first_token_seconds * 1000))
-    return Answer(
-        text,
-        citations,
-        "generated",
-        completion.usage,
-        truncated=completion.finish_reason == "length",
-        reasoning=completion.reasoning,
-        refusal=completion.refusal,
-        tool_calls=completion.tool_calls,
-        logprobs=completion.logprobs,
-    )
-
-
-async def _check_form(text: str, question: Question) -> None:
-    """Check that an answer in JSON is what was asked for; the next try may be.
-
-    Raises:
-        UnavailableError: It is not.
-    """
-    try:
-        await asyncio.to_thread(check_answer, text, question.options["response_format"])
-    except FormError as error:
-        raise UnavailableError(
-            f"The LLM's answer does not have the form asked for: {error}.", code="llm_wrong_form"
-        ) from error
-
-
-async def _ask_llm(
-    job: RunningJob,
-    context: WorkerContext,
-    question: Question,
-    results: list[SearchResult],
-    budget_tokens: int,
-    *,
-    is_streamed: bool,
-) -> tuple[Completion, list[SearchResult]]:
-    assert context.llm
-    messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
-    shown = WholeJson() if is_structured(question) else CitedStream(len(sources))
-
-    def say(kind: Literal["text", "reasoning"], piece: str) -> None:
-        if kind == "reasoning":
-            job.pending_events.append(ReasoningAdded(piece))
-        elif more := shown.add(piece):
-            job.pending_events.append(TextAdded(more))
-
-    limits = {"max_tokens": question.max_output_tokens, "temperature": question.temperature, "top_p": question.top_p}
-    completion = await context.llm.complete(
-        messages, options=question.options | limits, deadline=job.deadline, on_delta=say if is_streamed else None
-    )
-    return completion, sources
 
 
 async def process_search(job: RunningJob, context: WorkerContext, arguments: SearchArguments) -> SearchResults:
@@ -264,7 +76,7 @@ async def process_search(job: RunningJob, context: WorkerContext, arguments: Sea
         question = Question(
             text, arguments.vector_store_ids, arguments.filters, max_results=most, score_threshold=threshold
         )
-        for result in await _retrieve(job, context, question):
+        for result in await retrieve(job, context, question):
             key = (result.file_id, result.start)
             found[key] = max(result, found.get(key, result), key=lambda one: one.score)
     return SearchResults(sorted(found.values(), key=lambda one: -one.score)[:most])
@@ -358,32 +170,6 @@ async def process_embedding(job: RunningJob, context: WorkerContext, arguments: 
         embeddings=[base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors],
         tokens=sum(len(encoding.ids) for encoding in encodings),
     )
-
-
-async def _rewrite_question(job: RunningJob, context: WorkerContext, question: Question) -> Question:
-    """Make the text to search for: a follow-up question is rewritten so that it stands alone, and a long text is bounded.
-
-    Between the calls of tools there is no rewriting, which would cost a call each time. On an error, the question is
-    searched for as it is.
-    """
-    question = replace(question, text=bound_text(question.text, context.settings.max_question_characters))
-    if not question.history or not question.vector_store_ids:
-        return question
-    if context.llm is None or question.following:
-        return replace(question, text=join_questions(question))
-    deadline = min(job.deadline, asyncio.get_running_loop().time() + REWRITE_SECONDS)
-    try:
-        completion = await context.llm.complete(
-            build_rewriting(question), options={"max_tokens": REWRITE_TOKENS}, deadline=deadline
-        )
-    except RagqError as error:
-        log.warning("question_not_rewritten", job_id=job.id, error=str(error))
-        return question
-    return replace(question, text=" ".join(completion.text.split()) or question.text)
-
-
-def _ms_since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
 
 
 JobCoroutine = Callable[..., Awaitable[Result]]

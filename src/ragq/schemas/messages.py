@@ -6,6 +6,7 @@ and reading it refuses only what would be lost: a question that nobody asks, or 
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from ragq.schemas.objects import Body
 TEXTS = ("text", "input_text", "output_text", "summary_text")
 _THOUGHTS = re.compile(r"\A\s*<(think|thinking)>.*?</\1>\s*", re.DOTALL)
 THOUGHTS = ("reasoning_text", "thinking", "reasoning")
+MAX_FILES = 10
+MEDIA_ENDINGS = {"application/pdf": ".pdf", "text/markdown": ".md"}
 SUPPORTED_PARTS = "text, input_text, output_text, refusal, image_url, input_image, file and input_file"
 
 
@@ -175,6 +178,48 @@ def _flat(content: str | list[dict[str, Any]]) -> str:
 
 def _write_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def check_files(files: list[dict[str, Any]], param: str) -> None:
+    """Check the files that a question brings along.
+
+    Raises:
+        InvalidRequestError: There are too many, or one has no content.
+    """
+    if len(files) > MAX_FILES:
+        raise InvalidRequestError(
+            f"A question may bring {MAX_FILES} files along: put more into a vector store, and search it.", param=param
+        )
+    for file in files:
+        if file.get("file_data"):
+            decode_file(file["file_data"], param)
+        elif not file.get("file_id"):
+            raise InvalidRequestError(
+                "A file needs file_id, or file_data and filename. ragq fetches nothing from a file_url: upload the file.",
+                code="invalid_value",
+                param=param,
+            )
+
+
+def decode_file(data: str, param: str = "file_data") -> bytes:
+    """Decode a file from base64 or a data: URL.
+
+    Raises:
+        InvalidRequestError: It is neither.
+    """
+    try:
+        return base64.b64decode(data.partition(",")[2] if data.startswith("data:") else data, validate=True)
+    except ValueError as error:
+        raise InvalidRequestError(
+            "The file_data is not base64: send it so, or as a data: URL.", code="invalid_value", param=param
+        ) from error
+
+
+def name_file(file: dict[str, Any]) -> str:
+    """The name of a file that came with a question, with the ending that its data: URL tells if it has none."""
+    name = str(file.get("filename") or "file").rpartition("/")[2][-200:]
+    media_type = file["file_data"][:80].removeprefix("data:").partition(";")[0]
+    return name if "." in name else name + MEDIA_ENDINGS.get(media_type, ".txt")
 
 
 def input_of(job: Job) -> str | list[InputItem]:

@@ -1,0 +1,105 @@
+"""Find the sources of a question: in the stores, and in files that it brings along."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ragq.errors import DocumentError
+from ragq.models import Question, SearchResult
+from ragq.queues.running import RunningJob, WorkerContext
+from ragq.rag.split import split
+from ragq.schemas.messages import decode_file, name_file
+
+DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is for its special tokens
+WHOLE_SHARE = 0.5  # of the prompt's budget, up to which the files of a question are read whole
+MAX_CHARACTERS = 1_000_000  # of a file that comes with a question; what is longer belongs into a store
+
+
+async def retrieve(job: RunningJob, context: WorkerContext, question: Question) -> list[SearchResult]:
+    if not question.vector_store_ids:
+        return []
+    scope, vector = await asyncio.gather(
+        context.chunks.find_scope(job.tenant_id, question.vector_store_ids, question.text, question.filters),
+        context.embedding.embed_query(question.text),
+    )
+    results = await context.chunks.search(scope, vector, limit=question.max_results or context.settings.max_results)
+    return [result for result in results if result.score >= question.score_threshold]
+
+
+async def read_attached(job: RunningJob, context: WorkerContext, question: Question) -> list[SearchResult]:
+    """Read the files that a question brings along: whole if they are small, else the chunks nearest to the question.
+
+    Raises:
+        DocumentError: A file cannot be read.
+        NotFoundError: There is no such file.
+    """
+    if not question.files:
+        return []
+    found: list[SearchResult] = []
+    for file in question.files:
+        found += await _read_file(job, context, file)
+    if sum(result.token_count for result in found) <= context.settings.prompt_tokens * WHOLE_SHARE:
+        return found
+    texts = [result.text for result in found]
+    vectors = await context.embedding.embed_documents(texts)
+    similarities = vectors @ await context.embedding.embed_query(question.text)
+    best = sorted(range(len(found)), key=lambda place: -similarities[place])
+    return [
+        replace(found[place], score=max(0.0, float(similarities[place])), similarity=float(similarities[place]))
+        for place in best[: question.max_results or context.settings.max_results]
+    ]
+
+
+async def _read_file(job: RunningJob, context: WorkerContext, file: dict[str, Any]) -> list[SearchResult]:
+    async with _open_file(job, context, file) as (path, file_id, filename):
+        document = await context.parser.parse(
+            path,
+            filename,
+            timeout_seconds=context.settings.parse_timeout_seconds,
+            memory_bytes=context.settings.parse_memory_bytes,
+            max_characters=MAX_CHARACTERS,
+        )
+    size = int(context.embedding.window_tokens * DEFAULT_CHUNK_SHARE)
+    chunks = await asyncio.to_thread(
+        split, document, context.embedding.tokenizer, max_tokens=size, overlap_tokens=0, is_wanted=lambda: True
+    )
+    return [
+        SearchResult(
+            file_id=file_id,
+            filename=filename,
+            text=chunk.text,
+            start=chunk.start,
+            end=chunk.end,
+            page=chunk.page,
+            heading=chunk.heading,
+            token_count=chunk.token_count,
+            score=1.0,
+        )
+        for chunk in chunks
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _open_file(
+    job: RunningJob, context: WorkerContext, file: dict[str, Any]
+) -> AsyncIterator[tuple[Path, str, str]]:
+    """Yield the path, the id and the name of an uploaded file, or of one that came with the request."""
+    if file_id := file.get("file_id"):
+        record = await context.files.get(job.tenant_id, file_id)
+        if reason := await context.files.find_poison(record.sha256):
+            raise DocumentError(reason)
+        async with context.blobs.as_file(record.sha256) as path:
+            yield path, record.id, record.filename
+        return
+    content = decode_file(file["file_data"])
+    with tempfile.NamedTemporaryFile() as written:
+        await asyncio.to_thread(written.write, content)
+        written.flush()
+        yield Path(written.name), f"file-{hashlib.sha256(content).hexdigest()[:32]}", name_file(file)
