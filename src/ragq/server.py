@@ -29,6 +29,7 @@ from ragq.http.access import CORS, Access
 from ragq.http.error_body import error_response
 from ragq.http.keys import KeyCheck
 from ragq.http.openapi import Application
+from ragq.mcp import route as mcp
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
 from ragq.queues.batches import run_batches_forever
@@ -64,7 +65,7 @@ log = structlog.get_logger(__name__)
 PARTS = (
     *(chat, responses, chat_completions, embeddings, models, batches, webhooks),
     *(files, vector_stores, store_search, store_files, file_batches),
-    *(page, health, metrics),
+    *(mcp, page, health, metrics),
 )
 
 

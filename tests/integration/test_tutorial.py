@@ -24,6 +24,7 @@ HOW_TO = [
     "add-workers.md",
     "operate.md",
     "receive-webhooks.md",
+    "mcp.md",
     "use-a-managed-valkey.md",
     "use-elasticache.md",
     "use-memorydb.md",

@@ -69,31 +69,58 @@ async def create_file(
     """Upload a file. The same bytes under the same name and purpose are the same file."""
     if (anchor is None) != (seconds is None):
         raise InvalidRequestError("An expiry has an anchor and seconds: send both, or none.", param="expires_after")
-    filename = _check_filename(file.filename)
-    if purpose != "batch":
-        check_supported(filename)
-    _check_size(context, file.size or 0)
-    sha256 = await asyncio.to_thread(_hash, file.file)
-    async with context.files.locked_bytes(sha256):
-        await context.blobs.put(sha256, file.file)
-        record = await context.files.create(
-            tenant,
-            filename=filename,
-            purpose=purpose,
-            size=file.size or 0,
-            sha256=sha256,
-            expires_after_seconds=seconds,
-        )
+    record = await save_file(
+        context,
+        tenant,
+        file.file,
+        filename=file.filename or "",
+        purpose=purpose,
+        size=file.size or 0,
+        expires_after_seconds=seconds,
+    )
     return render_file(record)
 
 
-def _check_filename(filename: str | None) -> str:
+async def save_file(
+    context: Context,
+    tenant: str,
+    content: BinaryIO,
+    *,
+    filename: str,
+    purpose: Purpose,
+    size: int,
+    expires_after_seconds: int | None = None,
+) -> FileRecord:
+    """Check and store a file. The same bytes under the same name and purpose are the same file.
+
+    Raises:
+        InvalidRequestError: Its name is not allowed, or it is empty.
+        TooLargeError: It is over the limit.
+        DocumentError: Its kind is not supported.
+    """
+    _check_filename(filename)
+    if purpose != "batch":
+        check_supported(filename)
+    _check_size(context, size)
+    sha256 = await asyncio.to_thread(_hash, content)
+    async with context.files.locked_bytes(sha256):
+        await context.blobs.put(sha256, content)
+        return await context.files.create(
+            tenant,
+            filename=filename,
+            purpose=purpose,
+            size=size,
+            sha256=sha256,
+            expires_after_seconds=expires_after_seconds,
+        )
+
+
+def _check_filename(filename: str) -> None:
     if not filename or len(filename) > MAX_FILENAME_CHARACTERS or re.search(r"[\x00-\x1f\x7f]", filename):
         raise InvalidRequestError(
             f"The file needs a name of at most {MAX_FILENAME_CHARACTERS} characters without control characters.",
             param="file",
         )
-    return filename
 
 
 def _check_size(context: Context, size: int) -> None:

@@ -40,6 +40,14 @@ class StoreFileRecord:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The beginning of a text; `characters` is the length of all of it."""
+
+    text: str
+    characters: int
+
+
 _ANY_STORE_FILE = """
     SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.bytes, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
            v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.attempt, v.chunk_count, v.usage_bytes,
@@ -176,6 +184,20 @@ class StoreFiles:
             raise _not_found(file_id)
         text: str | None = row["text"]
         return text
+
+    async def get_excerpt(self, tenant_id: str, store_id: str, file_id: str, *, characters: int) -> Excerpt | None:
+        """The beginning of a file's text; None before the file is ingested."""
+        excerpts = await self._database.records(
+            Excerpt,
+            """SELECT left(text, %(characters)s) AS text, length(text) AS characters FROM vector_store_files
+               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
+                 AND text IS NOT NULL""",
+            tenant=tenant_id,
+            store=store_id,
+            file=file_id,
+            characters=characters,
+        )
+        return excerpts[0] if excerpts else None
 
 
 def _not_found(file_id: str) -> NotFoundError:
