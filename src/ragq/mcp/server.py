@@ -25,7 +25,7 @@ from ragq.mcp.documents import Documents
 from ragq.mcp.route import Caller
 from ragq.mcp.tools import TOOLS, Tools
 from ragq.schemas.checks import check_json
-from ragq.schemas.objects import explain_fault
+from ragq.schemas.objects import explain_faults
 from ragq.storage.paging import Page
 
 log = structlog.get_logger(__name__)
@@ -106,7 +106,7 @@ class Exchange:
                 arguments = tool.arguments.model_validate(params.arguments or {})
                 text, structured = await tool.run(self._tools, arguments, context.session.report_progress)
             except ValidationError as error:
-                return _refusal(explain_fault(dict(error.errors()[0]), skip=0))
+                return _refusal(explain_faults(error.errors(), params.arguments or {}, skip=0))
             except RagqError as error:
                 return _refusal(error)
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)

@@ -122,7 +122,7 @@ class Tools:
 
     async def search(self, call: SearchCall, _report: Report) -> Output:
         """Search the documents by meaning and words; gives documents, the best first. `fetch` reads one."""
-        check_question(self._context, call.query, param="query")
+        check_question(call.query, param="query")
         arguments = SearchArguments(
             queries=[call.query],
             vector_store_ids=[await self._documents.find_store()],
@@ -145,7 +145,7 @@ class Tools:
 
     async def ask(self, call: AskCall, report: Report) -> Output:
         """Answer a question from the documents, with the passages that the answer rests on."""
-        check_question(self._context, call.question, param="question")
+        check_question(call.question, param="question")
         response_id, store_id = new_id(RESPONSE_PREFIX), await self._documents.find_store()
         self._unanswered.add(response_id)
         question = Question(call.question, [store_id])
