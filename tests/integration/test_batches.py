@@ -130,7 +130,7 @@ def check_line(number: int, line: dict[str, Any]) -> None:
         assert (response, error["code"]) == (None, "llm_bad_request")
     elif number % 10 == 7:
         assert (response["status_code"], error) == (400, None)
-        assert response["body"]["error"]["param"] == "frobnicate"
+        assert response["body"]["error"]["param"] == "temperature"
     else:
         body = response["body"]
         assert (response["status_code"], error, body["status"]) == (200, None, "completed")

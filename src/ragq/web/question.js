@@ -106,10 +106,10 @@ class Following {
   takeEnd(response) {
     if (!ENDS.includes(response.status)) return;
     this.stop();
-    const [search, message] = response.output;
+    const [search, message] = ["file_search_call", "message"].map((type) => response.output.find((item) => item.type === type));
     if (message) {
       showAnswer(message);
-      showFound(search.results);
+      showFound(search?.results);
     } else showUnfinished();
     const seconds = (response.timing.total_ms / 1000).toFixed(1);
     if (response.status === "completed") {
