@@ -233,8 +233,9 @@ class Settings(BaseSettings):
     @property
     def page_url(self) -> str:
         """Address of ragq's page, without a slash at its end, for links to passages."""
-        host = LOCALHOST if self.host in ("0.0.0.0", "::", "127.0.0.1", "::1") else self.host  # noqa: S104
-        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+        host = LOCALHOST if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        shown = f"[{host}]" if ":" in host else host
+        return (self.public_url or f"http://{shown}:{self.port}").rstrip("/")
 
     @property
     def embedding_name(self) -> str:

@@ -24,6 +24,10 @@ from ragq.storage.paging import Page
 
 router = APIRouter(prefix="/v1/files", route_class=CheckedRoute)
 
+AROUND_CHARACTERS = 2000  # shown on each side of a passage
+MAX_PASSAGE_CHARACTERS = 100_000
+LAST_OFFSET = 2**31 - MAX_PASSAGE_CHARACTERS - AROUND_CHARACTERS - 2
+Offset = Annotated[int, Query(ge=0, le=LAST_OFFSET)]
 Purpose = Literal["assistants", "batch", "user_data"]
 AnyPurpose = Literal[Purpose, "batch_output"]
 MAX_FILENAME_CHARACTERS = 255
@@ -49,6 +53,19 @@ class FileObject(TypedDict):
     purpose: str
     status: Literal["processed"]
     status_details: None
+
+
+class FilePassage(TypedDict):
+    """A passage of a document, with what stands around it; ragq's own."""
+
+    object: Literal["file.passage"]
+    file_id: str
+    filename: str
+    start: int
+    end: int
+    before: str
+    quote: str
+    after: str
 
 
 async def _check_form(request: Request) -> None:
@@ -161,6 +178,25 @@ async def list_files(
 async def get_file(file_id: str, context: ContextDependency, tenant: Tenant) -> FileObject:
     """Show a file."""
     return render_file(await context.files.get(tenant, file_id))
+
+
+@router.get("/{file_id}/passage")
+async def get_passage(
+    file_id: str, context: ContextDependency, tenant: Tenant, start: Offset = 0, end: Offset = 0
+) -> FilePassage:
+    """Show `text[start:end]` of a document, as a citation names it, and what stands around it."""
+    end = min(max(start, end), start + MAX_PASSAGE_CHARACTERS)
+    found = await context.store_files.get_passage(tenant, file_id, start, end, around=AROUND_CHARACTERS)
+    return {
+        "object": "file.passage",
+        "file_id": file_id,
+        "filename": found.filename,
+        "start": start,
+        "end": end,
+        "before": found.before,
+        "quote": found.quote,
+        "after": found.after,
+    }
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse, responses=BYTES)
