@@ -334,11 +334,20 @@ async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
     return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
 
 
-async def perform_now(context: Context, tenant: str, arguments: Arguments, expected: type[ResultT]) -> ResultT:
-    """Run a job on the priority lane and wait for its result: the API process has no embedding model, so a worker does it.
+async def perform_now(
+    context: Context,
+    tenant: str,
+    arguments: Arguments,
+    expected: type[ResultT],
+    *,
+    lane: Lane = Lane.PRIORITY,
+    seconds: float = NOW_SECONDS,
+) -> ResultT:
+    """Run a job and wait for its result: the API process has no embedding model, so a worker does it.
 
     Args:
         expected: Type of the job function's result.
+        seconds: Time limit.
 
     Raises:
         UnavailableError: No worker finished the job in time.
@@ -349,14 +358,14 @@ async def perform_now(context: Context, tenant: str, arguments: Arguments, expec
             id=job_id,
             arguments=arguments,
             queue=QueueName.QUERIES,
-            lane=Lane.PRIORITY,
+            lane=lane,
             tenant_id=tenant,
-            deadline_seconds=NOW_SECONDS,
+            deadline_seconds=seconds,
             keep_seconds=NOW_KEPT_SECONDS,
         )
     )
     try:
-        job = await context.queue.wait(job_id, tenant, timeout_seconds=NOW_SECONDS)
+        job = await context.queue.wait(job_id, tenant, timeout_seconds=seconds)
         if job and isinstance(job.result, expected):
             return job.result
         await context.queue.cancel(job_id)
@@ -364,6 +373,4 @@ async def perform_now(context: Context, tenant: str, arguments: Arguments, expec
         await context.queue.requests.discard(enqueued.job)
     no_worker = "no query worker took it. Check that one is running: `ragq status`."
     reason = job.error.message if job and job.error else no_worker
-    raise UnavailableError(
-        f"No result within {NOW_SECONDS:g} s: {reason}", code="not_done_in_time", retry_after_seconds=2
-    )
+    raise UnavailableError(f"No result within {seconds:g} s: {reason}", code="not_done_in_time", retry_after_seconds=2)

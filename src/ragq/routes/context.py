@@ -12,6 +12,7 @@ from fastapi import Depends, Query, Request, Response
 from ragq.context import Context
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
+from ragq.queues.embeddings import PARTS_OF_PROCESS
 from ragq.records import Job
 from ragq.routes.streams import Streams
 from ragq.schemas.objects import Listed, Listing
@@ -30,12 +31,14 @@ class ApiContext(Context):
 
     Attributes:
         keys: Checks the API key; None if no key is set.
+        embedding_parts: Limits what large requests for embeddings put into the queue at once.
     """
 
     streams: Streams
     not_ready: str | None = "starting"
     keys: KeyCheck | None = None
     readiness: Readiness = field(default_factory=Readiness)
+    embedding_parts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARTS_OF_PROCESS))
 
 
 async def wait_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T | None:
