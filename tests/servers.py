@@ -194,7 +194,7 @@ class Ragq:
         port = free_port()
         api = self.spawn("serve", "--port", str(port), **variables)
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(f"{url}/readyz"), what="another API process")
+        wait_until(lambda: _answers(f"{url}/readyz"), seconds=60, what="another API process")
         return api, url
 
     def kill(self) -> None:

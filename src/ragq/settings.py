@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         description="Host names under which the API may be called, comma-separated, besides loopback's and `RAGQ_HOST`; "
         "`*.example.com` and `*` work. Unset: no others on loopback, any host beyond it.",
     )
+    accept_any_model: bool = Field(
+        False,
+        description="Accept any name of a model, for clients whose own cannot be changed; the configured models are used.",
+    )
     cors_origins: str = Field(
         "", description="Origins (`https://app.example.com`) whose pages may call the API, comma-separated."
     )

@@ -87,15 +87,16 @@ async def ask(
     )
 
 
-def check_model(model: str | None, configured: str | None) -> None:
-    """Refuse a model that is neither `ragq` nor the configured one.
+def check_model(settings: Settings, model: str | None, configured: str | None) -> None:
+    """Refuse a model that is neither `ragq` nor the configured one, unless the settings accept any.
 
     Raises:
         NotFoundError: The model does not exist.
     """
-    if model not in (None, MODEL, configured):
+    if model not in (None, MODEL, configured) and not settings.accept_any_model:
         raise NotFoundError(
-            f"The model '{model}' does not exist: use '{MODEL}', which stands for the configured model.",
+            f"The model '{model}' does not exist: use '{MODEL}', which stands for the configured model, or have the "
+            "service accept any name with RAGQ_ACCEPT_ANY_MODEL=true.",
             code="model_not_found",
             param="model",
         )
@@ -109,7 +110,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
         NotFoundError: The model, a store, an item or the previous response does not exist.
     """
     settings = context.settings
-    check_model(body.model, settings.llm_model)
+    check_model(settings, body.model, settings.llm_model)
     if body.background and body.store is False:
         raise InvalidRequestError("A background response must be stored: leave out store=false.", param="store")
     if body.prompt:
@@ -157,7 +158,7 @@ async def read_chat_question(body: ChatCompletionCreate, context: Context, tenan
         NotFoundError: The model or a store does not exist.
     """
     settings = context.settings
-    check_model(body.model, settings.llm_model)
+    check_model(settings, body.model, settings.llm_model)
     tools = read_tools(body.tools or [], body.tool_choice)
     if body.vector_store_ids is None:
         store_ids = [DEFAULT_STORE_NAME]

@@ -96,7 +96,7 @@ async def create_embeddings(
 ) -> Response:
     """Embed texts. Every vector has length 1."""
     settings = context.settings
-    check_model(body.model, settings.embedding_name)
+    check_model(settings, body.model, settings.embedding_name)
     if body.dimensions not in (None, settings.embedding_dimensions):
         raise InvalidRequestError(
             f"'{settings.embedding_name}' makes vectors of {settings.embedding_dimensions} numbers only: leave out "
