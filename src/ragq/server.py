@@ -48,6 +48,7 @@ from ragq.routes import (
     responses,
     store_files,
     store_search,
+    uploads,
     vector_stores,
     webhooks,
 )
@@ -64,7 +65,7 @@ log = structlog.get_logger(__name__)
 # Matched in this order for each request.
 PARTS = (
     *(chat, responses, chat_completions, embeddings, models, batches, webhooks),
-    *(files, vector_stores, store_search, store_files, file_batches),
+    *(files, uploads, vector_stores, store_search, store_files, file_batches),
     *(mcp, page, health, metrics),
 )
 

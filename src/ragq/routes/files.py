@@ -104,21 +104,16 @@ async def save_file(
     content: BinaryIO,
     *,
     filename: str,
-    purpose: Purpose,
+    purpose: str,
     size: int,
     expires_after_seconds: int | None = None,
 ) -> FileRecord:
     """Check and store a file. The same bytes under the same name and purpose are the same file.
 
     Raises:
-        InvalidRequestError: Its name is not allowed, or it is empty.
-        TooLargeError: It is over the limit.
-        DocumentError: Its kind is not supported.
+        PermanentError: As `check_file`.
     """
-    _check_filename(filename)
-    if purpose != "batch":
-        check_supported(filename)
-    _check_size(context, size)
+    check_file(context, filename=filename, purpose=purpose, size=size)
     sha256 = await asyncio.to_thread(_hash, content)
     async with context.files.locked_bytes(sha256):
         await context.blobs.put(sha256, content)
@@ -130,6 +125,20 @@ async def save_file(
             sha256=sha256,
             expires_after_seconds=expires_after_seconds,
         )
+
+
+def check_file(context: Context, *, filename: str, purpose: str, size: int) -> None:
+    """Check what is known of a file before its bytes are read.
+
+    Raises:
+        InvalidRequestError: Its name is not allowed, or it is empty.
+        TooLargeError: It is over the limit.
+        DocumentError: Its kind is not supported.
+    """
+    _check_filename(filename)
+    if purpose != "batch":
+        check_supported(filename)
+    _check_size(context, size)
 
 
 def _check_filename(filename: str) -> None:
