@@ -27,6 +27,14 @@ from tests.servers import environment
 SERVICES = ("extractive", "llm")
 PROGRAM_SECONDS = 600
 DETAIL_WIDTH = 150
+STAY_HOME = {  # what some clients fetch or send by themselves
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "OTEL_SDK_DISABLED": "true",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "DO_NOT_TRACK": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ def run_program(name: str, command: list[str], service: Service, folder: Path) -
     kept = {key: value for key, value in environment().items() if not key.startswith("VIRTUAL_ENV")}
     variables = (
         kept
+        | STAY_HOME
         | service.variables
         | {
             "CLIENT": name,
@@ -158,8 +167,8 @@ def print_rows(results: list[Result], *, everything: bool) -> None:
     for result in results:
         word = {True: "ok", False: "known" if result.known else "FAIL", None: "not run"}[result.ok]
         if everything or not result.ok:
-            row = f"{word:8}{result.client:20}{result.service:12}{result.check:36}{result.known or result.detail}"
-            print(row if everything else row[: 76 + DETAIL_WIDTH], flush=True)
+            row = f"{word:8}{result.client:16}{result.service:11}{result.check:50} {result.known or result.detail}"
+            print(row if everything else row[: 86 + DETAIL_WIDTH], flush=True)
 
 
 def summarize(results: list[Result]) -> int:

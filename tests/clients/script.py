@@ -97,6 +97,8 @@ def write_text(body: dict[str, Any], turn: Turn) -> str:
     if response_format.get("type") == "json_schema":
         schema = response_format["json_schema"].get("schema") or {}
         return json.dumps(fill(schema, turn, schema))
+    if schema := schema_in(turn.prompt):
+        return json.dumps(fill(schema, turn, schema))
     if response_format.get("type") == "json_object":
         return json.dumps({"answer": said(turn)})
     if asked := re.search(r'"(title|tags|follow_ups|queries)"\s*:', turn.question):
@@ -104,6 +106,16 @@ def write_text(body: dict[str, Any], turn: Turn) -> str:
     if turn.has_image:
         return IMAGE_ANSWER
     return said(turn)
+
+
+def schema_in(prompt: str) -> Any:
+    """The JSON schema that a prompt asks for in words, or nothing."""
+    if asked := re.search(r"json_schema:\s*(?=\{)", prompt):
+        return json.JSONDecoder().raw_decode(prompt[asked.end() :])[0]
+    if asked := re.search(r"JSON object in the following order of fields: (.+)", prompt):
+        fields = re.findall(r"`(\w+)`( \(must be formatted as a valid Python int\))?", asked[1])
+        return {"properties": {name: {"type": "integer" if is_int else "string"} for name, is_int in fields}}
+    return {}
 
 
 def said(turn: Turn) -> str:
@@ -122,7 +134,7 @@ def cited_sentence(turn: Turn) -> str:
     """The sentence of the sources that shares most words with the question, cited."""
     words = set(re.findall(r"\w{3,}", turn.question.lower()))
     best, most = "", 0
-    for number, source in re.findall(r"source \[(\d+)\](.*?)(?=\n<<|\Z)", turn.prompt, re.DOTALL):
+    for number, source in re.findall(r"(?<!end of )source \[(\d+)\](.*?)(?=\n<<|\Z)", turn.prompt, re.DOTALL):
         body = " ".join(source.strip().splitlines()[1:]).replace("#", "")  # the first line names the file
         for sentence in re.split(r"(?<=[.!?])\s+", body):
             shared = len(words & set(re.findall(r"\w{3,}", sentence.lower())))
