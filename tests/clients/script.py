@@ -60,7 +60,9 @@ def read_turn(messages: list[dict[str, Any]]) -> Turn:
     prompt = "\n\n".join(text_of(message) for message in messages)
     content = messages[last].get("content")
     has_image = isinstance(content, list) and any(part.get("type") == "image_url" for part in content)
-    return Turn(prompt, text_of(messages[last]).rpartition("Question:")[2].strip(), has_image, results)
+    asked = text_of(messages[last]).rpartition("Question:")[2]
+    question = re.split(r"</context>|</attached_files>", asked)[-1].strip()  # Open WebUI puts files before a question
+    return Turn(prompt, question, has_image, results)
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -134,13 +136,18 @@ def cited_sentence(turn: Turn) -> str:
     """The sentence of the sources that shares most words with the question, cited."""
     words = set(re.findall(r"\w{3,}", turn.question.lower()))
     best, most = "", 0
-    for number, source in re.findall(r"(?<!end of )source \[(\d+)\](.*?)(?=\n<<|\Z)", turn.prompt, re.DOTALL):
-        body = " ".join(source.strip().splitlines()[1:]).replace("#", "")  # the first line names the file
-        for sentence in re.split(r"(?<=[.!?])\s+", body):
+    for number, source in sources_of(turn.prompt):
+        for sentence in re.split(r"(?<=[.!?])\s+", " ".join(source.replace("#", "").split())):
             shared = len(words & set(re.findall(r"\w{3,}", sentence.lower())))
             if shared > most:
-                best, most = f"{sentence.strip()} [{number}]", shared
+                best, most = f"{sentence} [{number}]", shared
     return best
+
+
+def sources_of(prompt: str) -> list[tuple[str, str]]:
+    """The numbers and texts of ragq's sources, and of those that Open WebUI puts into a question."""
+    found = re.findall(r"(?<!end of )source \[(\d+)\][^\n]*\n(.*?)(?=\n<<|\Z)", prompt, re.DOTALL)
+    return found + re.findall(r'<source id="(\d+)"[^>]*>(.*?)</source>', prompt, re.DOTALL)
 
 
 def fill(schema: dict[str, Any], turn: Turn, root: dict[str, Any], name: str = "") -> Any:  # noqa: PLR0911

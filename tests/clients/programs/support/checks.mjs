@@ -30,7 +30,7 @@ export function report(check, ok, detail) {
 
 /** Run all checks, or those that ONLY_CHECKS names. */
 export async function run() {
-  const only = process.env.ONLY_CHECKS?.split(",").filter(Boolean) ?? [];
+  const only = process.env.ONLY_CHECKS?.split(";").filter(Boolean) ?? [];
   for (const { name, run: body } of checks.filter((each) => !only.length || only.includes(each.name))) {
     let timer;
     const tooLate = new Promise((_, reject) => {

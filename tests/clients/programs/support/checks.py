@@ -57,7 +57,7 @@ def default_store() -> str:
 
 def run() -> None:
     """Run all checks, or those that ONLY_CHECKS names."""
-    only = os.environ.get("ONLY_CHECKS", "").split(",") if os.environ.get("ONLY_CHECKS") else None
+    only = os.environ.get("ONLY_CHECKS", "").split(";") if os.environ.get("ONLY_CHECKS") else None
     if not _checks:
         _report("(all)", ok=None, detail="each needs an LLM")
     for name, function in _checks:
