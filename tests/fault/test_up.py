@@ -171,8 +171,8 @@ def test_up_is_up_when_the_first_question_is_answered_at_once_and_ends_with_its_
             workers = client.get("/status").json()["workers"]
             assert any(one["ready"] and one["queues"] == ["queries"] for one in workers)
             assert "worker_ready" in service.log()
-            first, second = seconds_to_answer(client), seconds_to_answer(client)
-            assert first < second + 0.4  # 0.8 s more when the question loads the model
+            first, *later = [seconds_to_answer(client) for _ in range(4)]
+            assert first < max(later) + 0.4  # 0.8 s more when the question loads the model
         os.kill(service.pid, signal.SIGHUP)
     finally:
         assert service.wait() == 0
