@@ -31,9 +31,8 @@ SLOW = "[[fake text='One two three four five six seven eight nine ten.' latency=
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
     """An LLM that takes 2 s for an answer."""
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"), latency=2)
-    yield fake
-    fake.stop()
+    with FakeLlm(tmp_path_factory.mktemp("llm"), latency=2) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="module")
