@@ -24,7 +24,9 @@ from playwright.sync_api import Page, sync_playwright
 
 START_SECONDS = 240
 ANSWER_SECONDS = 40
-LAST_MESSAGE = "[...document.querySelectorAll(\"[id^='message-']:not([id*='input'])\")].at(-1)?.innerText ?? ''"
+FOUND = "[...document.querySelectorAll(\"[id^='message-']:not([id*='input'])\")]"
+MESSAGES = f"{FOUND}.length"
+LAST_MESSAGE = f"{FOUND}.at(-1)?.innerText ?? ''"
 
 
 def free_port() -> int:
@@ -89,7 +91,10 @@ def ask(question: str, wanted: str) -> str:
     """Ask on the page; fails if the answer does not come to hold the wanted pattern."""
     page.locator("#chat-input").click()
     page.keyboard.type(question)
-    page.keyboard.press("Enter")
+    before = page.evaluate(MESSAGES)
+    while page.evaluate(MESSAGES) == before:  # the page does not send while it takes a file
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(500)
     return wait_for(lambda: page.evaluate(LAST_MESSAGE), wanted)
 
 

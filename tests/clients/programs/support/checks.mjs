@@ -6,6 +6,7 @@ export const HAS_LLM = process.env.SERVICE === "llm";
 export const QUESTION = "How tall is the lighthouse of Quorra?";
 const SECONDS = 60;
 const checks = [];
+console.log = console.error; // what clients print goes to stderr
 
 /** Add a check: it throws if it fails, and may return a detail. With `llm`, only where there is an LLM. */
 export function check(name, run, { llm = false } = {}) {

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import json
 import os
 import signal
-import sys
 import traceback
 import urllib.request
 from collections.abc import Callable
@@ -21,6 +19,9 @@ QUESTION = "How tall is the lighthouse of Quorra?"
 SECOND_QUESTION = "When does the ferry leave?"
 WEATHER_QUESTION = "What is the weather in Paris?"
 SECONDS = 60
+
+_results = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what clients print goes to stderr
 
 _checks: list[tuple[str, Callable[[], Any]]] = []
 
@@ -63,7 +64,6 @@ def run() -> None:
     for name, function in _checks:
         if not only or name in only:
             _run(name, function)
-    sys.stdout.flush()
     os._exit(0)  # some clients leave threads that would keep the process
 
 
@@ -71,10 +71,9 @@ def _run(name: str, function: Callable[[], Any]) -> None:
     signal.signal(signal.SIGALRM, _too_late)
     signal.alarm(SECONDS)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            result = function()
-            if inspect.iscoroutine(result):
-                result = asyncio.run(result)
+        result = function()
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
     except BaseException as error:  # noqa: BLE001  (a check may fail in any way)
         traceback.print_exc()
         _report(name, ok=False, detail=f"{type(error).__name__}: {error}")
@@ -90,4 +89,4 @@ def _too_late(*_: object) -> None:
 
 def _report(name: str, *, ok: bool | None, detail: str) -> None:
     line = {"client": os.environ["CLIENT"], "check": name, "ok": ok, "detail": " ".join(detail.split())[:600]}
-    print(json.dumps(line), flush=True)
+    print(json.dumps(line), file=_results, flush=True)
