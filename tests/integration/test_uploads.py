@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ragq.queues.expiry import expire_uploads
-from ragq.queues.worker import Clients
+from ragq.queues.running import WorkerContext
 from ragq.storage.uploads import Uploads, blob_of
 from tests.servers import MAX_FILE_BYTES, Ragq
 
@@ -141,7 +141,7 @@ def test_an_unknown_upload_is_not_found(http: httpx2.Client) -> None:
     assert error_of(http.post("/v1/uploads/upload_x/complete", json={"part_ids": ["part_x"]})) == unknown
 
 
-async def test_parts_that_nobody_completes_are_deleted(clients: Clients, tmp_path: Path) -> None:
+async def test_parts_that_nobody_completes_are_deleted(clients: WorkerContext, tmp_path: Path) -> None:
     uploads = Uploads(clients.database)
     upload = await uploads.create("default", filename="a.txt", purpose="assistants", size=9, file_seconds=None)
     for name in ("part_old", "part_new"):
