@@ -147,7 +147,7 @@ def cited_sentence(turn: Turn) -> str:
 def sources_of(prompt: str) -> list[tuple[str, str]]:
     """The numbers and texts of ragq's sources, and of those that Open WebUI puts into a question."""
     found = re.findall(r"(?<!end of )source \[(\d+)\][^\n]*\n(.*?)(?=\n<<|\Z)", prompt, re.DOTALL)
-    return found + re.findall(r'<source id="(\d+)"[^>]*>(.*?)</source>', prompt, re.DOTALL)
+    return found + re.findall(r'<source id="(\d+)" [^>]*>(.*?)</source>', prompt, re.DOTALL)
 
 
 def fill(schema: dict[str, Any], turn: Turn, root: dict[str, Any], name: str = "") -> Any:  # noqa: PLR0911
