@@ -15,13 +15,14 @@ from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
 from ragq.models import new_id
 from ragq.queues.questions import ask, find_response, read_question
+from ragq.queues.token_count import count_tokens
 from ragq.records import Job
 from ragq.routes.context import ApiContext, ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.schemas.messages import input_of
 from ragq.schemas.objects import Deleted, Listing
 from ragq.schemas.questions import SEARCH_RESULTS, ResponseCreate, stream_of
 from ragq.schemas.response_events import ResponseEvents
-from ragq.schemas.response_objects import InputObject, ResponseObject
+from ragq.schemas.response_objects import InputObject, InputTokens, ResponseObject
 from ragq.schemas.responses import RESPONSE_PREFIX, render_input, write_response
 
 router = APIRouter(prefix="/v1/responses", route_class=CheckedRoute)
@@ -82,6 +83,13 @@ async def _ask(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
     return enqueued
+
+
+@router.post("/input_tokens", responses=refusals(404, 410))
+async def count_input_tokens(body: ResponseCreate, context: ContextDependency, tenant: Tenant) -> InputTokens:
+    """Estimate the tokens of a question with its instructions, conversation and tools. Nothing is asked."""
+    asked = await read_question(body, context, tenant)
+    return {"object": "response.input_tokens", "input_tokens": await count_tokens(asked.question)}
 
 
 @router.get("/{response_id}", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(410))

@@ -227,3 +227,10 @@ class ResponseObject(TypedDict):
     queue: QueuePlace
     timing: Timing
     attempt: int
+
+
+class InputTokens(TypedDict):
+    """An estimate of the tokens that an LLM would be sent, without the sources."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
