@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         description="Time limit for the first token; each sign of life of the server, such as a comment, starts it again.",
     )
     llm_token_gap_timeout_seconds: Seconds = Field(15, description="Time limit between two tokens.")
-    llm_answer_timeout_seconds: Seconds = Field(120, description="Time limit for the whole answer.")
+    llm_answer_timeout_seconds: Seconds = Field(300, description="Time limit for the whole answer.")
     llm_tries: Count = Field(3, le=10, description="A question fails after this many failed LLM calls.")
     llm_backoff_seconds: Seconds = Field(0.5, description="First wait after a failed call; doubles, with jitter.")
     llm_backoff_max_seconds: Seconds = Field(
