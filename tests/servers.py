@@ -272,6 +272,12 @@ class FakeLlm:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def last_messages(self) -> list[dict[str, Any]]:
+        """The messages of the last chat request."""
+        requests = httpx2.get(self.base_url.replace("/v1", "/requests")).json()
+        messages: list[dict[str, Any]] = requests[-1]["messages"]
+        return messages
+
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(10)

@@ -83,6 +83,19 @@ class BatchRequest(_Record, frozen=True, tag="batch/2"):
     url: str = "/v1/responses"
 
 
+class Spoken(msgspec.Struct, frozen=True):
+    """What one side said in a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class Compaction(_Record, frozen=True, tag="compaction/1"):
+    """A conversation made short, which the client keeps."""
+
+    messages: list[Spoken]
+
+
 class QueryArguments(msgspec.Struct, frozen=True, omit_defaults=True):
     """Arguments of `process_query`.
 
@@ -279,6 +292,7 @@ _ARGUMENTS: Final[dict[JobFunction, Any]] = {name: msgspec.json.Decoder(kind) fo
 _REQUEST = msgspec.json.Decoder(Request)
 _CONTENT = msgspec.json.Decoder(RequestContent)
 _BATCH_REQUEST = msgspec.json.Decoder(BatchRequest)
+_COMPACTION = msgspec.json.Decoder(Compaction)
 _RESULT = msgspec.json.Decoder(Result)
 _META = msgspec.json.Decoder(Meta)
 _FAILURE = msgspec.json.Decoder(Failure)
@@ -291,7 +305,9 @@ def function_of(arguments: Arguments) -> JobFunction:
     return _FUNCTIONS[type(arguments)]
 
 
-def write_record(record: Arguments | Request | RequestContent | BatchRequest | Result | Meta | Failure | Job) -> bytes:
+def write_record(
+    record: Arguments | Request | RequestContent | BatchRequest | Compaction | Result | Meta | Failure | Job,
+) -> bytes:
     return write_json(record)
 
 
@@ -349,6 +365,11 @@ def read_content(data: bytes) -> RequestContent:
 
 def read_batch_request(data: bytes | str) -> BatchRequest:
     return read_json(_BATCH_REQUEST, data)
+
+
+def read_compaction(data: bytes) -> Compaction:
+    """Parse a compaction that a client sent back."""
+    return read_json(_COMPACTION, data)
 
 
 def read_result(data: bytes) -> Result:
