@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 
 from ragq.errors import InvalidRequestError
+from ragq.json_records import UnreadableRecordError
 from ragq.models import Message
-from ragq.records import Compaction, Spoken, UnreadableRecordError, read_compaction, write_record
+from ragq.records import Compaction, Spoken, read_compaction, write_record
 from ragq.schemas.checks import check_text
 
 
