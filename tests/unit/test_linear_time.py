@@ -16,9 +16,12 @@ from ragq.completions.refused_fields import RefusedFields
 from ragq.completions.server_errors import read_error
 from ragq.completions.tool_calls import ToolCalls
 from ragq.errors import InvalidRequestError
-from ragq.models import Question
+from ragq.models import Message, Question
 from ragq.rag.answer import answer_extractively
 from ragq.rag.cite import MAX_QUOTED_CHARACTERS, MAX_STATEMENTS, CitedStream, cite, cite_in_steps
+from ragq.rag.cite_json import cite_values
+from ragq.rag.conversation import bound_history, bound_text, read_conversation
+from ragq.rag.json_form import WholeJson, unwrap
 from ragq.rag.prompt import build_messages
 from ragq.rag.sentences import find_sentences, find_terms
 from ragq.records import LogEntry, TextAdded, write_events
@@ -26,7 +29,7 @@ from ragq.schemas.chat_chunks import ChatChunks
 from ragq.schemas.checks import check_json
 from ragq.schemas.response_events import ResponseEvents
 from ragq.settings import Settings
-from ragq.tasks import Turns
+from ragq.tasks import Turns, run_through
 from tests.unit.test_answer import make_result
 from tests.unit.test_chat_chunks import JOB
 from tests.unit.test_stream_events import STARTED, finished
@@ -132,6 +135,29 @@ def call_tools(text: str) -> None:
     calls.finish(is_cut=True)
 
 
+def cite_json(text: str) -> None:
+    run_through(cite_values(f'{{"a": "{text}", {text}: "{text}', [make_result("Cats hunt mice.")] * 3))
+    unwrap(f"```{text}")
+    shown = WholeJson()
+    for start in range(0, len(text), 5):
+        shown.add(text[start : start + 5])
+
+
+def converse(text: str) -> None:
+    pieces = [text[start : start + 9] for start in range(0, len(text), 9)]
+    alternating: list[Message] = [
+        {"role": ("user", "assistant")[number % 2], "content": piece} for number, piece in enumerate(pieces)
+    ]
+    alike: list[Message] = [{"role": "user", "content": piece} for piece in pieces]
+    calls = [{"id": piece, "type": "function", "function": {"name": "f", "arguments": ""}} for piece in pieces]
+    called: list[Message] = [{"role": "assistant", "content": "", "tool_calls": [call]} for call in calls]
+    unasked: list[Message] = [{"role": "tool", "tool_call_id": piece[::-1], "content": piece} for piece in pieces]
+    read = read_conversation([*alternating, *alike, *called, *unasked, *unasked])
+    assert read
+    bound_history(read.history)
+    bound_text(text, 1000)
+
+
 def refuse(text: str) -> None:
     error = read_error({"error": {"message": text}})
     RefusedFields().learn(error, {"top_p": 1, "user": 2, "messages": []})
@@ -145,7 +171,7 @@ def prompt(text: str) -> None:
 
 FUNCTIONS: list[Callable[[str], object]] = [
     *(find_sentences, find_terms, stream, answer_question, answer_from, cite_from, prompt),
-    *(replay_response, replay_chat, write_log, think, hold, call_tools, refuse),
+    *(replay_response, replay_chat, write_log, think, hold, call_tools, refuse, cite_json, converse),
 ]
 
 

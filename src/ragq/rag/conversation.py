@@ -81,49 +81,52 @@ def bound_text(text: str, limit: int) -> str:
 
 @dataclass(slots=True)
 class _Turn:
-    message: Message
-    results: dict[int, Message]  # results of its tool calls, by their place
+    role: str
+    contents: list[Any]
+    calls: list[dict[str, Any]]
+    results: dict[int, Message]  # results of its calls, by their place
 
 
 def _settle(messages: list[Message]) -> list[_Turn]:
-    told: list[_Turn] = []
-    for message in messages:
-        if message["role"] == "tool":
-            _attach_result(told, message)
-        else:
-            told.append(_Turn(message, {}))
+    """Join and order the turns, in time linear in their number."""
     turns: list[_Turn] = []
-    for turn in told:
-        message = turn.message
-        if not (message["content"] or turn.results):
+    for turn in _pair_results(messages):
+        turn.contents = [content for content in turn.contents if content]
+        if not (turn.contents or turn.results):
             continue
-        if turns and turns[-1].message["role"] == message["role"] and not turns[-1].results:
-            content = _join(turns[-1].message["content"], message["content"])
-            turns[-1] = _Turn(message | {"content": content}, turn.results)
-        elif turns or message["role"] == "user":
+        last = turns[-1] if turns else None
+        if last and last.role == turn.role and not last.results:
+            last.contents += turn.contents
+            last.calls, last.results = turn.calls, turn.results
+        elif turns or turn.role == "user":
             turns.append(turn)
     return turns
 
 
-def _attach_result(turns: list[_Turn], result: Message) -> None:
-    """Put a result to the latest call of its id that has none: some clients use an id again."""
-    for turn in reversed(turns):
-        for place, call in enumerate(turn.message.get("tool_calls") or []):
-            if call["id"] == result["tool_call_id"] and place not in turn.results:
-                turn.results[place] = result
-                return
+def _pair_results(messages: list[Message]) -> list[_Turn]:
+    """Put each result to the latest call of its id that has none: some clients use an id again."""
+    turns: list[_Turn] = []
+    open_calls: dict[str, list[tuple[_Turn, int]]] = {}
+    for message in messages:
+        if message["role"] == "tool":
+            if waiting := open_calls.get(message["tool_call_id"]):
+                turn, place = waiting.pop()
+                turn.results[place] = message
+            continue
+        turn = _Turn(message["role"], [message["content"]], message.get("tool_calls") or [], {})
+        turns.append(turn)
+        for place, call in enumerate(turn.calls):
+            open_calls.setdefault(call["id"], []).append((turn, place))
+    return turns
 
 
 def _flatten(turns: list[_Turn]) -> list[Message]:
     messages: list[Message] = []
     for turn in turns:
-        message = {name: value for name, value in turn.message.items() if name != "tool_calls"}
-        if turn.results:
-            answered = sorted(turn.results)
-            calls = [turn.message["tool_calls"][place] for place in answered]
-            messages += [message | {"tool_calls": calls}, *(turn.results[place] for place in answered)]
-        else:
-            messages.append(message)
+        message = {"role": turn.role, "content": _join(turn.contents)}
+        answered = sorted(turn.results)
+        calls = {"tool_calls": [turn.calls[place] for place in answered]} if answered else {}
+        messages += [message | calls, *(turn.results[place] for place in answered)]
     return messages
 
 
@@ -136,9 +139,9 @@ def _without_files(message: Message) -> Message:
     return message | {"content": kept} if len(kept) < len(_parts(message)) else message
 
 
-def _join(first: Any, second: Any) -> Any:
-    """Join the contents of two messages."""
-    if isinstance(first, str) and isinstance(second, str):
-        return "\n\n".join(filter(None, (first, second)))
-    parts = [[{"type": "text", "text": one}] if isinstance(one, str) else one for one in (first, second) if one]
+def _join(contents: list[Any]) -> Any:
+    """Join the contents of messages: texts to a text, others to parts."""
+    if all(isinstance(content, str) for content in contents):
+        return "\n\n".join(contents)
+    parts = [[{"type": "text", "text": one}] if isinstance(one, str) else one for one in contents]
     return [part for content in parts for part in content]

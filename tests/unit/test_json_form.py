@@ -1,0 +1,93 @@
+"""Answers in JSON: the schema that they are held to, how they are shown, and what supports their values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ragq.rag.cite_json import cite_values
+from ragq.rag.json_form import FormError, WholeJson, check_answer, check_schema, unwrap
+from ragq.tasks import run_through
+from tests.unit.test_answer import make_result
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "pattern": "^[A-Z]"}, "age": {"$ref": "#/$defs/age"}},
+    "required": ["name"],
+    "additionalProperties": False,
+    "$defs": {"age": {"type": "integer", "minimum": 0}},
+}
+
+
+def form(schema: Any = SCHEMA) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+
+
+@pytest.mark.parametrize("text", ['{"name": "Mara"}', ' {"name": "Mara", "age": 3} '])
+def test_an_answer_that_fits_passes(text: str) -> None:
+    check_answer(text, form())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Mara", "not JSON"),
+        ('{"name": "Mara"', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("{}", "the whole breaks the schema's rule 'required'"),
+        ('{"name": "mara"}', "name breaks the schema's rule 'pattern'"),
+        ('{"name": "Mara", "age": -1}', "age breaks the schema's rule 'minimum'"),
+        ('{"name": "Mara", "x": 1}', "'additionalProperties'"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_told_where(text: str, told: str) -> None:
+    with pytest.raises(FormError) as found:
+        check_answer(text, form())
+    assert told in str(found.value)
+
+
+def test_json_mode_wants_an_object() -> None:
+    check_answer('{"a": 1}', {"type": "json_object"})
+    with pytest.raises(FormError):
+        check_answer("[1]", {"type": "json_object"})
+
+
+@pytest.mark.parametrize("schema", [{"type": "objekt"}, {"properties": 7}, {"minimum": "a"}])
+def test_what_is_no_schema_is_refused(schema: Any) -> None:
+    with pytest.raises(FormError):
+        check_schema(schema)
+
+
+def test_no_schema_is_fetched_from_elsewhere() -> None:
+    with pytest.raises(FormError) as found:
+        check_answer("{}", form({"$ref": "http://127.0.0.1:1/schema.json"}))
+    assert "not in it" in str(found.value)
+
+
+def test_a_pattern_cannot_take_more_than_linear_time() -> None:
+    with pytest.raises(FormError):
+        check_answer(json.dumps("a" * 5000 + "b"), form({"type": "string", "pattern": "^(a+)+$"}))
+
+
+@pytest.mark.parametrize("text", ['```json\n{"a": 1}\n```', '\n```\n{"a": 1}\n```\n', ' {"a": 1}'])
+def test_json_is_taken_out_of_a_block_of_code(text: str) -> None:
+    assert json.loads(unwrap(text)) == {"a": 1}
+
+
+def test_json_is_shown_while_it_comes_and_anything_else_at_the_end() -> None:
+    shown = WholeJson()
+    assert [shown.add(piece) for piece in (" ", '\n{"a"', ": 1}\n")] == ["", '{"a"', ": 1}\n"]
+    fenced = WholeJson()
+    assert [fenced.add(piece) for piece in ("```json\n", '{"a": 1}', "\n```")] == ["", "", ""]
+
+
+def test_a_value_is_cited_by_the_sentence_that_holds_its_words() -> None:
+    sources = [make_result("Dogs bark. The lighthouse of Quorra is 61 metres tall."), make_result("Cats hunt mice.")]
+    text = json.dumps({"lighthouse": "lighthouse of Quorra, 61 metres", "cats": "mice", "other": "zebra", "n": [1]})
+    citations = run_through(cite_values(text, sources))
+    assert [one.quote for one in citations] == ["The lighthouse of Quorra is 61 metres tall.", "Cats hunt mice."]
+    assert [text[: one.index].endswith(end) for one, end in zip(citations, ('metres"', 'mice"'), strict=True)] == [
+        True
+    ] * 2
