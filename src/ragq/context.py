@@ -9,6 +9,7 @@ from ragq.settings import Settings
 from ragq.storage.archive import Archive
 from ragq.storage.batches import Batches
 from ragq.storage.blobs import BlobStore
+from ragq.storage.conversations import Conversations
 from ragq.storage.database import Database
 from ragq.storage.file_batches import FileBatches
 from ragq.storage.files import Files
@@ -42,5 +43,6 @@ class Context:
         self.file_batches = FileBatches(database)
         self.ingests = Ingests(database)
         self.archive = Archive(database)
+        self.conversations = Conversations(database)
         self.batches = Batches(database)
         self.webhooks = Webhooks(database)

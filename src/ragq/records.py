@@ -42,6 +42,7 @@ class Request(_Record, frozen=True, kw_only=True, tag="request/2"):
     background: bool = False
     store: bool = True
     previous_response_id: str | None = None
+    conversation: str | None = None
     include: list[str] = []
     tools: list[Json] = []
     tool_choice: Json = "auto"

@@ -38,6 +38,7 @@ from ragq.routes import (
     batches,
     chat,
     chat_completions,
+    conversations,
     embeddings,
     file_batches,
     files,
@@ -64,7 +65,7 @@ log = structlog.get_logger(__name__)
 
 # Matched in this order for each request.
 PARTS = (
-    *(chat, responses, chat_completions, embeddings, models, batches, webhooks),
+    *(chat, responses, conversations, chat_completions, embeddings, models, batches, webhooks),
     *(files, uploads, vector_stores, store_search, store_files, file_batches),
     *(mcp, page, health, metrics),
 )

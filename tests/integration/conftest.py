@@ -35,7 +35,7 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
     database = await Database.open(settings, database_url, connections=4)
     await database.migrate(embedding_model=settings.embedding_name)
     async with database.connection() as connection:
-        tables = "files, vector_stores, chunks, responses, poison, webhook_endpoints, batches"
+        tables = "files, vector_stores, chunks, responses, poison, webhook_endpoints, batches, conversations"
         await connection.execute(f"TRUNCATE {tables} CASCADE")
     yield database
     await database.close()

@@ -11,6 +11,7 @@ from ragq.rag.conversation import RULES
 from ragq.records import Job
 from ragq.schemas.messages import InputItem, input_of, message_of, read_items
 from ragq.schemas.responses import RESPONSE_PREFIX, STATUS_WORDS, render_input, render_output
+from ragq.storage.conversations import read_item
 
 UNNEEDED_ITEMS = ("fs_", "rs_")  # searches and thoughts of earlier answers
 
@@ -42,8 +43,13 @@ async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
     return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
 
 
-async def resolve_references(given: str | list[InputItem], context: Context, tenant: str) -> str | list[InputItem]:
+async def resolve_references(
+    given: str | list[InputItem], context: Context, tenant: str, *, name: str = "input"
+) -> str | list[InputItem]:
     """Put the items that the input refers to in the place of the references.
+
+    Args:
+        name: The field of the request that has the items.
 
     Raises:
         NotFoundError: There is no such item.
@@ -55,7 +61,7 @@ async def resolve_references(given: str | list[InputItem], context: Context, ten
         if not _is_reference(item):
             found.append(item)
         elif not (item.id or "").startswith(UNNEEDED_ITEMS):
-            found.append(await _find_item(context, tenant, item.id or "", param=f"input.{place}.id"))
+            found.append(await _find_item(context, tenant, item.id or "", param=f"{name}.{place}.id"))
     return found
 
 
@@ -76,6 +82,8 @@ async def _find_item(context: Context, tenant: str, item_id: str, *, param: str)
         for item in items:
             if item["id"] == item_id:
                 return InputItem.model_validate(item)
+    if stored := await context.conversations.find_item(tenant, item_id):
+        return InputItem.model_validate(read_item(stored))
     raise NotFoundError(f"No item found with id '{item_id[:80]}'.", param=param)
 
 

@@ -16,10 +16,11 @@ from ragq import metrics
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
 from ragq.errors import TransientError
+from ragq.queues.conversations import settle
 from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores, expire_uploads
 from ragq.queues.sweeper import sweep
 from ragq.queues.webhooks import deliver_forever
-from ragq.storage.archive import Archive
+from ragq.records import Job
 from ragq.storage.vector_index import is_index_due, make_index
 
 log = structlog.get_logger(__name__)
@@ -91,19 +92,31 @@ async def archive_forever(context: Context) -> None:
     queue, retention = context.queue, context.settings.response_retention_seconds
     while True:
         if await queue.claim_period("archive", every_seconds=ARCHIVE_SECONDS):
-            await archive_ended(queue, context.archive)
+            await archive_ended(context)
         if await queue.claim_period("expire-responses", every_seconds=RESPONSE_EXPIRY_SECONDS):
             await context.archive.expire(retention)
             await context.webhooks.expire(retention)
         await asyncio.sleep(ARCHIVE_SECONDS)
 
 
-async def archive_ended(queue: JobQueue, archive: Archive) -> None:
-    """Archive ended jobs; a job leaves Valkey only after PostgreSQL has it."""
+async def archive_ended(context: Context) -> None:
+    """Archive ended jobs; a job leaves Valkey only after PostgreSQL has it, and its conversation."""
+    queue = context.queue
     while jobs := await queue.unarchived(ARCHIVE_BATCH):
-        await archive.store(jobs)
+        await context.archive.store(jobs)
+        for job in jobs:
+            await _settle(context, job)
         await queue.mark_archived(jobs)
         metrics.ARCHIVED.inc(len(jobs))
+
+
+async def _settle(context: Context, job: Job) -> None:
+    try:
+        await settle(context, job)
+    except TransientError:
+        raise
+    except Exception:  # one broken response must not stop the archive
+        log.exception("conversation_not_settled", response_id=job.id)
 
 
 async def sweep_forever(context: Context) -> None:

@@ -9,6 +9,7 @@ from ragq.client.job import Enqueued, NewJob
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, UnavailableError
 from ragq.models import DEFAULT_STORE_NAME, Lane, Message, Question, QueueName, new_id
+from ragq.queues.conversations import read_stored
 from ragq.queues.history import last_question, read_history, resolve_references
 from ragq.rag.compact import shorten
 from ragq.rag.conversation import read_conversation
@@ -70,7 +71,9 @@ async def ask(
     Args:
         is_repeat: Whether the client resends a request without an `Idempotency-Key`; None with a key.
     """
-    return await context.queue.enqueue(
+    if request.conversation:
+        await context.conversations.open_response(request.conversation, response_id)
+    enqueued = await context.queue.enqueue(
         NewJob(
             id=response_id,
             arguments=QueryArguments(question, stream),
@@ -86,6 +89,9 @@ async def ask(
             is_repeat=is_repeat,
         )
     )
+    if request.conversation and enqueued.job_id != response_id:
+        await context.conversations.forget_response(response_id)
+    return enqueued
 
 
 def check_model(settings: Settings, model: str | None, configured: str | None) -> None:
@@ -121,7 +127,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
             param="prompt",
         )
     body = body.model_copy(update={"input": await resolve_references(body.input, context, tenant)})
-    earlier = await read_history(context, tenant, body.previous_response_id) if body.previous_response_id else []
+    earlier = await _read_earlier(body, context, tenant)
     own = read_items(body.input)
     rules = [{"role": "system", "content": text} for text in read_instructions(body)]
     tools = read_tools(body.other_tools, body.tool_choice, has_search=bool(body.searches) or not body.tools)
@@ -147,8 +153,23 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
         top_p=body.top_p,
     )
     before = [*earlier, *own[: last_question(own)]]
-    kept = before if question.options.get("tools") else shorten(before)
+    kept = before if question.options.get("tools") and not body.conversation_id else shorten(before)
     return Asked(question, request_of(body, kept, _note_ignored(question, tools, settings)))
+
+
+async def _read_earlier(body: ResponseCreate, context: Context, tenant: str) -> list[Message]:
+    """Read what was said before the input, in the conversation or the chain of responses that it continues."""
+    if body.conversation_id and body.previous_response_id:
+        raise InvalidRequestError(
+            "Continue either a conversation or previous_response_id, not both.", param="conversation"
+        )
+    if body.conversation_id and body.store is False:
+        raise InvalidRequestError(
+            "The response of a conversation must be stored: leave out store=false.", param="store"
+        )
+    if body.conversation_id:
+        return await read_stored(context, tenant, body.conversation_id)
+    return await read_history(context, tenant, body.previous_response_id) if body.previous_response_id else []
 
 
 async def read_chat_question(body: ChatCompletionCreate, context: Context, tenant: str) -> Asked:

@@ -16,6 +16,7 @@ from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
 from ragq.models import new_id
 from ragq.queues.compaction import COMPACTION_PREFIX, read_conversation, render_compaction
+from ragq.queues.conversations import settle
 from ragq.queues.history import find_response
 from ragq.queues.questions import ask, read_question
 from ragq.queues.token_count import count_tokens
@@ -186,6 +187,7 @@ async def cancel_response(response_id: str, context: ContextDependency, tenant: 
 async def delete_response(response_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
     """Delete a response. If it has not ended, it is cancelled."""
     job = await find_response(context, tenant, response_id)
+    await settle(context, job)
     await context.archive.delete(response_id, tenant)  # first, so that a repeated request can complete the rest
     await context.queue.delete(response_id)
     await context.queue.requests.discard(job)

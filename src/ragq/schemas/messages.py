@@ -94,14 +94,18 @@ def read_chat(messages: list[ChatMessage]) -> list[Message]:
     return read
 
 
-def read_items(items: str | list[InputItem]) -> list[Message]:
-    """Read the input of a response; what earlier answers searched and thought is left out, since it is not needed again."""
+def read_items(items: str | list[InputItem], *, name: str = "input") -> list[Message]:
+    """Read the input of a response; what earlier answers searched and thought is left out, since it is not needed again.
+
+    Args:
+        name: The field of the request that has the items.
+    """
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     read: list[Message] = []
     for place, item in enumerate(items):
         if item.type in (None, "message") and item.role:
-            content = read_content(item.content, f"input.{place}.content")
+            content = read_content(item.content, f"{name}.{place}.content")
             read.append({"role": item.role, "content": content if item.role == "user" else _flat(content)})
         elif item.type in ("function_call", "custom_tool_call"):
             call = _read_call(item.call_id or item.id or "", item.name, item.arguments or item.input)
@@ -112,12 +116,12 @@ def read_items(items: str | list[InputItem]) -> list[Message]:
         elif item.type in ("function_call_output", "custom_tool_call_output"):
             read.append({"role": "tool", "tool_call_id": item.call_id or "", "content": _read_output(item.output)})
         elif item.type == "compaction":
-            read += read_compaction(item.encrypted_content, f"input.{place}.encrypted_content")
+            read += read_compaction(item.encrypted_content, f"{name}.{place}.encrypted_content")
         elif item.type in (None, "message"):
             raise InvalidRequestError(
                 "The item has no role: give it one of user, assistant, system and developer, or a type.",
                 code="missing_required_parameter",
-                param=f"input.{place}.role",
+                param=f"{name}.{place}.role",
             )
     return read
 

@@ -78,6 +78,12 @@ class Reasoning(Body):
     generate_summary: str | None = None
 
 
+class ConversationName(Body):
+    """A conversation, by its id."""
+
+    id: str = Field(max_length=100)
+
+
 class ResponseCreate(Body):
     """A question to answer from the documents. Fields that are not listed go to the LLM, if it may know them."""
 
@@ -90,6 +96,7 @@ class ResponseCreate(Body):
     stream: bool | None = None
     store: bool | None = None
     previous_response_id: str | None = Field(None, max_length=100)
+    conversation: Annotated[str, Field(max_length=100)] | ConversationName | None = None
     include: list[str] | None = None
     tools: list[Tool] | None = Field(None, max_length=256)
     tool_choice: str | dict[str, Any] | None = None
@@ -111,6 +118,10 @@ class ResponseCreate(Body):
     prompt_cache_retention: str | None = Field(None, max_length=64)
     safety_identifier: str | None = Field(None, max_length=512)
     user: str | None = Field(None, max_length=512)
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.conversation.id if isinstance(self.conversation, ConversationName) else self.conversation
 
     @property
     def searches(self) -> list[FileSearchTool]:
@@ -170,4 +181,5 @@ def request_of(body: ResponseCreate, history: list[Json], notes: list[str]) -> R
     shown = body.model_dump(mode="json", include=set(Request.__struct_fields__), exclude_none=True)
     if "instructions" in shown:
         shown["instructions"] = "\n".join(read_instructions(body))
+    shown["conversation"] = body.conversation_id
     return Request(**shown | {"history": history, "notes": notes})

@@ -188,6 +188,12 @@ class InputObject(TypedDict):
     encrypted_content: NotRequired[str]
 
 
+class ConversationId(TypedDict):
+    """The conversation of a response."""
+
+    id: str
+
+
 class ResponseObject(TypedDict):
     """OpenAI's response; `notes`, `queue`, `timing` and `attempt` are ragq's own."""
 
@@ -209,6 +215,7 @@ class ResponseObject(TypedDict):
     parallel_tool_calls: bool
     presence_penalty: float
     previous_response_id: str | None
+    conversation: ConversationId | None
     prompt_cache_key: str | None
     prompt_cache_retention: str | None
     reasoning: dict[str, Any] | None

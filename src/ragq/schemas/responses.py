@@ -89,6 +89,7 @@ def render_response(job: Job, *, results: bool, page: str) -> ResponseObject:
         "parallel_tool_calls": request.parallel_tool_calls,
         "presence_penalty": request.presence_penalty,
         "previous_response_id": request.previous_response_id,
+        "conversation": {"id": request.conversation} if request.conversation else None,
         "prompt_cache_key": request.prompt_cache_key,
         "prompt_cache_retention": request.prompt_cache_retention,
         "reasoning": {"effort": None, "summary": None} | request.reasoning if request.reasoning else None,

@@ -1,0 +1,250 @@
+"""Conversations in PostgreSQL: items in their order, and the responses that are to add some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from ragq.errors import NotFoundError
+from ragq.models import new_id
+from ragq.storage.database import Database
+from ragq.storage.paging import Listed, Page, read_page
+
+Item = dict[str, Any]
+
+RECENT_ITEMS = 500  # read as the history of a question
+RECENT_BYTES = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationRecord:
+    """A conversation without its items."""
+
+    id: str
+    metadata: dict[str, str]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """An item; `item` is JSON, without the id."""
+
+    id: str
+    item: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenResponse:
+    """A response whose items are not in its conversation yet."""
+
+    response_id: str
+    age_seconds: float
+
+
+_CONVERSATION = "SELECT id, metadata, created_at FROM conversations WHERE tenant_id = %(tenant)s AND id = %(id)s"
+_ITEMS = Listed(
+    "conversation_items",
+    "SELECT id, item FROM conversation_items WHERE tenant_id = %(tenant)s AND conversation_id = %(conversation)s",
+    "tenant_id = %(tenant)s AND conversation_id = %(conversation)s",
+)
+_RECENT = f"""
+    SELECT id, item FROM (
+        SELECT id, item, created_at, sum(octet_length(item)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
+        FROM (SELECT id, item, created_at FROM conversation_items
+              WHERE tenant_id = %(tenant)s AND conversation_id = %(conversation)s
+              ORDER BY created_at DESC, id DESC LIMIT {RECENT_ITEMS}) newest) counted
+    WHERE bytes <= {RECENT_BYTES} ORDER BY created_at, id"""  # noqa: S608  (constants)
+
+
+class Conversations:
+    """All conversations."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self, tenant_id: str, *, metadata: dict[str, str], items: Sequence[tuple[str, Item]]
+    ) -> ConversationRecord:
+        """Create a conversation with its first items, each with its id."""
+        id_ = new_id("conv_")
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(
+                "INSERT INTO conversations (id, tenant_id, metadata) VALUES (%s, %s, %s)",
+                [id_, tenant_id, json.dumps(metadata)],
+            )
+            await _append(connection, tenant_id, id_, items)
+        return await self.get(tenant_id, id_)
+
+    async def get(self, tenant_id: str, conversation_id: str, *, param: str = "conversation_id") -> ConversationRecord:
+        """Find a conversation.
+
+        Raises:
+            NotFoundError: This tenant has no conversation with this id.
+        """
+        id_ = conversation_id.replace("\0", "")
+        found = await self._database.records(ConversationRecord, _CONVERSATION, tenant=tenant_id, id=id_)
+        if not found:
+            raise _not_found(conversation_id, param)
+        return found[0]
+
+    async def update(self, tenant_id: str, conversation_id: str, metadata: dict[str, str]) -> ConversationRecord:
+        """Replace the metadata."""
+        await self._database.row(
+            "UPDATE conversations SET metadata = %(metadata)s WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
+            tenant=tenant_id,
+            id=conversation_id.replace("\0", ""),
+            metadata=json.dumps(metadata),
+        )
+        return await self.get(tenant_id, conversation_id)
+
+    async def delete(self, tenant_id: str, conversation_id: str) -> None:
+        """Delete a conversation and its items; its responses are kept."""
+        row = await self._database.row(
+            "DELETE FROM conversations WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
+            tenant=tenant_id,
+            id=conversation_id.replace("\0", ""),
+        )
+        if row is None:
+            raise _not_found(conversation_id)
+
+    async def add_items(self, tenant_id: str, conversation_id: str, items: Sequence[tuple[str, Item]]) -> None:
+        """Append items, each with its id.
+
+        Raises:
+            NotFoundError: This tenant has no conversation with this id.
+        """
+        async with self._database.connection() as connection, connection.transaction():
+            if not await _lock(connection, tenant_id, conversation_id.replace("\0", "")):
+                raise _not_found(conversation_id)
+            await _append(connection, tenant_id, conversation_id, items)
+
+    async def list_items(self, tenant_id: str, conversation_id: str, page: Page) -> list[ItemRecord]:
+        """List items by their place; one more than `page.limit` if there are more."""
+        return await read_page(
+            self._database, ItemRecord, _ITEMS, page, tenant=tenant_id, conversation=conversation_id.replace("\0", "")
+        )
+
+    async def list_recent(self, tenant_id: str, conversation_id: str) -> list[Item]:
+        """Read the last items, oldest first, up to a number and a size."""
+        records = await self._database.records(ItemRecord, _RECENT, tenant=tenant_id, conversation=conversation_id)
+        return [read_item(record) for record in records]
+
+    async def find_item(self, tenant_id: str, item_id: str) -> ItemRecord | None:
+        """Find an item of any of the tenant's conversations."""
+        query = "SELECT id, item FROM conversation_items WHERE tenant_id = %(tenant)s AND id = %(id)s"
+        found = await self._database.records(ItemRecord, query, tenant=tenant_id, id=item_id.replace("\0", ""))
+        return found[0] if found else None
+
+    async def get_item(self, tenant_id: str, conversation_id: str, item_id: str) -> ItemRecord:
+        """Find an item.
+
+        Raises:
+            NotFoundError: The conversation has no item with this id.
+        """
+        found = await self._database.records(
+            ItemRecord,
+            _ITEMS.query + " AND id = %(id)s",
+            tenant=tenant_id,
+            conversation=conversation_id.replace("\0", ""),
+            id=item_id.replace("\0", ""),
+        )
+        if not found:
+            raise NotFoundError(f"No item found with id '{item_id[:80]}'.", param="item_id")
+        return found[0]
+
+    async def delete_item(self, tenant_id: str, conversation_id: str, item_id: str) -> None:
+        """Delete an item.
+
+        Raises:
+            NotFoundError: The conversation has no item with this id.
+        """
+        await self.get_item(tenant_id, conversation_id, item_id)
+        await self._database.row(
+            "DELETE FROM conversation_items WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
+            tenant=tenant_id,
+            id=item_id,
+        )
+
+    async def open_response(self, conversation_id: str, response_id: str) -> None:
+        """Note that a response is about to be queued. Idempotent, also after the response was settled."""
+        await self._database.row(
+            """INSERT INTO conversation_responses (response_id, conversation_id)
+               SELECT %(response)s, id FROM conversations WHERE id = %(conversation)s
+               ON CONFLICT DO NOTHING RETURNING response_id""",
+            response=response_id,
+            conversation=conversation_id,
+        )
+
+    async def forget_response(self, response_id: str) -> None:
+        """Forget a response that was not queued."""
+        await self._database.row(
+            "DELETE FROM conversation_responses WHERE response_id = %(id)s AND settled_at IS NULL RETURNING response_id",
+            id=response_id,
+        )
+
+    async def list_open(self, conversation_id: str) -> list[OpenResponse]:
+        """List the responses that are not settled, oldest first."""
+        return await self._database.records(
+            OpenResponse,
+            """SELECT response_id, extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_seconds
+               FROM conversation_responses WHERE conversation_id = %(conversation)s AND settled_at IS NULL
+               ORDER BY created_at""",
+            conversation=conversation_id,
+        )
+
+    async def settle(
+        self, tenant_id: str, conversation_id: str, response_id: str, items: Sequence[tuple[str, Item]]
+    ) -> None:
+        """Append the items of an ended response, the first time that this is called for it.
+
+        Nothing happens if the conversation was deleted.
+        """
+        async with self._database.connection() as connection, connection.transaction():
+            if not await _lock(connection, tenant_id, conversation_id):
+                return
+            settled = await connection.execute(
+                """INSERT INTO conversation_responses AS r (response_id, conversation_id, settled_at) VALUES (%s, %s, now())
+                   ON CONFLICT (response_id) DO UPDATE SET settled_at = now() WHERE r.settled_at IS NULL""",
+                [response_id, conversation_id],
+            )
+            if settled.rowcount:
+                await _append(connection, tenant_id, conversation_id, items)
+
+
+def read_item(record: ItemRecord) -> Item:
+    """Parse an item."""
+    return {**json.loads(record.item), "id": record.id}
+
+
+async def _lock(connection: AsyncConnection[Any], tenant_id: str, conversation_id: str) -> bool:
+    """Lock a conversation in the caller's transaction, so that items are appended in order; False if it is not there."""
+    query = "SELECT FROM conversations WHERE tenant_id = %s AND id = %s FOR UPDATE"
+    return (await connection.execute(query, [tenant_id, conversation_id])).rowcount > 0
+
+
+async def _append(
+    connection: AsyncConnection[Any], tenant_id: str, conversation_id: str, items: Sequence[tuple[str, Item]]
+) -> None:
+    """Append items behind the last one: their times differ, so that the order by age is theirs."""
+    await connection.execute(
+        """INSERT INTO conversation_items (id, conversation_id, tenant_id, created_at, item)
+           SELECT n.id, %(conversation)s, %(tenant)s, last.at + n.place * interval '1 microsecond', n.item
+           FROM unnest(%(ids)s::text[], %(items)s::text[]) WITH ORDINALITY AS n (id, item, place),
+                (SELECT greatest(clock_timestamp(), max(created_at)) AS at
+                 FROM conversation_items WHERE conversation_id = %(conversation)s) last""",
+        {
+            "conversation": conversation_id,
+            "tenant": tenant_id,
+            "ids": [id_ for id_, _ in items],
+            "items": [json.dumps(item) for _, item in items],
+        },
+    )
+
+
+def _not_found(conversation_id: str, param: str = "conversation_id") -> NotFoundError:
+    return NotFoundError(f"No conversation found with id '{conversation_id[:80]}'.", param=param)
