@@ -52,6 +52,9 @@ def known(http: httpx2.Client) -> dict[str, str]:
     }
     upload = {"filename": "bridge.txt", "bytes": 9, "purpose": "assistants"}
     ids["upload_id"] = post("/v1/uploads", json=upload)["id"]
+    ids["conversation_id"] = post("/v1/conversations", json={"items": [{"role": "user", "content": "Hello."}]})["id"]
+    (item,) = http.get(f"/v1/conversations/{ids['conversation_id']}/items").json()["data"]
+    ids["item_id"] = item["id"]
     runs = {"input_file_id": lines, "endpoint": "/v1/responses", "completion_window": "24h"}
     return ids | {"file_batch": batch, "batch": post("/v1/batches", json=runs)["id"]}
 
@@ -98,6 +101,12 @@ TAKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/v1/responses", {"body": ASKED}),
     ("POST", "/v1/responses", {"body": ASKED | {"background": True}}),
     ("POST", "/v1/responses", {"body": ASKED | {"stream": True}}),
+    ("POST", "/v1/responses/input_tokens", {"body": ASKED}),
+    ("POST", "/v1/responses/compact", {"body": {"model": "ragq", "input": "How tall is the lighthouse?"}}),
+    ("POST", "/v1/conversations", {"body": {"metadata": {"topic": "harbour"}}}),
+    ("POST", "/v1/conversations/{conversation_id}/items", {"body": {"items": [{"role": "user", "content": "Bye."}]}}),
+    ("GET", "/v1/conversations/{conversation_id}/items", {}),
+    ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", {}),
     ("POST", "/v1/chat/completions", {"body": {"messages": [{"role": "user", "content": "How tall is it?"}]}}),
     ("POST", "/v1/embeddings", {"body": {"input": ["One.", "Two."]}}),
     ("POST", "/v1/uploads", {"body": {"filename": "bridge.txt", "bytes": 9, "purpose": "assistants"}}),
