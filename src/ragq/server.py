@@ -38,6 +38,7 @@ from ragq.routes import (
     batches,
     chat,
     chat_completions,
+    completions,
     conversations,
     embeddings,
     file_batches,
@@ -65,7 +66,7 @@ log = structlog.get_logger(__name__)
 
 # Matched in this order for each request.
 PARTS = (
-    *(chat, responses, conversations, chat_completions, embeddings, models, batches, webhooks),
+    *(chat, responses, conversations, chat_completions, completions, embeddings, models, batches, webhooks),
     *(files, uploads, vector_stores, store_search, store_files, file_batches),
     *(mcp, page, health, metrics),
 )

@@ -108,6 +108,7 @@ TAKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "/v1/conversations/{conversation_id}/items", {}),
     ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", {}),
     ("POST", "/v1/chat/completions", {"body": {"messages": [{"role": "user", "content": "How tall is it?"}]}}),
+    ("POST", "/v1/completions", {"body": {"prompt": "How tall is the lighthouse?"}}),
     ("POST", "/v1/embeddings", {"body": {"input": ["One.", "Two."]}}),
     ("POST", "/v1/uploads", {"body": {"filename": "bridge.txt", "bytes": 9, "purpose": "assistants"}}),
     ("POST", "/v1/uploads/{upload_id}/cancel", {}),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragq.context import Context
-from ragq.errors import InvalidRequestError, RagqError, UnavailableError
+from ragq.errors import InvalidRequestError
 from ragq.models import Message, Question, Usage
 from ragq.queues.history import read_history, resolve_references
-from ragq.queues.questions import check_model
+from ragq.queues.questions import answer_of, check_model
 from ragq.rag.compact import ask_summary, remember, speak
 from ragq.rag.conversation import bound_history
 from ragq.records import Job
@@ -21,7 +21,6 @@ from ragq.schemas.response_objects import CompactedResponse, InputObject
 from ragq.schemas.responses import render_input, render_usage
 
 COMPACTION_PREFIX = "cmp_"
-NOT_MADE = "The summary was cancelled or was not made in time: ask again."
 PART_NAMES = {"text": "input_text", "image_url": "input_image", "file": "input_file"}
 
 
@@ -93,11 +92,7 @@ def render_compaction(compacting: Compacting, id_: str, job: Job | None) -> Comp
     """
     kept, usage = compacting.turns, Usage()
     if compacting.question:
-        if job and job.error:
-            raise RagqError(job.error.message, code=job.error.code)
-        if job is None or job.answered is None:
-            raise UnavailableError(NOT_MADE, code="not_answered")
-        answer = job.answered.answer
+        answer = answer_of(job)
         kept, usage = remember(answer.text or answer.refusal), answer.usage
     asked: list[InputObject] = render_input(id_, compacting.asked)
     return {

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from ragq.client.job import Enqueued, NewJob
 from ragq.context import Context
-from ragq.errors import InvalidRequestError, NotFoundError, UnavailableError
-from ragq.models import DEFAULT_STORE_NAME, Lane, Message, Question, QueueName, new_id
+from ragq.errors import InvalidRequestError, NotFoundError, RagqError, UnavailableError
+from ragq.models import DEFAULT_STORE_NAME, Answer, Lane, Message, Question, QueueName, new_id
 from ragq.queues.conversations import read_stored
 from ragq.queues.history import last_question, read_history, resolve_references
 from ragq.rag.compact import shorten
 from ragq.rag.conversation import read_conversation
-from ragq.records import Arguments, QueryArguments, Request, Result, Stream
+from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat import options_of as chat_options_of
 from ragq.schemas.filters import make_filter
@@ -30,6 +30,7 @@ from ragq.schemas.questions import (
 from ragq.schemas.responses import MODEL
 from ragq.settings import Settings, split_list
 
+NOT_ANSWERED = "The question was cancelled or was not answered in time: ask again."
 NOW_SECONDS = 30.0  # time limit for a job that an HTTP request waits for
 NOW_KEPT_SECONDS = 60
 UNSTORED_SECONDS = 60  # how long a response with store=false is kept, in case the client lost the answer
@@ -92,6 +93,19 @@ async def ask(
     if request.conversation and enqueued.job_id != response_id:
         await context.conversations.forget_response(response_id)
     return enqueued
+
+
+def answer_of(job: Job | None) -> Answer:
+    """The answer of an ended job.
+
+    Raises:
+        RagqError: It has none.
+    """
+    if job and job.error:
+        raise RagqError(job.error.message, code=job.error.code)
+    if job is None or job.answered is None:
+        raise UnavailableError(NOT_ANSWERED, code="not_answered")
+    return job.answered.answer
 
 
 def check_model(settings: Settings, model: str | None, configured: str | None) -> None:

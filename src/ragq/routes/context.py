@@ -11,9 +11,11 @@ from fastapi import Depends, Query, Request, Response
 
 from ragq.client.job import Enqueued
 from ragq.context import Context
+from ragq.errors import UnavailableError
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
 from ragq.queues.embeddings import PARTS_OF_PROCESS
+from ragq.queues.questions import NOT_ANSWERED
 from ragq.records import Job
 from ragq.routes.streams import Streams
 from ragq.schemas.objects import Listed, Listing
@@ -52,6 +54,18 @@ async def wait_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T
         return await tasks[0] if tasks[0].done() else None
     finally:
         await end_tasks(tasks)
+
+
+async def find_asked(context: ApiContext, tenant: str, enqueued: Enqueued) -> Job:
+    """Find the job of a question that was just queued, or that a repeat found.
+
+    Raises:
+        UnavailableError: It is gone.
+    """
+    job = await context.queue.fetch(enqueued.job_id, tenant)
+    if job is None:
+        raise UnavailableError(NOT_ANSWERED, code="not_answered")
+    return job
 
 
 async def wait_or_cancel(request: Request, context: ApiContext, tenant: str, enqueued: Enqueued) -> Job | None:

@@ -55,17 +55,19 @@ class FunctionCall(TypedDict):
 
 
 class ChatChunks:
-    """Makes the chunks of one completion, in order.
+    """Makes the chunks of one chat completion, in order.
 
     Args:
         usage: Send the usage before the end.
         page: Address of ragq's page, for citations.
     """
 
+    kind = "chat.completion.chunk"
+
     def __init__(self, job: Job, *, usage: bool, page: str) -> None:
         self._head = {
             "id": job.id,
-            "object": "chat.completion.chunk",
+            "object": self.kind,
             "created": int(job.created_at),
             "model": job.request.model or MODEL,
         }
@@ -139,13 +141,16 @@ class ChatChunks:
         return [self._chunk({"content": more})]
 
     def _chunk(self, delta: dict[str, Any], *, answer: Answer | None = None) -> Chunk:
-        choice = {
+        choice = self._choice(delta, answer)
+        return {**self._head, "choices": [choice], **({"usage": None} if self._with_usage else {})}
+
+    def _choice(self, delta: dict[str, Any], answer: Answer | None) -> dict[str, Any]:
+        return {
             "index": 0,
             "delta": delta,
             "logprobs": answer and render_logprobs(answer),
             "finish_reason": answer and finish_reason_of(answer),
         }
-        return {**self._head, "choices": [choice], **({"usage": None} if self._with_usage else {})}
 
 
 def finish_reason_of(answer: Answer) -> Literal["stop", "length", "tool_calls"]:
