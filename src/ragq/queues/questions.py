@@ -14,7 +14,15 @@ from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat import options_of as chat_options_of
 from ragq.schemas.filters import make_filter
-from ragq.schemas.messages import InputItem, check_files, input_of, message_of, read_chat, read_items
+from ragq.schemas.messages import (
+    InputItem,
+    check_files,
+    check_outputs,
+    input_of,
+    message_of,
+    read_chat,
+    read_items,
+)
 from ragq.schemas.options import Tools, read_tools, refuse_without_llm
 from ragq.schemas.questions import (
     LANES,
@@ -101,8 +109,11 @@ def check_model(model: str | None, configured: str | None) -> None:
         )
 
 
-async def read_question(body: ResponseCreate, context: Context, tenant: str) -> Asked:
+async def read_question(body: ResponseCreate, context: Context, tenant: str, *, remembered: Job | None = None) -> Asked:
     """Validate a request for a response and build the question for its job.
+
+    Args:
+        remembered: A response that was not stored and that this client may yet continue.
 
     Raises:
         InvalidRequestError: The error names the field.
@@ -119,8 +130,11 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
             param="prompt",
         )
     body = await _resolve_references(body, context, tenant)
-    earlier = await _history(context, tenant, body.previous_response_id) if body.previous_response_id else []
     own = read_items(body.input)
+    earlier: list[Message] = []
+    if body.previous_response_id:
+        earlier = await _history(context, tenant, body.previous_response_id, remembered)
+        check_outputs(earlier, own)
     rules = [{"role": "system", "content": text} for text in read_instructions(body)]
     tools = read_tools(body.other_tools, body.tool_choice, has_search=bool(body.searches) or not body.tools)
     search = _join_searches(body.searches)
@@ -288,23 +302,34 @@ async def _find_item(context: Context, tenant: str, item_id: str, *, param: str)
     raise NotFoundError(f"No item found with id '{item_id[:80]}'.", param=param)
 
 
-async def _history(context: Context, tenant: str, response_id: str) -> list[Message]:
+async def _history(context: Context, tenant: str, response_id: str, remembered: Job | None) -> list[Message]:
     """Read the conversation that ends with a response.
 
     Raises:
         InvalidRequestError: The response was not stored or is not completed.
     """
-    param = "previous_response_id"
-    job = await find_response(context, tenant, response_id, param=param, whole=True)
-    if not job.request.store:
-        raise InvalidRequestError(f"The response '{response_id}' was not stored.", param=param)
+    is_remembered = remembered is not None and remembered.id == response_id
+    job = remembered if is_remembered else await _find_previous(context, tenant, response_id)
+    assert job
     if job.answered is None:
         status = STATUS_WORDS[job.status]
         raise InvalidRequestError(
-            f"The response '{response_id}' is {status}: only a completed one can be continued.", param=param
+            f"The response '{response_id}' is {status}: only a completed one can be continued.",
+            param="previous_response_id",
         )
     own = [message for message in read_items(input_of(job)) if message["role"] not in RULES]
     return [*job.request.history, *own[_last_question(own) :], message_of(job.answered.answer)]
+
+
+async def _find_previous(context: Context, tenant: str, response_id: str) -> Job:
+    param, code = "previous_response_id", "previous_response_not_found"
+    try:
+        job = await find_response(context, tenant, response_id, param=param, whole=True)
+    except NotFoundError as error:
+        raise NotFoundError(error.message, code=code, param=param) from error
+    if not job.request.store:
+        raise InvalidRequestError(f"The response '{response_id}' was not stored.", code=code, param=param)
+    return job
 
 
 async def find_response(
