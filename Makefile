@@ -16,7 +16,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration coverage browser fault evaluate streams attack wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration coverage browser fault evaluate streams attack clients-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,8 +71,8 @@ browser: setup ## Tests of the page in Chromium, which apt installs if it is mis
 	@$(HAS_CHROMIUM) || $(call APT_GET,chromium) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
 	$(BIN)/pytest tests/browser -q
 
-fault: setup ## Tests that kill, freeze and cut
-	$(BIN)/pytest tests/fault -q
+fault: setup ## Tests that kill, freeze and cut, two files at a time
+	$(BIN)/pytest tests/fault -q -n 2 --dist loadfile
 
 evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
 	$(BIN)/python -m benchmarks.evaluate $(DATA)
@@ -82,6 +82,9 @@ streams: setup ## How late tokens reach 500 readers of one API process
 
 attack: setup ## Attack a ragq up of its own: access and exhaustion, one line each (ONLY="silent_1000 guesses")
 	$(BIN)/python -m benchmarks.attack $(if $(ONLY),--only $(ONLY))
+
+clients-test: setup ## Run unmodified clients against a ragq up (ONLY="ai-sdk open-webui"; npm and PyPI are needed)
+	$(BIN)/python -m tests.clients.run $(if $(ONLY),--only $(ONLY))
 
 wheel-test: setup ## Build sdist and wheel, look into them, and run the demo from the wheel in an empty environment
 	$(BIN)/python scripts/wheel_test.py

@@ -6,7 +6,12 @@ import time
 from openai import OpenAI
 
 client = OpenAI()
-response = client.responses.create(model="ragq", input=sys.argv[1], background=True)
+response = client.responses.create(
+    model="ragq",
+    input=sys.argv[1],
+    tools=[{"type": "file_search", "vector_store_ids": ["default"]}],
+    background=True,
+)
 print(f"{response.id} is {response.status}")
 while response.status in ("queued", "in_progress"):
     time.sleep(0.5)

@@ -7,7 +7,7 @@ A `Behaviour` controls the answer to a call. It is set by `--set`, overridden by
 (`any-name?status=429&retry_after=1`), and that by a marker anywhere in the messages (`[[fake status=500 times=2 job=a]]`;
 values with spaces are quoted, and values cannot contain brackets).
 
-Routes: `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`, `GET /stats` and `POST /reset`.
+Routes: `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`, `GET /stats`, `GET /requests` (the last ten) and `POST /reset`.
 """
 
 from __future__ import annotations
@@ -190,6 +190,7 @@ class FakeLlm:
         application.router.add_post("/v1/embeddings", self.embed)
         application.router.add_get("/v1/models", self.list_models)
         application.router.add_get("/stats", self.show_stats)
+        application.router.add_get("/requests", self.show_requests)
         application.router.add_post("/reset", self.reset)
         return application
 
@@ -198,6 +199,9 @@ class FakeLlm:
 
     async def show_stats(self, _: web.Request) -> web.Response:
         return web.json_response(vars(self.stats))
+
+    async def show_requests(self, _: web.Request) -> web.Response:
+        return web.json_response(self.requests[-10:])
 
     async def reset(self, _: web.Request) -> web.Response:
         self.stats = Stats(in_flight=self.stats.in_flight)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 import redis
@@ -194,7 +194,11 @@ class Ragq:
         port = free_port()
         api = self.spawn("serve", "--port", str(port), **variables)
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(f"{url}/readyz"), what="another API process")
+        try:
+            wait_until(lambda: _answers(f"{url}/readyz"), seconds=60, what="another API process")
+        except BaseException:
+            stop(api)
+            raise
         return api, url
 
     def kill(self) -> None:
@@ -261,6 +265,18 @@ class FakeLlm:
     def calls(self) -> int:
         """Number of calls that have begun."""
         return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def last_messages(self) -> list[dict[str, Any]]:
+        """The messages of the last chat request."""
+        requests = httpx2.get(self.base_url.replace("/v1", "/requests")).json()
+        messages: list[dict[str, Any]] = requests[-1]["messages"]
+        return messages
 
     def stop(self) -> None:
         self._process.terminate()

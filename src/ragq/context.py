@@ -14,6 +14,7 @@ from ragq.storage.file_batches import FileBatches
 from ragq.storage.files import Files
 from ragq.storage.ingests import Ingests
 from ragq.storage.store_files import StoreFiles
+from ragq.storage.uploads import Uploads
 from ragq.storage.vector_stores import Stores
 from ragq.storage.webhooks import Webhooks
 
@@ -35,6 +36,7 @@ class Context:
     def __post_init__(self) -> None:
         database = self.database
         self.files = Files(database)
+        self.uploads = Uploads(database)
         self.stores = Stores(database)
         self.store_files = StoreFiles(database)
         self.file_batches = FileBatches(database)

@@ -8,23 +8,17 @@ this module that reads the version before.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
+from ragq.json_records import read_json, write_json
 from ragq.models import Answer, AttributeFilter, JobFunction, JobStatus, Question, SearchResult
 
-T = TypeVar("T")
 Json = Any  # kept unchanged to be shown again, and not interpreted
 Stream = Literal["nothing", "text", "results"]
-
-
-class UnreadableRecordError(ValueError):
-    """A record that no version of ragq has written."""
 
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"):
@@ -87,6 +81,19 @@ class BatchRequest(_Record, frozen=True, tag="batch/2"):
     custom_id: str
     body: Json
     url: str = "/v1/responses"
+
+
+class Spoken(msgspec.Struct, frozen=True):
+    """What one side said in a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class Compaction(_Record, frozen=True, tag="compaction/1"):
+    """A conversation made short, which the client keeps."""
+
+    messages: list[Spoken]
 
 
 class QueryArguments(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -285,6 +292,7 @@ _ARGUMENTS: Final[dict[JobFunction, Any]] = {name: msgspec.json.Decoder(kind) fo
 _REQUEST = msgspec.json.Decoder(Request)
 _CONTENT = msgspec.json.Decoder(RequestContent)
 _BATCH_REQUEST = msgspec.json.Decoder(BatchRequest)
+_COMPACTION = msgspec.json.Decoder(Compaction)
 _RESULT = msgspec.json.Decoder(Result)
 _META = msgspec.json.Decoder(Meta)
 _FAILURE = msgspec.json.Decoder(Failure)
@@ -297,8 +305,10 @@ def function_of(arguments: Arguments) -> JobFunction:
     return _FUNCTIONS[type(arguments)]
 
 
-def write_record(record: Arguments | Request | RequestContent | BatchRequest | Result | Meta | Failure | Job) -> bytes:
-    return _write(record)
+def write_record(
+    record: Arguments | Request | RequestContent | BatchRequest | Compaction | Result | Meta | Failure | Job,
+) -> bytes:
+    return write_json(record)
 
 
 def write_events(events: list[Event]) -> bytes:
@@ -308,7 +318,7 @@ def write_events(events: list[Event]) -> bytes:
         together = list(group)
         texts = [event.text for event in together if isinstance(event, TextAdded | ReasoningAdded)]
         joined += [kind("".join(texts))] if kind in (TextAdded, ReasoningAdded) else together
-    return _write(joined)
+    return write_json(joined)
 
 
 def change_request(request: Request, **fields: Any) -> Request:
@@ -318,7 +328,7 @@ def change_request(request: Request, **fields: Any) -> Request:
 
 def write_payload(function: JobFunction, arguments: Arguments | Reference) -> bytes:
     """Serialize RQ's `data` of a job: `[function, null, [], arguments]`."""
-    return _write((function, None, (), arguments))
+    return write_json((function, None, (), arguments))
 
 
 def read_payload(data: bytes) -> tuple[JobFunction, Arguments | Reference]:
@@ -328,8 +338,8 @@ def read_payload(data: bytes) -> tuple[JobFunction, Arguments | Reference]:
         UnreadableRecordError: It does not have RQ's form, its function is not a job function, or its arguments do not
             fit the function.
     """
-    function, _instance, _positional, written = _read(_PAYLOAD, data)
-    if (blob := _read(_ELSEWHERE, written).blob) is not None:
+    function, _instance, _positional, written = read_json(_PAYLOAD, data)
+    if (blob := read_json(_ELSEWHERE, written).blob) is not None:
         return function, Reference(blob)
     return function, read_arguments(function, written)
 
@@ -340,71 +350,49 @@ def read_arguments(function: JobFunction, data: bytes | msgspec.Raw) -> Argument
     Raises:
         UnreadableRecordError: The arguments do not fit this function.
     """
-    arguments: Arguments = _read(_ARGUMENTS[function], data)
+    arguments: Arguments = read_json(_ARGUMENTS[function], data)
     return arguments
 
 
 def read_request(data: bytes | str) -> Request:
     """Parse a request; the parts in the blob store are not read."""
-    return _read(_REQUEST, data)
+    return read_json(_REQUEST, data)
 
 
 def read_content(data: bytes) -> RequestContent:
-    return _read(_CONTENT, data)
+    return read_json(_CONTENT, data)
 
 
 def read_batch_request(data: bytes | str) -> BatchRequest:
-    return _read(_BATCH_REQUEST, data)
+    return read_json(_BATCH_REQUEST, data)
+
+
+def read_compaction(data: bytes) -> Compaction:
+    """Parse a compaction that a client sent back."""
+    return read_json(_COMPACTION, data)
 
 
 def read_result(data: bytes) -> Result:
-    result: Result = _read(_RESULT, data, _name_result)
+    result: Result = read_json(_RESULT, data, _name_result)
     return result
 
 
 def read_meta(data: bytes | str) -> Meta:
-    return _read(_META, data)
+    return read_json(_META, data)
 
 
 def read_failure(data: bytes | str) -> Failure:
-    return _read(_FAILURE, data)
+    return read_json(_FAILURE, data)
 
 
 def read_job(data: bytes | str) -> Job:
     """Parse a job from the archive."""
-    return _read(_JOB, data, lambda job: job | {"result": job.get("result") and _name_result(job["result"])})
+    return read_json(_JOB, data, lambda job: job | {"result": job.get("result") and _name_result(job["result"])})
 
 
 def read_events(data: bytes) -> list[Event]:
     """Parse the events of an entry; kinds that only a newer version knows are left out."""
-    return _read(_EVENTS, data, lambda events: [event for event in events if event[0] in _EVENT_NAMES])
-
-
-def _write(value: Any) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except UnicodeEncodeError:  # a lone surrogate, as in some servers' error messages
-        return _repair(msgspec.to_builtins(value))
-
-
-def _read(
-    decoder: msgspec.json.Decoder[T], data: bytes | str | msgspec.Raw, upgrade: Callable[[Any], Any] = lambda raw: raw
-) -> T:
-    """Parse a record; if that fails, as one of version 1, whose JSON may hold NaN and lone surrogates."""
-    try:
-        return decoder.decode(data)
-    except msgspec.MsgspecError as error:
-        try:
-            raw = json.loads(data if isinstance(data, bytes | str) else bytes(data), parse_constant=lambda _: None)
-            return decoder.decode(_repair(upgrade(raw)))
-        except (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError):
-            raise UnreadableRecordError(str(error)) from error
-
-
-def _repair(raw: Any) -> bytes:
-    """Serialize plain values as JSON, with U+FFFD for lone surrogates."""
-    text = json.dumps(raw, ensure_ascii=False)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return read_json(_EVENTS, data, lambda events: [event for event in events if event[0] in _EVENT_NAMES])
 
 
 def _name_result(result: Any) -> Any:

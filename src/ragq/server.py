@@ -49,6 +49,7 @@ from ragq.routes import (
     responses,
     store_files,
     store_search,
+    uploads,
     vector_stores,
     webhooks,
 )
@@ -68,7 +69,7 @@ STARTS = ("http.response.start", "websocket.http.response.start", "websocket.acc
 # Matched in this order for each request.
 PARTS = (
     *(chat, responses, chat_completions, embeddings, models, batches, webhooks),
-    *(files, vector_stores, store_search, store_files, file_batches),
+    *(files, uploads, vector_stores, store_search, store_files, file_batches),
     *(mcp, websocket, page, health, metrics),
 )
 

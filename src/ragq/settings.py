@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         description="Host names under which the API may be called, comma-separated, besides loopback's and `RAGQ_HOST`; "
         "`*.example.com` and `*` work. Unset: no others on loopback, any host beyond it.",
     )
+    accept_any_model: bool = Field(
+        False,
+        description="Accept any name of a model, for clients whose own cannot be changed; the configured models are used.",
+    )
     cors_origins: str = Field(
         "", description="Origins (`https://app.example.com`) whose pages may call the API, comma-separated."
     )
@@ -168,7 +172,7 @@ class Settings(BaseSettings):
         description="Time limit for the first token; each sign of life of the server, such as a comment, starts it again.",
     )
     llm_token_gap_timeout_seconds: Seconds = Field(15, description="Time limit between two tokens.")
-    llm_answer_timeout_seconds: Seconds = Field(120, description="Time limit for the whole answer.")
+    llm_answer_timeout_seconds: Seconds = Field(300, description="Time limit for the whole answer.")
     llm_tries: Count = Field(3, le=10, description="A question fails after this many failed LLM calls.")
     llm_backoff_seconds: Seconds = Field(0.5, description="First wait after a failed call; doubles, with jitter.")
     llm_backoff_max_seconds: Seconds = Field(
@@ -233,8 +237,9 @@ class Settings(BaseSettings):
     @property
     def page_url(self) -> str:
         """Address of ragq's page, without a slash at its end, for links to passages."""
-        host = LOCALHOST if self.host in ("0.0.0.0", "::", "127.0.0.1", "::1") else self.host  # noqa: S104
-        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+        host = LOCALHOST if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        shown = f"[{host}]" if ":" in host else host
+        return (self.public_url or f"http://{shown}:{self.port}").rstrip("/")
 
     @property
     def embedding_name(self) -> str:

@@ -7,7 +7,7 @@ import ctypes
 import gc
 import os
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Awaitable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,6 +24,21 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=1)
+
+
+async def run_all(calls: Iterator[Awaitable[object]], *, at_once: int) -> None:
+    """Await all calls, up to `at_once` at a time; the first error is raised, and the rest is not called."""
+
+    async def run() -> None:
+        for call in calls:
+            await call
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(at_once):
+                tasks.create_task(run())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 def freeze_heap() -> None:

@@ -39,9 +39,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
-    yield fake
-    fake.stop()
+    with FakeLlm(tmp_path_factory.mktemp("llm")) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="package")

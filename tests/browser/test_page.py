@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import DOCUMENT, Visitor
 from tests.browser.cutter import Cutter
 from tests.servers import FakeLlm, Ragq, stop
 
@@ -59,6 +59,20 @@ def seen(page: Page) -> list[str]:
 def ask(page: Page, question: str) -> None:
     page.get_by_label("Your question").fill(question)
     page.get_by_role("button", name="Ask").click()
+
+
+def test_the_address_of_a_citation_opens_the_passage(page: Page, ragq: Ragq, visitor: Visitor) -> None:
+    body = {"messages": [{"role": "user", "content": f"[[fake text='It is 61 metres tall [1].']] {QUESTION}"}]}
+    answer = httpx2.post(f"{ragq.url}/v1/chat/completions", json=body, timeout=60).json()
+    (citation,) = answer["choices"][0]["message"]["annotations"]
+    page.goto(citation["url_citation"]["url"])
+    expect(page.get_by_role("dialog")).to_contain_text(DOCUMENT)
+    expect(page.locator("#passage-text mark")).to_have_text(citation["citation"]["quote"])
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    visitor.expected.append("404")
+    page.goto(f"{ragq.url}/?file=file-unknown&start=0&end=5")
+    expect(page.get_by_role("dialog")).to_contain_text("No vector store file found")
 
 
 def test_files_that_are_dropped_are_ingested_before_ones_eyes_and_cited_by_page(page: Page, files: list[Path]) -> None:

@@ -31,9 +31,8 @@ SLOW = "[[fake text='One two three four five six seven eight nine ten.' latency=
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
     """An LLM that takes 2 s for an answer."""
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"), latency=2)
-    yield fake
-    fake.stop()
+    with FakeLlm(tmp_path_factory.mktemp("llm"), latency=2) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +191,7 @@ def test_a_worker_killed_in_the_middle_of_a_stream_leaves_one_true_text(ragq: Ra
 
 
 async def test_sigterm_hands_jobs_back_at_once_and_charges_nothing(ragq: Ragq, llm: FakeLlm) -> None:
-    ragq.environment["RAGQ_SHUTDOWN_GRACE_SECONDS"] = "0"
-    first = ragq.spawn("worker", "queries")
-    del ragq.environment["RAGQ_SHUTDOWN_GRACE_SECONDS"]
-    second = None
+    first, second = ragq.spawn("worker", "queries", RAGQ_SHUTDOWN_GRACE_SECONDS=0), None
     try:
         wait_for_workers(ragq, 1)
         calls = llm.calls()
@@ -217,30 +213,10 @@ async def test_sigterm_hands_jobs_back_at_once_and_charges_nothing(ragq: Ragq, l
             stop(second)
 
 
-async def test_a_canceled_question_stops_its_llm_call_and_stays_canceled(ragq: Ragq, llm: FakeLlm) -> None:
-    worker = ragq.spawn("worker", "queries")
-    try:
-        wait_for_workers(ragq, 1)
-        with httpx2.Client(base_url=ragq.url, timeout=30) as client:
-            calls = llm.calls()
-            created = client.post("/v1/responses", json={"input": "How tall is it?", "background": True}).json()
-            wait_until(lambda: llm.calls() == calls + 1)
-            for _ in range(2):
-                assert client.post(f"/v1/responses/{created['id']}/cancel").json()["status"] == "cancelled"
-            stats_url = llm.base_url.removesuffix("/v1") + "/stats"
-            wait_until(lambda: client.get(stats_url).json()["in_flight"] == 0, seconds=1, what="the call is closed")
-            assert client.get(f"/v1/responses/{created['id']}").json()["status"] == "cancelled"
-    finally:
-        stop(worker)
-
-
 async def test_a_dead_llm_costs_a_bounded_number_of_calls(ragq: Ragq, llm: FakeLlm) -> None:
-    tries = {"RAGQ_JOB_TRIES": "2", "RAGQ_LLM_TRIES": "2"}
-    waits = {"RAGQ_LLM_BACKOFF_SECONDS": "0.1", "RAGQ_LLM_BACKOFF_MAX_SECONDS": "0.2"}
-    ragq.environment.update(tries | waits)
-    worker = ragq.spawn("worker", "queries")
-    for name in tries | waits:
-        del ragq.environment[name]
+    limits = {"RAGQ_JOB_TRIES": 2, "RAGQ_LLM_TRIES": 2}
+    waits = {"RAGQ_LLM_BACKOFF_SECONDS": 0.1, "RAGQ_LLM_BACKOFF_MAX_SECONDS": 0.2}
+    worker = ragq.spawn("worker", "queries", **limits, **waits)
     try:
         wait_for_workers(ragq, 1)
         with httpx2.Client(base_url=ragq.url, timeout=30) as client:
@@ -265,42 +241,61 @@ async def test_a_stock_rq_worker_takes_nothing_of_ours(ragq: Ragq) -> None:
         assert client.post(f"/v1/responses/{job_id}/cancel").status_code == 200
 
 
-async def test_killed_servers_come_back_and_what_was_accepted_is_answered(ragq: Ragq) -> None:
-    worker = ragq.spawn("worker", "queries")
+@pytest.fixture(scope="module")
+def worker(ragq: Ragq) -> Iterator[subprocess.Popen[bytes]]:
+    """One query worker for the rest of the tests, which it must survive."""
+    process = ragq.spawn("worker", "queries")
     try:
         wait_for_workers(ragq, 1)
-        job_ids = await ask_together(ragq, 10)
-        pids = ragq.pids
-        for name in ("Valkey", "PostgreSQL"):
-            os.kill(pids[name], signal.SIGKILL)
-        with httpx2.Client(base_url=ragq.url, timeout=30) as client:
-            away = client.post("/chat", params={"query": "Anyone there?"})
-            if away.status_code != 200:  # unless it was back already
-                assert away.status_code == 503
-                assert int(away.headers["Retry-After"]) >= 1
-                assert away.json()["error"]["code"] in ("queue_unavailable", "database_unavailable")
-            wait_until(lambda: client.get("/readyz").status_code == 200, seconds=20)
-        answers = wait_for_answers(ragq, job_ids, seconds=40)
-        assert [answer["status"] for answer in answers] == ["completed"] * 10
-        assert visible_results(ragq, job_ids) == [1] * 10
-        assert worker.poll() is None
+        yield process
     finally:
-        stop(worker)
+        stop(process)
 
 
-async def test_a_question_is_accepted_while_postgresql_is_away(ragq: Ragq) -> None:
-    worker = ragq.spawn("worker", "queries")
-    try:
-        wait_for_workers(ragq, 1)
-        os.kill(ragq.pids["PostgreSQL"], signal.SIGKILL)
-        with httpx2.Client(base_url=ragq.url, timeout=30) as client:
-            # A connection may answer once more before it sees that the server is gone.
-            wait_until(lambda: client.get("/readyz").status_code == 503, seconds=5, what="PostgreSQL is missed")
-        job_ids = await ask_together(ragq, 3)
-        assert [answer["status"] for answer in wait_for_answers(ragq, job_ids, seconds=40)] == ["completed"] * 3
-        assert visible_results(ragq, job_ids) == [1] * 3
-    finally:
-        stop(worker)
+async def test_a_canceled_question_stops_its_llm_call_and_stays_canceled(
+    ragq: Ragq, worker: subprocess.Popen[bytes], llm: FakeLlm
+) -> None:
+    assert worker.poll() is None
+    with httpx2.Client(base_url=ragq.url, timeout=30) as client:
+        calls = llm.calls()
+        created = client.post("/v1/responses", json={"input": "How tall is it?", "background": True}).json()
+        wait_until(lambda: llm.calls() == calls + 1)
+        for _ in range(2):
+            assert client.post(f"/v1/responses/{created['id']}/cancel").json()["status"] == "cancelled"
+        stats_url = llm.base_url.removesuffix("/v1") + "/stats"
+        wait_until(lambda: client.get(stats_url).json()["in_flight"] == 0, seconds=1, what="the call is closed")
+        assert client.get(f"/v1/responses/{created['id']}").json()["status"] == "cancelled"
+
+
+async def test_killed_servers_come_back_and_what_was_accepted_is_answered(
+    ragq: Ragq, worker: subprocess.Popen[bytes]
+) -> None:
+    job_ids = await ask_together(ragq, 10)
+    pids = ragq.pids
+    for name in ("Valkey", "PostgreSQL"):
+        os.kill(pids[name], signal.SIGKILL)
+    with httpx2.Client(base_url=ragq.url, timeout=30) as client:
+        away = client.post("/chat", params={"query": "Anyone there?"})
+        if away.status_code != 200:  # unless it was back already
+            assert away.status_code == 503
+            assert int(away.headers["Retry-After"]) >= 1
+            assert away.json()["error"]["code"] in ("queue_unavailable", "database_unavailable")
+        wait_until(lambda: client.get("/readyz").status_code == 200, seconds=20)
+    answers = wait_for_answers(ragq, job_ids, seconds=40)
+    assert [answer["status"] for answer in answers] == ["completed"] * 10
+    assert visible_results(ragq, job_ids) == [1] * 10
+    assert worker.poll() is None
+
+
+async def test_a_question_is_accepted_while_postgresql_is_away(ragq: Ragq, worker: subprocess.Popen[bytes]) -> None:
+    os.kill(ragq.pids["PostgreSQL"], signal.SIGKILL)
+    with httpx2.Client(base_url=ragq.url, timeout=30) as client:
+        # A connection may answer once more before it sees that the server is gone.
+        wait_until(lambda: client.get("/readyz").status_code == 503, seconds=5, what="PostgreSQL is missed")
+    job_ids = await ask_together(ragq, 3)
+    assert [answer["status"] for answer in wait_for_answers(ragq, job_ids, seconds=40)] == ["completed"] * 3
+    assert visible_results(ragq, job_ids) == [1] * 3
+    assert worker.poll() is None
 
 
 def test_configured_services_are_used_and_neither_is_started(ragq: Ragq, tmp_path: Path) -> None:

@@ -55,9 +55,8 @@ async def context(
 @pytest.fixture(scope="session")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
     """A fake LLM that answers at once."""
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"))
-    yield fake
-    fake.stop()
+    with FakeLlm(tmp_path_factory.mktemp("llm")) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="session")

@@ -34,9 +34,8 @@ LINES = 200
 
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"), latency=0.3)
-    yield fake
-    fake.stop()
+    with FakeLlm(tmp_path_factory.mktemp("llm"), latency=0.3) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Rag
         RAGQ_API_KEY=KEY,
         RAGQ_LLM_BASE_URL=llm.base_url,
         RAGQ_LLM_MODEL="fake",
-        RAGQ_BATCH_OUTSTANDING=20,
+        RAGQ_BATCH_OUTSTANDING=40,
     ).start()
     (folder / "harbour.md").write_text("The lighthouse of Quorra is 61 metres tall.\n")
     assert service.run("ingest", str(folder / "harbour.md"), RAGQ_API_KEY=KEY).returncode == 0

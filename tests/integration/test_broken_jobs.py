@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from ragq.client.job import ClaimedJob, Outcome
@@ -35,13 +37,19 @@ async def enqueue_three(queue: JobQueue) -> None:
         await enqueue(queue, job_id)
 
 
-@pytest.mark.parametrize("field", FIELDS)
-async def test_a_spoilt_field_harms_no_neighbour_and_its_job_ends(queue: JobQueue, valkey: Valkey, field: str) -> None:
+async def spoil_in_every_way(queue: JobQueue, valkey: Valkey, field: str) -> AsyncIterator[bytes | None]:
+    """For each kind of garbage: queue three jobs in an empty Valkey, and spoil the second."""
     for value in (*GARBAGE, None):
         with valkey.connect() as connection:
             connection.flushall()
         await enqueue_three(queue)
         spoil(valkey, field, value)
+        yield value
+
+
+@pytest.mark.parametrize("field", FIELDS)
+async def test_a_spoilt_field_harms_no_neighbour_and_its_job_ends(queue: JobQueue, valkey: Valkey, field: str) -> None:
+    async for value in spoil_in_every_way(queue, valkey, field):
         jobs = await claim_all(queue)
         assert sorted(jobs) == ["after", "before", "broken"], value
         let_pass(valkey, "leases")  # the worker dies, and another one does its work
@@ -55,11 +63,7 @@ async def test_a_spoilt_field_harms_no_neighbour_and_its_job_ends(queue: JobQueu
 async def test_a_spoilt_job_is_released_and_retried_with_its_neighbours(
     queue: JobQueue, valkey: Valkey, field: str
 ) -> None:
-    for value in (*GARBAGE, None):
-        with valkey.connect() as connection:
-            connection.flushall()
-        await enqueue_three(queue)
-        spoil(valkey, field, value)
+    async for value in spoil_in_every_way(queue, valkey, field):
         jobs = await claim(queue)
         assert await queue.release([(job.id, job.attempt) for job in jobs]) == [True] * 3, value
         for job in await claim(queue):
@@ -72,11 +76,7 @@ async def test_a_spoilt_job_is_released_and_retried_with_its_neighbours(
 async def test_a_spoilt_job_that_nobody_claims_ends_at_its_deadline(
     queue: JobQueue, valkey: Valkey, field: str
 ) -> None:
-    for value in (*GARBAGE, None):
-        with valkey.connect() as connection:
-            connection.flushall()
-        await enqueue_three(queue)
-        spoil(valkey, field, value)
+    async for value in spoil_in_every_way(queue, valkey, field):
         let_pass(valkey, "deadlines")
         assert sorted((await queue.reap()).late) == ["after", "before", "broken"], value
         assert await claim_ids(queue) == []

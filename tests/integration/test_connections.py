@@ -144,7 +144,7 @@ async def test_what_never_ends_is_refused_and_takes_neither_time_nor_memory(
     answer = await attack
     assert not answer or answer.startswith(b"HTTP/1.1 4"), answer[:300]
     assert api.resident_mb - before < 15
-    assert sorted(times)[int(len(times) * 0.95)] < 0.5, times
+    assert sorted(times)[int(len(times) * 0.95)] < 1, times
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_more_silent_connections_than_there_may_be_do_not_keep_others_out(
 
     attack = asyncio.create_task(hold())
     times = await times_of(api, attack)
-    assert sorted(times)[int(len(times) * 0.95)] < 0.5, times
+    assert sorted(times)[int(len(times) * 0.95)] < 1, times
     assert api.metric("ragq_http_connections ") <= MOST
     assert api.metric('ragq_http_connections_closed_total{reason="full"}') >= 2 * MOST
     for one in await attack:

@@ -379,8 +379,7 @@ def test_an_orphan_fails_the_command_and_a_harmless_one_does_not(ragq: Ragq) -> 
     stray.unlink()
     assert done.returncode == 1
     assert f"FAIL  bytes_without_file {'0' * 64}: No file uses these bytes" in done.stdout
-    url = ragq.run("env").stdout.partition("export RAGQ_VALKEY_URL=")[2].split("\n")[0]
-    with redis.Redis.from_url(url.strip("'")) as connection:
+    with redis.Redis.from_url(ragq.services["valkey_url"]) as connection:
         connection.zadd("ragq:wip:queries", {"gone:1": 1})
         done = ragq.run("doctor", "--audit")
         connection.zrem("ragq:wip:queries", "gone:1")

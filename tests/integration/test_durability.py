@@ -20,9 +20,8 @@ MAX_QUEUED = 3
 
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
-    fake = FakeLlm(tmp_path_factory.mktemp("llm"), latency=0.2)
-    yield fake
-    fake.stop()
+    with FakeLlm(tmp_path_factory.mktemp("llm"), latency=0.2) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="module")

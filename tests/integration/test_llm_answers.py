@@ -527,6 +527,7 @@ async def test_a_rate_limit_inside_a_stream_is_an_overload() -> None:
 async def test_events_before_an_error_event_are_no_errors() -> None:
     events = "event: message\n" + body_of(*texts("By the sea."))
     assert (await ask_for(events)).text == "By the sea."
+    assert (await ask_for("event: error\n\n" + body_of(*texts("By the sea.")))).text == "By the sea."  # it has no data
 
 
 # Signs of life

@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {
 }
 ESSENTIAL = {"response_format"}
 LONG = [{"role": "user", "content": "Where is the harbour of Quorra? " * 400}]
-SHORT = [{"role": "user", "content": "Where is the harbour of Quorra? " * 100}]
+SHORT = [{"role": "user", "content": "Where is the harbour of Quorra? " * 200}]
 
 
 @pytest.fixture(autouse=True)

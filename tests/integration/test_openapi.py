@@ -50,6 +50,8 @@ def known(http: httpx2.Client) -> dict[str, str]:
         "job_id": post("/chat", params={"query": "How tall is the lighthouse?"})["job_id"],
         "webhook_endpoint_id": post("/v1/webhook_endpoints", json=hook)["id"],
     }
+    upload = {"filename": "bridge.txt", "bytes": 9, "purpose": "assistants"}
+    ids["upload_id"] = post("/v1/uploads", json=upload)["id"]
     runs = {"input_file_id": lines, "endpoint": "/v1/responses", "completion_window": "24h"}
     return ids | {"file_batch": batch, "batch": post("/v1/batches", json=runs)["id"]}
 
@@ -98,6 +100,8 @@ TAKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/v1/responses", {"body": ASKED | {"stream": True}}),
     ("POST", "/v1/chat/completions", {"body": {"messages": [{"role": "user", "content": "How tall is it?"}]}}),
     ("POST", "/v1/embeddings", {"body": {"input": ["One.", "Two."]}}),
+    ("POST", "/v1/uploads", {"body": {"filename": "bridge.txt", "bytes": 9, "purpose": "assistants"}}),
+    ("POST", "/v1/uploads/{upload_id}/cancel", {}),
     ("POST", "/v1/vector_stores", {"body": {"expires_after": {"anchor": "last_active_at", "days": 1}}}),
     ("POST", "/v1/vector_stores/{vector_store_id}/search", {"body": {"query": "How tall is the lighthouse?"}}),
     ("POST", "/v1/vector_stores/{vector_store_id}/files", {"body": {"file_id": "file_id", "attributes": {"year": 7}}}),

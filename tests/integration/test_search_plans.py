@@ -31,6 +31,7 @@ HALF = {"type": "eq", "key": "even", "value": True}
 ONE_FILE = {"type": "eq", "key": "number", "value": 7}
 WORDS = "common tenth7 rare2001"
 IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding')"
+NEAREST = "Index Scan chunks_by_embedding"
 OF_THE_INDEX = f"WHERE locktype = 'advisory' AND objid = {INDEX_LOCK}"
 
 
@@ -95,34 +96,26 @@ def used_indexes(node: dict[str, Any], *, ranking: bool) -> list[str]:
     return found + [name for inner in node.get("Plans", []) for name in used_indexes(inner, ranking=ranking)]
 
 
-async def test_each_search_is_served_by_the_index_that_is_meant_for_it(
+async def test_each_search_is_served_by_its_index_and_finds_what_a_scan_finds(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await fill(context)
-    await make_index(context.database, above=0)
-    nearest, words = "Index Scan chunks_by_embedding", "Bitmap Index Scan chunks_by_word"
-    indexes, found_by = await explain(context, store, None)
-    assert nearest not in indexes, "a small store is scanned"
-    assert found_by == "'rare2001' | 'tenth7'"  # but not by the word that each chunk has
-    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
-    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
-    for filters in (None, HALF):
-        indexes, _ = await explain(context, store, filters)
-        assert {nearest, words} <= indexes, (filters, indexes)
-    indexes, found_by = await explain(context, store, ONE_FILE)
-    assert nearest not in indexes, "what a filter leaves is scanned when it is few"
-    assert any(index.endswith("chunks_pkey") for index in indexes)
-    assert "'common'" in found_by
-
-
-async def test_the_indexes_find_what_a_scan_finds(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await fill(context)
     cases = [(text, filters) for text in ("", "rare2001 rare1234") for filters in (None, HALF, ONE_FILE)]
     exact = [await search(context, store, text, filters) for text, filters in cases]
     await make_index(context.database, above=0)
     assert await ask(context, IS_VALID) == (True,)
+    indexes, found_by = await explain(context, store, None)
+    assert NEAREST not in indexes, "a small store is scanned"
+    assert found_by == "'rare2001' | 'tenth7'"  # but not by the word that each chunk has
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
     monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
+    for filters in (None, HALF):
+        indexes, _ = await explain(context, store, filters)
+        assert {NEAREST, "Bitmap Index Scan chunks_by_word"} <= indexes, (filters, indexes)
+    indexes, found_by = await explain(context, store, ONE_FILE)
+    assert NEAREST not in indexes, "what a filter leaves is scanned when it is few"
+    assert any(index.endswith("chunks_pkey") for index in indexes)
+    assert "'common'" in found_by
     for (text, filters), expected in zip(cases, exact, strict=True):
         found = await search(context, store, text, filters)
         same = {(one.file_id, one.start) for one in found} & {(one.file_id, one.start) for one in expected}

@@ -11,7 +11,7 @@ import openai
 import pytest
 from aiohttp import ClientSession, web
 
-from tests.servers import KEY, FakeLlm, Ragq, wait_until
+from tests.servers import KEY, FakeLlm, Ragq, stop, wait_until
 
 QUESTION = "How tall is the lighthouse of Quorra?"
 
@@ -40,9 +40,32 @@ def test_the_models_are_ragq_the_llm_and_the_embedding_model(client: openai.Open
         model = client.models.retrieve(name)
         assert (model.id, model.object, model.owned_by) == (name, "model", "ragq")
         assert model.created
+        assert (model.model_extra or {})["capabilities"] == {
+            "chat_completion": name != "all-MiniLM-L6-v2",
+            "embeddings": name != "fake/model",
+        }
+        assert (model.model_extra or {})["type"] == ("embedding" if name == "all-MiniLM-L6-v2" else "chat")
     with pytest.raises(openai.NotFoundError) as refused:
         client.models.retrieve("gpt-9")
     assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
+
+
+def test_any_model_is_accepted_where_the_setting_says_so(ragq: Ragq, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="RAGQ_ACCEPT_ANY_MODEL=true"):
+        client.responses.create(model="gpt-9", input="How tall is the lighthouse of Quorra?")
+    api, url = ragq.spawn_api(RAGQ_ACCEPT_ANY_MODEL="true")
+    try:
+        other = client.with_options(base_url=f"{url}/v1")
+        assert other.models.retrieve("gpt-9").id == "gpt-9"
+        response = other.responses.create(model="gpt-9", input="How tall is the lighthouse of Quorra?")
+        assert (response.model, "61 metres" in response.output_text) == ("gpt-9", True)
+        completion = other.chat.completions.create(
+            model="gpt-9", messages=[{"role": "user", "content": "How tall is the lighthouse of Quorra?"}]
+        )
+        assert completion.model == "gpt-9"
+        assert other.embeddings.create(model="text-embedding-3-small", input="x").model == "text-embedding-3-small"
+    finally:
+        stop(api)
 
 
 def test_embeddings_are_unit_vectors_of_the_documents_model_in_both_formats(client: openai.OpenAI) -> None:
@@ -276,12 +299,6 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     ("/v1/responses", {"input": []}, 400, "input"),
     ("/v1/responses", {"input": [ANSWER]}, 400, "input"),
     ("/v1/embeddings", {}, 400, "input"),
-    ("/v1/embeddings", {"input": " "}, 400, "input"),
-    ("/v1/embeddings", {"input": []}, 400, "input"),
-    ("/v1/embeddings", {"input": ["x"] * 257}, 400, "input"),
-    ("/v1/embeddings", {"input": [[1, 2, 3]]}, 400, "input.0"),
-    ("/v1/embeddings", {"input": [1, 2, 3]}, 400, "input.0"),
-    ("/v1/embeddings", {"input": "x" * 10_001}, 400, "input"),
     ("/v1/embeddings", {"input": "x", "dimensions": 12}, 400, "dimensions"),
     ("/v1/embeddings", {"input": "x", "encoding_format": "hex"}, 400, "encoding_format"),
     ("/v1/embeddings", {"input": "x", "model": "gpt-9"}, 404, "model"),

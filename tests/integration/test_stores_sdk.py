@@ -302,3 +302,17 @@ def many_files(ragq: Ragq, count: int) -> Iterator[list[str]]:
         ).fetchall()
         yield [str(row[0]) for row in rows]
         connection.execute("DELETE FROM files WHERE sha256 = 'nothing'")
+
+
+def test_fields_of_other_services_and_nulls_change_nothing(http: httpx2.Client, store_id: str) -> None:
+    query = {"query": "How tall is the lighthouse?"}
+    extra: dict[str, Any] = {"max_num_results": None, "filters": None, "ranking_options": None, "rewrite_query": None}
+    extra |= {"search_mode": "hybrid", "user": "someone"}
+    searched = [http.post(f"/v1/vector_stores/{store_id}/search", json=query | one).json() for one in ({}, extra)]
+    assert searched[0]["data"]
+    assert searched[0] == searched[1]
+    created = http.post("/v1/vector_stores", json={"name": "t", "embedding_model": "x", "provider_id": "y"}).json()
+    assert (created["name"], http.delete(f"/v1/vector_stores/{created['id']}").status_code) == ("t", 200)
+    form = {"purpose": "assistants", "user": "someone", "ttl": "60", "metadata": '{"a": 1}'}
+    file = http.post("/v1/files", files={"file": ("extra.txt", b"The extra words.")}, data=form).json()
+    assert (file["filename"], http.delete(f"/v1/files/{file['id']}").status_code) == ("extra.txt", 200)

@@ -16,6 +16,7 @@ from ragq.client.embedding_client import (
     create_embedding_client,
     load_tokenizer,
 )
+from ragq.client.minilm import _cut
 from ragq.client.model_faults import RefusedInputError
 from ragq.client.query_batcher import QueryBatcher
 from ragq.errors import ConfigurationError, PermanentError, UnavailableError
@@ -83,6 +84,25 @@ async def test_questions_do_not_wait_for_a_whole_document(local: LocalEmbeddingC
     assert not document.done()
     await document
     assert done == list(range(1, 51))
+
+
+async def test_questions_do_not_wait_for_a_long_text(local: LocalEmbeddingClient) -> None:
+    await local.start()
+    text = asyncio.create_task(local.embed_documents(["The weather was mild. " * 500]))
+    await asyncio.sleep(0)
+    await local.embed_query("another question nobody asked before")
+    assert not text.done()
+    await text
+
+
+def test_a_long_text_is_cut_where_words_end() -> None:
+    text = "Harbours, ferries and lighthouses.\n" * 3000
+    pieces = list(_cut(text))
+    assert len(pieces) > 3
+    assert "".join(pieces) == text
+    tokens = [token for piece in pieces for token in load_tokenizer().encode(piece, add_special_tokens=False).ids]
+    assert tokens == load_tokenizer().encode(text, add_special_tokens=False).ids
+    assert "".join(_cut("x" * 50_000)) == "x" * 50_000
 
 
 class Counter:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from ragq import records
+from ragq.json_records import UnreadableRecordError
 from ragq.models import Answer, AttributeFilter, Citation, JobFunction, JobStatus, Question, SearchResult, Usage
 from ragq.records import (
     BatchRequest,
@@ -30,7 +31,6 @@ from ragq.records import (
     SearchResults,
     SearchStarted,
     TextAdded,
-    UnreadableRecordError,
     function_of,
     write_record,
 )

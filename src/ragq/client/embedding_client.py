@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -105,27 +105,50 @@ class LocalEmbeddingClient:
 
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         for position, text in enumerate(texts):
-            vectors[position] = (await self._embed([text]))[0]  # one at a time: waiting questions run in between
+            vectors[position] = await self._embed_in_steps(text)
             if progress:
                 progress(position + 1, len(texts))
         return vectors
+
+    async def _embed_in_steps(self, text: str) -> Vectors:
+        """Embed a passage one window at a time: waiting questions run in between."""
+        loop = asyncio.get_running_loop()
+        if self._minilm is None:
+            await loop.run_in_executor(self._thread, self._load)
+        steps = self._load().embed_in_steps(text)
+        while (vector := await loop.run_in_executor(self._thread, _take_step, steps)) is None:
+            pass
+        return vector
 
     async def _embed(self, texts: list[str]) -> Vectors:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed_in_thread, texts)
 
     def _embed_in_thread(self, texts: list[str]) -> Vectors:
+        import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
+
+        return np.stack([self._load().embed(text) for text in texts])
+
+    def _load(self) -> MiniLM:
         if self._minilm is None:
             # Imported here: a process that does not embed locally need not load onnxruntime (40 MB).
             from ragq.client.minilm import MiniLM  # noqa: PLC0415  (only the processes that need it pay for it)
 
             self._minilm = MiniLM(load_tokenizer())
-        import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
-
-        return np.stack([self._minilm.embed(text) for text in texts])
+        return self._minilm
 
     async def close(self) -> None:
         await self._queries.close()
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+
+
+def _take_step(steps: Generator[None, None, Vectors]) -> Vectors | None:
+    """Take one step; returns the vector after the last one."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        vector: Vectors = end.value
+        return vector
+    return None
 
 
 class HttpEmbeddingClient:

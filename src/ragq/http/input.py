@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import FormData, UploadFile
 
-from ragq.schemas.checks import NO_TEXT, check_json, check_text, refusal
+from ragq.schemas.checks import MAX_VALUES, NO_TEXT, check_json, check_text, refusal
 
 SPECIAL = re.compile(rb"%00|%[89a-f]|[\0\x80-\xff]", re.IGNORECASE)  # everything else in an address is ASCII text
 
@@ -22,12 +22,15 @@ SPECIAL = re.compile(rb"%00|%[89a-f]|[\0\x80-\xff]", re.IGNORECASE)  # everythin
 class CheckedRoute(APIRoute):
     """A route that checks the whole request before its fields are validated; every router uses it."""
 
+    max_values = MAX_VALUES  # of a JSON body
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Run the checks before FastAPI's handler."""
         handle = super().get_route_handler()
 
         async def check_and_handle(request: Request) -> Response:
             checked = _CheckedRequest(request.scope, request.receive)
+            checked.max_values = self.max_values
             _check_address(checked)
             return await handle(checked)
 
@@ -35,9 +38,11 @@ class CheckedRoute(APIRoute):
 
 
 class _CheckedRequest(Request):
+    max_values = MAX_VALUES
+
     async def json(self) -> Any:
         body = await super().json()
-        check_json(body)
+        check_json(body, max_values=self.max_values)
         return body
 
     async def form(self, **limits: Any) -> FormData:  # type: ignore[override]  # FastAPI awaits it

@@ -21,8 +21,8 @@ from ragq.mcp.route import Caller
 from ragq.models import Answer, Citation, Question, new_id
 from ragq.queues.questions import ask, check_question, perform_now
 from ragq.records import Job, Request, SearchArguments, SearchResults
+from ragq.routes.context import FOREGROUND_SECONDS
 from ragq.routes.files import save_file
-from ragq.routes.responses import FOREGROUND_SECONDS
 from ragq.routes.store_files import StoreFileCreate, enqueue_files
 from ragq.schemas.responses import RESPONSE_PREFIX
 from ragq.storage.paging import Page

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Iterable
 
 from ragq.client.job import Enqueued, NewJob
 from ragq.client.rq_client import JobQueue
@@ -12,6 +11,7 @@ from ragq.models import Lane, QueueName
 from ragq.records import DocumentArguments
 from ragq.settings import Settings
 from ragq.storage.store_files import StoreFileRecord
+from ragq.tasks import run_all
 
 SMALL_BYTES = 100_000  # smaller files do not wait behind larger ones; this much text takes a few seconds to embed
 AT_ONCE = 32  # concurrent calls to Valkey for one batch; they share its disk writes
@@ -47,24 +47,10 @@ async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFil
 
 
 async def enqueue_documents(queue: JobQueue, settings: Settings, records: Iterable[StoreFileRecord]) -> None:
-    await _run_all(enqueue_document(queue, settings, record) for record in records)
+    await run_all((enqueue_document(queue, settings, record) for record in records), at_once=AT_ONCE)
 
 
 async def cancel_documents(queue: JobQueue, store_id: str, ingests: Iterable[tuple[str, int]]) -> None:
     """Cancel the jobs of (file, generation)."""
-    await _run_all(queue.cancel(_job_id(store_id, file_id, generation)) for file_id, generation in ingests)
-
-
-async def _run_all(calls: Iterator[Awaitable[object]]) -> None:
-    """Await all, up to `AT_ONCE` at a time; the first error is raised."""
-
-    async def run() -> None:
-        for call in calls:
-            await call
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(AT_ONCE):
-                tasks.create_task(run())
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from group
+    calls = (queue.cancel(_job_id(store_id, file_id, generation)) for file_id, generation in ingests)
+    await run_all(calls, at_once=AT_ONCE)

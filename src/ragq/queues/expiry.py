@@ -14,6 +14,7 @@ from ragq.models import Orphan
 from ragq.storage.archive import Archive
 from ragq.storage.blobs import BlobStore
 from ragq.storage.files import Files
+from ragq.storage.uploads import FOLDER, LIFE_SECONDS, Uploads
 from ragq.storage.vector_stores import Stores
 
 log = structlog.get_logger(__name__)
@@ -22,6 +23,7 @@ RECHECK_SECONDS = 5.0
 JOBS_BATCH = 500  # looked up at once
 LEFT_SECONDS = 3600.0
 LEFT = "Harmless: no job uses these bytes of a request. The housekeeping deletes them: is an API or a worker running?"
+PARTS_SECONDS = 2 * LIFE_SECONDS  # an older part is of an upload that has expired, or has ended
 EXPIRY_BATCH = 100  # files deleted by one transaction; each may have many chunks
 
 
@@ -37,6 +39,14 @@ async def expire_files_and_stores(files: Files, stores: Stores, blobs: BlobStore
     while count := await stores.empty_expired(limit=EXPIRY_BATCH):
         log.info("stores_expired", files=count)
     await delete_unfinished_bytes(files, blobs)
+
+
+async def expire_uploads(uploads: Uploads, blobs: BlobStore) -> None:
+    """Forget old uploads, and delete the parts of those that were neither completed nor cancelled."""
+    await uploads.expire()
+    await blobs.delete_old_parts(FOLDER, PARTS_SECONDS)
+    for name in await blobs.list_older(FOLDER, PARTS_SECONDS):
+        await blobs.delete(name)
 
 
 async def delete_unfinished_bytes(files: Files, blobs: BlobStore) -> None:

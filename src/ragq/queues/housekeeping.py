@@ -16,7 +16,7 @@ from ragq import metrics
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
 from ragq.errors import TransientError
-from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores
+from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores, expire_uploads
 from ragq.queues.sweeper import sweep
 from ragq.queues.webhooks import deliver_forever
 from ragq.storage.archive import Archive
@@ -120,6 +120,7 @@ async def expire_forever(context: Context) -> None:
     while True:
         if await context.queue.claim_period("expire-files", every_seconds=FILE_EXPIRY_SECONDS):
             await expire_files_and_stores(context.files, context.stores, context.blobs)
+            await expire_uploads(context.uploads, context.blobs)
         await asyncio.sleep(FILE_EXPIRY_SECONDS / 4)
 
 

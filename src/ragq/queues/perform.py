@@ -87,10 +87,9 @@ async def perform(job: ClaimedJob, running: RunningJob, context: WorkerContext) 
     run_ms = round((time.monotonic() - started) * 1000)
     running.note(run_ms=run_ms)
     _measure(function, running, error)
-    if error is not None or result is None:
-        assert error
-        return Outcome(job.id, job.attempt, Failure(error.code, error.message), running.meta, run_ms)
-    return Outcome(job.id, job.attempt, result, running.meta, run_ms)
+    outcome = Failure(error.code, error.message) if error else result
+    assert outcome
+    return Outcome(job.id, job.attempt, outcome, running.meta, run_ms)
 
 
 def _refuse_quarantined(job: ClaimedJob, settings: Settings) -> None:

@@ -9,20 +9,14 @@ from ragq.client.job import Enqueued, NewJob
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, UnavailableError
 from ragq.models import DEFAULT_STORE_NAME, Lane, Message, Question, QueueName, new_id
-from ragq.rag.conversation import RULES, bound_history, read_conversation
+from ragq.queues.history import last_question, read_history, resolve_references
+from ragq.rag.compact import shorten
+from ragq.rag.conversation import read_conversation
 from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat import options_of as chat_options_of
 from ragq.schemas.filters import make_filter
-from ragq.schemas.messages import (
-    InputItem,
-    check_files,
-    check_outputs,
-    input_of,
-    message_of,
-    read_chat,
-    read_items,
-)
+from ragq.schemas.messages import check_files, check_outputs, read_chat, read_items
 from ragq.schemas.options import Tools, read_tools, refuse_without_llm
 from ragq.schemas.questions import (
     LANES,
@@ -32,12 +26,11 @@ from ragq.schemas.questions import (
     read_instructions,
     request_of,
 )
-from ragq.schemas.responses import MODEL, RESPONSE_PREFIX, STATUS_WORDS, render_input, render_output
+from ragq.schemas.responses import MODEL
 from ragq.settings import Settings, split_list
 
 NOW_SECONDS = 30.0  # time limit for a job that an HTTP request waits for
 NOW_KEPT_SECONDS = 60
-UNNEEDED_ITEMS = ("fs_", "rs_")  # searches and thoughts of earlier answers
 UNSTORED_SECONDS = 60  # how long a response with store=false is kept, in case the client lost the answer
 
 ResultT = TypeVar("ResultT", bound=Result)
@@ -95,15 +88,16 @@ async def ask(
     )
 
 
-def check_model(model: str | None, configured: str | None) -> None:
-    """Refuse a model that is neither `ragq` nor the configured one.
+def check_model(settings: Settings, model: str | None, configured: str | None) -> None:
+    """Refuse a model that is neither `ragq` nor the configured one, unless the settings accept any.
 
     Raises:
         NotFoundError: The model does not exist.
     """
-    if model not in (None, MODEL, configured):
+    if model not in (None, MODEL, configured) and not settings.accept_any_model:
         raise NotFoundError(
-            f"The model '{model}' does not exist: use '{MODEL}', which stands for the configured model.",
+            f"The model '{model}' does not exist: use '{MODEL}', which stands for the configured model, or have the "
+            "service accept any name with RAGQ_ACCEPT_ANY_MODEL=true.",
             code="model_not_found",
             param="model",
         )
@@ -120,7 +114,7 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str, *, 
         NotFoundError: The model, a store, an item or the previous response does not exist.
     """
     settings = context.settings
-    check_model(body.model, settings.llm_model)
+    check_model(settings, body.model, settings.llm_model)
     if body.background and body.store is False:
         raise InvalidRequestError("A background response must be stored: leave out store=false.", param="store")
     if body.prompt:
@@ -129,11 +123,11 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str, *, 
             code="unsupported_parameter",
             param="prompt",
         )
-    body = await _resolve_references(body, context, tenant)
+    body = body.model_copy(update={"input": await resolve_references(body.input, context, tenant)})
     own = read_items(body.input)
     earlier: list[Message] = []
     if body.previous_response_id:
-        earlier = await _history(context, tenant, body.previous_response_id, remembered)
+        earlier = await read_history(context, tenant, body.previous_response_id, remembered)
         check_outputs(earlier, own)
     rules = [{"role": "system", "content": text} for text in read_instructions(body)]
     tools = read_tools(body.other_tools, body.tool_choice, has_search=bool(body.searches) or not body.tools)
@@ -158,8 +152,8 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str, *, 
         temperature=body.temperature,
         top_p=body.top_p,
     )
-    before = [*earlier, *own[: _last_question(own)]]
-    kept = before if question.options.get("tools") else bound_history(before)
+    before = [*earlier, *own[: last_question(own)]]
+    kept = before if question.options.get("tools") else shorten(before)
     return Asked(question, request_of(body, kept, _note_ignored(question, tools, settings)))
 
 
@@ -171,7 +165,7 @@ async def read_chat_question(body: ChatCompletionCreate, context: Context, tenan
         NotFoundError: The model or a store does not exist.
     """
     settings = context.settings
-    check_model(body.model, settings.llm_model)
+    check_model(settings, body.model, settings.llm_model)
     tools = read_tools(body.tools or [], body.tool_choice)
     if body.vector_store_ids is None:
         store_ids = [DEFAULT_STORE_NAME]
@@ -226,7 +220,7 @@ async def _make_question(
         text=conversation.text,
         vector_store_ids=store_ids,
         instructions=conversation.instructions,
-        history=history if options.get("tools") else bound_history(history),
+        history=history if options.get("tools") else shorten(history),
         following=conversation.following if has_llm else [],
         media=conversation.media if has_llm else [],
         files=conversation.files,
@@ -260,110 +254,20 @@ def _join_searches(searches: list[FileSearchTool]) -> FileSearchTool | None:
     return first.model_copy(update={"vector_store_ids": list(ids)})
 
 
-def _last_question(messages: list[Message]) -> int:
-    """The place of the user's last message; 0 if there is none."""
-    return max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
-
-
-async def _resolve_references(body: ResponseCreate, context: Context, tenant: str) -> ResponseCreate:
-    """Put the items that the input refers to in the place of the references.
-
-    Raises:
-        NotFoundError: There is no such item.
-    """
-    if isinstance(body.input, str) or not any(_is_reference(item) for item in body.input):
-        return body
-    found: list[InputItem] = []
-    for place, item in enumerate(body.input):
-        if not _is_reference(item):
-            found.append(item)
-        elif not (item.id or "").startswith(UNNEEDED_ITEMS):
-            found.append(await _find_item(context, tenant, item.id or "", param=f"input.{place}.id"))
-    return body.model_copy(update={"input": found})
-
-
-def _is_reference(item: InputItem) -> bool:
-    return item.type == "item_reference" or (item.type is None and item.role is None and item.id is not None)
-
-
-async def _find_item(context: Context, tenant: str, item_id: str, *, param: str) -> InputItem:
-    response_id = RESPONSE_PREFIX + item_id.partition("_")[2].partition("_")[0]
-    try:
-        job = await find_response(context, tenant, response_id, param=param, whole=True)
-    except NotFoundError:
-        job = None
-    if job is not None:
-        items: list[Any] = [*render_input(response_id, input_of(job))]
-        if job.answered:
-            items += render_output(job, job.answered, results=False, page="")
-        for item in items:
-            if item["id"] == item_id:
-                return InputItem.model_validate(item)
-    raise NotFoundError(f"No item found with id '{item_id[:80]}'.", param=param)
-
-
-async def _history(context: Context, tenant: str, response_id: str, remembered: Job | None) -> list[Message]:
-    """Read the conversation that ends with a response.
-
-    Raises:
-        InvalidRequestError: The response was not stored or is not completed.
-    """
-    is_remembered = remembered is not None and remembered.id == response_id
-    job = remembered if is_remembered else await _find_previous(context, tenant, response_id)
-    assert job
-    if job.answered is None:
-        status = STATUS_WORDS[job.status]
-        raise InvalidRequestError(
-            f"The response '{response_id}' is {status}: only a completed one can be continued.",
-            param="previous_response_id",
-        )
-    own = [message for message in read_items(input_of(job)) if message["role"] not in RULES]
-    return [*job.request.history, *own[_last_question(own) :], message_of(job.answered.answer)]
-
-
-async def _find_previous(context: Context, tenant: str, response_id: str) -> Job:
-    param, code = "previous_response_id", "previous_response_not_found"
-    try:
-        job = await find_response(context, tenant, response_id, param=param, whole=True)
-    except NotFoundError as error:
-        raise NotFoundError(error.message, code=code, param=param) from error
-    if not job.request.store:
-        raise InvalidRequestError(f"The response '{response_id}' was not stored.", code=code, param=param)
-    return job
-
-
-async def find_response(
-    context: Context, tenant: str, response_id: str, *, param: str = "response_id", whole: bool = False
-) -> Job:
-    """Find a response.
-
-    Args:
-        whole: Also read the input and history of its request, which may be in the blob store.
-
-    Raises:
-        GoneError: The response has expired, or a part of its request is lost.
-        NotFoundError: This tenant has no response with this id.
-    """
-    job = await find_job(context, tenant, response_id) if response_id.startswith(RESPONSE_PREFIX) else None
-    if job is None:
-        raise NotFoundError(f"No response found with id '{response_id[:80]}'.", param=param)
-    return await context.queue.requests.complete(job) if whole else job
-
-
-async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
-    """Read a job, from the archive if it has left Valkey; None if this tenant has no job with this id.
-
-    Raises:
-        GoneError: The job has expired.
-    """
-    return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
-
-
-async def perform_now(context: Context, tenant: str, arguments: Arguments, expected: type[ResultT]) -> ResultT:
-    """Run a job on the priority lane and wait for its result: the API process has no embedding model, so a worker does it.
+async def perform_now(
+    context: Context,
+    tenant: str,
+    arguments: Arguments,
+    expected: type[ResultT],
+    *,
+    lane: Lane = Lane.PRIORITY,
+    seconds: float = NOW_SECONDS,
+) -> ResultT:
+    """Run a job and wait for its result: the API process has no embedding model, so a worker does it.
 
     Args:
         expected: Type of the job function's result.
+        seconds: Time limit.
 
     Raises:
         UnavailableError: No worker finished the job in time.
@@ -374,14 +278,14 @@ async def perform_now(context: Context, tenant: str, arguments: Arguments, expec
             id=job_id,
             arguments=arguments,
             queue=QueueName.QUERIES,
-            lane=Lane.PRIORITY,
+            lane=lane,
             tenant_id=tenant,
-            deadline_seconds=NOW_SECONDS,
+            deadline_seconds=seconds,
             keep_seconds=NOW_KEPT_SECONDS,
         )
     )
     try:
-        job = await context.queue.wait(job_id, tenant, timeout_seconds=NOW_SECONDS)
+        job = await context.queue.wait(job_id, tenant, timeout_seconds=seconds)
         if job and isinstance(job.result, expected):
             return job.result
         await context.queue.cancel(job_id)
@@ -389,6 +293,4 @@ async def perform_now(context: Context, tenant: str, arguments: Arguments, expec
         await context.queue.requests.discard(enqueued.job)
     no_worker = "no query worker took it. Check that one is running: `ragq status`."
     reason = job.error.message if job and job.error else no_worker
-    raise UnavailableError(
-        f"No result within {NOW_SECONDS:g} s: {reason}", code="not_done_in_time", retry_after_seconds=2
-    )
+    raise UnavailableError(f"No result within {seconds:g} s: {reason}", code="not_done_in_time", retry_after_seconds=2)

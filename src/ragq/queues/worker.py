@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
+from ragq.json_records import UnreadableRecordError
 from ragq.models import JobFunction, Question, SearchResult
 from ragq.queues.answers import generate, make_standalone
 from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve
@@ -33,7 +34,6 @@ from ragq.records import (
     SearchEnded,
     SearchResults,
     SearchStarted,
-    UnreadableRecordError,
     read_payload,
 )
 from ragq.settings import LOCAL_EMBEDDING_MODEL

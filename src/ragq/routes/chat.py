@@ -12,7 +12,8 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
 from ragq.models import DEFAULT_STORE_NAME, Citation, Question, new_id
-from ragq.queues.questions import ask, check_question, find_job
+from ragq.queues.history import find_job
+from ragq.queues.questions import ask, check_question
 from ragq.records import Request
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.schemas.objects import Body, JobError

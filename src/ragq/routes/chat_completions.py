@@ -16,8 +16,7 @@ from ragq.http.openapi import refusals, shows
 from ragq.models import new_id
 from ragq.queues.questions import ask, read_chat_question
 from ragq.records import Job
-from ragq.routes.context import ApiContext, ContextDependency, Tenant, wait_connected
-from ragq.routes.responses import FOREGROUND_SECONDS
+from ragq.routes.context import CLIENT_GONE, ApiContext, ContextDependency, Tenant, wait_or_cancel
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat_chunks import (
     ChatChunks,
@@ -36,7 +35,6 @@ router = APIRouter(prefix="/v1/chat/completions", route_class=CheckedRoute)
 
 COMPLETION_PREFIX = "chatcmpl-"
 NOT_ANSWERED = "The question was cancelled or was not answered in time: ask again."
-CLIENT_GONE = 499  # seen only by the metrics
 
 
 class CompletionMessage(TypedDict):
@@ -94,10 +92,7 @@ async def create_chat_completion(
     )
     if body.stream:
         return await _open_stream(context, tenant, enqueued, body)
-    waiting = context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
-    job = await wait_connected(request, waiting)
-    if enqueued.created and (job is None or not job.status.is_final):
-        await context.queue.cancel(enqueued.job_id)
+    job = await wait_or_cancel(request, context, tenant, enqueued)
     return Response(status_code=CLIENT_GONE) if job is None else _render(job, page=context.settings.page_url)
 
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request, Response
 
+from ragq.client.job import Enqueued
 from ragq.context import Context
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
+from ragq.queues.embeddings import PARTS_OF_PROCESS
 from ragq.records import Job
 from ragq.routes.streams import Streams
 from ragq.schemas.objects import Listed, Listing
@@ -20,6 +22,8 @@ from ragq.tasks import end_tasks
 
 T = TypeVar("T")
 
+FOREGROUND_SECONDS = 590.0  # just below the official clients' timeout
+CLIENT_GONE = 499  # seen only by the metrics
 POLL_SECONDS = 0.3  # when there is no estimate for a job
 POLL_LIMITS_SECONDS = (0.1, 5.0)
 
@@ -30,12 +34,14 @@ class ApiContext(Context):
 
     Attributes:
         keys: Checks the API key; None if no key is set.
+        embedding_parts: Limits what large requests for embeddings put into the queue at once.
     """
 
     streams: Streams
     not_ready: str | None = "starting"
     keys: KeyCheck | None = None
     readiness: Readiness = field(default_factory=Readiness)
+    embedding_parts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARTS_OF_PROCESS))
 
 
 async def wait_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T | None:
@@ -46,6 +52,15 @@ async def wait_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T
         return await tasks[0] if tasks[0].done() else None
     finally:
         await end_tasks(tasks)
+
+
+async def wait_or_cancel(request: Request, context: ApiContext, tenant: str, enqueued: Enqueued) -> Job | None:
+    """Wait for a job while the client is connected; None if it disconnects. A new job that has not ended is cancelled."""
+    waiting = context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+    job = await wait_connected(request, waiting)
+    if enqueued.created and (job is None or not job.status.is_final):
+        await context.queue.cancel(enqueued.job_id)
+    return job
 
 
 async def _until_gone(request: Request) -> None:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import struct
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from fastapi import APIRouter
-from pydantic import Field
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
-from ragq.context import Context
 from ragq.errors import InvalidRequestError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
-from ragq.queues.questions import check_model, perform_now
-from ragq.records import EmbeddingArguments, EmbeddingResult
-from ragq.routes.context import ContextDependency, Tenant
+from ragq.queues.embeddings import embed
+from ragq.queues.questions import check_model
+from ragq.rag.tokens import decode
+from ragq.records import EmbeddingResult
+from ragq.routes.context import ContextDependency, Tenant, wait_connected
 from ragq.schemas.objects import Body
 
-router = APIRouter(prefix="/v1/embeddings", route_class=CheckedRoute)
+MAX_TEXTS = 2048  # these two are OpenAI's limits
+MAX_TOKENS = 300_000
+CLIENT_GONE = 499  # seen only by the metrics
+
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+
+
+class _TokensRoute(CheckedRoute):
+    max_values = MAX_TOKENS + MAX_TEXTS + 100
+
+
+router = APIRouter(prefix="/v1/embeddings", route_class=_TokensRoute)
 
 
 class Embedding(TypedDict):
@@ -46,50 +60,92 @@ class Embeddings(TypedDict):
     usage: EmbeddingUsage
 
 
+def _kind(value: Any) -> str | None:
+    """Tell the four forms of `input` apart by the first element, so that a mistake is named in one of them."""
+    if isinstance(value, str):
+        return "text"
+    if not isinstance(value, list):
+        return None
+    first = value[0] if value else ""
+    return "tokens" if isinstance(first, int) else "token lists" if isinstance(first, list) else "texts"
+
+
 class EmbeddingCreate(Body):
     """Texts to embed."""
 
-    input: str | Annotated[list[str], Field(min_length=1, max_length=256)]
+    input: Annotated[
+        Annotated[str, Tag("text")]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True), Tag("texts")]
+        | Annotated[Tokens, Tag("tokens")]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True), Tag("token lists")],
+        Discriminator(
+            _kind,
+            custom_error_type="input_form",
+            custom_error_message="Input should be a text, a list of texts, a list of tokens or a list of such lists",
+        ),
+    ] = Field(description="A text or texts, or the same as tokens of cl100k_base.")
     model: str | None = Field(None, description="`ragq`, or the embedding model's name.")
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
-    user: str | None = Field(None, max_length=512)
+    user: str | None = None
 
 
 @router.post("", response_model=None, responses=shows(Embeddings) | refusals(404, 429))
-async def create_embeddings(body: EmbeddingCreate, context: ContextDependency, tenant: Tenant) -> dict[str, Any]:
+async def create_embeddings(
+    body: EmbeddingCreate, request: Request, context: ContextDependency, tenant: Tenant
+) -> Response:
     """Embed texts. Every vector has length 1."""
     settings = context.settings
-    check_model(body.model, settings.embedding_name)
+    check_model(settings, body.model, settings.embedding_name)
     if body.dimensions not in (None, settings.embedding_dimensions):
         raise InvalidRequestError(
-            f"'{settings.embedding_name}' makes vectors of {settings.embedding_dimensions} numbers only.",
+            f"'{settings.embedding_name}' makes vectors of {settings.embedding_dimensions} numbers only: leave out "
+            "dimensions.",
             param="dimensions",
         )
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    _check_texts(context, texts)
-    done = await perform_now(context, tenant, EmbeddingArguments(texts), EmbeddingResult)
-    shown = done.embeddings if body.encoding_format == "base64" else map(_read_vector, done.embeddings)
-    return {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": embedding} for index, embedding in enumerate(shown)
-        ],
-        "model": settings.embedding_name,
-        "usage": {"prompt_tokens": done.tokens, "total_tokens": done.tokens},
-    }
+    texts = await _read_texts(body.input)
+    done = await wait_connected(request, embed(context, tenant, texts, context.embedding_parts))
+    if done is None:
+        return Response(status_code=CLIENT_GONE)
+    model = body.model or settings.embedding_name
+    shown = await asyncio.to_thread(_render, done, model, as_numbers=body.encoding_format != "base64")
+    return Response(shown, media_type="application/json")
 
 
-def _check_texts(context: Context, texts: list[str]) -> None:
-    limit = context.settings.max_question_characters
+async def _read_texts(given: str | list[str] | list[int] | list[list[int]]) -> list[str]:
+    """The texts of a request, decoded if they are tokens.
+
+    Raises:
+        InvalidRequestError: A text is empty, or the tokens are too many or unknown.
+    """
+    if isinstance(given, str):
+        texts = [given]
+    elif isinstance(given[0], str):
+        texts = given
+    else:
+        lists = cast("list[list[int]]", [given] if isinstance(given[0], int) else given)
+        if sum(map(len, lists)) > MAX_TOKENS:
+            raise InvalidRequestError(f"A request may have {MAX_TOKENS} tokens: send less at once.", param="input")
+        texts = await asyncio.to_thread(lambda: [decode(tokens) for tokens in lists])
     for number, text in enumerate(texts):
-        if not text.strip() or len(text) > limit:
-            raise InvalidRequestError(
-                f"Text {number} of the input has {len(text)} characters; it must have 1 to {limit}.",
-                param="input",
-            )
+        if not text:
+            raise InvalidRequestError(f"Text {number} of the input is empty: leave it out.", param="input")
+    return texts
 
 
-def _read_vector(encoded: str) -> list[float]:
+def _render(done: EmbeddingResult, model: str, *, as_numbers: bool) -> bytes:
+    """Serialize vector by vector, in a thread: FastAPI takes seconds for a million numbers, and holds up all others."""
+    shown = (_write_numbers(one) for one in done.embeddings) if as_numbers else done.embeddings
+    return orjson.dumps(
+        {
+            "object": "list",
+            "data": [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(shown)],
+            "model": model,
+            "usage": {"prompt_tokens": done.tokens, "total_tokens": done.tokens},
+        }
+    )
+
+
+def _write_numbers(encoded: str) -> orjson.Fragment:
     raw = base64.b64decode(encoded)
-    return list(struct.unpack(f"<{len(raw) // 4}f", raw))
+    return orjson.Fragment(orjson.dumps(struct.unpack(f"<{len(raw) // 4}f", raw)))

@@ -24,6 +24,10 @@ from ragq.storage.paging import Page
 
 router = APIRouter(prefix="/v1/files", route_class=CheckedRoute)
 
+AROUND_CHARACTERS = 2000  # shown on each side of a passage
+MAX_PASSAGE_CHARACTERS = 100_000
+LAST_OFFSET = 2**31 - MAX_PASSAGE_CHARACTERS - AROUND_CHARACTERS - 2
+Offset = Annotated[int, Query(ge=0, le=LAST_OFFSET)]
 Purpose = Literal["assistants", "batch", "user_data"]
 AnyPurpose = Literal[Purpose, "batch_output"]
 MAX_FILENAME_CHARACTERS = 255
@@ -49,6 +53,19 @@ class FileObject(TypedDict):
     purpose: str
     status: Literal["processed"]
     status_details: None
+
+
+class FilePassage(TypedDict):
+    """A passage of a document, with what stands around it; ragq's own."""
+
+    object: Literal["file.passage"]
+    file_id: str
+    filename: str
+    start: int
+    end: int
+    before: str
+    quote: str
+    after: str
 
 
 async def _check_form(request: Request) -> None:
@@ -87,21 +104,16 @@ async def save_file(
     content: BinaryIO,
     *,
     filename: str,
-    purpose: Purpose,
+    purpose: str,
     size: int,
     expires_after_seconds: int | None = None,
 ) -> FileRecord:
     """Check and store a file. The same bytes under the same name and purpose are the same file.
 
     Raises:
-        InvalidRequestError: Its name is not allowed, or it is empty.
-        TooLargeError: It is over the limit.
-        DocumentError: Its kind is not supported.
+        PermanentError: As `check_file`.
     """
-    _check_filename(filename)
-    if purpose != "batch":
-        check_supported(filename)
-    _check_size(context, size)
+    check_file(context, filename=filename, purpose=purpose, size=size)
     sha256 = await asyncio.to_thread(_hash, content)
     async with context.files.locked_bytes(sha256):
         await context.blobs.put(sha256, content)
@@ -113,6 +125,20 @@ async def save_file(
             sha256=sha256,
             expires_after_seconds=expires_after_seconds,
         )
+
+
+def check_file(context: Context, *, filename: str, purpose: str, size: int) -> None:
+    """Check what is known of a file before its bytes are read.
+
+    Raises:
+        InvalidRequestError: Its name is not allowed, or it is empty.
+        TooLargeError: It is over the limit.
+        DocumentError: Its kind is not supported.
+    """
+    _check_filename(filename)
+    if purpose != "batch":
+        check_supported(filename)
+    _check_size(context, size)
 
 
 def _check_filename(filename: str) -> None:
@@ -161,6 +187,25 @@ async def list_files(
 async def get_file(file_id: str, context: ContextDependency, tenant: Tenant) -> FileObject:
     """Show a file."""
     return render_file(await context.files.get(tenant, file_id))
+
+
+@router.get("/{file_id}/passage")
+async def get_passage(
+    file_id: str, context: ContextDependency, tenant: Tenant, start: Offset = 0, end: Offset = 0
+) -> FilePassage:
+    """Show `text[start:end]` of a document, as a citation names it, and what stands around it."""
+    end = min(max(start, end), start + MAX_PASSAGE_CHARACTERS)
+    found = await context.store_files.get_passage(tenant, file_id, start, end, around=AROUND_CHARACTERS)
+    return {
+        "object": "file.passage",
+        "file_id": file_id,
+        "filename": found.filename,
+        "start": start,
+        "end": end,
+        "before": found.before,
+        "quote": found.quote,
+        "after": found.after,
+    }
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse, responses=BYTES)

@@ -6,27 +6,39 @@ import hashlib
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from ragq import records
 from ragq.client.job import Enqueued
 from ragq.errors import ConflictError, InvalidRequestError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
 from ragq.models import new_id
-from ragq.queues.questions import ask, find_response, read_question
+from ragq.queues.compaction import COMPACTION_PREFIX, read_conversation, render_compaction
+from ragq.queues.history import find_response
+from ragq.queues.questions import ask, read_question
+from ragq.queues.token_count import count_tokens
 from ragq.records import Job
-from ragq.routes.context import ApiContext, ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.context import (
+    CLIENT_GONE,
+    FOREGROUND_SECONDS,
+    ApiContext,
+    ContextDependency,
+    PageDependency,
+    Tenant,
+    listing,
+    pace_polling,
+    wait_or_cancel,
+)
 from ragq.schemas.messages import input_of
-from ragq.schemas.objects import Deleted, Listing
-from ragq.schemas.questions import SEARCH_RESULTS, ResponseCreate, stream_of
+from ragq.schemas.objects import Body, Deleted, Listing
+from ragq.schemas.questions import SEARCH_RESULTS, ResponseCompact, ResponseCreate, stream_of
 from ragq.schemas.response_events import ResponseEvents
-from ragq.schemas.response_objects import InputObject, ResponseObject
+from ragq.schemas.response_objects import CompactedResponse, InputObject, InputTokens, ResponseObject
 from ragq.schemas.responses import RESPONSE_PREFIX, render_input, write_response
 
 router = APIRouter(prefix="/v1/responses", route_class=CheckedRoute)
-
-FOREGROUND_SECONDS = 590.0  # just below the official clients' timeout
 
 
 @router.post("", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(404, 409, 410, 429))
@@ -59,7 +71,7 @@ async def _ask(
         ConflictError: The Idempotency-Key was used with another request.
     """
     asked = await read_question(body, context, tenant)
-    fingerprint = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    fingerprint = _hash("", body)
     response_id, archived = new_id(RESPONSE_PREFIX), None
     if idempotency_key:
         response_id = RESPONSE_PREFIX + hashlib.sha256(f"{tenant}\n{idempotency_key}".encode()).hexdigest()[:32]
@@ -82,6 +94,45 @@ async def _ask(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
     return enqueued
+
+
+def _hash(kind: str, body: Body) -> str:
+    payload = kind + json.dumps(body.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(payload.encode()).hexdigest()
+
+
+@router.post("/input_tokens", responses=refusals(404, 410))
+async def count_input_tokens(body: ResponseCreate, context: ContextDependency, tenant: Tenant) -> InputTokens:
+    """Estimate the tokens of a question with its instructions, conversation and tools. Nothing is asked."""
+    asked = await read_question(body, context, tenant)
+    return {"object": "response.input_tokens", "input_tokens": await count_tokens(asked.question)}
+
+
+@router.post("/compact", response_model=None, responses=shows(CompactedResponse) | refusals(404, 410, 429))
+async def compact_conversation(
+    body: ResponseCompact,
+    request: Request,
+    context: ContextDependency,
+    tenant: Tenant,
+    x_stainless_retry_count: Annotated[int, Header(ge=0)] = 0,
+) -> CompactedResponse | Response:
+    """Make a conversation short. A client that disconnects cancels it."""
+    compacting, job = await read_conversation(body, context, tenant), None
+    compaction_id = new_id(COMPACTION_PREFIX)
+    if compacting.question:
+        enqueued = await ask(
+            context,
+            tenant,
+            compaction_id,
+            compacting.question,
+            records.Request(store=False, model=body.model, service_tier=body.service_tier or "default"),
+            fingerprint=_hash("compact", body),
+            is_repeat=x_stainless_retry_count > 0,
+        )
+        job = await wait_or_cancel(request, context, tenant, enqueued)
+        if job is None:
+            return Response(status_code=CLIENT_GONE)
+    return render_compaction(compacting, job.id if job else compaction_id, job)
 
 
 @router.get("/{response_id}", response_model=None, responses=shows(ResponseObject, or_events=True) | refusals(410))

@@ -23,6 +23,9 @@ from ragq.schemas.questions import RankingOptions
 router = APIRouter(prefix="/v1/vector_stores/{vector_store_id}/search", route_class=CheckedRoute)
 
 
+DEFAULT_RESULTS = 10  # OpenAI's
+
+
 class SearchHit(TypedDict):
     """A found passage; `score` is 0…1, higher is better, and `similarity` is the cosine similarity, −1…1."""
 
@@ -52,7 +55,7 @@ class SearchCreate(Body):
     """A search."""
 
     query: str | Annotated[list[str], Field(min_length=1, max_length=16)]
-    max_num_results: int = Field(10, ge=1, le=50)
+    max_num_results: int | None = Field(DEFAULT_RESULTS, ge=1, le=50)
     ranking_options: RankingOptions | None = None
     rewrite_query: bool | None = Field(None, description="Ignored: the query is used as it is.")
     filters: Filter | None = None
@@ -70,7 +73,7 @@ async def search_store(
     arguments = SearchArguments(
         queries=[bound_text(query, context.settings.max_question_characters) for query in queries],
         vector_store_ids=[store_id],
-        max_results=body.max_num_results,
+        max_results=body.max_num_results or DEFAULT_RESULTS,
         score_threshold=(body.ranking_options.score_threshold or 0.0) if body.ranking_options else 0.0,
         filters=make_filter(body.filters) if body.filters else None,
     )

@@ -16,6 +16,7 @@ from pydantic import Field
 from ragq.errors import InvalidRequestError
 from ragq.models import Answer, Message
 from ragq.records import Job
+from ragq.schemas.compaction import read_content as read_compaction
 from ragq.schemas.objects import Body
 
 TEXTS = ("text", "input_text", "output_text", "summary_text")
@@ -64,7 +65,7 @@ class ChatMessage(Body):
 
 
 class InputItem(Body):
-    """An item of the input: a message, a function's call or its output, or what an earlier answer was made of."""
+    """An item of the input: a message, a function's call or its output, a compaction, or a part of an earlier answer."""
 
     type: str | None = None
     role: Literal["user", "system", "developer", "assistant"] | None = None
@@ -75,6 +76,7 @@ class InputItem(Body):
     arguments: str | dict[str, Any] | None = None
     input: str | None = None
     output: Any = None
+    encrypted_content: str | None = None
 
 
 def read_chat(messages: list[ChatMessage]) -> list[Message]:
@@ -109,6 +111,8 @@ def read_items(items: str | list[InputItem]) -> list[Message]:
                 read.append({"role": "assistant", "content": "", "tool_calls": [call]})
         elif item.type in ("function_call_output", "custom_tool_call_output"):
             read.append({"role": "tool", "tool_call_id": item.call_id or "", "content": _read_output(item.output)})
+        elif item.type == "compaction":
+            read += read_compaction(item.encrypted_content, f"input.{place}.encrypted_content")
         elif item.type in (None, "message"):
             raise InvalidRequestError(
                 "The item has no role: give it one of user, assistant, system and developer, or a type.",

@@ -126,7 +126,17 @@ class ResponseCreate(Body):
         return bool(self.searches) or SEARCH_RESULTS in (self.include or [])
 
 
-def read_instructions(body: ResponseCreate) -> list[str]:
+class ResponseCompact(Body):
+    """A conversation to make short: that of a response, the input, or both."""
+
+    model: str = Field(description="`ragq`, or the configured LLM's name.")
+    input: str | list[InputItem] | None = None
+    instructions: str | list[InputItem] | None = None
+    previous_response_id: str | None = Field(None, max_length=100)
+    service_tier: str | None = Field(None, max_length=64)
+
+
+def read_instructions(body: ResponseCreate | ResponseCompact) -> list[str]:
     """The instructions' texts."""
     if isinstance(body.instructions, str):
         return [body.instructions]

@@ -185,6 +185,7 @@ class InputObject(TypedDict):
     arguments: NotRequired[Any]
     input: NotRequired[str]
     output: NotRequired[Any]
+    encrypted_content: NotRequired[str]
 
 
 class ResponseObject(TypedDict):
@@ -227,3 +228,28 @@ class ResponseObject(TypedDict):
     queue: QueuePlace
     timing: Timing
     attempt: int
+
+
+class InputTokens(TypedDict):
+    """An estimate of the tokens that an LLM would be sent, without the sources."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+class CompactionItem(TypedDict):
+    """A conversation made short, to be sent back as it is."""
+
+    type: Literal["compaction"]
+    id: str
+    encrypted_content: str
+
+
+class CompactedResponse(TypedDict):
+    """OpenAI's compaction: the user's messages and, last, the item that stands for the conversation."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[InputObject | CompactionItem]
+    usage: ResponseUsage

@@ -102,7 +102,7 @@ def render_response(job: Job, *, results: bool, page: str) -> ResponseObject:
         "top_logprobs": request.top_logprobs,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": request.truncation,
-        "usage": _render_usage(answered.answer.usage) if answered else None,
+        "usage": render_usage(answered.answer.usage) if answered else None,
         "user": request.user,
         "notes": request.notes,
         "queue": {"position": job.position, "eta_seconds": job.eta_seconds},
@@ -129,10 +129,10 @@ def render_input(response_id: str, items: str | list[InputItem]) -> list[InputOb
     hex_id = response_id.removeprefix(RESPONSE_PREFIX)
     rendered: list[InputObject] = []
     for number, item in enumerate(items):
-        if item.role is None and item.call_id is None:
+        if item.role is None and item.call_id is None and item.type != "compaction":
             continue
         shown: InputObject = {"type": item.type or "message", "id": f"msg_{hex_id}_in{number}", "status": "completed"}
-        for name in ("role", "call_id", "name", "arguments", "input", "output"):
+        for name in ("role", "call_id", "name", "arguments", "input", "output", "encrypted_content"):
             if (value := getattr(item, name)) is not None:
                 shown[name] = value
         if item.role:
@@ -150,7 +150,7 @@ def _render_content(item: InputItem) -> list[dict[str, Any]]:
     return [{"type": "output_text" if item.role == "assistant" else "input_text", "text": text}]
 
 
-def _render_usage(usage: Usage) -> ResponseUsage:
+def render_usage(usage: Usage) -> ResponseUsage:
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

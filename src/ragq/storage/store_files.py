@@ -185,6 +185,30 @@ class StoreFiles:
         text: str | None = row["text"]
         return text
 
+    async def get_passage(self, tenant_id: str, file_id: str, start: int, end: int, *, around: int) -> Passage:
+        """Read `text[start:end]` of a document in any store, and up to `around` characters on both sides.
+
+        Raises:
+            NotFoundError: No store has the document, or it is not ingested.
+        """
+        row = await self._database.row(
+            """SELECT f.filename, substr(v.text, %(first)s + 1, %(start)s - %(first)s) AS before,
+                      substr(v.text, %(start)s + 1, %(end)s - %(start)s) AS quote,
+                      substr(v.text, %(end)s + 1, %(around)s) AS after
+               FROM vector_store_files v JOIN files f ON f.id = v.file_id
+               WHERE v.tenant_id = %(tenant)s AND v.file_id = %(file)s AND v.text IS NOT NULL
+               ORDER BY v.created_at DESC LIMIT 1""",
+            tenant=tenant_id,
+            file=file_id,
+            first=max(0, start - around),
+            start=start,
+            end=end,
+            around=around,
+        )
+        if row is None:
+            raise _not_found(file_id)
+        return Passage(**row)
+
     async def get_excerpt(self, tenant_id: str, store_id: str, file_id: str, *, characters: int) -> Excerpt | None:
         """The beginning of a file's text; None before the file is ingested."""
         excerpts = await self._database.records(
@@ -198,6 +222,16 @@ class StoreFiles:
             characters=characters,
         )
         return excerpts[0] if excerpts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage of a document, with what stands around it."""
+
+    filename: str
+    before: str
+    quote: str
+    after: str
 
 
 def _not_found(file_id: str) -> NotFoundError:
