@@ -13,6 +13,7 @@ from ragq.descriptors import raise_descriptor_limit
 from ragq.environment import join_services
 from ragq.errors import RagqError
 from ragq.http.connections import Connection, Connections
+from ragq.http.websockets import WEBSOCKET_LIMITS, WebSocketConnection
 from ragq.logs import configure_logging
 from ragq.server import create_app
 from ragq.settings import Settings, check_exposure, read_settings
@@ -40,10 +41,12 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
     )
     descriptors = raise_descriptor_limit()  # half for clients, a quarter for those being accepted, a quarter for us
     most = min(settings.max_connections or MAX_CONNECTIONS, descriptors // 2)
+    connections = Connections(most)
     config = uvicorn.Config(
         app,
-        http=partial(Connection, Connections(most)),  # type: ignore[arg-type]  # it is called with keywords alone
-        ws="none",
+        http=partial(Connection, connections),  # type: ignore[arg-type]  # it is called with keywords alone
+        ws=partial(WebSocketConnection, connections),  # type: ignore[arg-type]
+        **WEBSOCKET_LIMITS,
         host=settings.host,
         port=settings.port,
         log_config=None,

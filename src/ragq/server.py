@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
+from http import HTTPStatus
 
 import structlog
 from fastapi import FastAPI, Request
@@ -61,14 +62,17 @@ from ragq.settings import Settings, split_list
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
 from ragq.tasks import end_tasks, freeze_heap
+from ragq.websocket import route as websocket
 
 log = structlog.get_logger(__name__)
+
+STARTS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
 
 # Matched in this order for each request.
 PARTS = (
     *(chat, responses, conversations, chat_completions, completions, embeddings, models, batches, webhooks),
     *(files, uploads, vector_stores, store_search, store_files, file_batches),
-    *(mcp, page, health, metrics),
+    *(mcp, websocket, page, health, metrics),
 )
 
 
@@ -154,20 +158,20 @@ class _RequestMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        request_id, started, method = new_id("req_"), False, scope["method"]
+        request_id, started, method = new_id("req_"), False, scope.get("method", "WEBSOCKET")
         if method == "HEAD":
             scope = {**scope, "method": "GET"}
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
-            is_start = message["type"] == "http.response.start"
+            is_start = message["type"] in STARTS
             if is_start:
                 started = True
                 route = getattr(scope.get("route"), "path", "unknown")
-                REQUESTS.labels(method, route, message["status"]).inc()
+                REQUESTS.labels(method, route, message.get("status", HTTPStatus.SWITCHING_PROTOCOLS.value)).inc()
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             if is_start or method != "HEAD":
                 await send(message)

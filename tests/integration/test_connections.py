@@ -215,7 +215,7 @@ async def test_readers_of_answers_are_not_closed_for_others_who_are_refused_inst
     streams = [await asyncio.open_connection("127.0.0.1", api.port) for _ in range(MOST)]
     for reader, writer in streams:
         writer.write(request)
-        assert (await reader.readuntil(b"response.queued")).startswith(b"HTTP/1.1 200 OK")
+        assert (await reader.readuntil(b"response.created")).startswith(b"HTTP/1.1 200 OK")
     status, error = refusal(await send(api.port))
     assert (status, error["code"]) == (503, "too_many_connections")
     streams[0][1].transport.abort()

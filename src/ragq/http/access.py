@@ -24,6 +24,10 @@ HEALTH = ("/healthz", "/readyz")  # answered for any host name, because probes u
 KEYLESS = (*HEALTH, "/", "/session", "/openapi.json")
 PAGE_PARTS = "/web/"  # also without the key
 FILES = "/v1/files"
+KEY_PROTOCOL = (
+    "openai-insecure-api-key."  # begins the WebSocket subprotocol in which OpenAI's browser clients send a key
+)
+IDLE = "ragq.idle"  # extension of a WebSocket's scope: tells the server whether the application waits for a message
 PART = re.compile(r"/v1/uploads/[^/]+/parts")  # of a file
 MAX_PART_BYTES = 64 << 20
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -63,10 +67,13 @@ class Access:
         self._domains = tuple(host[1:] for host in hosts if host.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         headers = _read_headers(scope)
+        if scope["type"] == "websocket":
+            await self._admit_websocket(scope, headers)(scope, receive, send)
+            return
         limit = self._limit(scope["path"])
         try:
             self._admit(scope, headers)
@@ -75,6 +82,14 @@ class Access:
             await error_response(error, closes=_has_body(headers))(scope, receive, send)
         else:
             await self._app(scope, _limited(receive, limit, scope["path"]), send)
+
+    def _admit_websocket(self, scope: Scope, headers: dict[str, str]) -> ASGIApp:
+        """Choose who answers a handshake: the application, or a refusal. `WebSocketConnection` limits the messages."""
+        try:
+            self._admit(scope, headers)
+        except RagqError as error:
+            return error_response(error)
+        return self._app
 
     def _admit(self, scope: Scope, headers: dict[str, str]) -> None:
         """Authenticate the request.
@@ -98,7 +113,7 @@ class Access:
             with contextlib.suppress(AuthenticationError, OverloadedError):
                 self._check_caller(scope, headers)
                 state["is_trusted"] = True
-        if scope["method"] not in SAFE_METHODS and not has_key:
+        if scope.get("method") not in SAFE_METHODS and not has_key:  # a WebSocket has no method, and may change data
             self._check_origin(path, headers)
 
     def _check_caller(self, scope: Scope, headers: dict[str, str]) -> bool:
@@ -111,7 +126,7 @@ class Access:
         if self._keys is None:
             return False
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = headers.get("api-key") or (bearer if scheme.lower() == "bearer" else "")
+        given = headers.get("api-key") or (bearer if scheme.lower() == "bearer" else _key_in_subprotocols(scope))
         session = cookie_parser(headers.get("cookie", "")).get(COOKIE)
         if given or session is None:
             self._keys.check(given, scope["client"][0] if scope["client"] else "")
@@ -150,6 +165,12 @@ class Access:
         if PART.fullmatch(path):
             return min(self._max_file_bytes, MAX_PART_BYTES) + MULTIPART_OVERHEAD_BYTES
         return MAX_KEYLESS_BYTES if is_keyless(path) else MAX_JSON_BYTES
+
+
+def _key_in_subprotocols(scope: Scope) -> str:
+    """The key as a browser sends it, which cannot set headers of a WebSocket's handshake."""
+    keys = [name.removeprefix(KEY_PROTOCOL) for name in scope.get("subprotocols", ()) if name.startswith(KEY_PROTOCOL)]
+    return keys[0] if keys else ""
 
 
 def _is_from_our_page(headers: dict[str, str]) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import json
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -37,11 +37,33 @@ class Wait(StrEnum):  # a plain Enum's members are hashed by slow Python code
     END = "end"  # after a refusal, the client reads the answer and closes
     FIRST_REQUEST = "first request"  # its whole head
     NEXT_REQUEST = "next request"
+    NEXT_MESSAGE = "next message"  # of a WebSocket on which nothing is being answered
     BODY = "body"  # MIN_BODY_BYTES of it
     READER = "reader"  # the client reads some of an answer that fills the buffer
 
 
-SECONDS = {Wait.END: 2.0, Wait.FIRST_REQUEST: 15.0, Wait.NEXT_REQUEST: 15.0, Wait.BODY: 30.0, Wait.READER: 60.0}
+SECONDS = {
+    Wait.END: 2.0,
+    Wait.FIRST_REQUEST: 15.0,
+    Wait.NEXT_REQUEST: 15.0,
+    Wait.NEXT_MESSAGE: 900.0,
+    Wait.BODY: 30.0,
+    Wait.READER: 60.0,
+}
+WEBSOCKETS = (b"/v1/responses",)  # addresses at which a client may upgrade to WebSocket
+
+
+class Limited(Protocol):
+    """A connection that `Connections` counts, and closes to make room."""
+
+    loop: asyncio.AbstractEventLoop
+    wait: Wait | None
+
+    def expire(self, wait: Wait) -> None:
+        """Refuse or close the connection, unless it is still making progress."""
+
+    def close(self, reason: str) -> None:
+        """End the connection at once."""
 
 
 class Connections:
@@ -53,14 +75,14 @@ class Connections:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._open: set[Connection] = set()
-        self._waiting: dict[Wait, dict[Connection, float]] = {wait: {} for wait in Wait}  # by deadline, earliest first
+        self._open: set[Limited] = set()
+        self._waiting: dict[Wait, dict[Limited, float]] = {wait: {} for wait in Wait}  # by deadline, earliest first
         self._closed = 0  # to make room, since the last log line
         self._logged_at = -LOG_SECONDS
         self._sweeping: asyncio.TimerHandle | None = None
         CONNECTIONS.set_function(lambda: len(self._open))
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: Limited) -> bool:
         """Admit a new connection if there is room or room can be made."""
         if len(self._open) >= self._most and not self._make_room():
             return False
@@ -80,7 +102,7 @@ class Connections:
         CONNECTIONS_CLOSED.labels("refused").inc()
         return False
 
-    def place(self, connection: Connection, wait: Wait | None) -> None:
+    def place(self, connection: Limited, wait: Wait | None) -> None:
         """Record what a connection waits for from now on; None for the application."""
         if wait is connection.wait:
             return
@@ -90,7 +112,7 @@ class Connections:
         if wait and connection in self._open:
             self._waiting[wait][connection] = connection.loop.time() + SECONDS[wait]
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: Limited) -> None:
         self.place(connection, None)
         self._open.discard(connection)
 
@@ -136,7 +158,7 @@ class Connection(HttpToolsProtocol):
             self._settle()
             return
         full = UnavailableError("This process has too many connections. Try again later.", code="too_many_connections")
-        transport.write(_render(HTTPStatus.SERVICE_UNAVAILABLE, full))
+        transport.write(render_refusal(HTTPStatus.SERVICE_UNAVAILABLE, full))
         transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -154,8 +176,10 @@ class Connection(HttpToolsProtocol):
             return
         self._overhead += len(data)
         super().data_received(data)
+        if self.transport.get_protocol() is not self:  # upgraded to WebSocket
+            return
         if self._overhead > MAX_HEAD_BYTES:
-            self._refuse(*_head_too_large())
+            self._refuse(*head_too_large())
         else:
             self._settle()
 
@@ -163,11 +187,11 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
-            self._stop(*_head_too_large())
+            self._stop(*head_too_large())
 
     def on_headers_complete(self) -> None:
         if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
-            self._stop(*_head_too_large())
+            self._stop(*head_too_large())
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(HTTPStatus.BAD_REQUEST, InvalidRequestError("Wait for answers before you send more requests."))
         self._overhead = self._body_bytes = 0
@@ -190,6 +214,21 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer input that the parser refuses."""
         self._refuse(*(self._fault or (HTTPStatus.BAD_REQUEST, InvalidRequestError(msg))))
+
+    # Upgrades
+
+    def _should_upgrade(self) -> bool:
+        is_known = self.parser.get_method() == b"GET" and self.url.partition(b"?")[0] in WEBSOCKETS
+        return is_known and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the transport to uvicorn's WebSocket protocol, which takes this connection's place."""
+        if self._running and not self._running.response_complete:
+            self._refuse(HTTPStatus.BAD_REQUEST, InvalidRequestError("Wait for answers before you open a WebSocket."))
+            return
+        self._connections.remove(self)
+        self.transport = cast("_PatientTransport", self.transport).wrapped
+        super().handle_websocket_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Do not warn: a request to upgrade to another protocol is answered over HTTP."""
@@ -264,7 +303,7 @@ class Connection(HttpToolsProtocol):
             return
         CONNECTIONS_CLOSED.labels(error.code).inc()
         self._end_running()
-        self.transport.write(_render(status, error))
+        self.transport.write(render_refusal(status, error))
         self._discard()
 
     def discard_rest(self) -> bool:
@@ -298,20 +337,20 @@ class _PatientTransport:
     """A transport that closes only after the client could read the answer."""
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
-        self._transport = transport
+        self.wrapped = transport
         self._connection = connection
         self.write = transport.write  # not through __getattr__, since these two are called for every answer
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        return getattr(self.wrapped, name)
 
     def close(self) -> None:
         if not self._connection.discard_rest():
-            self._transport.close()
+            self.wrapped.close()
 
 
-def _head_too_large() -> tuple[HTTPStatus, RagqError]:
+def head_too_large() -> tuple[HTTPStatus, RagqError]:
     message = f"The head of a request may have {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers. Send what is long in the body."
     return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidRequestError(message, code="request_head_too_large")
 
@@ -320,7 +359,7 @@ def _too_slow(part: str) -> RagqError:
     return InvalidRequestError(f"The server waited too long for {part}. Send it faster.", code="request_timeout")
 
 
-def _render(status: HTTPStatus, error: RagqError) -> bytes:
+def render_refusal(status: HTTPStatus, error: RagqError) -> bytes:
     """Render an error as an HTTP response in OpenAI's form."""
     content = {"message": error.message, "type": error.type, "param": None, "code": error.code}
     body = json.dumps({"error": content}).encode()

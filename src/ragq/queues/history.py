@@ -87,23 +87,38 @@ async def _find_item(context: Context, tenant: str, item_id: str, *, param: str)
     raise NotFoundError(f"No item found with id '{item_id[:80]}'.", param=param)
 
 
-async def read_history(context: Context, tenant: str, response_id: str) -> list[Message]:
+async def read_history(context: Context, tenant: str, response_id: str, remembered: Job | None = None) -> list[Message]:
     """Read the conversation that ends with a response.
+
+    Args:
+        remembered: A response that was not stored and that this client may yet continue.
 
     Raises:
         InvalidRequestError: The response was not stored or is not completed.
+        NotFoundError: This tenant has no response with this id.
     """
-    param = "previous_response_id"
-    job = await find_response(context, tenant, response_id, param=param, whole=True)
-    if not job.request.store:
-        raise InvalidRequestError(f"The response '{response_id}' was not stored.", param=param)
+    is_remembered = remembered is not None and remembered.id == response_id
+    job = remembered if is_remembered else await _find_previous(context, tenant, response_id)
+    assert job
     if job.answered is None:
         status = STATUS_WORDS[job.status]
         raise InvalidRequestError(
-            f"The response '{response_id}' is {status}: only a completed one can be continued.", param=param
+            f"The response '{response_id}' is {status}: only a completed one can be continued.",
+            param="previous_response_id",
         )
     own = [message for message in read_items(input_of(job)) if message["role"] not in RULES]
     return [*job.request.history, *own[last_question(own) :], message_of(job.answered.answer)]
+
+
+async def _find_previous(context: Context, tenant: str, response_id: str) -> Job:
+    param, code = "previous_response_id", "previous_response_not_found"
+    try:
+        job = await find_response(context, tenant, response_id, param=param, whole=True)
+    except NotFoundError as error:
+        raise NotFoundError(error.message, code=code, param=param) from error
+    if not job.request.store:
+        raise InvalidRequestError(f"The response '{response_id}' was not stored.", code=code, param=param)
+    return job
 
 
 def last_question(messages: list[Message]) -> int:

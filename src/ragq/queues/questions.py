@@ -17,7 +17,7 @@ from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat import options_of as chat_options_of
 from ragq.schemas.filters import make_filter
-from ragq.schemas.messages import check_files, read_chat, read_items
+from ragq.schemas.messages import check_files, check_outputs, read_chat, read_items
 from ragq.schemas.options import Tools, read_tools, refuse_without_llm
 from ragq.schemas.questions import (
     LANES,
@@ -123,8 +123,11 @@ def check_model(settings: Settings, model: str | None, configured: str | None) -
         )
 
 
-async def read_question(body: ResponseCreate, context: Context, tenant: str) -> Asked:
+async def read_question(body: ResponseCreate, context: Context, tenant: str, *, remembered: Job | None = None) -> Asked:
     """Validate a request for a response and build the question for its job.
+
+    Args:
+        remembered: A response that was not stored and that this client may yet continue.
 
     Raises:
         InvalidRequestError: The error names the field.
@@ -141,8 +144,8 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
             param="prompt",
         )
     body = body.model_copy(update={"input": await resolve_references(body.input, context, tenant)})
-    earlier = await _read_earlier(body, context, tenant)
     own = read_items(body.input)
+    earlier = await _read_earlier(body, own, context, tenant, remembered)
     rules = [{"role": "system", "content": text} for text in read_instructions(body)]
     tools = read_tools(body.other_tools, body.tool_choice, has_search=bool(body.searches) or not body.tools)
     search = _join_searches(body.searches)
@@ -171,7 +174,9 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str) -> 
     return Asked(question, request_of(body, kept, _note_ignored(question, tools, settings)))
 
 
-async def _read_earlier(body: ResponseCreate, context: Context, tenant: str) -> list[Message]:
+async def _read_earlier(
+    body: ResponseCreate, own: list[Message], context: Context, tenant: str, remembered: Job | None
+) -> list[Message]:
     """Read what was said before the input, in the conversation or the chain of responses that it continues."""
     if body.conversation_id and body.previous_response_id:
         raise InvalidRequestError(
@@ -183,7 +188,11 @@ async def _read_earlier(body: ResponseCreate, context: Context, tenant: str) -> 
         )
     if body.conversation_id:
         return await read_stored(context, tenant, body.conversation_id)
-    return await read_history(context, tenant, body.previous_response_id) if body.previous_response_id else []
+    if not body.previous_response_id:
+        return []
+    earlier = await read_history(context, tenant, body.previous_response_id, remembered)
+    check_outputs(earlier, own)
+    return earlier
 
 
 async def read_chat_question(body: ChatCompletionCreate, context: Context, tenant: str) -> Asked:

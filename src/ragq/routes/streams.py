@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
 import structlog
@@ -130,10 +130,13 @@ class Streams:
             after: Number of the last event that the client has.
             cancel: Cancel the job if this client disconnects before the end and no other client follows it here.
         """
-        events = self._read(job, made, kind=kind, after=after, cancel=cancel)
-        return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
+        read = self.follow(job, made, kind=kind, after=after, cancel=cancel)
+        return StreamingResponse(_join(read), media_type="text/event-stream", headers=HEADERS)
 
-    async def _read(self, job: Job, made: EventMaker, *, kind: str, after: int, cancel: bool) -> AsyncIterator[bytes]:
+    async def follow(
+        self, job: Job, made: EventMaker, *, kind: str, after: int = -1, cancel: bool = False
+    ) -> AsyncGenerator[list[bytes]]:
+        """Read a job's events as they come; an empty list after a while without any. The arguments are those of `open`."""
         feed = self._feeds.get((job.id, kind))
         if feed is None or feed.is_cut:
             feed = self._feeds[job.id, kind] = _Feed(self._queue, job, made)
@@ -143,13 +146,13 @@ class Streams:
             while True:
                 if number < len(feed.events):
                     more, number = feed.events[number:], len(feed.events)
-                    yield b"".join(more)
+                    yield more
                 elif feed.is_complete:
                     if number > len(feed.events) and not feed.is_cut:  # the client has more events than the log
-                        yield feed.events[-1]
+                        yield feed.events[-1:]
                     return
                 elif not await feed.wait():
-                    yield PING
+                    yield []
         finally:
             self._leave(job, feed, kind=kind, cancel=cancel)
 
@@ -175,3 +178,10 @@ class Streams:
     async def _cancel(self, job: Job) -> None:
         with contextlib.suppress(RagqError):  # then the job ends at its deadline
             await self._queue.cancel(job.id)
+
+
+async def _join(read: AsyncGenerator[list[bytes]]) -> AsyncIterator[bytes]:
+    """Join events for a stream of bytes, with a ping where there are none."""
+    async with contextlib.aclosing(read):
+        async for events in read:
+            yield b"".join(events) or PING

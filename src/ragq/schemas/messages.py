@@ -209,6 +209,21 @@ def check_files(files: list[dict[str, Any]], param: str) -> None:
             )
 
 
+def check_outputs(earlier: list[Message], own: list[Message]) -> None:
+    """Check that what continues a response brings outputs of calls that were made.
+
+    Raises:
+        InvalidRequestError: A call is not known.
+    """
+    called = {call["id"] for message in (*earlier, *own) for call in message.get("tool_calls", ())}
+    for message in own:
+        if message["role"] == "tool" and message["tool_call_id"] not in called:
+            raise InvalidRequestError(
+                f"No tool call found for function call output with call_id {message['tool_call_id'][:80]}.",
+                param="input",
+            )
+
+
 def decode_file(data: str, param: str = "file_data") -> bytes:
     """Decode a file from base64 or a data: URL.
 

@@ -1,0 +1,170 @@
+"""uvicorn's WebSocket protocol with limits: on what a client sends at once, and on how long it neither reads nor speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, TypedDict
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
+
+from ragq.http.access import IDLE, MAX_JSON_BYTES
+from ragq.http.connections import Connections, Wait, head_too_large, render_refusal
+from ragq.metrics import CONNECTIONS_CLOSED
+
+SLICE_BYTES = 4096  # parsed before frames are counted
+MAX_FRAMES = 1000  # within a second; parsing one takes about 10 µs
+MAX_FRAGMENTS = 4096  # of one message
+_LOG = logging.getLogger("ragq.websockets")
+_LOG.setLevel(logging.WARNING)  # no line for each connection
+
+
+class WebSocketLimits(TypedDict):
+    """Settings of uvicorn for WebSockets."""
+
+    ws_max_size: int
+    ws_ping_interval: float
+    ws_ping_timeout: float
+    ws_per_message_deflate: bool
+
+
+WEBSOCKET_LIMITS: WebSocketLimits = {
+    "ws_max_size": MAX_JSON_BYTES,
+    "ws_ping_interval": 20.0,
+    "ws_ping_timeout": 60.0,  # as long as a client that reads nothing is given
+    "ws_per_message_deflate": False,  # it would cost memory for each connection, and time for bombs
+}
+
+
+class WebSocketConnection(WebSocketsSansIOProtocol):
+    """A WebSocket with the limits of this module, counted among `Connections`.
+
+    Nothing is read before the handshake has been accepted, nor while the client does not read.
+    """
+
+    def __init__(self, connections: Connections, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self.logger = self.conn.logger = _LOG
+        self._connections = connections
+        self.wait: Wait | None = None
+        self._is_idle = False
+        self._unsent = 0  # when Wait.READER began
+        self._second = 0.0  # in which frames are counted
+        self._frames = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connections.admit(self)
+        self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.remove(self)
+        super().connection_lost(exc)
+
+    # What the client sends
+
+    def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), SLICE_BYTES):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + SLICE_BYTES])
+        if not self.handshake_initiated:
+            self.transport.write(render_refusal(*head_too_large()))
+            self.transport.close()
+        self._settle()
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"][IDLE] = {"set": self._set_idle}
+
+    def handle_events(self) -> None:
+        if self.handshake_complete:
+            second = self.loop.time() // 1
+            self._frames = len(self.conn.events) + (self._frames if second == self._second else 0)
+            self._second = second
+        super().handle_events()
+        if self._frames > MAX_FRAMES or len(self.frames) > MAX_FRAGMENTS:
+            self._end(CloseCode.POLICY_VIOLATION, "too many frames")
+
+    def _set_idle(self, is_idle: bool) -> None:
+        self._is_idle = is_idle
+        self._settle()
+
+    # What the client reads
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._read_on()
+        self._settle()
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        if not self.writable.is_set() and not self.transport.is_closing():
+            self.transport.pause_reading()
+        return message
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._settle()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_on()
+        self._settle()
+
+    def _read_on(self) -> None:
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # Waiting
+
+    def _settle(self) -> None:
+        """Record what this connection waits for now."""
+        if self.close_sent or self.transport.is_closing():
+            wait: Wait | None = Wait.END
+        elif not self.writable.is_set():
+            wait = Wait.READER
+        else:
+            wait = Wait.NEXT_MESSAGE if self._is_idle else None
+        self._connections.place(self, wait)
+
+    def expire(self, wait: Wait) -> None:
+        """Close the connection, unless it is still making progress."""
+        unsent = self.transport.get_write_buffer_size()
+        if wait is Wait.NEXT_MESSAGE:
+            CONNECTIONS_CLOSED.labels("silent").inc()
+            self._end(CloseCode.GOING_AWAY, "no message for too long")
+        elif wait is Wait.READER and 0 < unsent < self._unsent:
+            self._unsent = unsent
+            self._connections.place(self, Wait.READER)
+        else:
+            self.close("silent" if wait is Wait.END else "reader")
+
+    def keepalive_timeout(self) -> None:
+        """Give up a client that did not answer a ping."""
+        self.close("silent")
+
+    # Ends
+
+    def _end(self, code: CloseCode, reason: str) -> None:
+        """Send the reason, and give the client a moment to read it."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+        self._settle()
+
+    def close(self, reason: str) -> None:
+        """End the connection at once."""
+        CONNECTIONS_CLOSED.labels(reason).inc()
+        self.transport.abort()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        self._settle()

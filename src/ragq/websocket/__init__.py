@@ -1,0 +1,1 @@
+"""OpenAI's WebSocket mode of Responses."""

@@ -1,0 +1,150 @@
+"""Responses over a WebSocket: a connection's requests are answered one after the other, with the events of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import replace
+
+import structlog
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from ragq.errors import InvalidRequestError, RagqError
+from ragq.http.access import IDLE, KEY_PROTOCOL, MAX_JSON_BYTES
+from ragq.models import new_id
+from ragq.queues.questions import ask, read_question
+from ragq.records import Job, Request, write_record
+from ragq.routes.context import ApiContext
+from ragq.schemas.questions import SEARCH_RESULTS, stream_of
+from ragq.schemas.responses import RESPONSE_PREFIX
+from ragq.tasks import end_tasks
+from ragq.websocket.messages import SocketEvents, Turn, read_body, read_message, render_error, write_event
+
+log = structlog.get_logger(__name__)
+router = APIRouter()
+
+LIFETIME_SECONDS = 3600.0
+MAX_WAITING = 16  # messages, of MAX_JSON_BYTES together
+POLICY_VIOLATION = 1008
+
+
+@router.websocket("/v1/responses")
+async def respond(socket: WebSocket) -> None:
+    """Answer a client's messages until it disconnects."""
+    offered = [name for name in socket.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
+    await socket.accept(subprotocol=offered[0] if offered else None)
+    inbox = _Inbox(socket)
+    conversation = _Conversation(socket, inbox)
+    tasks = [asyncio.create_task(inbox.fill()), asyncio.create_task(conversation.run())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end_tasks(tasks)  # which cancels the response that nobody reads
+
+
+class _Inbox:
+    """The messages that wait. They are read as they come, so that a disconnect is noticed during a response."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self._waiting: deque[str | bytes] = deque()
+        self._arrived = asyncio.Event()
+
+    async def fill(self) -> None:
+        """Read until the client disconnects or sends too much ahead."""
+        while (message := await self._socket.receive())["type"] == "websocket.receive":
+            text = message.get("text")
+            self._waiting.append(message["bytes"] if text is None else text)
+            if len(self._waiting) > MAX_WAITING or sum(map(len, self._waiting)) > MAX_JSON_BYTES:
+                with contextlib.suppress(WebSocketDisconnect):
+                    await self._socket.close(POLICY_VIOLATION, "Wait for answers before you send more.")
+                return
+            self._arrived.set()
+
+    async def next(self) -> str | bytes:
+        """The next message; waits for it."""
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._waiting.popleft()
+
+
+class _Conversation:
+    """A connection's turns.
+
+    The latest response that was not stored can be continued while the connection lasts: it is kept here, and nowhere else.
+    """
+
+    def __init__(self, socket: WebSocket, inbox: _Inbox) -> None:
+        self._socket, self._inbox = socket, inbox
+        self._context: ApiContext = socket.app.state.context
+        self._tenant: str = socket.state.tenant
+        self._remembered: Job | None = None
+        self._set_idle = socket.scope["extensions"][IDLE]["set"]
+
+    async def run(self) -> None:
+        """Take turns for as long as a connection may last."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + LIFETIME_SECONDS
+        with contextlib.suppress(WebSocketDisconnect):
+            while loop.time() < ends_at:
+                self._set_idle(True)
+                try:
+                    async with asyncio.timeout_at(ends_at):
+                        message = await self._inbox.next()
+                except TimeoutError:
+                    break
+                self._set_idle(False)
+                await self._take_turn(message)
+            limit = f"A connection lasts {LIFETIME_SECONDS / 60:g} minutes: open another one."
+            await self._send_error(InvalidRequestError(limit, code="websocket_connection_limit_reached"), None)
+            await self._socket.close()
+
+    async def _take_turn(self, message: str | bytes) -> None:
+        turn = Turn({}, None)
+        try:
+            turn = read_message(message)
+            await self._respond(turn)
+        except WebSocketDisconnect:
+            raise
+        except RagqError as error:
+            self._forget(turn)
+            await self._send_error(error, turn.stream_id)
+        except Exception:  # the outermost handler of a message
+            log.exception("message_failed", path=self._socket.url.path)
+            self._forget(turn)
+            await self._send_error(RagqError("Internal error. See the server's log."), turn.stream_id)
+
+    async def _respond(self, turn: Turn) -> None:
+        """Queue a question, send the events of its response, and cancel it if the client disconnects."""
+        body, context = read_body(turn.fields), self._context
+        asked = await read_question(body, context, self._tenant, remembered=self._remembered)
+        response_id = new_id(RESPONSE_PREFIX)
+        enqueued = await ask(context, self._tenant, response_id, asked.question, asked.request, stream=stream_of(body))
+        assert enqueued.job
+        results, page = SEARCH_RESULTS in asked.request.include, context.settings.page_url
+        made = SocketEvents(enqueued.job, results=results, page=page, stream_id=turn.stream_id)
+        following = context.streams.follow(enqueued.job, made, kind="websocket", cancel=True)
+        async with contextlib.aclosing(following):
+            async for events in following:
+                for event in events:
+                    await self._socket.send_text(event.decode())
+        await self._remember(response_id, asked.request, turn)
+
+    async def _remember(self, response_id: str, request: Request, turn: Turn) -> None:
+        """Keep an answer that is not stored, unless it is as large as no request may be."""
+        job = await self._context.queue.fetch(response_id, self._tenant)
+        if job is None or job.answered is None:
+            self._forget(turn)
+        elif not request.store:
+            fits = len(write_record(request)) <= MAX_JSON_BYTES
+            self._remembered = replace(job, request=request) if fits else None
+
+    def _forget(self, turn: Turn) -> None:
+        """Let no response be continued twice, once a try has failed: the client is to send the whole conversation."""
+        if self._remembered and turn.fields.get("previous_response_id") == self._remembered.id:
+            self._remembered = None
+
+    async def _send_error(self, error: RagqError, stream_id: str | None) -> None:
+        await self._socket.send_text(write_event(render_error(error), stream_id))

@@ -1,0 +1,299 @@
+"""WebSockets that send too much, read too little or say nothing: each is bounded, and makes room for others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+
+from ragq.http import connections, websockets
+from ragq.http.access import IDLE
+from ragq.http.connections import Connection, Connections, Wait
+from ragq.http.websockets import MAX_FRAMES, WEBSOCKET_LIMITS, WebSocketConnection
+
+MOST = 50
+SHORT = dict.fromkeys(Wait, 0.5)
+HANDSHAKE = (
+    b"GET /v1/responses HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+ABRUPT = None  # the connection ended without a close frame
+
+
+class Server:
+    """A server in this process whose application sends as many kilobytes as a message asks for; `messages` it has read."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.messages: list[str] = []
+        self.ended = 0
+        self.connections = Connections(MOST)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/v1/responses"
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            scope["extensions"][IDLE]["set"](True)
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                self.ended += 1
+                return
+            self.messages.append(message["text"])
+            scope["extensions"][IDLE]["set"](False)
+            with contextlib.suppress(OSError, ValueError):
+                for _ in range(int(message["text"])):
+                    await send({"type": "websocket.send", "text": "a" * 1000})
+
+    @contextlib.asynccontextmanager
+    async def running(self, **limits: Any) -> AsyncIterator[Server]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        http: Any = partial(Connection, self.connections)
+        ws: Any = partial(WebSocketConnection, self.connections)
+        settings: dict[str, Any] = {**WEBSOCKET_LIMITS, **limits}
+        config = uvicorn.Config(self, http=http, ws=ws, log_config=None, lifespan="off", **settings)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield self
+        finally:
+            server.should_exit = True
+            await serving
+            listener.close()
+
+    def open(self) -> int:
+        return len(self.connections._open)
+
+
+@pytest.fixture
+async def hasty(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    """A server with short waits."""
+    monkeypatch.setattr(connections, "SECONDS", SHORT)
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.05)
+    async with Server().running() as server:
+        yield server
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with Server().running() as server:
+        yield server
+
+
+async def code_of(client: ClientConnection) -> int | None:
+    """The code with which the server ends a connection."""
+    async with asyncio.timeout(10):
+        try:
+            while True:
+                await client.recv()
+        except ConnectionClosed as closed:
+            return closed.rcvd.code if closed.rcvd else ABRUPT
+
+
+def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+async def opened(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection after its handshake, for frames that no client's library sends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(HANDSHAKE + b"\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    return reader, writer
+
+
+async def flood(server: Server, piece: bytes, *, times: int, first: bytes = b"", reads: bool = True) -> bytes:
+    """Send a piece again and again until the server has enough; returns what it sent."""
+    reader, writer = await opened(server)
+    if not reads:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+    answer = asyncio.create_task(reader.read())
+    try:
+        writer.write(first)
+        async with asyncio.timeout(20):
+            for _ in range(times):
+                writer.write(piece)
+                await writer.drain()
+            return await answer
+    except (ConnectionError, TimeoutError):
+        return b""
+    finally:
+        answer.cancel()
+        writer.transport.abort()
+
+
+async def settled(server: Server) -> None:
+    """Wait until the server has forgotten every connection."""
+    async with asyncio.timeout(10):
+        while server.open():  # noqa: ASYNC110  (a test polls)
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        pytest.param(frame(Opcode.PING) * 100, id="pings"),
+        pytest.param(frame(Opcode.PONG) * 100, id="pongs"),
+        pytest.param(frame(Opcode.TEXT) * 100, id="empty messages"),
+        pytest.param(frame(Opcode.CONT, fin=False) * 100, id="empty fragments"),
+    ],
+)
+async def test_a_flood_of_frames_ends_the_connection(server: Server, piece: bytes) -> None:
+    first = frame(Opcode.TEXT, b"a", fin=False) if piece.startswith(b"\x00") else b""
+    started = time.monotonic()
+    answer = await flood(server, piece, times=10_000, first=first)
+    assert b"too many frames" in answer or not answer
+    assert time.monotonic() - started < 10
+    assert len(server.messages) <= MAX_FRAMES + 700  # those of one slice more
+    await settled(server)
+
+
+async def test_a_message_has_a_bounded_number_of_fragments_and_of_bytes(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websockets, "MAX_FRAGMENTS", 200)
+    monkeypatch.setattr(websockets, "MAX_FRAMES", 10_000)
+    async with connect(server.url) as client:
+        await client.send(["0"] * 200)
+        await client.send(["0"] * 3000)
+        assert await code_of(client) == 1008
+    async with connect(server.url) as client:
+        await client.send(["a" * (1 << 20)] * 5)
+        assert await code_of(client) == 1009
+    assert server.messages == ["0" * 200]
+    await settled(server)
+
+
+async def test_a_client_that_pings_and_does_not_read_is_not_read_either(hasty: Server) -> None:
+    before = resident_mb()
+    reader, writer = await opened(hasty)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(frame(Opcode.TEXT, b"20000"))  # asks for 20 MB
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(10):
+            while True:
+                writer.write(frame(Opcode.PING, b"a" * 125) * 5)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+    assert resident_mb() - before < 10
+    await settled(hasty)
+    assert hasty.ended <= 1
+    writer.transport.abort()
+    assert reader
+
+
+async def test_a_client_that_reads_slowly_gets_everything(hasty: Server) -> None:
+    async with connect(hasty.url, max_queue=1) as client:
+        await client.send("3000")
+        for number in range(3000):
+            assert len(await client.recv()) == 1000
+            if number % 100 == 0:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_silent_client_is_told_and_closed(hasty: Server) -> None:
+    async with connect(hasty.url) as client:
+        assert await code_of(client) == 1001
+    await settled(hasty)
+
+
+async def test_a_client_that_answers_no_ping_is_closed() -> None:
+    async with Server().running(ws_ping_interval=0.2, ws_ping_timeout=0.2) as server:
+        reader, writer = await opened(server)
+        async with asyncio.timeout(5):
+            await reader.read()
+        writer.close()
+        await settled(server)
+
+
+async def test_a_client_that_never_ends_its_close_is_cut_off(hasty: Server) -> None:
+    reader, writer = await opened(hasty)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(frame(Opcode.TEXT, b"20000") + frame(Opcode.CLOSE, b"\x03\xe8"))
+    await settled(hasty)
+    writer.transport.abort()
+    assert reader
+
+
+async def test_idle_sockets_make_room_for_others_and_busy_ones_do_not(server: Server) -> None:
+    clients = [await connect(server.url) for _ in range(MOST)]
+    for client in clients[1:]:
+        await client.send("100000")  # it reads as fast as it is read: 100 MB
+    await asyncio.sleep(0.2)
+    async with connect(server.url):
+        assert await code_of(clients[0]) is ABRUPT
+        assert server.open() == MOST
+    for client in clients:
+        client.transport.abort()
+    await settled(server)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"cookie: " + b"a" * 20_000, 431),
+        (b"x-a: b\r\n" * 120, 431),
+        (b"sec-websocket-key: BBBBBBBBBBBBBBBBBBBBBB==", 400),
+    ],
+)
+async def test_a_handshake_over_a_limit_is_refused(server: Server, head: bytes, status: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(HANDSHAKE + head.rstrip() + b"\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await reader.read()).startswith(b"HTTP/1.1 %d" % status)
+    writer.close()
+    await settled(server)
+
+
+async def test_a_handshake_behind_an_unanswered_request_is_refused(server: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\n\r\n" + HANDSHAKE + b"\r\n")
+    async with asyncio.timeout(5):
+        assert b" 101 " not in await reader.read()
+    writer.close()
+    await settled(server)
+
+
+async def test_1000_silent_sockets_cost_little() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    server = Server()
+    server.connections = Connections(4096)
+    held = []
+    try:
+        async with server.running():
+            before = resident_mb()
+            held = [await opened(server) for _ in range(1000)]
+            assert server.open() == 1000
+            print(f"{resident_mb() - before:.1f} MB for 1,000 sockets and their clients")  # noqa: T201
+            assert resident_mb() - before < 100
+            async with connect(server.url) as client:
+                await client.send("1")
+                assert await client.recv()
+            for _, writer in held:
+                writer.transport.abort()
+            await settled(server)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def resident_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
