@@ -141,22 +141,22 @@ def test_an_unknown_upload_is_not_found(http: httpx2.Client) -> None:
     assert error_of(http.post("/v1/uploads/upload_x/complete", json={"part_ids": ["part_x"]})) == unknown
 
 
-async def test_parts_that_nobody_completes_are_deleted(clients: WorkerContext, tmp_path: Path) -> None:
-    uploads = Uploads(clients.database)
+async def test_parts_that_nobody_completes_are_deleted(context: WorkerContext, tmp_path: Path) -> None:
+    uploads = Uploads(context.database)
     upload = await uploads.create("default", filename="a.txt", purpose="assistants", size=9, file_seconds=None)
     for name in ("part_old", "part_new"):
         source = tmp_path / name
         source.write_bytes(b"1234")
         with source.open("rb") as file:
-            await clients.blobs.put(blob_of(upload.id, name), file)
+            await context.blobs.put(blob_of(upload.id, name), file)
         await uploads.add_part("default", upload.id, name, 4)
     folder = tmp_path / "files" / "uploads"
     long_ago = time.time() - 7300
     os.utime(folder / f"{upload.id}.part_old", (long_ago, long_ago))
-    await expire_uploads(uploads, clients.blobs)
+    await expire_uploads(uploads, context.blobs)
     assert [path.name for path in folder.iterdir()] == [f"{upload.id}.part_new"]
     assert (await uploads.get("default", upload.id)).received == 8
-    async with clients.database.connection() as connection:
+    async with context.database.connection() as connection:
         await connection.execute("UPDATE uploads SET expires_at = now() - interval '25 hours'")
-    await expire_uploads(uploads, clients.blobs)
+    await expire_uploads(uploads, context.blobs)
     assert await uploads.list_parts(upload.id) == {}
