@@ -20,6 +20,7 @@ from ragq.mcp.documents import Document, Documents, DocumentText
 from ragq.mcp.route import Caller
 from ragq.models import Answer, Citation, Question, new_id
 from ragq.queues.questions import ask, check_question, perform_now
+from ragq.rag.conversation import bound_text
 from ragq.records import Job, Request, SearchArguments, SearchResults
 from ragq.routes.context import FOREGROUND_SECONDS
 from ragq.routes.files import save_file
@@ -124,7 +125,7 @@ class Tools:
         """Search the documents by meaning and words; gives documents, the best first. `fetch` reads one."""
         check_question(call.query, param="query")
         arguments = SearchArguments(
-            queries=[call.query],
+            queries=[bound_text(call.query, self._context.settings.max_question_characters)],
             vector_store_ids=[await self._documents.find_store()],
             max_results=MOST_PASSAGES,
             score_threshold=0.0,
