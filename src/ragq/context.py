@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ragq.client.rq_client import JobQueue
 from ragq.settings import Settings
-from ragq.storage.archive import Archive
+from ragq.storage.archive import Archive, StoredChats
 from ragq.storage.batches import Batches
 from ragq.storage.blobs import BlobStore
 from ragq.storage.conversations import Conversations
@@ -43,6 +43,7 @@ class Context:
         self.file_batches = FileBatches(database)
         self.ingests = Ingests(database)
         self.archive = Archive(database)
+        self.chats = StoredChats(database)
         self.conversations = Conversations(database)
         self.batches = Batches(database)
         self.webhooks = Webhooks(database)

@@ -55,6 +55,8 @@ def known(http: httpx2.Client) -> dict[str, str]:
     ids["conversation_id"] = post("/v1/conversations", json={"items": [{"role": "user", "content": "Hello."}]})["id"]
     (item,) = http.get(f"/v1/conversations/{ids['conversation_id']}/items").json()["data"]
     ids["item_id"] = item["id"]
+    chat = {"messages": [{"role": "user", "content": "How tall is it?"}], "store": True}
+    ids["completion_id"] = post("/v1/chat/completions", json=chat)["id"]
     runs = {"input_file_id": lines, "endpoint": "/v1/responses", "completion_window": "24h"}
     return ids | {"file_batch": batch, "batch": post("/v1/batches", json=runs)["id"]}
 
@@ -108,6 +110,11 @@ TAKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "/v1/conversations/{conversation_id}/items", {}),
     ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", {}),
     ("POST", "/v1/chat/completions", {"body": {"messages": [{"role": "user", "content": "How tall is it?"}]}}),
+    ("GET", "/v1/chat/completions", {}),
+    ("GET", "/v1/chat/completions/{completion_id}", {}),
+    ("GET", "/v1/chat/completions/{completion_id}/messages", {}),
+    ("POST", "/v1/chat/completions/{completion_id}", {"body": {"metadata": {"a": "b"}}}),
+    ("DELETE", "/v1/chat/completions/{completion_id}", {}),
     ("POST", "/v1/completions", {"body": {"prompt": "How tall is the lighthouse?"}}),
     ("POST", "/v1/embeddings", {"body": {"input": ["One.", "Two."]}}),
     ("POST", "/v1/uploads", {"body": {"filename": "bridge.txt", "bytes": 9, "purpose": "assistants"}}),

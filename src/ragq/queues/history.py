@@ -43,6 +43,13 @@ async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
     return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
 
 
+async def delete_job(context: Context, job: Job) -> None:
+    """Delete a question from the archive and the queue; one that has not ended is cancelled."""
+    await context.archive.delete(job.id, job.tenant_id)  # first, so that a repeated request can complete the rest
+    await context.queue.delete(job.id)
+    await context.queue.requests.discard(job)
+
+
 async def resolve_references(
     given: str | list[InputItem], context: Context, tenant: str, *, name: str = "input"
 ) -> str | list[InputItem]:

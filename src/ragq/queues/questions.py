@@ -16,6 +16,7 @@ from ragq.rag.conversation import read_conversation
 from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat import options_of as chat_options_of
+from ragq.schemas.chat import request_of as request_of_chat
 from ragq.schemas.filters import make_filter
 from ragq.schemas.messages import check_files, check_outputs, read_chat, read_items
 from ragq.schemas.options import Tools, read_tools, refuse_without_llm
@@ -225,9 +226,7 @@ async def read_chat_question(body: ChatCompletionCreate, context: Context, tenan
         temperature=body.temperature,
         top_p=body.top_p,
     )
-    notes = _note_ignored(question, tools, settings)
-    request = Request(store=False, model=body.model, service_tier=body.service_tier or "default", notes=notes)
-    return Asked(question, request)
+    return Asked(question, request_of_chat(body, _note_ignored(question, tools, settings)))
 
 
 async def _make_question(

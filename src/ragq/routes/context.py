@@ -11,7 +11,7 @@ from fastapi import Depends, Query, Request, Response
 
 from ragq.client.job import Enqueued
 from ragq.context import Context
-from ragq.errors import UnavailableError
+from ragq.errors import InvalidRequestError, UnavailableError
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
 from ragq.queues.embeddings import PARTS_OF_PROCESS
@@ -120,6 +120,26 @@ async def _page(
 
 
 PageDependency = Annotated[Page, Depends(_page)]
+
+
+def cut_page(objects: list[Listed], page: Page) -> Listing[Listed]:
+    """Render a page of objects that are all there, oldest first.
+
+    Raises:
+        InvalidRequestError: There is no object with the id of `after` or `before`.
+    """
+    objects = list(reversed(objects)) if page.descending else objects
+    ids = [one["id"] for one in objects]
+    for name, cursor in (("after", page.after), ("before", page.before)):
+        if cursor is not None and cursor not in ids:
+            raise InvalidRequestError(
+                f"No object has the id given in '{name}'. Leave it out to list from the start.", param=name
+            )
+    end = ids.index(page.before) if page.before else len(ids)
+    objects = objects[ids.index(page.after) + 1 if page.after else 0 : end]
+    if page.before and not page.after:
+        objects = objects[-page.limit :]
+    return listing(objects, page)
 
 
 def listing(objects: list[Listed], page: Page) -> Listing[Listed]:

@@ -17,7 +17,7 @@ from ragq.http.openapi import refusals, shows
 from ragq.models import new_id
 from ragq.queues.compaction import COMPACTION_PREFIX, read_conversation, render_compaction
 from ragq.queues.conversations import settle
-from ragq.queues.history import find_response
+from ragq.queues.history import delete_job, find_response
 from ragq.queues.questions import ask, read_question
 from ragq.queues.token_count import count_tokens
 from ragq.records import Job
@@ -28,7 +28,7 @@ from ragq.routes.context import (
     ContextDependency,
     PageDependency,
     Tenant,
-    listing,
+    cut_page,
     pace_polling,
     wait_or_cancel,
 )
@@ -188,9 +188,7 @@ async def delete_response(response_id: str, context: ContextDependency, tenant: 
     """Delete a response. If it has not ended, it is cancelled."""
     job = await find_response(context, tenant, response_id)
     await settle(context, job)
-    await context.archive.delete(response_id, tenant)  # first, so that a repeated request can complete the rest
-    await context.queue.delete(response_id)
-    await context.queue.requests.discard(job)
+    await delete_job(context, job)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
@@ -200,16 +198,4 @@ async def list_input_items(
 ) -> Listing[InputObject]:
     """List the input messages of a response."""
     items = render_input(response_id, input_of(await find_response(context, tenant, response_id, whole=True)))
-    if page.descending:
-        items.reverse()
-    ids = [item["id"] for item in items]
-    for name, cursor in (("after", page.after), ("before", page.before)):
-        if cursor is not None and cursor not in ids:
-            raise InvalidRequestError(
-                f"No object has the id given in '{name}'. Leave it out to list from the start.", param=name
-            )
-    end = ids.index(page.before) if page.before else len(ids)
-    items = items[ids.index(page.after) + 1 if page.after else 0 : end]
-    if page.before and not page.after:
-        items = items[-page.limit :]
-    return listing(items, page)
+    return cut_page(items, page)

@@ -6,10 +6,14 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from ragq.records import Request, change_request
 from ragq.schemas.messages import ChatMessage
 from ragq.schemas.objects import Body
 from ragq.schemas.options import read_format, read_options
 from ragq.schemas.questions import Metadata, OutputLimit
+from ragq.schemas.responses import MODEL
+
+SHOWN = ("metadata", "temperature", "top_p", "tools", "tool_choice", "user")
 
 
 class StreamOptions(Body):
@@ -51,3 +55,15 @@ def options_of(body: ChatCompletionCreate, extra: list[str]) -> dict[str, Any]:
     """The fields for an LLM, except its tools."""
     given = (body.model_extra or {}) | body.model_dump(include={"logprobs", "metadata", "user"})
     return read_options(given, extra) | read_format(body.response_format, "response_format")
+
+
+def request_of(body: ChatCompletionCreate, notes: list[str]) -> Request:
+    """The part of the request to store: with `store`, the messages and what a stored completion shows."""
+    request = Request(
+        store=bool(body.store), model=body.model or MODEL, service_tier=body.service_tier or "default", notes=notes
+    )
+    if not body.store:
+        return request
+    shown = body.model_dump(mode="json", include=set(SHOWN), exclude_none=True)
+    messages = [message.model_dump(mode="json", exclude_unset=True, exclude_none=True) for message in body.messages]
+    return change_request(request, input=messages, **shown)

@@ -53,6 +53,29 @@ class ChatCompletion(TypedDict):
     notes: list[str]
 
 
+class StoredChatCompletion(ChatCompletion):
+    """A stored chat completion, with what was asked for."""
+
+    metadata: dict[str, str]
+    service_tier: str
+    temperature: float | None
+    top_p: float | None
+    tools: list[dict[str, Any]] | None
+    tool_choice: str | dict[str, Any] | None
+    input_user: str | None
+
+
+class StoredMessage(TypedDict):
+    """A message of a stored request; `content_parts` has its parts, if it was sent in parts."""
+
+    id: str
+    role: str
+    content: str | None
+    content_parts: list[dict[str, Any]] | None
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+
+
 def render_chat(job: Job, answer: Answer, *, page: str) -> ChatCompletion:
     """Render an answer as OpenAI's chat completion."""
     message: CompletionMessage = {
@@ -81,3 +104,36 @@ def render_chat(job: Job, answer: Answer, *, page: str) -> ChatCompletion:
         "usage": usage_of(answer),
         "notes": job.request.notes,
     }
+
+
+def render_stored(job: Job, answer: Answer, metadata: dict[str, str], *, page: str) -> StoredChatCompletion:
+    """Render a stored chat completion, with its metadata of now."""
+    request = job.request
+    return {
+        **render_chat(job, answer, page=page),
+        "metadata": metadata,
+        "service_tier": request.service_tier,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "tools": request.tools or None,
+        "tool_choice": request.tool_choice if request.tools else None,
+        "input_user": request.user,
+    }
+
+
+def render_messages(chat_id: str, messages: list[dict[str, Any]]) -> list[StoredMessage]:
+    """Render the messages of the request, each with an id."""
+    return [_render_message(f"{chat_id}-{number}", message) for number, message in enumerate(messages)]
+
+
+def _render_message(id_: str, message: dict[str, Any]) -> StoredMessage:
+    content, parts = message.get("content"), None
+    if isinstance(content, list):
+        parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+        content = "\n".join(part.get("text") or "" for part in parts if part.get("type") == "text")
+    shown: StoredMessage = {"id": id_, "role": message["role"], "content": content, "content_parts": parts}
+    if "tool_calls" in message:
+        shown["tool_calls"] = message["tool_calls"]
+    if "tool_call_id" in message:
+        shown["tool_call_id"] = message["tool_call_id"]
+    return shown

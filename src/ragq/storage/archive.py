@@ -1,14 +1,40 @@
-"""The archive of finished responses in PostgreSQL, read when Valkey no longer has them."""
+"""The archive of finished questions in PostgreSQL, read when Valkey no longer has them, and its stored chat completions."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import dataclass
 
 from ragq.errors import GoneError, NotFoundError
 from ragq.records import Job, read_job, write_record
 from ragq.storage.database import Database
+from ragq.storage.paging import Listed, Page, read_page
 from ragq.storage.webhooks import add_deliveries, ended_event
 
 EXPIRY_BATCH = 1000  # rows emptied or dropped by one statement
 TOMBSTONE_SECONDS = 365 * 86_400
+CHAT_PREFIX = "chatcmpl-"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRecord:
+    """A stored chat completion; its metadata may differ from that of its job, which is JSON."""
+
+    id: str
+    job: str
+    metadata: dict[str, str]
+
+
+_CHATS = Listed(
+    "responses",
+    "SELECT id, job, metadata FROM responses WHERE tenant_id = %(tenant)s AND metadata IS NOT NULL",
+    "tenant_id = %(tenant)s AND metadata IS NOT NULL",
+)
+
+
+def is_kept(job: Job) -> bool:
+    """Whether a job is a chat completion to keep."""
+    return job.id.startswith(CHAT_PREFIX) and job.request.store and job.answered is not None
 
 
 class Archive:
@@ -27,14 +53,15 @@ class Archive:
             return
         async with self._database.connection() as connection, connection.transaction():
             stored = await connection.execute(
-                """INSERT INTO responses AS r (id, tenant_id, created_at, ended_at, job)
-                   SELECT id, tenant_id, to_timestamp(created_at), to_timestamp(ended_at), job
-                   FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[], %s::text[])
-                        AS j (id, tenant_id, created_at, ended_at, job)
+                """INSERT INTO responses AS r (id, tenant_id, created_at, ended_at, job, model, metadata)
+                   SELECT id, tenant_id, to_timestamp(created_at), to_timestamp(ended_at), job, model, metadata::jsonb
+                   FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[], %s::text[], %s::text[], %s::text[])
+                        AS j (id, tenant_id, created_at, ended_at, job, model, metadata)
                    ORDER BY id
                    ON CONFLICT (id) DO UPDATE
                    SET job = excluded.job, created_at = excluded.created_at, ended_at = excluded.ended_at,
-                       archived_at = excluded.archived_at
+                       archived_at = excluded.archived_at, model = excluded.model,
+                       metadata = coalesce(r.metadata, excluded.metadata)
                    WHERE excluded.ended_at > r.ended_at AND excluded.tenant_id = r.tenant_id
                          AND r.job IS NOT NULL
                    RETURNING r.id""",
@@ -44,9 +71,12 @@ class Archive:
                     [job.created_at for job in latest.values()],
                     [_ended_at(job) for job in latest.values()],
                     [write_record(job).decode() for job in latest.values()],
+                    [job.request.model if is_kept(job) else None for job in latest.values()],
+                    [json.dumps(job.request.metadata) if is_kept(job) else None for job in latest.values()],
                 ],
             )
-            events = [ended_event(latest[row[0]]) for row in await stored.fetchall()]
+            ended = [latest[row[0]] for row in await stored.fetchall()]
+            events = [ended_event(job) for job in ended if not job.id.startswith(CHAT_PREFIX)]
             await add_deliveries(connection, [event for event in events if event])
 
     async def fetch(self, job_id: str, tenant_id: str) -> Job | None:
@@ -104,7 +134,7 @@ class Archive:
                 """INSERT INTO responses AS r (id, tenant_id, created_at, ended_at)
                    VALUES (%s, %s, now(), now() - make_interval(secs => %s))
                    ON CONFLICT (id) DO UPDATE
-                   SET job = NULL, created_at = excluded.created_at, ended_at = excluded.ended_at
+                   SET job = NULL, metadata = NULL, created_at = excluded.created_at, ended_at = excluded.ended_at
                    WHERE r.tenant_id = excluded.tenant_id""",
                 [job_id, tenant_id, TOMBSTONE_SECONDS],
             )
@@ -118,7 +148,7 @@ class Archive:
             older_than_seconds + TOMBSTONE_SECONDS,
         )
         return await self._in_batches(
-            """UPDATE responses SET job = NULL WHERE id IN (
+            """UPDATE responses SET job = NULL, metadata = NULL WHERE id IN (
                    SELECT id FROM responses WHERE job IS NOT NULL AND ended_at < now() - make_interval(secs => %s)
                    ORDER BY ended_at LIMIT %s FOR UPDATE SKIP LOCKED)""",
             older_than_seconds,
@@ -133,6 +163,59 @@ class Archive:
             changed += batch
             if batch < EXPIRY_BATCH:
                 return changed
+
+
+class StoredChats:
+    """Stored chat completions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, tenant_id: str, chat_id: str) -> ChatRecord:
+        """Find a chat completion.
+
+        Raises:
+            NotFoundError: This tenant stored no chat completion with this id.
+        """
+        query = _CHATS.query + " AND id = %(id)s"
+        found = await self._database.records(ChatRecord, query, tenant=tenant_id, id=chat_id.replace("\0", ""))
+        if not found:
+            raise NotFoundError(f"No stored chat completion found with id '{chat_id[:80]}'.", param="completion_id")
+        return found[0]
+
+    async def list_chats(
+        self, tenant_id: str, page: Page, *, model: str | None, metadata: dict[str, str]
+    ) -> list[ChatRecord]:
+        """List chat completions by age; one more than `page.limit` if there are more.
+
+        Args:
+            metadata: Pairs that they must have.
+        """
+        return await read_page(
+            self._database,
+            ChatRecord,
+            _CHATS,
+            page,
+            condition=" AND metadata @> %(metadata)s::jsonb AND coalesce(model = %(model)s, %(model)s::text IS NULL)",
+            tenant=tenant_id,
+            model=model,
+            metadata=json.dumps(metadata),
+        )
+
+    async def update(self, tenant_id: str, chat_id: str, metadata: dict[str, str]) -> ChatRecord:
+        """Replace the metadata."""
+        await self._database.row(
+            """UPDATE responses SET metadata = %(metadata)s
+               WHERE tenant_id = %(tenant)s AND id = %(id)s AND metadata IS NOT NULL RETURNING id""",
+            tenant=tenant_id,
+            id=chat_id.replace("\0", ""),
+            metadata=json.dumps(metadata),
+        )
+        return await self.get(tenant_id, chat_id)
+
+
+def job_of(record: ChatRecord) -> Job:
+    return read_job(record.job)
 
 
 def _ended_at(job: Job) -> float:
