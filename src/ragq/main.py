@@ -40,8 +40,7 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
         database_url=settings.database_url.get_secret_value(),
     )
     descriptors = raise_descriptor_limit()  # half for clients, a quarter for those being accepted, a quarter for us
-    most = min(settings.max_connections or MAX_CONNECTIONS, descriptors // 2)
-    connections = Connections(most)
+    connections = Connections(min(settings.max_connections or MAX_CONNECTIONS, descriptors // 2))
     config = uvicorn.Config(
         app,
         http=partial(Connection, connections),  # type: ignore[arg-type]  # it is called with keywords alone

@@ -306,9 +306,7 @@ def function_of(arguments: Arguments) -> JobFunction:
     return _FUNCTIONS[type(arguments)]
 
 
-def write_record(
-    record: Arguments | Request | RequestContent | BatchRequest | Compaction | Result | Meta | Failure | Job,
-) -> bytes:
+def write_record(record: _Record | Arguments | Meta | Failure | Job) -> bytes:
     return write_json(record)
 
 
@@ -336,8 +334,7 @@ def read_payload(data: bytes) -> tuple[JobFunction, Arguments | Reference]:
     """Parse a payload, without importing or calling anything that it names.
 
     Raises:
-        UnreadableRecordError: It does not have RQ's form, its function is not a job function, or its arguments do not
-            fit the function.
+        UnreadableRecordError: It does not have RQ's form, names no job function, or its arguments do not fit.
     """
     function, _instance, _positional, written = read_json(_PAYLOAD, data)
     if (blob := read_json(_ELSEWHERE, written).blob) is not None:

@@ -135,6 +135,37 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str, *, 
         NotFoundError: The model, a store, an item or the previous response does not exist.
     """
     settings = context.settings
+    _check_request(body, settings)
+    body = body.model_copy(update={"input": await resolve_references(body.input, context, tenant)})
+    own = read_items(body.input)
+    earlier = await _read_earlier(body, own, context, tenant, remembered)
+    rules = [{"role": "system", "content": text} for text in read_instructions(body)]
+    tools = read_tools(body.other_tools, body.tool_choice, has_search=bool(body.searches) or not body.tools)
+    search = _join_searches(body.searches)
+    named = [] if body.tool_choice == "none" else search.vector_store_ids if search else None
+    options = options_of(body, split_list(settings.llm_extra_fields))
+    question, notes = await _make_question(
+        [*rules, *earlier, *own],
+        await _find_stores(context, tenant, named),
+        options,
+        tools,
+        context,
+        tenant,
+        param="input",
+        place_of_format="text.format",
+    )
+    limits: dict[str, Any] = {
+        "max_output_tokens": body.max_output_tokens,
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+    }
+    question = replace(question, **limits, **_search_fields(search))
+    before = [*earlier, *own[: last_question(own)]]
+    kept = before if question.options.get("tools") and not body.conversation_id else shorten(before)
+    return Asked(question, request_of(body, kept, notes))
+
+
+def _check_request(body: ResponseCreate, settings: Settings) -> None:
     check_model(settings, body.model, settings.llm_model)
     if body.background and body.store is False:
         raise InvalidRequestError("A background response must be stored: leave out store=false.", param="store")
@@ -144,35 +175,24 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str, *, 
             code="unsupported_parameter",
             param="prompt",
         )
-    body = body.model_copy(update={"input": await resolve_references(body.input, context, tenant)})
-    own = read_items(body.input)
-    earlier = await _read_earlier(body, own, context, tenant, remembered)
-    rules = [{"role": "system", "content": text} for text in read_instructions(body)]
-    tools = read_tools(body.other_tools, body.tool_choice, has_search=bool(body.searches) or not body.tools)
-    search = _join_searches(body.searches)
-    if body.tool_choice == "none":
-        store_ids = []
-    elif search:
-        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in search.vector_store_ids]
-    else:
-        store_ids = [DEFAULT_STORE_NAME]
-    ranking = search.ranking_options if search else None
-    options = options_of(body, split_list(settings.llm_extra_fields)) | tools.options
-    question = await _make_question(
-        [*rules, *earlier, *own], store_ids, options, context, tenant, param="input", place_of_format="text.format"
-    )
-    question = replace(
-        question,
-        filters=make_filter(search.filters) if search and search.filters else None,
-        max_results=search.max_num_results if search else None,
-        score_threshold=(ranking.score_threshold or 0.0) if ranking else 0.0,
-        max_output_tokens=body.max_output_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-    )
-    before = [*earlier, *own[: last_question(own)]]
-    kept = before if question.options.get("tools") and not body.conversation_id else shorten(before)
-    return Asked(question, request_of(body, kept, _note_ignored(question, tools, settings)))
+
+
+async def _find_stores(context: Context, tenant: str, named: list[str] | None) -> list[str]:
+    """The ids of the stores to search; the default store if none is named."""
+    if named is None:
+        return [DEFAULT_STORE_NAME]
+    return [await context.stores.resolve(tenant, id_, to_use=True) for id_ in named]
+
+
+def _search_fields(search: FileSearchTool | None) -> dict[str, Any]:
+    if search is None:
+        return {}
+    ranking = search.ranking_options
+    return {
+        "filters": make_filter(search.filters) if search.filters else None,
+        "max_results": search.max_num_results,
+        "score_threshold": (ranking.score_threshold or 0.0) if ranking else 0.0,
+    }
 
 
 async def _read_earlier(
@@ -206,15 +226,13 @@ async def read_chat_question(body: ChatCompletionCreate, context: Context, tenan
     settings = context.settings
     check_model(settings, body.model, settings.llm_model)
     tools = read_tools(body.tools or [], body.tool_choice)
-    if body.vector_store_ids is None:
-        store_ids = [DEFAULT_STORE_NAME]
-    else:
-        store_ids = [await context.stores.resolve(tenant, id_, to_use=True) for id_ in body.vector_store_ids]
-    options = chat_options_of(body, split_list(settings.llm_extra_fields)) | tools.options
-    question = await _make_question(
+    store_ids = await _find_stores(context, tenant, body.vector_store_ids)
+    options = chat_options_of(body, split_list(settings.llm_extra_fields))
+    question, notes = await _make_question(
         read_chat(body.messages),
         store_ids,
         options,
+        tools,
         context,
         tenant,
         param="messages",
@@ -226,20 +244,25 @@ async def read_chat_question(body: ChatCompletionCreate, context: Context, tenan
         temperature=body.temperature,
         top_p=body.top_p,
     )
-    return Asked(question, request_of_chat(body, _note_ignored(question, tools, settings)))
+    return Asked(question, request_of_chat(body, notes))
 
 
 async def _make_question(
     messages: list[Message],
     store_ids: list[str],
     options: dict[str, Any],
+    tools: Tools,
     context: Context,
     tenant: str,
     *,
     param: str,
     place_of_format: str,
-) -> Question:
-    """Build a question from a whole conversation; only with tools, whose calls rest on each other, is all of it kept."""
+) -> tuple[Question, list[str]]:
+    """Build a question from a whole conversation, and note what of it is ignored.
+
+    Only with tools, whose calls rest on each other, is the whole conversation kept.
+    """
+    options = options | tools.options
     conversation = read_conversation(messages)
     if conversation is None:
         raise InvalidRequestError("There is no question: add a message of the user.", param=param)
@@ -253,7 +276,7 @@ async def _make_question(
     if not (conversation.files or (has_llm and conversation.media)):
         check_question(conversation.text, param=param)
     history = conversation.history
-    return Question(
+    question = Question(
         text=conversation.text,
         vector_store_ids=store_ids,
         instructions=conversation.instructions,
@@ -263,14 +286,16 @@ async def _make_question(
         files=conversation.files,
         options=options if has_llm else {},
     )
+    return question, _note_ignored(tools, has_media=bool(conversation.media), has_llm=has_llm)
 
 
-def _note_ignored(question: Question, tools: Tools, settings: Settings) -> list[str]:
+def _note_ignored(tools: Tools, *, has_media: bool, has_llm: bool) -> list[str]:
     """Tell the caller what changes nothing, in a sentence each."""
-    del question
     notes = [f"ragq has no tools of type {', '.join(tools.ignored)}: they were ignored."] if tools.ignored else []
-    if tools.functions and not settings.llm_base_url:
+    if tools.functions and not has_llm:
         notes.append("No LLM is configured, so no function is called.")
+    if has_media and not has_llm:
+        notes.append("No LLM is configured, so images and sound were ignored.")
     return notes
 
 

@@ -194,24 +194,16 @@ class ConversationId(TypedDict):
     id: str
 
 
-class ResponseObject(TypedDict):
-    """OpenAI's response; `notes`, `queue`, `timing` and `attempt` are ragq's own."""
+class RequestFields(TypedDict):
+    """What the caller asked for; `notes` is ragq's own, and tells what of it was ignored."""
 
-    id: str
-    object: Literal["response"]
-    created_at: int
-    completed_at: int | None
-    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     background: bool
-    error: JobError | None
     frequency_penalty: float
-    incomplete_details: dict[str, str] | None
     instructions: str | None
     max_output_tokens: int | None
     max_tool_calls: int | None
     metadata: dict[str, str]
     model: str
-    output: list[OutputItem]
     parallel_tool_calls: bool
     presence_penalty: float
     previous_response_id: str | None
@@ -229,9 +221,22 @@ class ResponseObject(TypedDict):
     top_logprobs: int
     top_p: float
     truncation: Literal["auto", "disabled"]
-    usage: ResponseUsage | None
     user: str | None
     notes: list[str]
+
+
+class ResponseObject(RequestFields):
+    """OpenAI's response; `queue`, `timing` and `attempt` are ragq's own."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: int | None
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    error: JobError | None
+    incomplete_details: dict[str, str] | None
+    output: list[OutputItem]
+    usage: ResponseUsage | None
     queue: QueuePlace
     timing: Timing
     attempt: int

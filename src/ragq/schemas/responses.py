@@ -21,6 +21,7 @@ from ragq.schemas.response_objects import (
     OutputItem,
     Passage,
     ReasoningItem,
+    RequestFields,
     ResponseObject,
     ResponseUsage,
     SearchItem,
@@ -76,16 +77,27 @@ def render_response(job: Job, *, results: bool, page: str) -> ResponseObject:
         "created_at": int(job.created_at),
         "completed_at": int(job.ended_at) if job.ended_at and status == "completed" and not truncated else None,
         "status": "incomplete" if truncated else status,
-        "background": request.background,
         "error": {"code": job.error.code, "message": job.error.message} if job.error else None,
-        "frequency_penalty": request.frequency_penalty,
         "incomplete_details": {"reason": "max_output_tokens"} if truncated else None,
+        "output": render_output(job, answered, results=results, page=page) if answered else [],
+        "usage": render_usage(answered.answer.usage) if answered else None,
+        **_render_request(request),
+        "queue": {"position": job.position, "eta_seconds": job.eta_seconds},
+        "timing": timing_of(job),
+        "attempt": job.attempt,
+    }
+
+
+def _render_request(request: Request) -> RequestFields:
+    """Render what the caller asked for, with OpenAI's defaults where nothing was sent."""
+    return {
+        "background": request.background,
+        "frequency_penalty": request.frequency_penalty,
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
         "max_tool_calls": request.max_tool_calls,
         "metadata": request.metadata,
         "model": request.model or MODEL,
-        "output": render_output(job, answered, results=results, page=page) if answered else [],
         "parallel_tool_calls": request.parallel_tool_calls,
         "presence_penalty": request.presence_penalty,
         "previous_response_id": request.previous_response_id,
@@ -103,12 +115,8 @@ def render_response(job: Job, *, results: bool, page: str) -> ResponseObject:
         "top_logprobs": request.top_logprobs,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": request.truncation,
-        "usage": render_usage(answered.answer.usage) if answered else None,
         "user": request.user,
         "notes": request.notes,
-        "queue": {"position": job.position, "eta_seconds": job.eta_seconds},
-        "timing": timing_of(job),
-        "attempt": job.attempt,
     }
 
 
