@@ -366,7 +366,6 @@ def read_batch_request(data: bytes | str) -> BatchRequest:
 
 
 def read_compaction(data: bytes) -> Compaction:
-    """Parse a compaction that a client sent back."""
     return read_json(_COMPACTION, data)
 
 
