@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from ragq.rag.prompt import build_messages
 
 MESSAGE_TOKENS = 4  # around each message, in the usual chat templates
 SLICE_CHARACTERS = 10_000  # encoded at once: the encoding of a megabyte would take 120 MB
+FENCE = re.compile(r"<<[0-9a-f]{16}>>")  # made up anew for each prompt, while a count should stay the same
+ANY_FENCE = "<<0123456789abcdef>>"
 UNKNOWN_CHARACTERS = 3  # of a token, in a word that the tokenizer does not know, such as a key or base64
 
 
@@ -24,7 +27,9 @@ async def count_tokens(question: Question) -> int:
     """Estimate the tokens of the messages and tools that an LLM would be sent, without sources, images and files."""
     messages, _ = build_messages(question, [], budget_tokens=0)
     texts = [*(text for message in messages for text in _texts(message)), *_declarations(question)]
-    return MESSAGE_TOKENS * len(messages) + await asyncio.to_thread(_count, texts)
+    return MESSAGE_TOKENS * len(messages) + await asyncio.to_thread(
+        _count, [FENCE.sub(ANY_FENCE, one) for one in texts]
+    )
 
 
 def _texts(message: dict[str, Any]) -> Iterator[str]:
