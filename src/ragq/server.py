@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq import __version__
+from ragq.batches.runner import run_batches_forever
 from ragq.client.rq_client import JobQueue
 from ragq.errors import (
     ConfigurationError,
@@ -33,7 +34,6 @@ from ragq.http.openapi import Application
 from ragq.mcp import route as mcp
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
-from ragq.queues.batches import run_batches_forever
 from ragq.queues.housekeeping import restart_on_error, start_housekeeping
 from ragq.routes import (
     batches,

@@ -13,12 +13,15 @@ from typing import Any
 
 import openai
 import pytest
-from openai.types import Batch
+import redis
+from openai.types import Batch, CreateEmbeddingResponse
+from openai.types.chat import ChatCompletion
 
+from ragq.batches.lines import suffix_of
+from ragq.batches.runner import take_step
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
 from ragq.errors import NotFoundError
-from ragq.queues.batches import job_id_of, take_step
 from ragq.settings import Settings
 from ragq.storage.batches import Batches, BatchRecord
 from ragq.storage.blobs import BlobStore
@@ -30,6 +33,7 @@ from tests.servers import FakeLlm, Ragq, Valkey, wait_until
 
 KEY = "a key for the batches"
 LINES = 200
+RESPONSES, CHATS, EMBEDDINGS = "/v1/responses", "/v1/chat/completions", "/v1/embeddings"
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +64,14 @@ def client(ragq: Ragq) -> Iterator[openai.OpenAI]:
         yield sdk
 
 
-def write_line(custom_id: str, **body: Any) -> str:
-    return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/responses", "body": body})
+def write_line(custom_id: str, url: str = RESPONSES, /, **body: Any) -> str:
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": url, "body": body})
 
 
-def start_batch(client: openai.OpenAI, lines: list[str]) -> Batch:
+def start_batch(client: openai.OpenAI, lines: list[str], endpoint: Any = RESPONSES) -> Batch:
     file = client.files.create(file=("input.jsonl", "\n".join(lines).encode()), purpose="batch")
     return client.batches.create(
-        input_file_id=file.id, endpoint="/v1/responses", completion_window="24h", metadata={"ticket": "7"}
+        input_file_id=file.id, endpoint=endpoint, completion_window="24h", metadata={"ticket": "7"}
     )
 
 
@@ -137,6 +141,141 @@ def check_line(number: int, line: dict[str, Any]) -> None:
         assert body["output"][-1]["content"][0]["text"] == f"answer-{number}"
 
 
+# Other endpoints
+
+
+def ask_chat(custom_id: str, question: str, **body: Any) -> str:
+    return write_line(custom_id, CHATS, messages=[{"role": "user", "content": question}], **body)
+
+
+def test_a_batch_of_chats_goes_on_after_its_api_process_is_killed(
+    ragq: Ragq, client: openai.OpenAI, llm: FakeLlm
+) -> None:
+    calls = llm.calls()
+    batch = start_batch(
+        client, [ask_chat(str(n), f"How tall is it? {n} [[fake text=chat-{n}]]") for n in range(100)], CHATS
+    )
+    wait_until(lambda: poll(client, batch, until=20), seconds=30)
+    os.kill(ragq.pids["api"], signal.SIGKILL)
+    ended = wait_for_end(client, batch)
+    assert (ended.status, ended.endpoint) == ("completed", CHATS)
+    output = read_file(client, ended.output_file_id)
+    assert [line["custom_id"] for line in output] == [str(n) for n in range(100)]
+    chats = [ChatCompletion.model_validate(line["response"]["body"], strict=True) for line in output]
+    assert [chat.choices[0].message.content for chat in chats] == [f"chat-{n}" for n in range(100)]
+    assert all(chat.usage and chat.usage.total_tokens for chat in chats)
+    assert llm.calls() - calls == 100  # no line ran twice
+
+
+def test_lines_of_chats_call_tools_are_kept_with_store_and_name_the_field_at_fault(client: openai.OpenAI) -> None:
+    tool = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object", "properties": {}}}}
+    lines = [
+        ask_chat("called", "[[fake calls='tide {}']] How high is the tide?", tools=[tool]),
+        ask_chat("stored", "How tall is the lighthouse of Quorra?", store=True, metadata={"of": "a batch"}),
+        ask_chat("hot", "How tall is it?", temperature=9),
+        ask_chat("streamed", "How tall is it?", stream=True),
+        ask_chat("silent", " "),
+        write_line("empty", CHATS, messages=[]),
+        ask_chat("refused", "How tall is it? [[fake status=400]]"),
+        ask_chat("other", "How tall is it?", model="other"),
+    ]
+    output = read_file(client, wait_for_end(client, start_batch(client, lines, CHATS)).output_file_id)
+    found = {line["custom_id"]: line for line in output}
+    choice = found["called"]["response"]["body"]["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["tool_calls"][0]["function"]["name"]) == ("tool_calls", "tide")
+    stored = client.chat.completions.retrieve(found["stored"]["response"]["body"]["id"])
+    assert (stored.choices[0].message.content, stored.metadata) == (
+        found["stored"]["response"]["body"]["choices"][0]["message"]["content"],
+        {"of": "a batch"},
+    )
+    for custom_id, status, param in (
+        ("hot", 400, "temperature"),
+        ("streamed", 400, "stream"),
+        ("silent", 400, "messages"),
+        ("empty", 400, "messages"),
+        ("other", 404, "model"),
+    ):
+        response = found[custom_id]["response"]
+        assert (response["status_code"], response["body"]["error"]["param"]) == (status, param), custom_id
+    assert found["refused"]["error"]["code"] == "llm_bad_request"
+
+
+def test_a_batch_of_completions_answers_texts(client: openai.OpenAI) -> None:
+    url = "/v1/completions"
+    lines = [
+        write_line("plain", url, prompt="How tall is the lighthouse of Quorra? [[fake text=tall]]"),
+        write_line("echoed", url, prompt="How tall? [[fake text=tall]]", echo=True),
+        write_line("many", url, prompt=["One?", "Two?"]),
+    ]
+    output = read_file(client, wait_for_end(client, start_batch(client, lines, url)).output_file_id)
+    bodies = [line["response"]["body"] for line in output]
+    assert [body["choices"][0]["text"] for body in bodies[:2]] == ["tall", "How tall? [[fake text=tall]]tall"]
+    assert bodies[2]["error"]["param"] == "prompt"
+
+
+def test_a_batch_of_embeddings_holds_what_the_endpoint_answers(ragq: Ragq, client: openai.OpenAI) -> None:
+    many = [f"The lighthouse of Quorra, seen from mile {number}." for number in range(300)]
+    inputs: list[Any] = ["The ferry leaves at noon.", many, [791, 37843], [[791, 37843], [1820]]]
+    lines = [write_line(str(number), EMBEDDINGS, input=given, model="ragq") for number, given in enumerate(inputs)]
+    lines.append(write_line("packed", EMBEDDINGS, input="The ferry leaves at noon.", encoding_format="base64"))
+    batch = start_batch(client, lines, EMBEDDINGS)
+    os.kill(ragq.pids["api"], signal.SIGKILL)
+    ended = wait_for_end(client, batch)
+    assert ended.status == "completed"
+    output = read_file(client, ended.output_file_id)
+    for line, given in zip(output, inputs, strict=False):
+        found = CreateEmbeddingResponse.model_validate(line["response"]["body"])
+        expected = client.embeddings.create(input=given, model="ragq", encoding_format="float")
+        assert [one.index for one in found.data] == list(range(len(expected.data)))
+        assert [one.embedding for one in found.data] == [
+            pytest.approx(one.embedding, abs=1e-2) for one in expected.data
+        ]
+        assert found.usage == expected.usage
+    assert isinstance(output[-1]["response"]["body"]["data"][0]["embedding"], str)
+
+
+def test_embeddings_are_bounded_as_the_endpoint_is(client: openai.OpenAI) -> None:
+    lines = [
+        write_line("empty", EMBEDDINGS, input=""),
+        write_line("none", EMBEDDINGS, input=[]),
+        write_line("missing", EMBEDDINGS, model="ragq"),
+        write_line("many", EMBEDDINGS, input=["a"] * 2049),
+        write_line("short", EMBEDDINGS, input="a", dimensions=3),
+        write_line("mixed", EMBEDDINGS, input=["a", 1]),
+    ]
+    output = read_file(client, wait_for_end(client, start_batch(client, lines, EMBEDDINGS)).output_file_id)
+    for line in output:
+        response = line["response"]
+        param = response["body"]["error"]["param"]
+        assert (response["status_code"], param.partition(".")[0]) == (
+            400,
+            "dimensions" if line["custom_id"] == "short" else "input",
+        )
+    too_many = [write_line(str(number), EMBEDDINGS, input=["a"] * 2000) for number in range(26)]
+    failed = wait_for_end(client, start_batch(client, too_many, EMBEDDINGS))
+    assert failed.status == "failed"
+    assert failed.errors
+    assert failed.errors.data
+    assert (failed.errors.data[0].line, failed.errors.data[0].code) == (26, "batch_too_large")
+
+
+def test_a_cancelled_batch_of_chats_and_of_embeddings_ends_its_jobs(ragq: Ragq, client: openai.OpenAI) -> None:
+    slow = [ask_chat(str(number), "How tall is it? [[fake latency=30]]") for number in range(20)]
+    texts = [f"{number} " * 100 for number in range(2000)]
+    chats, vectors = (
+        start_batch(client, slow, CHATS),
+        start_batch(client, [write_line("a", EMBEDDINGS, input=texts)], EMBEDDINGS),
+    )
+    for batch in (chats, vectors):
+        wait_until(lambda: client.batches.retrieve(batch.id).status == "in_progress")  # noqa: B023  (called at once)
+        client.batches.cancel(batch.id)
+        output = read_file(client, wait_for_end(client, batch).output_file_id)
+        assert {line["error"]["code"] for line in output} == {"batch_cancelled"}
+    with redis.Redis.from_url(ragq.services["valkey_url"]) as connection:
+        left = [key for prefix in ("chatcmpl-*", "emb_*") for key in connection.scan_iter(f"ragq:job:{prefix}")]
+        assert all(connection.hget(key, "status") in (b"canceled", b"stopped", b"finished") for key in left)
+
+
 def test_a_cancelled_batch_keeps_what_had_ended(client: openai.OpenAI) -> None:
     slow = "How tall is the lighthouse of Quorra? [[fake latency=30]]"
     quick = [write_line(str(number), input=f"How tall is the lighthouse? {number}") for number in range(5)]
@@ -174,7 +313,7 @@ def test_what_cannot_be_a_batch_is_refused(client: openai.OpenAI) -> None:
     right = {"input_file_id": file.id, "endpoint": "/v1/responses", "completion_window": "24h"}
     for changes, param in (
         ({}, "input_file_id"),
-        ({"endpoint": "/v1/embeddings"}, "endpoint"),
+        ({"endpoint": "/v1/moderations"}, "endpoint"),
         ({"completion_window": "1h"}, "completion_window"),
     ):
         with pytest.raises(openai.BadRequestError) as refused:
@@ -210,6 +349,10 @@ async def make_batch(context: Context, lines: int) -> BatchRecord:
         metadata=None,
     )
     return await step(context, batch)
+
+
+def job_id_of(batch_id: str, line: int) -> str:
+    return f"resp_{suffix_of(batch_id, line)}"
 
 
 async def step(context: Context, batch: BatchRecord) -> BatchRecord:

@@ -14,6 +14,7 @@ from ragq.errors import InvalidRequestError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
 from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
+from ragq.schemas.batch_lines import Endpoint
 from ragq.schemas.objects import Body, Listing
 from ragq.schemas.questions import Metadata
 from ragq.storage.batches import BatchRecord
@@ -76,7 +77,7 @@ class BatchCreate(Body):
     """A file of requests, and the endpoint for them."""
 
     input_file_id: str = Field(pattern=r"^[^\x00]*$")
-    endpoint: Literal["/v1/responses"]
+    endpoint: Endpoint
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
 

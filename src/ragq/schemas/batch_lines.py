@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
 from ragq.errors import InvalidRequestError
 from ragq.records import BatchRequest
-from ragq.schemas.checks import check_json
+from ragq.schemas.checks import MAX_VALUES, check_json
+from ragq.schemas.embeddings import MAX_EMBEDDING_VALUES
 from ragq.schemas.objects import Body, explain_faults
 
+Endpoint = Literal["/v1/responses", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+EMBEDDINGS: Final = "/v1/embeddings"
 MAX_LINES = 50_000
+MAX_INPUTS = 50_000  # of the embeddings of a batch, as at OpenAI: each vector takes some 8 KB of the output file
 MAX_LINE_BYTES = 4 << 20  # the limit of a request's body
 MAX_ERRORS = 100  # validation stops here
 
@@ -40,6 +44,8 @@ class InputReader:
         self._endpoint = endpoint
         self._number = 0
         self._count = 0
+        self._inputs = 0
+        self._max_values = MAX_EMBEDDING_VALUES if endpoint == EMBEDDINGS else MAX_VALUES
         self._rest = b""
         self._known: set[str] = set()
 
@@ -79,7 +85,7 @@ class InputReader:
             raise InvalidRequestError(f"A batch has {limits}.", code="batch_too_large")
         try:
             value = json.loads(line)
-            check_json(value, allow_nul=True)
+            check_json(value, allow_nul=True, max_values=self._max_values)
             read = BatchLine.model_validate(value)
         except ValidationError as error:
             raise explain_faults(error.errors(include_url=False), value, skip=0) from error
@@ -87,6 +93,7 @@ class InputReader:
             raise InvalidRequestError("The line is not valid JSON.", code="invalid_json_line") from error
         if read.url != self._endpoint:
             raise InvalidRequestError(f"The URL must be {self._endpoint}.", code="invalid_url", param="url")
+        self._count_inputs(read.body.get("input"))
         if read.custom_id in self._known:
             raise InvalidRequestError(
                 f"The custom_id '{read.custom_id[:80]}' is already used by an earlier line.",
@@ -95,6 +102,15 @@ class InputReader:
             )
         self._known.add(read.custom_id)
         return BatchRequest(read.custom_id, read.body, read.url)
+
+    def _count_inputs(self, given: Any) -> None:
+        is_many = isinstance(given, list) and not (given and isinstance(given[0], int))
+        self._inputs += len(given) if is_many else 1
+        if self._endpoint == EMBEDDINGS and self._inputs > MAX_INPUTS:
+            self.is_hopeless = True
+            raise InvalidRequestError(
+                f"A batch of embeddings has at most {MAX_INPUTS} inputs.", code="batch_too_large", param="body.input"
+            )
 
 
 def _render(error: InvalidRequestError, number: int | None) -> dict[str, Any]:

@@ -10,25 +10,20 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from io import BufferedRandom
-from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
+from ragq.batches.lines import KINDS, job_ids_of, suffix_of
 from ragq.client.job import NewJob
 from ragq.context import Context
-from ragq.errors import InvalidRequestError, NotFoundError, OverloadedError, PermanentError, TransientError
+from ragq.errors import NotFoundError, OverloadedError, PermanentError, RagqError, TransientError
 from ragq.models import Lane, QueueName
-from ragq.queues.questions import read_question
-from ragq.records import BatchRequest, Job, QueryArguments
+from ragq.records import BatchRequest, Job
 from ragq.schemas.batch_lines import InputReader
-from ragq.schemas.checks import check_json
-from ragq.schemas.objects import error_body, explain_faults
-from ragq.schemas.questions import SEARCH_RESULTS, ResponseCreate
-from ragq.schemas.responses import RESPONSE_PREFIX, render_response
+from ragq.schemas.objects import error_body
 from ragq.storage.batches import AskedLine, BatchRecord, EndedLine, FinalStatus
 
 log = structlog.get_logger(__name__)
@@ -37,7 +32,8 @@ STEP_SECONDS = 0.5
 UNFINISHED_BATCHES = 50  # read at once, oldest first
 STOPPING_LINES = 1000  # ended by one step of a batch that is stopping
 READ_BYTES = 1 << 16  # validated between two turns of the event loop
-WRITTEN_LINES = 100  # in memory at once
+UNRECORDED_SECONDS = 7 * 86_400  # how long a job waits for an API process to record it, unless it is archived
+WAS_CANCELLED = {"code": "cancelled", "message": "The response was cancelled."}
 CANCELLED = {"code": "batch_cancelled", "message": "The batch was cancelled before this request ended."}
 UNREADABLE = {"code": "server_error", "message": "The response has ended but cannot be read: send the request again."}
 BROKEN = {"code": "server_error", "message": "The request could not be queued: see the server's log."}
@@ -105,47 +101,48 @@ async def _bring_forward(context: Context, batch: BatchRecord, stop: dict[str, s
     limit = STOPPING_LINES if stop else context.settings.batch_outstanding
     lines = await context.batches.asked(batch.id, limit=limit)
     found = await _find_jobs(context, batch, lines)
-    outcomes, is_full = list[EndedLine](), False
+    outcomes, unfinished = list[EndedLine](), sum(len(jobs.running) for jobs in found.values())
     for line in lines:
-        job_id = job_id_of(batch.id, line.line)
-        outcome = _outcome(context, batch, line, found, stop)
-        if job_id in found.running:
-            if stop:
+        jobs = found[line.line]
+        outcome = await _outcome(context, batch, line, jobs, stop)
+        if stop:
+            for job_id in jobs.running:
                 await context.queue.cancel(job_id)
-        elif outcome is None and not is_full:
+        elif outcome is None and jobs.missing and unfinished < limit:
             try:
-                outcome = await _try_to_ask(context, batch, line)
+                outcome = await _try_to_ask(context, batch, line, jobs.missing)
+                unfinished += len(jobs.missing)
             except OverloadedError:
-                is_full = True
+                unfinished = limit
         if outcome:
             outcomes.append(outcome)
     if outcomes:
         await context.batches.end_lines(batch.id, outcomes)
+        await _delete_jobs(context, [found[outcome.line] for outcome in outcomes])
     return bool(lines)
 
 
-def _outcome(
-    context: Context, batch: BatchRecord, line: AskedLine, found: _Found, stop: dict[str, str] | None
+async def _outcome(
+    context: Context, batch: BatchRecord, line: AskedLine, jobs: _LineJobs, stop: dict[str, str] | None
 ) -> EndedLine | None:
-    """The outcome of a line: of its job, or because the batch is stopping; None while it runs."""
-    job_id = job_id_of(batch.id, line.line)
-    if job := found.ended.get(job_id):
-        return _outcome_of(context, batch, line, job, stop)
-    if job_id in found.unreadable:
+    """The outcome of a line: of its jobs, or because the batch is stopping; None while it runs."""
+    if jobs.is_unreadable:
         return _write(batch, line, error=UNREADABLE)
-    return _write(batch, line, error=stop) if stop and job_id not in found.running else None
+    if jobs.ended:
+        return await _outcome_of(context, batch, line, jobs.ended, stop)
+    return _write(batch, line, error=stop) if stop and not jobs.running else None
 
 
-async def _try_to_ask(context: Context, batch: BatchRecord, line: AskedLine) -> EndedLine | None:
-    """Queue a line; an error in it ends only this line.
+async def _try_to_ask(context: Context, batch: BatchRecord, line: AskedLine, missing: set[str]) -> EndedLine | None:
+    """Queue a line's missing jobs; an error in it ends only this line.
 
     Raises:
         TransientError: Try again later; `OverloadedError` if the queue is full.
     """
     try:
-        await _ask(context, batch, line)
+        await _ask(context, batch, line, missing)
     except PermanentError as error:
-        return _refuse(batch, line, error)
+        return _write(batch, line, status_code=error.status, body=json.dumps(error_body(error)))
     except TransientError:
         raise
     except Exception:  # one line must not stop the others
@@ -154,102 +151,113 @@ async def _try_to_ask(context: Context, batch: BatchRecord, line: AskedLine) -> 
     return None
 
 
-def job_id_of(batch_id: str, line: int) -> str:
-    """The job id of a line; it is always the same, so that queueing the line again finds its job."""
-    return RESPONSE_PREFIX + hashlib.sha256(f"{batch_id}\n{line}".encode()).hexdigest()[:32]
-
-
 @dataclass(frozen=True, slots=True)
-class _Found:
-    running: set[str] = field(default_factory=set)
-    ended: dict[str, Job] = field(default_factory=dict)
-    unreadable: set[str] = field(default_factory=set)
+class _LineJobs:
+    """The jobs of a line.
+
+    Attributes:
+        missing: Ids of those that are not queued yet, or that Valkey lost.
+        running: Ids of those that have not ended.
+        ended: All of them, if all have ended; else none.
+        is_unreadable: One has ended but cannot be read.
+    """
+
+    missing: set[str]
+    running: set[str]
+    ended: list[Job]
+    is_unreadable: bool = False
 
 
-async def _find_jobs(context: Context, batch: BatchRecord, lines: list[AskedLine]) -> _Found:
-    """Read the jobs of lines, from Valkey or the archive."""
-    ids = [job_id_of(batch.id, line.line) for line in lines]
+async def _find_jobs(context: Context, batch: BatchRecord, lines: list[AskedLine]) -> dict[int, _LineJobs]:
+    """Read the jobs of lines, from Valkey or the archive; results only of lines whose jobs have all ended."""
+    ids_of = {line.line: job_ids_of(batch, line) for line in lines}
+    ids = [id_ for ids in ids_of.values() for id_ in ids]
     if not ids:
-        return _Found()
-    found = dict(zip(ids, await context.queue.statuses(ids), strict=True))
-    final = [id_ for id_, status in found.items() if status and status.is_final]
-    jobs = await asyncio.gather(*(context.queue.fetch(id_, batch.tenant_id) for id_ in final))
+        return {}
+    statuses = dict(zip(ids, await context.queue.statuses(ids), strict=True))
+    final = {id_ for id_, status in statuses.items() if status and status.is_final}
+    read = [id_ for ids in ids_of.values() if final.issuperset(ids) for id_ in ids]
+    jobs = await asyncio.gather(*(context.queue.fetch(id_, batch.tenant_id) for id_ in read))
     ended = {job.id: job for job in jobs if job and job.status.is_final}
-    elsewhere = [id_ for id_ in ids if not found[id_] or (id_ in final and id_ not in ended)]
+    elsewhere = [id_ for id_ in ids if not statuses[id_] or (id_ in read and id_ not in ended)]
     ended |= {job.id: job for job in await context.archive.fetch_many(elsewhere, batch.tenant_id)}
-    unreadable = {id_ for id_, job in zip(final, jobs, strict=True) if job is None} - ended.keys()
-    return _Found({id_ for id_, status in found.items() if status} - ended.keys() - unreadable, ended, unreadable)
+    unreadable = {id_ for id_, job in zip(read, jobs, strict=True) if job is None} - ended.keys()
+    return {
+        line: _LineJobs(
+            missing={id_ for id_ in ids if not statuses[id_] and id_ not in ended},
+            running={id_ for id_ in ids if statuses[id_]} - final - ended.keys(),
+            ended=[ended[id_] for id_ in ids] if ended.keys() >= set(ids) else [],
+            is_unreadable=not unreadable.isdisjoint(ids),
+        )
+        for line, ids in ids_of.items()
+    }
 
 
-async def _ask(context: Context, batch: BatchRecord, line: AskedLine) -> None:
-    """Queue a line on the flex lane, for as long as the batch may take.
+async def _ask(context: Context, batch: BatchRecord, line: AskedLine, missing: set[str]) -> None:
+    """Queue a line's missing jobs on the flex lane, for as long as the batch may take.
 
     Raises:
         OverloadedError: The queue is full.
         PermanentError: The line's request is not valid.
     """
-    try:
-        check_json(line.request.body)
-        body = ResponseCreate.model_validate(line.request.body)
-    except ValidationError as error:
-        raise explain_faults(error.errors(include_url=False), line.request.body, skip=0) from error
-    if body.stream:
-        raise InvalidRequestError("A batch answers with a file, not with a stream: leave out stream.", param="stream")
-    body = body.model_copy(update={"service_tier": "flex", "background": True})
-    read = await read_question(body, context, batch.tenant_id)
-    await context.queue.enqueue(
-        NewJob(
-            id=job_id_of(batch.id, line.line),
-            arguments=QueryArguments(read.question),
-            queue=QueueName.QUERIES,
-            lane=Lane.FLEX,
-            tenant_id=batch.tenant_id,
-            deadline_seconds=max(1.0, batch.expires_at.timestamp() - time.time()),
-            request=read.request,
-            archive=True,
-        )
-    )
+    wanted = await KINDS[batch.endpoint].read(context, batch.tenant_id, line.request.body)
+    for job_id, job in zip(job_ids_of(batch, line), wanted, strict=True):
+        if job_id in missing:
+            await context.queue.enqueue(
+                NewJob(
+                    id=job_id,
+                    arguments=job.arguments,
+                    queue=QueueName.QUERIES,
+                    lane=Lane.FLEX,
+                    tenant_id=batch.tenant_id,
+                    deadline_seconds=max(1.0, batch.expires_at.timestamp() - time.time()),
+                    request=job.request,
+                    archive=job.request.store,
+                    keep_seconds=None if job.request.store else UNRECORDED_SECONDS,
+                )
+            )
 
 
-def _outcome_of(
-    context: Context, batch: BatchRecord, line: AskedLine, job: Job, stop: dict[str, str] | None
+async def _delete_jobs(context: Context, ended: list[_LineJobs]) -> None:
+    """Delete the jobs of recorded lines that are not in the archive; those of a killed process are kept for a while."""
+    for job in [job for jobs in ended for job in jobs.ended if not job.request.store]:
+        await context.queue.delete(job.id)
+        await context.queue.requests.discard(job)
+
+
+async def _outcome_of(
+    context: Context, batch: BatchRecord, line: AskedLine, jobs: list[Job], stop: dict[str, str] | None
 ) -> EndedLine:
-    body = render_response(job, results=SEARCH_RESULTS in job.request.include, page=context.settings.page_url)
-    if body["status"] in ("completed", "incomplete"):
-        return _write(batch, line, status_code=200, body=body)
-    was_cancelled = {"code": "cancelled", "message": "The response was cancelled."}
-    error: Any = body["error"] or stop or was_cancelled
-    return _write(batch, line, error=error)
-
-
-def _refuse(batch: BatchRecord, line: AskedLine, error: PermanentError) -> EndedLine:
-    return _write(batch, line, status_code=error.status, body=error_body(error))
+    try:
+        body = await KINDS[batch.endpoint].render(context, line.request.body, jobs)
+    except RagqError as error:
+        has_failed = any(job.error for job in jobs)
+        failure = {"code": error.code, "message": error.message}
+        return _write(batch, line, error=failure if has_failed else stop or WAS_CANCELLED)
+    return _write(batch, line, status_code=200, body=body)
 
 
 def _write(
-    batch: BatchRecord,
-    line: AskedLine,
-    *,
-    status_code: int = 0,
-    body: Mapping[str, Any] | None = None,
-    error: Mapping[str, str] | None = None,
+    batch: BatchRecord, line: AskedLine, *, status_code: int = 0, body: str = "", error: dict[str, str] | None = None
 ) -> EndedLine:
-    """Serialize a line of the output file: an HTTP response, or the error in its place."""
-    suffix = job_id_of(batch.id, line.line).removeprefix(RESPONSE_PREFIX)
-    outcome = {
-        "id": f"batch_req_{suffix}",
-        "custom_id": line.request.custom_id,
-        "response": {"status_code": status_code, "request_id": f"req_{suffix}", "body": body} if body else None,
-        "error": error,
-    }
-    return EndedLine(line.line, "completed" if status_code == 200 else "failed", json.dumps(outcome))
+    """Serialize a line of the output file: an HTTP response, or the error in its place.
+
+    Args:
+        body: JSON.
+    """
+    suffix = suffix_of(batch.id, line.line)
+    response = f'{{"status_code": {status_code}, "request_id": "req_{suffix}", "body": {body}}}' if body else "null"
+    custom_id = json.dumps(line.request.custom_id)
+    outcome = f'{{"id": "batch_req_{suffix}", "custom_id": {custom_id}, "response": {response}, "error": {json.dumps(error)}}}'
+    return EndedLine(line.line, "completed" if status_code == 200 else "failed", outcome)
 
 
 async def _write_files(context: Context, batch: BatchRecord) -> None:
     """Store the output file, in the input's order, and the failed lines also as the error file; end the batch."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as failures:
         after = 0
-        while lines := await context.batches.ended_lines(batch.id, after=after, limit=WRITTEN_LINES):
+        limit = KINDS[batch.endpoint].written_at_once
+        while lines := await context.batches.ended_lines(batch.id, after=after, limit=limit):
             for line in lines:
                 text = line.outcome.encode() + b"\n"
                 output.write(text)

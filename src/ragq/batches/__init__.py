@@ -1,0 +1,1 @@
+"""OpenAI's Batches: files of requests, answered in files by jobs."""
