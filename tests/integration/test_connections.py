@@ -44,7 +44,7 @@ class Api:
                 )
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        wait_until(self._answers, what="the API answers")
+        wait_until(self._answers, seconds=60, what="the API answers")
 
     def _answers(self) -> bool:
         with contextlib.suppress(httpx2.TransportError):
