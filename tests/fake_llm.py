@@ -61,7 +61,7 @@ class Behaviour:
         tokens: Length of the answer, repeated or cut; 0: unchanged.
         rate: Tokens a second; 0: all in one write.
         cut_after: Close the connection after this many tokens; -1: never.
-        stall_after: Pause for `stall` seconds after this many tokens; -1: never.
+        stall_after: Pause for `stall` seconds after this many tokens, or pieces of a call; -1: never.
         error_after: Send an error event, with `code` and `message`, after this many tokens; -1: never.
         finish: The finish_reason; empty: none.
         done: Send [DONE].
@@ -303,7 +303,12 @@ class FakeLlm:
         waiting = [event(call, {"role": "assistant", "content": ""})]
         waiting += [event(call, delta) for delta in thoughts_of(call)]
         if behaviour.calls or behaviour.refusal:
-            waiting += [event(call, delta) for delta in said_instead(call)]
+            for index, delta in enumerate(said_instead(call)):
+                if index == behaviour.stall_after:
+                    await write(response, behaviour, b"".join(waiting))
+                    waiting.clear()
+                    await pause(response, behaviour, behaviour.stall)
+                waiting.append(event(call, delta))
             await write(response, behaviour, b"".join([*waiting, *ending(call)]))
             return
         for index, token in enumerate(re.findall(r"\s*\S+", call.answer)):
