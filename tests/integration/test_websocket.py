@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -177,6 +178,19 @@ async def test_a_client_that_disconnects_cancels_its_response(
             socket.transport.abort()
     shown = f"/v1/responses/{created['response']['id']}"
     wait_until(lambda: http.get(shown).json()["status"] == "cancelled", seconds=5)
+
+
+async def test_clients_that_go_while_they_ask_leave_nothing_running(
+    ragq: Ragq, http: httpx2.Client, llm: FakeLlm
+) -> None:
+    asked = json.dumps({"type": "response.create", "input": "Slow? [[fake latency=60 job=socket-gone]]"})
+    for number in range(60):
+        async with connect(address(ragq), additional_headers=AUTHORIZED) as socket:
+            await socket.send(asked)
+            await asyncio.sleep(number * 0.0005)
+            socket.transport.abort()
+    stats = llm.base_url.removesuffix("/v1") + "/stats"
+    wait_until(lambda: http.get(stats).json()["in_flight"] == 0, seconds=10, what="no call is left")
 
 
 @OF_THE_SDK

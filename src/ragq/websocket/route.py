@@ -121,7 +121,14 @@ class _Conversation:
         body, context = read_body(turn.fields), self._context
         asked = await read_question(body, context, self._tenant, remembered=self._remembered)
         response_id = new_id(RESPONSE_PREFIX)
-        enqueued = await ask(context, self._tenant, response_id, asked.question, asked.request, stream=stream_of(body))
+        try:
+            enqueued = await ask(
+                context, self._tenant, response_id, asked.question, asked.request, stream=stream_of(body)
+            )
+        except asyncio.CancelledError:  # the client has gone, and the question may be in the queue
+            with contextlib.suppress(RagqError):
+                await context.queue.cancel(response_id)
+            raise
         assert enqueued.job
         results, page = SEARCH_RESULTS in asked.request.include, context.settings.page_url
         made = SocketEvents(enqueued.job, results=results, page=page, stream_id=turn.stream_id)
