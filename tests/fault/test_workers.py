@@ -168,7 +168,8 @@ def test_a_worker_killed_in_the_middle_of_a_stream_leaves_one_true_text(ragq: Ra
     try:
         wait_for_workers(ragq, 1)
         with openai.OpenAI(base_url=f"{ragq.url}/v1", api_key="unused", max_retries=0) as sdk:
-            with sdk.responses.stream(model="ragq", input=SLOW, background=True) as stream:
+            shown: Any = ["file_search_call.results"]
+            with sdk.responses.stream(model="ragq", input=SLOW, background=True, include=shown) as stream:
                 for event in stream:
                     events.append(event)
                     if event.type == "response.output_text.delta" and survivor is None:
