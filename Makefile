@@ -83,8 +83,8 @@ streams: setup ## How late tokens reach 500 readers of one API process
 attack: setup ## Attack a ragq up of its own: access and exhaustion, one line each (ONLY="silent_1000 guesses")
 	$(BIN)/python -m benchmarks.attack $(if $(ONLY),--only $(ONLY))
 
-clients-test: setup ## Run unmodified clients against a ragq up (ONLY="ai-sdk open-webui"; npm and PyPI are needed)
-	$(BIN)/python -m tests.clients.run $(if $(ONLY),--only $(ONLY))
+clients-test: setup ## Run unmodified clients against a ragq up (ONLY="ai-sdk open-webui", WRITE=1; npm and PyPI are needed)
+	$(BIN)/python -m tests.clients.run $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
 wheel-test: setup ## Build sdist and wheel, look into them, and run the demo from the wheel in an empty environment
 	$(BIN)/python scripts/wheel_test.py

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ ROOT = HERE.parent.parent
 PROGRAMS = HERE / "programs"
 BUILD = ROOT / "build" / "clients"
 INSTALL_SECONDS = 1200
+TOOLS = ("bun", "numpy", "playwright", "zod")  # are no clients
 
 
 class InstallError(Exception):
@@ -24,6 +27,19 @@ def client_names() -> list[str]:
     """The clients, by their folders."""
     locks = [*PROGRAMS.glob("*/requirements.lock"), *PROGRAMS.glob("*/package-lock.json")]
     return sorted({lock.parent.name for lock in locks})
+
+
+def version_of(name: str) -> str:
+    """The packages that a client's program asks for, with the versions of its lock."""
+    folder = PROGRAMS / name
+    if (lock := folder / "package-lock.json").exists():
+        packages = json.loads(lock.read_text())["packages"]
+        pinned = {package: packages[f"node_modules/{package}"]["version"] for package in packages[""]["dependencies"]}
+    else:
+        locked = dict(re.findall(r"^([\w.-]+)==([^ ;\n]+)", (folder / "requirements.lock").read_text(), re.MULTILINE))
+        asked = re.findall(r"^[\w.-]+", (folder / "requirements.in").read_text(), re.MULTILINE)
+        pinned = {package: locked[package] for package in asked}
+    return ", ".join(f"{each} {version}" for each, version in pinned.items() if each not in TOOLS) or "a checkout"
 
 
 def prepare(name: str) -> list[str]:
