@@ -14,6 +14,7 @@ from ragq import __version__
 from ragq.cli import main
 from ragq.demo import HANDBOOK, QUESTIONS
 from ragq.settings import Settings
+from tests.clients.environments import client_names, version_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -112,6 +113,12 @@ def test_every_log_line_and_metric_is_described() -> None:
     described = set(CODE_SPAN.findall(text))
     assert events <= described, events - described
     assert metrics <= described | {name.removesuffix("_total") for name in described}, metrics - described
+
+
+def test_the_clients_that_were_run_are_those_of_the_locks() -> None:
+    text = (ROOT / "docs" / "how-to" / "use-your-client.md").read_text()
+    for name in client_names():
+        assert f"\n| {name} | {version_of(name)} |" in text, f"{name}: run `make clients-test WRITE=1`"
 
 
 def test_the_versions_agree() -> None:
