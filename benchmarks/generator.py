@@ -169,7 +169,7 @@ async def read(url: str, *, ids: list[str]) -> dict[str, Any]:
     """Read each response; returns the number by status, and the median times of the stages."""
     replies = await shared(url, 8, [write("GET", f"/v1/responses/{one}") for one in ids])
     found = [json.loads(body) for _, body in replies]
-    cited = sum(bool(part["annotations"]) for one in found for part in one["output"][1]["content"])
+    cited = sum(bool(part["annotations"]) for one in found for part in one["output"][-1]["content"])
     return {
         "statuses": dict(Counter(one["status"] for one in found)),
         "cited": cited,
