@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, RagqError
@@ -19,9 +19,9 @@ from ragq.schemas.batch_lines import EMBEDDINGS
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat_completions import render_chat
 from ragq.schemas.checks import MAX_VALUES, check_json
-from ragq.schemas.completions import CompletionCreate, as_chat, read_prompt, render_completion
+from ragq.schemas.completions import TEXT_PREFIX, CompletionCreate, as_chat, read_prompt, render_completion
 from ragq.schemas.embeddings import MAX_EMBEDDING_VALUES, EmbeddingCreate, render_embeddings
-from ragq.schemas.objects import explain_faults
+from ragq.schemas.objects import validate
 from ragq.schemas.questions import SEARCH_RESULTS, ResponseCreate
 from ragq.schemas.responses import RESPONSE_PREFIX, render_response
 from ragq.storage.archive import CHAT_PREFIX
@@ -83,18 +83,22 @@ def suffix_of(batch_id: str, line: int) -> str:
     return hashlib.sha256(f"{batch_id}\n{line}".encode()).hexdigest()[:32]
 
 
-class _Responses:
-    prefix = RESPONSE_PREFIX
+class _Answers:
+    """Lines that are one question each."""
+
     written_at_once = 100
 
     def count_jobs(self, body: Any) -> int:
         del body
         return 1
 
+
+class _Responses(_Answers):
+    prefix = RESPONSE_PREFIX
+
     async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
-        create = _validate(ResponseCreate, body)
-        asked = await read_question(create.model_copy(update=FLEX | {"background": True}), context, tenant)
-        return [Wanted(QueryArguments(asked.question), asked.request)]
+        create = _read(ResponseCreate, body)
+        return _ask(await read_question(create.model_copy(update=FLEX | {"background": True}), context, tenant))
 
     async def render(self, context: Context, body: Any, jobs: list[Job]) -> str:
         del body
@@ -104,16 +108,11 @@ class _Responses:
         return json.dumps(render_response(job, results=results, page=context.settings.page_url))
 
 
-class _Chats:
+class _Chats(_Answers):
     prefix = CHAT_PREFIX
-    written_at_once = 100
-
-    def count_jobs(self, body: Any) -> int:
-        del body
-        return 1
 
     async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
-        create = _validate(ChatCompletionCreate, body)
+        create = _read(ChatCompletionCreate, body)
         return _ask(await read_chat_question(create.model_copy(update=FLEX), context, tenant))
 
     async def render(self, context: Context, body: Any, jobs: list[Job]) -> str:
@@ -122,16 +121,11 @@ class _Chats:
         return json.dumps(render_chat(job, answer_of(job), page=context.settings.page_url))
 
 
-class _Texts:
-    prefix = "cmpl-"
-    written_at_once = 100
-
-    def count_jobs(self, body: Any) -> int:
-        del body
-        return 1
+class _Texts(_Answers):
+    prefix = TEXT_PREFIX
 
     async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
-        create = _validate(CompletionCreate, body)
+        create = _read(CompletionCreate, body)
         prompt = read_prompt(create)
         check_question(prompt, param="prompt")
         chat = as_chat(create, prompt).model_copy(update=FLEX)
@@ -155,7 +149,7 @@ class _Embeddings:
 
     async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
         del tenant
-        create = _validate(EmbeddingCreate, body, max_values=MAX_EMBEDDING_VALUES)
+        create = _read(EmbeddingCreate, body, max_values=MAX_EMBEDDING_VALUES)
         texts = await read_texts(create, context.settings)
         return [Wanted(EmbeddingArguments(texts[part]), Request(store=False)) for part in _split_input(create.input)]
 
@@ -177,12 +171,9 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def _validate(create: type[Create], body: Any, *, max_values: int = MAX_VALUES) -> Create:
-    try:
-        check_json(body, max_values=max_values)
-        read = create.model_validate(body)
-    except ValidationError as error:
-        raise explain_faults(error.errors(include_url=False), body, skip=0) from error
+def _read(create: type[Create], body: Any, *, max_values: int = MAX_VALUES) -> Create:
+    check_json(body, max_values=max_values)
+    read = validate(create, body)
     if getattr(read, "stream", None):
         raise InvalidRequestError("A batch answers with a file, not with a stream: leave out stream.", param="stream")
     return read

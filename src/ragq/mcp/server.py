@@ -15,7 +15,6 @@ import structlog
 from mcp import MCPError, types
 from mcp.server import Server, ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ragq import __version__
@@ -25,7 +24,7 @@ from ragq.mcp.documents import Documents
 from ragq.mcp.route import Caller
 from ragq.mcp.tools import TOOLS, Tools
 from ragq.schemas.checks import check_json
-from ragq.schemas.objects import explain_faults
+from ragq.schemas.objects import validate
 from ragq.storage.paging import Page
 
 log = structlog.get_logger(__name__)
@@ -103,10 +102,8 @@ class Exchange:
         with _translate_errors():
             try:
                 check_json(params.arguments)
-                arguments = tool.arguments.model_validate(params.arguments or {})
+                arguments = validate(tool.arguments, params.arguments or {})
                 text, structured = await tool.run(self._tools, arguments, context.session.report_progress)
-            except ValidationError as error:
-                return _refusal(explain_faults(error.errors(), params.arguments or {}, skip=0))
             except RagqError as error:
                 return _refusal(error)
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)

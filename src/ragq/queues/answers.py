@@ -19,10 +19,7 @@ from ragq.rag.conversation import bound_history, bound_text
 from ragq.rag.json_form import FormError, WholeJson, check_answer, is_structured, unwrap
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
-from ragq.records import (
-    ReasoningAdded,
-    TextAdded,
-)
+from ragq.records import ReasoningAdded, TextAdded
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +52,7 @@ async def make_standalone(job: RunningJob, context: WorkerContext, question: Que
 async def generate(
     job: RunningJob, context: WorkerContext, question: Question, results: list[SearchResult], *, is_streamed: bool
 ) -> Answer:
+    """Ask the LLM; if the prompt is too long for it, once more with half the sources and a bounded conversation."""
     budget = context.settings.prompt_tokens
     try:
         completion, sources = await _ask_llm(job, context, question, results, budget, is_streamed=is_streamed)
@@ -63,7 +61,9 @@ async def generate(
         try:
             completion, sources = await _ask_llm(job, context, question, results, budget // 2, is_streamed=is_streamed)
         except ContextTooLongError as error:
-            raise error.otherwise or error from error
+            if error.otherwise is None:
+                raise
+            raise error.otherwise from error
     text = completion.text
     if is_structured(question):
         text = unwrap(text)

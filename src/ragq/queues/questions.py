@@ -1,4 +1,4 @@
-"""Queue a question, and find its job and response again."""
+"""Read a question from a request, and queue it."""
 
 from __future__ import annotations
 

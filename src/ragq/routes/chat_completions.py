@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from typing import Annotated
 
@@ -14,7 +12,7 @@ from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
 from ragq.models import new_id
 from ragq.queues.history import delete_job
-from ragq.queues.questions import answer_of, ask, read_chat_question
+from ragq.queues.questions import answer_of, read_chat_question
 from ragq.queues.stored_chats import find_chat, keep
 from ragq.routes.context import (
     CLIENT_GONE,
@@ -23,6 +21,7 @@ from ragq.routes.context import (
     Cursor,
     Order,
     Tenant,
+    ask_chat,
     cut_page,
     find_asked,
     listing,
@@ -58,16 +57,8 @@ async def create_chat_completion(
 ) -> ChatCompletion | Response:
     """Answer the last question of a conversation, in pieces with `stream`. A client that disconnects cancels it."""
     asked = await read_chat_question(body, context, tenant)
-    payload = f"chat\n{json.dumps(body.model_dump(mode='json'), sort_keys=True)}"
-    enqueued = await ask(
-        context,
-        tenant,
-        new_id(CHAT_PREFIX),
-        asked.question,
-        asked.request,
-        fingerprint=hashlib.sha256(payload.encode()).hexdigest(),
-        stream="text" if body.stream else "nothing",
-        is_repeat=x_stainless_retry_count > 0,
+    enqueued = await ask_chat(
+        context, tenant, new_id(CHAT_PREFIX), asked, body, kind="chat", is_repeat=x_stainless_retry_count > 0
     )
     if body.stream:
         return await _open_stream(context, tenant, enqueued, body)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -11,13 +9,19 @@ from fastapi import APIRouter, Header, Request, Response
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
 from ragq.models import new_id
-from ragq.queues.questions import answer_of, ask, check_question, read_chat_question
-from ragq.routes.context import CLIENT_GONE, ContextDependency, Tenant, find_asked, wait_or_cancel
-from ragq.schemas.completions import Completion, CompletionCreate, TextChunks, as_chat, read_prompt, render_completion
+from ragq.queues.questions import answer_of, check_question, read_chat_question
+from ragq.routes.context import CLIENT_GONE, ContextDependency, Tenant, ask_chat, find_asked, wait_or_cancel
+from ragq.schemas.completions import (
+    TEXT_PREFIX,
+    Completion,
+    CompletionCreate,
+    TextChunks,
+    as_chat,
+    read_prompt,
+    render_completion,
+)
 
 router = APIRouter(prefix="/v1/completions", route_class=CheckedRoute)
-
-TEXT_PREFIX = "cmpl-"
 
 
 @router.post("", response_model=None, responses=shows(Completion, or_events=True) | refusals(404, 429))
@@ -32,16 +36,8 @@ async def create_completion(
     prompt = read_prompt(body)
     check_question(prompt, param="prompt")
     asked = await read_chat_question(as_chat(body, prompt), context, tenant)
-    payload = f"text\n{json.dumps(body.model_dump(mode='json'), sort_keys=True)}"
-    enqueued = await ask(
-        context,
-        tenant,
-        new_id(TEXT_PREFIX),
-        asked.question,
-        asked.request,
-        fingerprint=hashlib.sha256(payload.encode()).hexdigest(),
-        stream="text" if body.stream else "nothing",
-        is_repeat=x_stainless_retry_count > 0,
+    enqueued = await ask_chat(
+        context, tenant, new_id(TEXT_PREFIX), asked, body, kind="text", is_repeat=x_stainless_retry_count > 0
     )
     echoed, page = prompt if body.echo else "", context.settings.page_url
     if body.stream:

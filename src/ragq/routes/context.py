@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request, Response
+from pydantic import BaseModel
 
 from ragq.client.job import Enqueued
 from ragq.context import Context
@@ -15,9 +18,11 @@ from ragq.errors import InvalidRequestError, UnavailableError
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
 from ragq.queues.embeddings import PARTS_OF_PROCESS
-from ragq.queues.questions import NOT_ANSWERED
+from ragq.queues.questions import NOT_ANSWERED, Asked, ask
 from ragq.records import Job
 from ragq.routes.streams import Streams
+from ragq.schemas.chat import ChatCompletionCreate
+from ragq.schemas.completions import CompletionCreate
 from ragq.schemas.objects import Listed, Listing
 from ragq.storage.paging import Page
 from ragq.tasks import end_tasks
@@ -66,6 +71,38 @@ async def find_asked(context: ApiContext, tenant: str, enqueued: Enqueued) -> Jo
     if job is None:
         raise UnavailableError(NOT_ANSWERED, code="not_answered")
     return job
+
+
+def fingerprint_of(kind: str, body: BaseModel) -> str:
+    """Hash a request, to tell a repeat from another.
+
+    Args:
+        kind: Tells requests of different routes apart.
+    """
+    return hashlib.sha256(f"{kind}{json.dumps(body.model_dump(mode='json'), sort_keys=True)}".encode()).hexdigest()
+
+
+async def ask_chat(
+    context: ApiContext,
+    tenant: str,
+    job_id: str,
+    asked: Asked,
+    body: ChatCompletionCreate | CompletionCreate,
+    *,
+    kind: str,
+    is_repeat: bool,
+) -> Enqueued:
+    """Queue the question of a chat completion, or of an old completion."""
+    return await ask(
+        context,
+        tenant,
+        job_id,
+        asked.question,
+        asked.request,
+        fingerprint=fingerprint_of(f"{kind}\n", body),
+        stream="text" if body.stream else "nothing",
+        is_repeat=is_repeat,
+    )
 
 
 async def wait_or_cancel(request: Request, context: ApiContext, tenant: str, enqueued: Enqueued) -> Job | None:
@@ -120,6 +157,16 @@ async def _page(
 
 
 PageDependency = Annotated[Page, Depends(_page)]
+
+
+async def _include(
+    include: Annotated[list[str] | None, Query()] = None,
+    include_list: Annotated[list[str] | None, Query(alias="include[]")] = None,
+) -> list[str]:
+    return [*(include or []), *(include_list or [])]
+
+
+Include = Annotated[list[str], Depends(_include)]
 
 
 def cut_page(objects: list[Listed], page: Page) -> Listing[Listed]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter
 
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
 from ragq.queues.conversations import settle_ended
 from ragq.queues.history import resolve_references
-from ragq.routes.context import ApiContext, ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.context import ApiContext, ContextDependency, Include, PageDependency, Tenant, listing
 from ragq.schemas.conversations import (
     Conversation,
     ConversationCreate,
@@ -26,16 +24,6 @@ from ragq.storage.conversations import ConversationRecord, Item, read_item
 from ragq.storage.paging import Page
 
 router = APIRouter(prefix="/v1/conversations", route_class=CheckedRoute)
-
-
-async def _include(
-    include: Annotated[list[str] | None, Query()] = None,
-    include_list: Annotated[list[str] | None, Query(alias="include[]")] = None,
-) -> list[str]:
-    return [*(include or []), *(include_list or [])]
-
-
-Include = Annotated[list[str], Depends(_include)]
 
 
 @router.post("", responses=refusals(404))
@@ -87,8 +75,7 @@ async def list_items(
     conversation_id: str, page: PageDependency, include: Include, context: ContextDependency, tenant: Tenant
 ) -> Listing[ConversationItem]:
     """List the items of a conversation."""
-    await context.conversations.get(tenant, conversation_id)
-    await settle_ended(context, tenant, conversation_id)
+    await _look(context, tenant, conversation_id)
     records = await context.conversations.list_items(tenant, conversation_id, page)
     return listing([_show(context, read_item(record), include) for record in records], page)
 
@@ -98,18 +85,27 @@ async def get_item(
     conversation_id: str, item_id: str, include: Include, context: ContextDependency, tenant: Tenant
 ) -> ConversationItem:
     """Show an item of a conversation."""
-    await context.conversations.get(tenant, conversation_id)
-    await settle_ended(context, tenant, conversation_id)
+    await _look(context, tenant, conversation_id)
     return _show(context, read_item(await context.conversations.get_item(tenant, conversation_id, item_id)), include)
 
 
 @router.delete("/{conversation_id}/items/{item_id}")
 async def delete_item(conversation_id: str, item_id: str, context: ContextDependency, tenant: Tenant) -> Conversation:
     """Delete an item; shows the conversation."""
-    conversation = await context.conversations.get(tenant, conversation_id)
-    await settle_ended(context, tenant, conversation_id)
+    conversation = await _look(context, tenant, conversation_id)
     await context.conversations.delete_item(tenant, conversation_id, item_id)
     return _render(conversation)
+
+
+async def _look(context: ApiContext, tenant: str, conversation_id: str) -> ConversationRecord:
+    """Find a conversation, with the items of all responses that have ended.
+
+    Raises:
+        NotFoundError: This tenant has no conversation with this id.
+    """
+    conversation = await context.conversations.get(tenant, conversation_id)
+    await settle_ended(context, tenant, conversation_id)
+    return conversation
 
 
 async def _write(context: ApiContext, tenant: str, items: list[InputItem]) -> list[tuple[str, Item]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -26,14 +25,16 @@ from ragq.routes.context import (
     FOREGROUND_SECONDS,
     ApiContext,
     ContextDependency,
+    Include,
     PageDependency,
     Tenant,
     cut_page,
+    fingerprint_of,
     pace_polling,
     wait_or_cancel,
 )
 from ragq.schemas.messages import input_of
-from ragq.schemas.objects import Body, Deleted, Listing
+from ragq.schemas.objects import Deleted, Listing
 from ragq.schemas.questions import SEARCH_RESULTS, ResponseCompact, ResponseCreate, stream_of
 from ragq.schemas.response_events import ResponseEvents
 from ragq.schemas.response_objects import CompactedResponse, InputObject, InputTokens, ResponseObject
@@ -72,7 +73,7 @@ async def _ask(
         ConflictError: The Idempotency-Key was used with another request.
     """
     asked = await read_question(body, context, tenant)
-    fingerprint = _hash("", body)
+    fingerprint = fingerprint_of("", body)
     response_id, archived = new_id(RESPONSE_PREFIX), None
     if idempotency_key:
         response_id = RESPONSE_PREFIX + hashlib.sha256(f"{tenant}\n{idempotency_key}".encode()).hexdigest()[:32]
@@ -95,11 +96,6 @@ async def _ask(
             "This Idempotency-Key was used with another request: use a new one.", param="idempotency_key"
         )
     return enqueued
-
-
-def _hash(kind: str, body: Body) -> str:
-    payload = kind + json.dumps(body.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(payload.encode()).hexdigest()
 
 
 @router.post("/input_tokens", responses=refusals(404, 410))
@@ -127,7 +123,7 @@ async def compact_conversation(
             compaction_id,
             compacting.question,
             records.Request(store=False, model=body.model, service_tier=body.service_tier or "default"),
-            fingerprint=_hash("compact", body),
+            fingerprint=fingerprint_of("compact", body),
             is_repeat=x_stainless_retry_count > 0,
         )
         job = await wait_or_cancel(request, context, tenant, enqueued)
@@ -141,8 +137,7 @@ async def get_response(
     response_id: str,
     context: ContextDependency,
     tenant: Tenant,
-    include: Annotated[list[str] | None, Query()] = None,
-    include_list: Annotated[list[str] | None, Query(alias="include[]")] = None,
+    include: Include,
     stream: bool = False,
     starting_after: Annotated[int, Query(ge=-1)] = -1,
     last_event_id: Annotated[int, Header(ge=-1)] = -1,
@@ -152,7 +147,7 @@ async def get_response(
     job = await find_response(context, tenant, response_id)
     if stream:
         return _open_stream(context, job, after=max(starting_after, last_event_id))
-    results = SEARCH_RESULTS in [*(include or []), *(include_list or [])] or _shows_results(job)
+    results = SEARCH_RESULTS in include or _shows_results(job)
     return _show(context, job, results=results)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ragq.errors import InvalidRequestError
 from ragq.records import BatchRequest
 from ragq.schemas.checks import MAX_VALUES, check_json
 from ragq.schemas.embeddings import MAX_EMBEDDING_VALUES
-from ragq.schemas.objects import Body, explain_faults
+from ragq.schemas.objects import Body, validate
 
 Endpoint = Literal["/v1/responses", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
 EMBEDDINGS: Final = "/v1/embeddings"
@@ -86,9 +86,7 @@ class InputReader:
         try:
             value = json.loads(line)
             check_json(value, allow_nul=True, max_values=self._max_values)
-            read = BatchLine.model_validate(value)
-        except ValidationError as error:
-            raise explain_faults(error.errors(include_url=False), value, skip=0) from error
+            read = validate(BatchLine, value)
         except (ValueError, RecursionError) as error:
             raise InvalidRequestError("The line is not valid JSON.", code="invalid_json_line") from error
         if read.url != self._endpoint:

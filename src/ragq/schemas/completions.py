@@ -24,6 +24,8 @@ from ragq.schemas.objects import Body
 from ragq.schemas.questions import OutputLimit
 from ragq.schemas.responses import MODEL
 
+TEXT_PREFIX = "cmpl-"
+
 
 class CompletionCreate(Body):
     """A question as a text. Other fields go to the LLM, if it may know them."""

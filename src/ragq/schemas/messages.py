@@ -20,8 +20,8 @@ from ragq.schemas.compaction import read_content as read_compaction
 from ragq.schemas.objects import Body
 
 TEXTS = ("text", "input_text", "output_text", "summary_text")
-_THOUGHTS = re.compile(r"\A\s*<(think|thinking)>.*?</\1>\s*", re.DOTALL)
 THOUGHTS = ("reasoning_text", "thinking", "reasoning")
+_THINKING = re.compile(r"\A\s*<(think|thinking)>.*?</\1>\s*", re.DOTALL)  # at the beginning of an answer
 MAX_FILES = 10
 MEDIA_ENDINGS = {"application/pdf": ".pdf", "text/markdown": ".md"}
 SUPPORTED_PARTS = "text, input_text, output_text, refusal, image_url, input_image, file and input_file"
@@ -181,7 +181,7 @@ def _flat(content: str | list[dict[str, Any]]) -> str:
     """The text alone, without what a model thought aloud."""
     if not isinstance(content, str):
         content = "\n".join(part["text"] for part in content if part["type"] == "text")
-    return _THOUGHTS.sub("", content)
+    return _THINKING.sub("", content)
 
 
 def _write_json(value: Any) -> str:

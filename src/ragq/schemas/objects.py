@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypedDict
 
 from ragq.errors import InvalidRequestError, RagqError
@@ -22,6 +22,7 @@ _ESCAPED = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 EXPECTED = "Input should be "
 
 Listed = TypeVar("Listed", bound=Identified)
+BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 class Refusal(TypedDict):
@@ -79,6 +80,18 @@ def write_line(value: Mapping[str, Any]) -> str:
     """Serialize an object as JSON that is one line, also for readers to whom U+0085, U+2028 and U+2029 end one."""
     line = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return line if line.isascii() else line.translate(_ESCAPED)
+
+
+def validate(model: type[BodyT], value: Any) -> BodyT:
+    """Validate a body that does not come through a route.
+
+    Raises:
+        InvalidRequestError: The error names the field.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise explain_faults(error.errors(include_url=False), value, skip=0) from error
 
 
 def explain_faults(faults: Sequence[Mapping[str, Any]], body: Any, *, skip: int) -> InvalidRequestError:

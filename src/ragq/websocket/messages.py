@@ -6,12 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
 from ragq.records import Job
 from ragq.schemas.checks import check_json
-from ragq.schemas.objects import error_body, explain_faults, write_line
+from ragq.schemas.objects import error_body, validate, write_line
 from ragq.schemas.questions import ResponseCreate
 from ragq.schemas.response_events import Event, ResponseEvents
 
@@ -61,10 +59,7 @@ def read_body(fields: dict[str, Any]) -> ResponseCreate:
     Raises:
         InvalidRequestError: The error names the field.
     """
-    try:
-        body = ResponseCreate.model_validate(fields)
-    except ValidationError as error:
-        raise explain_faults(error.errors(include_url=False), fields, skip=0) from error
+    body = validate(ResponseCreate, fields)
     if body.background:
         raise InvalidRequestError(
             "A response in the background is created over HTTP: leave out background.",
