@@ -20,11 +20,11 @@ import pytest
 import redis
 from redis.connection import parse_url
 
+from tests.fault.fleet import running_fleet, wait_for_workers
 from tests.proxy import ValkeyProxy
 from tests.servers import FakeLlm, Ragq, environment, stop, wait_until
 
 LEASE_SECONDS = 8
-DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n\nThe ferry to Quorra leaves at noon.\n"
 SLOW = "[[fake text='One two three four five six seven eight nine ten.' latency=0 rate=3]] How tall is it?"
 
 
@@ -38,23 +38,8 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
 @pytest.fixture(scope="module")
 def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Ragq]:
     """A service without query workers: each test starts its own, as from other terminals."""
-    folder = tmp_path_factory.mktemp("fleet")
-    service = Ragq(
-        folder / "data", "--query-workers", "0", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake"
-    ).start()
-    (folder / "harbour.md").write_text(DOCUMENT)
-    ingested = service.run("ingest", str(folder / "harbour.md"))
-    assert ingested.returncode == 0, ingested.stderr
-    yield service
-    assert service.stop() == 0
-
-
-def wait_for_workers(ragq: Ragq, count: int) -> None:
-    def ready() -> bool:
-        workers = httpx2.get(f"{ragq.url}/status").json()["workers"]
-        return sum("queries" in worker["queues"] for worker in workers) == count
-
-    wait_until(ready, seconds=30, what=f"{count} query workers")
+    with running_fleet(tmp_path_factory.mktemp("fleet"), llm) as service:
+        yield service
 
 
 async def ask_together(ragq: Ragq, count: int) -> list[str]:

@@ -156,7 +156,7 @@ async def test_a_client_that_disconnects_cancels_its_question(ragq: Ragq, llm: F
         asking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asking
-        await asyncio.to_thread(
+        assert await asyncio.to_thread(
             wait_until, lambda: httpx2.get(statistics).json()["disconnected"] > before["disconnected"]
         )
 

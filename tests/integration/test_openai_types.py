@@ -320,6 +320,8 @@ def test_chunks_have_the_type_of_the_sdk_and_add_up_to_the_chat_completion(
 
 def test_completions_and_embeddings_have_the_types_of_the_sdk(http: httpx2.Client) -> None:
     shown = http.post("/v1/completions", json={"model": "ragq", "prompt": QUESTION}).json()
-    Completion.model_validate(shown, strict=True)
+    completion = Completion.model_validate(shown, strict=True)
+    assert "61 metres" in completion.choices[0].text
     vectors = http.post("/v1/embeddings", json={"model": "ragq", "input": [QUESTION, "Why?"]}).json()
-    CreateEmbeddingResponse.model_validate(vectors, strict=True)
+    embedded = CreateEmbeddingResponse.model_validate(vectors, strict=True)
+    assert [len(one.embedding) for one in embedded.data] == [384, 384]

@@ -177,7 +177,7 @@ async def test_a_client_that_disconnects_cancels_its_response(
         if ending == "aborted":
             socket.transport.abort()
     shown = f"/v1/responses/{created['response']['id']}"
-    wait_until(lambda: http.get(shown).json()["status"] == "cancelled", seconds=5)
+    assert wait_until(lambda: http.get(shown).json()["status"] == "cancelled", seconds=5)
 
 
 async def test_clients_that_go_while_they_ask_leave_nothing_running(
@@ -190,7 +190,7 @@ async def test_clients_that_go_while_they_ask_leave_nothing_running(
             await asyncio.sleep(number * 0.0005)
             socket.transport.abort()
     stats = llm.base_url.removesuffix("/v1") + "/stats"
-    wait_until(lambda: http.get(stats).json()["in_flight"] == 0, seconds=10, what="no call is left")
+    assert wait_until(lambda: http.get(stats).json()["in_flight"] == 0, seconds=10, what="no call is left")
 
 
 @OF_THE_SDK

@@ -218,7 +218,8 @@ async def test_a_client_that_answers_no_ping_is_closed() -> None:
     async with Server().running(ws_ping_interval=0.2, ws_ping_timeout=0.2) as server:
         reader, writer = await opened(server)
         async with asyncio.timeout(5):
-            await reader.read()
+            await reader.read()  # to the end of what the server sends
+        assert reader.at_eof()
         writer.close()
         await settled(server)
 

@@ -25,9 +25,18 @@ def form(schema: Any = SCHEMA) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
 
 
+def fault_of(text: str, response_format: dict[str, Any]) -> str:
+    """What is wrong with an answer; empty if it fits."""
+    try:
+        check_answer(text, response_format)
+    except FormError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("text", ['{"name": "Mara"}', ' {"name": "Mara", "age": 3} '])
 def test_an_answer_that_fits_passes(text: str) -> None:
-    check_answer(text, form())
+    assert fault_of(text, form()) == ""
 
 
 @pytest.mark.parametrize(
@@ -43,15 +52,12 @@ def test_an_answer_that_fits_passes(text: str) -> None:
     ],
 )
 def test_an_answer_that_does_not_fit_is_told_where(text: str, told: str) -> None:
-    with pytest.raises(FormError) as found:
-        check_answer(text, form())
-    assert told in str(found.value)
+    assert told in fault_of(text, form())
 
 
 def test_json_mode_wants_an_object() -> None:
-    check_answer('{"a": 1}', {"type": "json_object"})
-    with pytest.raises(FormError):
-        check_answer("[1]", {"type": "json_object"})
+    assert fault_of('{"a": 1}', {"type": "json_object"}) == ""
+    assert fault_of("[1]", {"type": "json_object"}) == "it is not a JSON object"
 
 
 @pytest.mark.parametrize("schema", [{"type": "objekt"}, {"properties": 7}, {"minimum": "a"}])
@@ -61,14 +67,11 @@ def test_what_is_no_schema_is_refused(schema: Any) -> None:
 
 
 def test_no_schema_is_fetched_from_elsewhere() -> None:
-    with pytest.raises(FormError) as found:
-        check_answer("{}", form({"$ref": "http://127.0.0.1:1/schema.json"}))
-    assert "not in it" in str(found.value)
+    assert "not in it" in fault_of("{}", form({"$ref": "http://127.0.0.1:1/schema.json"}))
 
 
 def test_a_pattern_cannot_take_more_than_linear_time() -> None:
-    with pytest.raises(FormError):
-        check_answer(json.dumps("a" * 5000 + "b"), form({"type": "string", "pattern": "^(a+)+$"}))
+    assert "'pattern'" in fault_of(json.dumps("a" * 5000 + "b"), form({"type": "string", "pattern": "^(a+)+$"}))
 
 
 @pytest.mark.parametrize("text", ['```json\n{"a": 1}\n```', '\n```\n{"a": 1}\n```\n', ' {"a": 1}'])
