@@ -31,7 +31,10 @@ HOW_TO = [
     "use-memorystore.md",
     "use-pgbouncer.md",
 ]
-OTHER_HOW_TO = {"deploy-with-compose.md"}  # tests/integration/test_compose.py has its commands
+OTHER_HOW_TO = {
+    "deploy-with-compose.md",  # make compose-test has its commands
+    "use-your-client.md",  # make clients-test runs its clients, each in an environment of its own
+}
 NOT_RUN = {
     "README.md": ["the tests are what it runs", "the tutorial has it running", "docs/how-to/use-an-llm.md is run"],
     "tutorial.md": [
