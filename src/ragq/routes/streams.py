@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
 import structlog
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError, UnavailableError
@@ -109,6 +110,20 @@ class _Feed:
                 return await self._grown.wait()
         return False
 
+    async def read(self, after: int) -> AsyncIterator[list[bytes]]:
+        """The events after a number, as they come; an empty list after a while without any."""
+        number = after + 1
+        while True:
+            if number < len(self.events):
+                more, number = self.events[number:], len(self.events)
+                yield more
+            elif self.is_complete:
+                if number > len(self.events) and not self.is_cut:  # the client has more events than the log
+                    yield self.events[-1:]
+                return
+            elif not await self.wait():
+                yield []
+
 
 class Streams:
     """The feeds of an API process."""
@@ -130,29 +145,19 @@ class Streams:
             after: Number of the last event that the client has.
             cancel: Cancel the job if this client disconnects before the end and no other client follows it here.
         """
-        read = self.follow(job, made, kind=kind, after=after, cancel=cancel)
-        return StreamingResponse(_join(read), media_type="text/event-stream", headers=HEADERS)
+        return _EventStream(self.follow(job, made, kind=kind, after=after, cancel=cancel))
 
-    async def follow(
+    @contextlib.contextmanager
+    def follow(
         self, job: Job, made: EventMaker, *, kind: str, after: int = -1, cancel: bool = False
-    ) -> AsyncGenerator[list[bytes]]:
-        """Read a job's events as they come; an empty list after a while without any. The arguments are those of `open`."""
+    ) -> Iterator[AsyncIterator[list[bytes]]]:
+        """Read a job's events, as `_Feed.read` gives them, to the end of the block. The arguments are those of `open`."""
         feed = self._feeds.get((job.id, kind))
         if feed is None or feed.is_cut:
             feed = self._feeds[job.id, kind] = _Feed(self._queue, job, made)
         feed.readers += 1
-        number = after + 1
         try:
-            while True:
-                if number < len(feed.events):
-                    more, number = feed.events[number:], len(feed.events)
-                    yield more
-                elif feed.is_complete:
-                    if number > len(feed.events) and not feed.is_cut:  # the client has more events than the log
-                        yield feed.events[-1:]
-                    return
-                elif not await feed.wait():
-                    yield []
+            yield feed.read(after)
         finally:
             self._leave(job, feed, kind=kind, cancel=cancel)
 
@@ -180,8 +185,22 @@ class Streams:
             await self._queue.cancel(job.id)
 
 
-async def _join(read: AsyncGenerator[list[bytes]]) -> AsyncIterator[bytes]:
-    """Join events for a stream of bytes, with a ping where there are none."""
-    async with contextlib.aclosing(read):
-        async for events in read:
-            yield b"".join(events) or PING
+class _EventStream(StreamingResponse):
+    """Events as a stream of bytes, with a ping where there are none.
+
+    The reader is counted for as long as the response is sent: the body may never be read, or be left in the middle.
+    """
+
+    def __init__(self, following: contextlib.AbstractContextManager[AsyncIterator[list[bytes]]]) -> None:
+        super().__init__((), media_type="text/event-stream", headers=HEADERS)
+        self._following = following
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._following as read:
+            self.body_iterator = _join(read)
+            await super().__call__(scope, receive, send)
+
+
+async def _join(read: AsyncIterator[list[bytes]]) -> AsyncIterator[bytes]:
+    async for events in read:
+        yield b"".join(events) or PING

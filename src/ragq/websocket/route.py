@@ -132,9 +132,8 @@ class _Conversation:
         assert enqueued.job
         results, page = SEARCH_RESULTS in asked.request.include, context.settings.page_url
         made = SocketEvents(enqueued.job, results=results, page=page, stream_id=turn.stream_id)
-        following = context.streams.follow(enqueued.job, made, kind="websocket", cancel=True)
-        async with contextlib.aclosing(following):
-            async for events in following:
+        with context.streams.follow(enqueued.job, made, kind="websocket", cancel=True) as read:
+            async for events in read:
                 for event in events:
                     await self._socket.send_text(event.decode())
         await self._remember(response_id, asked.request, turn)
