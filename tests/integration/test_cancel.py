@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,8 +10,15 @@ import httpx2
 import openai
 import psycopg
 import pytest
+from pydantic import SecretStr
 
-from tests.servers import FakeLlm, Ragq, wait_until
+from ragq.client.job import ClaimedJob
+from ragq.models import Lane, QueueName
+from ragq.queues.async_worker import AsyncWorker, InFlight, _Runner
+from ragq.queues.running import RunningJob
+from ragq.settings import Settings
+from ragq.storage.database import Database
+from tests.servers import FakeLlm, Ragq, Valkey, wait_until
 
 DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n"
 QUESTION = "How tall is the lighthouse of Quorra?"
@@ -100,3 +108,26 @@ def test_a_response_that_is_cancelled_in_its_search_ends_the_search_and_frees_th
         blocker.rollback()
     assert stats(llm)["calls"] == calls
     assert client.responses.create(model="ragq", input=QUESTION).status == "completed"
+
+
+async def test_a_job_ends_though_it_is_cancelled_as_it_gets_a_connection(
+    database_url: str, settings: Settings, valkey: Valkey
+) -> None:
+    database = await Database.open(settings, database_url, connections=1)
+    urls = {"valkey_url": SecretStr(valkey.url), "database_url": SecretStr(database_url)}
+    runner = _Runner(AsyncWorker([], connection=valkey.connect()), settings.model_copy(update=urls), burst=False)
+
+    async def work() -> None:
+        async with database.connection():
+            await asyncio.sleep(3600)
+
+    claimed = ClaimedJob("a", 1, b"", QueueName.QUERIES, Lane.DEFAULT, "default", 0, 0, 0, 0, alone=False)
+    async with database.connection():
+        task = asyncio.create_task(work())
+        runner._in_flight["a"] = InFlight(claimed, RunningJob("a", 1, "default", 0), task)
+        await asyncio.sleep(0.2)
+    runner._drop("a", reason="cancelled")
+    done, _ = await asyncio.wait([task], timeout=5)
+    task.cancel()
+    await database.close()
+    assert done

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -13,6 +18,12 @@ from tests.servers import KEY, FakeLlm, Ragq, stop, wait_until
 
 QUESTION = "How tall is the lighthouse of Quorra?"
 SLOW = "[[fake text='One two three four five six seven eight nine ten.' rate=3]] " + QUESTION
+
+QUESTIONS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "/v1/responses": lambda text: {"input": text},
+    "/v1/chat/completions": lambda text: {"messages": [{"role": "user", "content": text}]},
+    "/v1/completions": lambda text: {"prompt": text},
+}
 
 
 def numbers(events: list[ResponseStreamEvent]) -> list[int]:
@@ -75,6 +86,29 @@ def test_a_failed_question_ends_with_a_failed_event(client: openai.OpenAI) -> No
     events = list(client.responses.create(model="ragq", input=f"[[fake status=400]] {QUESTION}", stream=True))
     assert events[-1].type == "response.failed"
     assert events[-1].response.error
+
+
+@pytest.mark.parametrize("path", QUESTIONS)
+async def test_clients_that_go_while_they_ask_leave_nothing_running(
+    ragq: Ragq, http: httpx2.Client, llm: FakeLlm, path: str
+) -> None:
+    text = f"Slow? [[fake latency=60 job=gone-{path.rpartition('/')[2]}]]"
+    body = json.dumps(QUESTIONS[path](text) | {"stream": True}).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n"
+    for number in range(60):
+        _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(ragq.url).port)
+        writer.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+        await asyncio.sleep(number * 0.0005)
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    def running() -> list[int]:
+        queries = http.get("/status").json()["queues"][0]
+        calls = http.get(llm.base_url.removesuffix("/v1") + "/stats").json()["in_flight"]
+        return [queries["queued"], queries["in_flight"], calls]
+
+    assert wait_until(lambda: not any(running()), seconds=10, what="no question and no call is left")
 
 
 def test_a_foreground_stream_that_is_dropped_cancels_its_job_and_a_background_one_does_not(

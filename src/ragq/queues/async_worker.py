@@ -110,6 +110,7 @@ class _Runner:
             "name": worker.name,
         }
         self._in_flight: dict[str, InFlight] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._outcomes: list[Outcome] = []
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
@@ -229,7 +230,7 @@ class _Runner:
         metrics.WAIT.labels(job.queue).observe(job.waited_ms / 1000)
         self._alone = job.alone
         if earlier := self._in_flight.get(job.id):
-            earlier.task.cancel()  # this process was silent for a whole lease and claimed its own job again
+            self._end(earlier.task)  # this process was silent for a whole lease and claimed its own job again
         task = asyncio.create_task(self._perform(job, running), name=job.id)
         self._in_flight[job.id] = InFlight(job, running, task)
 
@@ -322,8 +323,13 @@ class _Runner:
             return
         metrics.LEASES_LOST.inc()
         log.warning("job_dropped", job_id=job_id, attempt=one.claimed.attempt, reason=reason)
-        one.task.cancel()
+        self._end(one.task)
         self._remove(job_id, one.claimed.attempt)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        ending = asyncio.create_task(end_tasks([task]))  # the pool of connections swallows a cancellation at times
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def _register(self) -> None:
         held = Counter(one.claimed.queue for one in self._in_flight.values())
@@ -383,6 +389,7 @@ class _Runner:
                 await self._queue.commit(self._name, self._outcomes)
             await self._queue.monitor.unregister_worker(self._name, self._lists())
         await end_tasks(one.task for one in self._in_flight.values())
+        await asyncio.gather(*self._ending)
         self._metrics_server.close()
         await self._context.close()
         await self._queue.close()
