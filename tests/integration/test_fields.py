@@ -78,6 +78,12 @@ def services(plain_ragq: Ragq, tmp_path_factory: pytest.TempPathFactory) -> Iter
     server.server_close()
 
 
+MEANT_FOR_OTHERS: list[dict[str, Any]] = [
+    {"tool_choice": "none"},
+    {"parallel_tool_calls": False},
+    {"parallel_tool_calls": False, "tools": [{"type": "web_search"}]},
+]
+"""Servers refuse these without functions in `tools`."""
 # endpoint, fields, what the LLM is sent of them, the field named without an LLM (empty: accepted there, too)
 FIELDS: list[tuple[str, dict[str, Any], dict[str, Any] | str, str]] = [
     *(("chat", {name: None}, IGNORED, "") for name in ("tools", "tool_choice", "stop", "logit_bias", "frequency_penalty", "seed", "response_format", "stream_options", "max_tokens", "audio", "functions", "metadata", "n", "store")),
@@ -85,18 +91,23 @@ FIELDS: list[tuple[str, dict[str, Any], dict[str, Any] | str, str]] = [
         "seed": 7, "stop": ["END"], "logit_bias": {"50256": -100}, "frequency_penalty": 0.5, "presence_penalty": -0.5,
         "reasoning_effort": "low", "verbosity": "low", "top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1, "num_ctx": 8192,
         "chat_template_kwargs": {"enable_thinking": False}, "prediction": {"type": "content", "content": "x"},
-        "temperature": 0.3, "top_p": 0.9, "user": "u-1", "metadata": {"a": "b"}, "reasoning": {"effort": "low"},
+        "temperature": 0.3, "top_p": 0.9, "user": "u-1", "reasoning": {"effort": "low"},
         "prompt_cache_key": "k", "safety_identifier": "s", "my_own": 1,
     }.items()),
     *(("chat", {name: value}, IGNORED, "") for name, value in {
-        "tools": [], "tool_choice": "auto", "stop": [], "logit_bias": {}, "frequency_penalty": 0, "presence_penalty": 0,
+        "tools": [], "tool_choice": "auto", "stop": [], "logit_bias": {}, "user": "", "metadata": {"a": "b"}, "frequency_penalty": 0, "presence_penalty": 0,
         "logprobs": False, "parallel_tool_calls": True, "store": True, "n": 1, "modalities": ["text"], "functions": [],
         "response_format": {"type": "text"}, "stream_options": {"include_usage": True}, "service_tier": "scale",
         "web_search_options": {}, "frobnicate": 1, "max_tokens": -1, "audio": {"voice": "alloy"},
     }.items()),
+    *(("chat", fields, IGNORED, "") for fields in MEANT_FOR_OTHERS),
+    ("chat", {"metadata": {"a": "b"}, "store": True}, IGNORED, ""),
+    ("chat", {"top_logprobs": 2}, IGNORED, ""),
+    ("chat", {"top_logprobs": 2, "logprobs": False}, IGNORED, ""),
     ("chat", {"max_completion_tokens": 50}, {"max_tokens": 50}, ""),
     ("chat", {"tools": [CHAT_TOOL], "tool_choice": "auto"}, {"tools": [CHAT_TOOL]}, ""),
     ("chat", {"tools": [CHAT_TOOL], "tool_choice": "none"}, {"tools": [CHAT_TOOL], "tool_choice": "none"}, ""),
+    ("chat", {"tools": [CHAT_TOOL], "parallel_tool_calls": False}, {"tools": [CHAT_TOOL], "parallel_tool_calls": False}, ""),
     ("chat", {"tools": [CHAT_TOOL], "tool_choice": "required"}, {"tool_choice": "required"}, "tool_choice"),
     ("chat", {"tools": [CHAT_TOOL], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}, {"tool_choice": {"type": "function", "function": {"name": "get_weather"}}}, "tool_choice"),
     ("chat", {"tools": [{"type": "web_search"}]}, IGNORED, ""),
@@ -122,6 +133,10 @@ FIELDS: list[tuple[str, dict[str, Any], dict[str, Any] | str, str]] = [
         "context_management": [], "parallel_tool_calls": True, "text": {}, "frobnicate": 1, "store": False,
         "prompt_cache_retention": "24h", "metadata": {"n": 1},
     }.items() if name != "prompt_cache_retention"),
+    *(("responses", fields, IGNORED, "") for fields in MEANT_FOR_OTHERS),
+    ("responses", {"parallel_tool_calls": False, "tools": [{"type": "file_search", "vector_store_ids": ["default"]}]}, IGNORED, ""),
+    ("responses", {"vector_store_ids": []}, IGNORED, ""),
+    ("responses", {"tools": [TOOL], "parallel_tool_calls": False}, {"tools": [CHAT_TOOL], "parallel_tool_calls": False}, ""),
     ("responses", {"reasoning": {"effort": "low"}}, {"reasoning_effort": "low"}, ""),
     ("responses", {"text": {"verbosity": "low"}}, {"verbosity": "low"}, ""),
     ("responses", {"max_output_tokens": 10}, {"max_tokens": 10}, ""),

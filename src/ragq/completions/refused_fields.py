@@ -29,7 +29,7 @@ _OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "tools": ("tool use", "tool choice", "tool calling", "function calling"),
     "reasoning_effort": ("thinking", "reasoning.effort"),
 }
-_NEEDS: Final = {"tool_choice": "tools", "parallel_tool_calls": "tools", "top_logprobs": "logprobs"}
+_NEEDS: Final = {"tool_choice": "tools", "parallel_tool_calls": "tools", "top_logprobs": "logprobs"}  # else 400
 _COMMON_WORDS: Final = frozenset(("user", "stop", "seed", "tools", "metadata"))  # they occur in messages by chance
 _QUOTED_ONLY: Final = frozenset(("model", "messages", "stream"))
 _EXACT: Final = frozenset(("tools", "tool_choice", "stop", "logit_bias", "metadata", "user"))
@@ -53,9 +53,9 @@ class RefusedFields:
                 sent["max_completion_tokens"] = limit
             if request.get("tool_choice") == "none" and "tool_choice" not in sent:
                 sent.pop("tools", None)
-            for name, needed in _NEEDS.items():
-                if needed in request and needed not in sent:
-                    sent.pop(name, None)
+        for name, needed in _NEEDS.items():
+            if needed not in sent:
+                sent.pop(name, None)
         return sent
 
     def learn(self, error: ServerError, sent: Mapping[str, Any], *, needs_words: bool = False) -> tuple[str, bool]:

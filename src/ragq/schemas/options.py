@@ -15,7 +15,7 @@ from ragq.rag.json_form import FORMATS, FormError, check_schema
 # Fields of OpenAI's, and those that servers of local models and other providers know.
 PASSED_ON = (
     *("stop", "seed", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "prediction"),
-    *("reasoning_effort", "verbosity", "user", "metadata", "prompt_cache_key", "prompt_cache_retention"),
+    *("reasoning_effort", "verbosity", "user", "prompt_cache_key", "prompt_cache_retention"),
     *("safety_identifier", "parallel_tool_calls"),
     *("top_k", "top_a", "min_p", "typical_p", "tfs_z", "repeat_penalty", "repetition_penalty", "length_penalty"),
     *("mirostat", "mirostat_eta", "mirostat_tau", "min_tokens", "ignore_eos", "num_ctx", "num_predict", "keep_alive"),
