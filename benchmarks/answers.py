@@ -133,7 +133,7 @@ def measure_throughput(ragq: Ragq, count: int, rounds: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"words_a_question": statistics.median(len(one.split()) for one in asked[0])}
     figures["one_worker"] = runs[len(runs) // 2] | {"rounds": [one["answers_per_second"] for one in runs]}
     figures["embedding_remembered"] = measure_burst(ragq, asked[-1])
-    unsearched: dict[str, Any] = {"route": "/v1/responses", "background": True, "tool_choice": "none"}
+    unsearched: dict[str, Any] = {"route": "/v1/responses", "background": True, "vector_store_ids": []}
     figures["without_search"] = measure_burst(ragq, write_questions(count, "n"), **unsearched)
     whole, remembered, unsearched_ = (
         figures[name]["cpu_ms_an_answer"]["queries worker 1"]

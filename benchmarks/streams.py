@@ -104,7 +104,7 @@ async def read_along(
 async def ask(session: aiohttp.ClientSession, number: int) -> str:
     words = " ".join(f"w{n}" for n in range(int(RATE * SECONDS)))
     question = f"[[fake job={number} rate={RATE} text='{words} end.']] How tall is it?"
-    body = {"input": question, "background": True, "stream": True, "tool_choice": "none"}
+    body = {"input": question, "background": True, "stream": True, "vector_store_ids": []}
     async with session.post("/v1/responses", json=body) as reply:
         assert reply.status == 200, await reply.text()
         async for line in reply.content:

@@ -213,7 +213,7 @@ async def short_questions(service: Ragq) -> list[float]:
 
 async def follow(session: aiohttp.ClientSession, question: str) -> str:
     """Start a stream whose reader disconnects; returns its id."""
-    body = {"input": question, "tool_choice": "none", "background": True, "stream": True}
+    body = {"input": question, "vector_store_ids": [], "background": True, "stream": True}
     async with session.post("/v1/responses", json=body) as reply:
         async for line in reply.content:
             if line.startswith(b"data:"):
@@ -223,7 +223,7 @@ async def follow(session: aiohttp.ClientSession, question: str) -> str:
 
 async def post(session: aiohttp.ClientSession, question: str, **more: Any) -> Any:
     """Ask without a search."""
-    body = {"input": question, "tool_choice": "none", **more}
+    body = {"input": question, "vector_store_ids": [], **more}
     async with session.post("/v1/responses", json=body) as reply:
         assert reply.status == 200, await reply.text()
         return await reply.json()

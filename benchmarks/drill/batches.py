@@ -67,7 +67,7 @@ async def _send(client: HttpClient, lines: int) -> dict[str, Any]:
             "custom_id": f"line{number}",
             "method": "POST",
             "url": "/v1/responses",
-            "body": {"input": f"How tall is it? [[fake job=line{number}]]", "tool_choice": "none"},
+            "body": {"input": f"How tall is it? [[fake job=line{number}]]", "vector_store_ids": []},
         }
         for number in range(lines)
     )

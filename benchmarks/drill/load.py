@@ -129,7 +129,7 @@ class HttpClient(Client):
             fake: Behaviour of the fake LLM, as in its markers.
         """
         question = f"How tall is the lighthouse? [[fake job={tag} {fake}]]"
-        body = {"input": question, "background": True, "tool_choice": "none", "service_tier": tier}
+        body = {"input": question, "background": True, "vector_store_ids": [], "service_tier": tier}
         answer = await self.call("POST", "/v1/responses", json=body, headers={"Idempotency-Key": tag})
         if answer.status == 200:
             known = self.account.accepted.setdefault(tag, answer.body["id"])

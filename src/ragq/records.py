@@ -46,6 +46,7 @@ class Request(_Record, frozen=True, kw_only=True, tag="request/2"):
     include: list[str] = []
     tools: list[Json] = []
     tool_choice: Json = "auto"
+    vector_store_ids: list[str] | None = None
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None

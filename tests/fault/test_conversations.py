@@ -23,7 +23,7 @@ def test_each_turn_is_in_its_conversation_once_though_everything_is_killed(tmp_p
                 "input": f"Question {round_}?",
                 "conversation": conversation,
                 "background": True,
-                "tool_choice": "none",
+                "vector_store_ids": [],
             }
             asked.append(_post(service, "/v1/responses", question)["id"])
             if round_ % 2:  # kill it when the answer is there and may not be archived

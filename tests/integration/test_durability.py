@@ -54,7 +54,7 @@ def connect_valkey(ragq: Ragq) -> redis.Redis:
 
 
 def ask(client: httpx2.Client, key: str, **body: Any) -> httpx2.Response:
-    body = {"input": "How tall is it?", "background": True, "tool_choice": "none"} | body
+    body = {"input": "How tall is it?", "background": True, "vector_store_ids": []} | body
     return client.post("/v1/responses", json=body, headers={"Idempotency-Key": key})
 
 

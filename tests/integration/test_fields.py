@@ -137,6 +137,7 @@ FIELDS: list[tuple[str, dict[str, Any], dict[str, Any] | str, str]] = [
     ("responses", {"parallel_tool_calls": False, "tools": [{"type": "file_search", "vector_store_ids": ["default"]}]}, IGNORED, ""),
     ("responses", {"vector_store_ids": []}, IGNORED, ""),
     ("responses", {"tools": [TOOL], "parallel_tool_calls": False}, {"tools": [CHAT_TOOL], "parallel_tool_calls": False}, ""),
+    ("responses", {"tools": [{"type": "file_search", "vector_store_ids": ["default"]}], "vector_store_ids": []}, REFUSED, "vector_store_ids"),
     ("responses", {"reasoning": {"effort": "low"}}, {"reasoning_effort": "low"}, ""),
     ("responses", {"text": {"verbosity": "low"}}, {"verbosity": "low"}, ""),
     ("responses", {"max_output_tokens": 10}, {"max_tokens": 10}, ""),
@@ -265,6 +266,39 @@ def test_a_message_is_read_or_refused_with_its_place(
         seen = [one["role"] for one in RecordingLlm.received["messages"]]
         assert seen == ["system", *roles]
         assert "Hm." not in json.dumps(RecordingLlm.received)
+
+
+SEARCH = {"type": "file_search", "vector_store_ids": ["default"]}
+FORM = {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}
+RESULTS = ["file_search_call.results"]
+# endpoint, fields, whether the LLM is sent sources, the types of a response's output
+SEARCHES: list[tuple[str, dict[str, Any], bool, list[str]]] = [
+    ("responses", {"tool_choice": "none"}, True, ["message"]),
+    ("responses", {"tool_choice": "none", "text": FORM}, True, ["message"]),
+    ("responses", {"tool_choice": "none", "tools": [TOOL]}, True, ["message"]),
+    ("responses", {"tool_choice": "none", "include": RESULTS}, True, ["file_search_call", "message"]),
+    ("responses", {"tool_choice": "none", "tools": [SEARCH]}, False, ["message"]),
+    ("responses", {"tool_choice": "none", "tools": [SEARCH, TOOL], "include": RESULTS}, False, ["message"]),
+    ("responses", {"vector_store_ids": []}, False, ["message"]),
+    ("responses", {"vector_store_ids": [], "include": RESULTS}, False, ["message"]),
+    ("responses", {"vector_store_ids": ["default"], "include": RESULTS}, True, ["file_search_call", "message"]),
+    ("responses", {"vector_store_ids": None}, True, ["message"]),
+    ("chat", {"tool_choice": "none"}, True, []),
+    ("chat", {"tool_choice": "none", "tools": [CHAT_TOOL]}, True, []),
+    ("chat", {"vector_store_ids": []}, False, []),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "fields", "has_sources", "output"), SEARCHES, ids=ids(SEARCHES))
+def test_a_search_is_stopped_by_what_asked_for_it_alone(
+    services: dict[bool, httpx2.Client], endpoint: str, fields: dict[str, Any], has_sources: bool, output: list[str]
+) -> None:
+    answer = ask(services[True], endpoint, **fields)
+    assert answer.status_code == 200, answer.text
+    assert ("61 metres" in json.dumps(RecordingLlm.received["messages"])) == has_sources
+    assert [item["type"] for item in answer.json().get("output", [])] == output
+    streamed = ask(services[True], endpoint, **fields, stream=True).text
+    assert ("response.file_search_call.completed" in streamed) == ("file_search_call" in output)
 
 
 def test_an_image_reaches_the_llm_beside_the_question(services: dict[bool, httpx2.Client]) -> None:

@@ -142,11 +142,10 @@ async def read_question(body: ResponseCreate, context: Context, tenant: str, *, 
     rules = [{"role": "system", "content": text} for text in read_instructions(body)]
     tools = read_tools(body.other_tools, body.tool_choice, has_search=bool(body.searches) or not body.tools)
     search = _join_searches(body.searches)
-    named = [] if body.tool_choice == "none" else search.vector_store_ids if search else None
     options = options_of(body, split_list(settings.llm_extra_fields))
     question, notes = await _make_question(
         [*rules, *earlier, *own],
-        await _find_stores(context, tenant, named),
+        await _find_stores(context, tenant, _named_stores(body, search)),
         options,
         tools,
         context,
@@ -175,6 +174,21 @@ def _check_request(body: ResponseCreate, settings: Settings) -> None:
             code="unsupported_parameter",
             param="prompt",
         )
+
+
+def _named_stores(body: ResponseCreate, search: FileSearchTool | None) -> list[str] | None:
+    """The stores that a request names: an empty list for no search, None for the default store.
+
+    Raises:
+        InvalidRequestError: It names them twice.
+    """
+    if search is None:
+        return body.vector_store_ids
+    if body.vector_store_ids is not None:
+        raise InvalidRequestError(
+            "Name the stores in the file_search tool or in vector_store_ids, not in both.", param="vector_store_ids"
+        )
+    return [] if body.tool_choice == "none" else search.vector_store_ids
 
 
 async def _find_stores(context: Context, tenant: str, named: list[str] | None) -> list[str]:

@@ -10,7 +10,7 @@ from ragq.records import Request, change_request
 from ragq.schemas.messages import ChatMessage
 from ragq.schemas.objects import Body
 from ragq.schemas.options import read_format, read_options
-from ragq.schemas.questions import Metadata, OutputLimit
+from ragq.schemas.questions import Metadata, OutputLimit, StoreIds
 from ragq.schemas.responses import MODEL
 
 SHOWN = ("metadata", "temperature", "top_p", "tools", "tool_choice", "user")
@@ -29,9 +29,7 @@ class ChatCompletionCreate(Body):
 
     messages: list[ChatMessage] = Field(min_length=1)
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
-    vector_store_ids: list[str] | None = Field(
-        None, max_length=16, description="Stores to search, ragq's own field; the default store when left out."
-    )
+    vector_store_ids: StoreIds = None
     max_tokens: OutputLimit = None
     max_completion_tokens: OutputLimit = None
     temperature: float | None = Field(None, ge=0, le=2)

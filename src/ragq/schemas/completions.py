@@ -21,7 +21,7 @@ from ragq.schemas.chat_chunks import (
 )
 from ragq.schemas.messages import ChatMessage
 from ragq.schemas.objects import Body
-from ragq.schemas.questions import OutputLimit
+from ragq.schemas.questions import OutputLimit, StoreIds
 from ragq.schemas.responses import MODEL
 
 TEXT_PREFIX = "cmpl-"
@@ -34,9 +34,7 @@ class CompletionCreate(Body):
 
     prompt: str | list[Any] | None = Field(None, description="The question: a text, or a list of one text.")
     model: str | None = Field(None, description="`ragq`, or the configured LLM's name.")
-    vector_store_ids: list[str] | None = Field(
-        None, max_length=16, description="Stores to search, ragq's own field; the default store when left out."
-    )
+    vector_store_ids: StoreIds = None
     max_tokens: OutputLimit = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)

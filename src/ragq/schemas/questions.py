@@ -25,6 +25,13 @@ def _write_number(value: Any) -> Any:
 
 MetadataText = Annotated[str, Field(max_length=512), BeforeValidator(_write_number)]
 Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], MetadataText], Field(max_length=16)]
+StoreIds = Annotated[
+    list[str] | None,
+    Field(
+        max_length=16,
+        description="Stores to search, ragq's own field; the default store when left out, no search when empty.",
+    ),
+]
 OutputLimit = Annotated[int | None, Field(ge=1), BeforeValidator(lambda value: None if value == UNLIMITED else value)]
 
 
@@ -100,6 +107,7 @@ class ResponseCreate(Body):
     include: list[str] | None = None
     tools: list[Tool] | None = Field(None, max_length=256)
     tool_choice: str | dict[str, Any] | None = None
+    vector_store_ids: StoreIds = None
     max_output_tokens: OutputLimit = None
     max_tool_calls: int | None = None
     temperature: float | None = Field(None, ge=0, le=2)
@@ -130,11 +138,6 @@ class ResponseCreate(Body):
     @property
     def other_tools(self) -> list[dict[str, Any]]:
         return [tool.model_dump() for tool in self.tools or [] if isinstance(tool, OtherTool)]
-
-    @property
-    def shows_search(self) -> bool:
-        """Whether the answer shows the search: only to a client that speaks of it."""
-        return bool(self.searches) or SEARCH_RESULTS in (self.include or [])
 
 
 class ResponseCompact(Body):

@@ -127,8 +127,9 @@ def _render_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 def shows_search(request: Request) -> bool:
     """Whether a search was made for a client that speaks of it; others are shown the answer alone."""
-    is_named = any(tool["type"] == "file_search" for tool in request.tools) or SEARCH_RESULTS in request.include
-    return is_named and request.tool_choice != "none"
+    if any(tool["type"] == "file_search" for tool in request.tools):
+        return bool(request.tool_choice != "none")
+    return SEARCH_RESULTS in request.include and request.vector_store_ids != []
 
 
 def render_input(response_id: str, items: str | list[InputItem]) -> list[InputObject]:
