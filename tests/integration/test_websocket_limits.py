@@ -20,7 +20,7 @@ from websockets.frames import Frame, Opcode
 
 from ragq.http import connections, websockets
 from ragq.http.access import IDLE
-from ragq.http.connections import Connection, Connections, Wait
+from ragq.http.connections import SECONDS, Connection, Connections, Wait
 from ragq.http.websockets import MAX_FRAMES, WEBSOCKET_LIMITS, WebSocketConnection
 
 MOST = 50
@@ -56,6 +56,9 @@ class Server:
                 self.ended += 1
                 return
             self.messages.append(message["text"])
+            if message["text"] == "close":
+                await send({"type": "websocket.close", "code": 1008})
+                return
             scope["extensions"][IDLE]["set"](False)
             with contextlib.suppress(OSError, ValueError):
                 for _ in range(int(message["text"])):
@@ -162,6 +165,25 @@ async def test_a_flood_of_frames_ends_the_connection(server: Server, piece: byte
     assert b"too many frames" in answer or not answer
     assert time.monotonic() - started < 10
     assert len(server.messages) <= MAX_FRAMES + 700  # those of one slice more
+    await settled(server)
+
+
+async def test_a_flood_after_the_close_is_cut_off_at_once(server: Server) -> None:
+    async with connect(server.url) as client:
+        await client.send("close")
+        await client.send("a few words more")
+        assert await code_of(client) == 1008
+    reader, writer = await opened(server)
+    writer.write(frame(Opcode.TEXT, b"close"))
+    assert await reader.readexactly(4) == b"\x88\x02\x03\xf0"
+    started = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while time.monotonic() - started < 10:
+            writer.write(frame(Opcode.TEXT, b"a") * 100)
+            await writer.drain()
+            await asyncio.sleep(0)
+    assert time.monotonic() - started < SECONDS[Wait.END] / 2
+    writer.transport.abort()
     await settled(server)
 
 

@@ -153,8 +153,11 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     # Ends
 
     def _end(self, code: CloseCode, reason: str) -> None:
-        """Send the reason, and give the client a moment to read it."""
-        if self.close_sent or self.transport.is_closing():
+        """Send the reason, and give the client a moment to read it; one that goes on after a close is cut off."""
+        if self.transport.is_closing():
+            return
+        if self.close_sent:
+            self.close("flood")
             return
         self.conn.fail(code, reason)
         self.handle_parser_exception()
