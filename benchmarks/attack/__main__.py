@@ -1,6 +1,6 @@
 """Attack our own `ragq up` in every way that its limits address; prints a line each, exits with 1 if one succeeded.
 
-Only loopback is attacked, with bounded load, in less than five minutes.
+Only loopback is attacked, with bounded load, in less than eight minutes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.attack import access, exhaustion
+from benchmarks.attack import access, exhaustion, mcp, sockets
 from benchmarks.attack.stage import Attack, Stage, Verdict
 from benchmarks.harness import Report, arguments
 from ragq.descriptors import raise_descriptor_limit
 
-ATTACKS: dict[str, Attack] = {**{attack.__name__: attack for attack in access.ATTACKS}, **exhaustion.ATTACKS}
+_BY_NAME = (*access.ATTACKS, *sockets.ATTACKS, *mcp.ATTACKS)
+ATTACKS: dict[str, Attack] = {**{attack.__name__: attack for attack in _BY_NAME}, **exhaustion.ATTACKS}
 LAST = "talkative_errors"  # last, since it damages a folder of the open service
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.attack.stage import KEY, Stage, Verdict, peak_mb, raw, status, status_of
+from benchmarks.attack.stage import EVIL, KEY, Stage, Verdict, peak_mb, raw, status, status_of
 from ragq.http.keys import GUESS_SECONDS, GUESSES
 from tests.servers import command, environment, free_port, stop
 
-EVIL = "http://evil.example"
 REFUSED_SECONDS = 8.0  # a process that refuses to start ends within this
 BIG = 100_000_000
 KEYED = {"Authorization": f"Bearer {KEY}"}

@@ -17,8 +17,10 @@ import aiohttp
 import redis
 
 from benchmarks.attack.stage import (
+    HOLD_SECONDS,
     KEY,
     MAX_RATIO,
+    OPEN_AT_ONCE,
     STREAM_SECONDS,
     Attack,
     Stage,
@@ -31,8 +33,6 @@ from benchmarks.attack.stage import (
 from tests.servers import Ragq
 
 HEAD = b"POST /session HTTP/1.1\r\nhost: 127.0.0.1\r\n"
-HOLD_SECONDS = 5.0
-OPEN_AT_ONCE = 50
 REOPEN_SECONDS = 2.0
 MAX_GROWTH_MB = 20.0  # of Valkey, by 300 MB of questions
 STREAMS, SHORT_QUESTIONS = 10, 10

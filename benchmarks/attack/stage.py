@@ -20,6 +20,9 @@ from benchmarks.harness import percentiles
 from tests.servers import Ragq, free_port
 
 KEY = "only the attacks and the good clients know it"
+EVIL = "http://evil.example"
+HOLD_SECONDS = 5.0
+OPEN_AT_ONCE = 50
 MAX_RATIO = 2.0  # most that an attack may slow the good clients' p95
 ALONE_SECONDS = 2.0
 STREAM_CHARACTERS, STREAM_PIECE, STREAM_SECONDS = 100_000, 10, 20.0

@@ -1,0 +1,206 @@
+"""Attacks on the WebSocket of `/v1/responses`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import struct
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from websockets.frames import Frame, Opcode
+
+from benchmarks.attack.stage import (
+    EVIL,
+    HOLD_SECONDS,
+    KEY,
+    MAX_RATIO,
+    OPEN_AT_ONCE,
+    Stage,
+    Verdict,
+    beside,
+    connect,
+    peak_mb,
+    raw,
+    status_of,
+)
+
+HANDSHAKE = (
+    "GET /v1/responses{query} HTTP/1.1\r\nhost: {host}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+    "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{more}\r\n"
+)
+SILENT, OPENED_A_SECOND = 1000, 100
+PAUSE_SECONDS = 0.1  # between sockets: the attack is what one can do
+MAX_GROWTH_MB = 30.0  # of the API, by one oversized message of at most 4 MiB that is taken
+ENOUGH_MB = 20.0  # more is sent only if the server does not end the connection
+QUESTION = json.dumps({"type": "response.create", "input": "How tall is it?", "store": False}).encode()
+
+Socket = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def handshake(*headers: str, host: str = "127.0.0.1", query: str = "") -> bytes:
+    """Write a request to upgrade, with further headers."""
+    return HANDSHAKE.format(host=host, query=query, more="".join(f"{header}\r\n" for header in headers)).encode()
+
+
+def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+    """Write a client's frame."""
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+@contextlib.asynccontextmanager
+async def upgraded(url: str) -> AsyncIterator[Socket]:
+    """A connection after its handshake, for frames that no client's library sends."""
+    reader, writer = await connect(url)
+    try:
+        writer.write(handshake(host=urlsplit(url).netloc))
+        head = await reader.readuntil(b"\r\n\r\n")
+        if status_of(head) != 101:
+            raise ConnectionError(f"no upgrade: {head[:200]!r}")
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def pour(url: str, piece: bytes, *, first: bytes = b"") -> tuple[bool, float]:
+    """Send a piece again and again over one socket; returns whether the server ended it, and the MB that were sent."""
+    sent = 0
+    async with upgraded(url) as (reader, writer):
+        ended = asyncio.create_task(reader.read())
+        with contextlib.suppress(ConnectionError):
+            writer.write(first)
+            while sent < ENOUGH_MB * (1 << 20) and not ended.done():
+                writer.write(piece)
+                await writer.drain()
+                sent += len(piece)
+        await asyncio.wait([ended], timeout=5)
+        has_ended = ended.done()
+        ended.cancel()
+        await asyncio.gather(ended, return_exceptions=True)
+    return has_ended, round(sent / (1 << 20), 1)
+
+
+async def socket_strangers(stage: Stage) -> Verdict:
+    """Handshakes without the key, with a wrong one, and with the right one in places where it does not count."""
+    tried = {
+        "no key": handshake(),
+        "an empty key": handshake("authorization: Bearer "),
+        "a wrong key": handshake("sec-websocket-protocol: realtime, openai-insecure-api-key.wrong"),
+        "the key in the address": handshake(query=f"?api_key={KEY.replace(' ', '+')}"),
+        "a foreign host": handshake(f"authorization: Bearer {KEY}", host="evil.example"),
+    }
+    found = {name: status_of(await raw(stage.keyed.url, request)) for name, request in tried.items()}
+    held = all(code == (403 if "host" in name else 401) for name, code in found.items())
+    return Verdict("handshakes of a stranger", f"{found}", held)
+
+
+async def socket_pages(stage: Stage) -> Verdict:
+    """Scripts of other sites in a browser on this machine, which no CORS keeps from opening a WebSocket."""
+    host = urlsplit(stage.open.url).netloc
+    tried = {
+        EVIL: handshake(f"origin: {EVIL}", host=host),
+        "null": handshake("origin: null", host=host),
+        "another port": handshake("origin: http://127.0.0.1:1", host=host),
+        "cross-site": handshake("sec-fetch-site: cross-site", host=host),
+        "rebound": handshake("origin: http://evil.example", host="evil.example"),
+    }
+    found = {name: status_of(await raw(stage.open.url, request)) for name, request in tried.items()}
+    return Verdict("handshakes of pages of other sites", f"{found}", set(found.values()) == {403})
+
+
+async def socket_oversized(stage: Stage) -> Verdict:
+    """Frames and messages over the limit, compressed frames, and frames that no client may send."""
+    mb = bytes(1 << 20)
+    parts = {
+        "a frame of 100 MB": (b"\x81\xff" + struct.pack("!Q", 100 << 20) + b"abcd", mb),
+        "a frame of 2^62 bytes": (b"\x81\xff" + struct.pack("!Q", 1 << 62) + b"abcd", mb),
+        "fragments of 1 MB": (frame(Opcode.TEXT, mb, fin=False), frame(Opcode.CONT, mb, fin=False)),
+        "a compressed frame": (b"\xc1\x85abcd" + bytes(5), b""),
+        "frames without a mask": (b"\x81\x05hello", b"\x81\x05hello"),
+        "a ping of 1 MB": (b"\x89\xff" + struct.pack("!Q", 1 << 20) + b"abcd", mb),
+    }
+
+    async def each() -> dict[str, tuple[bool, float]]:
+        return {
+            name: await pour(stage.open.url, piece or b"\x80", first=first) for name, (first, piece) in parts.items()
+        }
+
+    grown, found = await peak_mb(stage.open.pids["api"], each())
+    held = grown <= MAX_GROWTH_MB and all(ended and sent < ENOUGH_MB for ended, sent in found.values())
+    happened = f"ended and MB sent: {found}; the API grew by {grown} MB"
+    return Verdict("oversized and forbidden frames on a WebSocket", happened, held, {"grown_mb": grown})
+
+
+async def socket_fragments(stage: Stage) -> Verdict:
+    """Messages that never end, of fragments without content and of one letter, again and again."""
+    kinds = {"empty": b"", "of one letter": b"a"}
+
+    async def again_and_again() -> dict[str, list[tuple[bool, float]]]:
+        found: dict[str, list[tuple[bool, float]]] = {name: [] for name in kinds}
+        until = time.monotonic() + HOLD_SECONDS
+        while time.monotonic() < until:
+            for name, data in kinds.items():
+                piece = frame(Opcode.CONT, data, fin=False) * 500
+                found[name].append(await pour(stage.open.url, piece, first=frame(Opcode.TEXT, data, fin=False)))
+                await asyncio.sleep(PAUSE_SECONDS)
+        return found
+
+    found, ratio, figures = await beside(stage.open, again_and_again())
+    every = [one for results in found.values() for one in results]
+    held = ratio <= MAX_RATIO and all(ended and sent < ENOUGH_MB for ended, sent in every)
+    most = max(sent for _, sent in every)
+    happened = f"{len(every)} sockets, {sum(ended for ended, _ in every)} ended, {most} MB taken at most; good clients' p95 {ratio} times as long"
+    return Verdict("messages of endless fragments", happened, held, figures)
+
+
+async def silent_sockets(stage: Stage) -> Verdict:
+    """Sockets that are opened and never say anything."""
+    count = min(SILENT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
+    opening, found = asyncio.Semaphore(OPEN_AT_ONCE), Counter[str]()
+
+    async def hold(stack: contextlib.AsyncExitStack) -> None:
+        async with opening:
+            await asyncio.sleep(
+                OPEN_AT_ONCE / OPENED_A_SECOND
+            )  # faster would be a flood, which needs no silent sockets
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await stack.enter_async_context(upgraded(stage.open.url))
+                found["opened"] += 1
+
+    async def hold_all() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            await asyncio.gather(*(hold(stack) for _ in range(count)))
+            await asyncio.sleep(HOLD_SECONDS)
+
+    (grown, _), ratio, figures = await beside(stage.open, peak_mb(stage.open.pids["api"], hold_all()))
+    held = ratio <= MAX_RATIO and found["opened"] > 0
+    happened = f"{found['opened']} opened; the API grew by {grown} MB; good clients' p95 {ratio} times as long"
+    return Verdict(f"{count} silent WebSockets for {HOLD_SECONDS:.0f} s", happened, held, figures | {"grown_mb": grown})
+
+
+async def socket_flood(stage: Stage) -> Verdict:
+    """Requests without end on one socket, without waiting for answers: questions, and messages that are none."""
+    kinds = {"questions": QUESTION, "no JSON": b"{", "no request": b'{"type": "session.update"}'}
+
+    async def again_and_again() -> dict[str, list[tuple[bool, float]]]:
+        found: dict[str, list[tuple[bool, float]]] = {name: [] for name in kinds}
+        until = time.monotonic() + HOLD_SECONDS
+        while time.monotonic() < until:
+            for name, text in kinds.items():
+                found[name].append(await pour(stage.open.url, frame(Opcode.TEXT, text) * 100))
+                await asyncio.sleep(PAUSE_SECONDS)
+        return found
+
+    found, ratio, figures = await beside(stage.open, again_and_again())
+    every = [one for results in found.values() for one in results]
+    held = ratio <= MAX_RATIO and all(ended and sent < ENOUGH_MB for ended, sent in every)
+    most = max(sent for _, sent in every)
+    happened = f"{len(every)} sockets, {sum(ended for ended, _ in every)} ended, {most} MB taken at most; good clients' p95 {ratio} times as long"
+    return Verdict("requests without end on a WebSocket: " + ", ".join(kinds), happened, held, figures)
+
+
+ATTACKS = (socket_strangers, socket_pages, socket_oversized, socket_fragments, silent_sockets, socket_flood)
