@@ -47,9 +47,8 @@ async def read_attached(job: RunningJob, context: WorkerContext, question: Quest
         found += await _read_file(job, context, file)
     if sum(result.token_count for result in found) <= context.settings.prompt_tokens * WHOLE_SHARE:
         return found
-    texts = [result.text for result in found]
-    vectors = await context.embedding.embed_documents(texts)
-    similarities = vectors @ await context.embedding.embed_query(question.text)
+    asked = await context.embedding.embed_query(question.text)  # first: if it fails, the file is not embedded in vain
+    similarities = await context.embedding.embed_documents([result.text for result in found]) @ asked
     best = sorted(range(len(found)), key=lambda place: -similarities[place])
     return [
         replace(found[place], score=max(0.0, float(similarities[place])), similarity=float(similarities[place]))
