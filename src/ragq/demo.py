@@ -12,11 +12,13 @@ import click
 
 from ragq.api_client import ApiClient
 from ragq.errors import TransientError
+from ragq.parsing.ocr import find_tesseract
 from ragq.settings import Settings
 from ragq.terminal import format_response, format_status
 from ragq.up import Fleet
 
 HANDBOOK = Path(__file__).parent / "handbook"
+SCAN = Path(__file__).parent / "scan" / "notice.pdf"
 QUESTIONS = [
     "How long does it take until a job of a killed worker starts again?",
     "What happens to a document that kills its worker?",
@@ -25,6 +27,7 @@ QUESTIONS = [
     "What does ragq not promise?",
     "Who won the football world cup in 1954?",
 ]
+SCAN_QUESTION = "In which cabinet is the spare disk?"
 
 
 def run(settings: Settings, *, temporary: bool, exits: bool) -> None:
@@ -47,14 +50,20 @@ def run(settings: Settings, *, temporary: bool, exits: bool) -> None:
 
 async def _show(client: ApiClient) -> None:
     async with client:
-        _title("2. Ingesting the handbook")
+        _title("2. Ingesting the handbook, and a scanned page")
         documents = sorted(path for path in HANDBOOK.iterdir() if path.suffix in (".pdf", ".md"))
         for path in documents:
             await _ingest(client, path)
-        _title(f"3. Asking {len(QUESTIONS)} questions at the same time")
-        responses = await _ask_together(client)
+        questions = list(QUESTIONS)
+        if find_tesseract():
+            await _ingest(client, SCAN)
+            questions.insert(0, SCAN_QUESTION)
+        else:
+            click.echo(f"{SCAN.name} is a scan, which tesseract would read: install tesseract-ocr.")
+        _title(f"3. Asking {len(questions)} questions at the same time")
+        responses = await _ask_together(client, questions)
         _title("4. Answers")
-        for question, response in zip(QUESTIONS, responses, strict=True):
+        for question, response in zip(questions, responses, strict=True):
             click.secho(f"\n{question}", bold=True)
             click.echo(format_response(response))
         _title("5. Queues and workers")
@@ -79,9 +88,9 @@ async def _ingest(client: ApiClient, path: Path) -> None:
     click.echo(f"  {state['chunk_count']} passages searchable")
 
 
-async def _ask_together(client: ApiClient) -> list[dict[str, Any]]:
+async def _ask_together(client: ApiClient, questions: list[str]) -> list[dict[str, Any]]:
     """Ask all questions at once, and show the queue until they are answered."""
-    tasks = [asyncio.create_task(client.ask(question)) for question in QUESTIONS]
+    tasks = [asyncio.create_task(client.ask(question)) for question in questions]
     line = ""
     while not all(task.done() for task in tasks):
         state = await client.call("GET", "/status")

@@ -17,6 +17,7 @@ from ragq.client.queue_audit import audit_queue
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError, UnavailableError
 from ragq.models import Orphan, QueueName, new_id
+from ragq.parsing.ocr import choose_languages, find_tesseract, list_languages
 from ragq.queues.expiry import find_left_requests
 from ragq.queues.sweeper import find_abandoned
 from ragq.settings import Settings, check_exposure
@@ -94,6 +95,7 @@ async def examine(settings: Settings) -> list[Finding]:
             *(_check(f"{name} workers", _check_workers(queue, name)) for name in QueueName),
             _check("llm", _check_llm(settings)),
             _check("embedding", _check_embedding(settings)),
+            _check("ocr", _check_ocr(settings)),
         )
 
 
@@ -225,6 +227,21 @@ async def _check_embedding(settings: Settings) -> str:
     finally:
         await client.close()
     return f"The endpoint makes vectors of {client.dimensions} numbers."
+
+
+async def _check_ocr(settings: Settings) -> str:
+    program = find_tesseract()
+    if not program:
+        return "tesseract is not installed, so scanned pages and pictures are not read: install tesseract-ocr."
+    installed = await asyncio.to_thread(list_languages, program)
+    languages = choose_languages(settings.ocr_languages, installed)
+    if not languages:
+        raise UnavailableError(
+            f"tesseract has none of the languages in RAGQ_OCR_LANGUAGES={settings.ocr_languages!r}; "
+            f"installed: {', '.join(installed) or 'none'}."
+        )
+    turned = "" if "osd" in installed else " Pages that are turned are not read: tesseract's osd data is missing."
+    return f"Scanned pages and pictures are read in {', '.join(languages)}.{turned}"
 
 
 def _advised(error: RagqError, advice: str) -> RagqError:

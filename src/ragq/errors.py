@@ -138,8 +138,11 @@ class TooLargeError(PermanentError):
     code = "request_too_large"
 
 
+DOCUMENT_CODES = ("encrypted", "damaged", "no_text", "wrong_encoding", "too_large", "unsupported_file", "invalid_file")
+
+
 class DocumentError(PermanentError):
-    """A document cannot be read; `code` is OpenAI's `invalid_file` or `unsupported_file`."""
+    """A document cannot be read; `code` is one of DOCUMENT_CODES."""
 
     status = 400
     type = "invalid_request_error"

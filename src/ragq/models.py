@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -78,23 +79,138 @@ class Orphan:
     harmless: bool = False
 
 
+class PlaceKind(StrEnum):
+    """What a document consists of, by its format."""
+
+    PAGE = "page"
+    SLIDE = "slide"
+    SHEET = "sheet"
+    CHAPTER = "chapter"
+    SECTION = "section"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A page, slide, sheet or chapter of a document.
+
+    Attributes:
+        start: Offset in the document's text at which it begins.
+        kind: None for what has no such parts, such as a mail's text.
+        number: From 1, in the document or in the attachment.
+        name: A sheet's name, a chapter's title, or what a page is labelled with if that is not its number.
+        within: Name of the attachment that it belongs to, if it does.
+    """
+
+    start: int
+    kind: PlaceKind | None
+    number: int
+    name: str = ""
+    within: str = ""
+
+    def locate(self) -> Location:
+        """The location of what stands in it."""
+        return Location(self.kind, self.number, self.name, self.within)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table in a document's text: each of its rows is one line.
+
+    Attributes:
+        rows: Offset and number of each row, ascending. The number is the row's in its sheet or file.
+        header: Names of the columns, where the rows do not name them themselves.
+    """
+
+    start: int
+    end: int
+    rows: tuple[tuple[int, int], ...]
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a passage stands in its document.
+
+    Attributes:
+        name: As a place's; the heading's path if `kind` is a section.
+        sections: (offset in the passage, heading's path) of each heading in it, if it is more than one section.
+        unit: What `numbers` count.
+        numbers: The number of each line of the passage; of text, those of the first and the last.
+    """
+
+    kind: PlaceKind | None = None
+    number: int = 0
+    name: str = ""
+    within: str = ""
+    sections: tuple[tuple[int, str], ...] = ()
+    unit: Literal["row", "line", ""] = ""
+    numbers: tuple[int, ...] = ()
+
+    def narrow(self, text: str, start: int, end: int) -> Location:
+        """The location of `text[start:end]`, where `text` is the passage that this is the location of."""
+        if self.sections:
+            name = next((title for offset, title in reversed(self.sections) if offset <= start), self.name)
+            return replace(self, name=name, sections=())
+        first, last = text.count("\n", 0, start), text.count("\n", 0, max(start, end - 1))
+        if self.unit == "line":
+            return replace(self, numbers=(self.numbers[0] + first, self.numbers[0] + last))
+        return replace(self, numbers=self.numbers[first : last + 1])
+
+    def __str__(self) -> str:
+        """Say it for people, such as "sheet Prices, rows 12–13"; empty if there is nothing to say."""
+        return ", ".join(
+            filter(None, [self.within and f"attachment {self.within}", self._say_place(), self._say_lines()])
+        )
+
+    def _say_place(self) -> str:
+        match self.kind:
+            case None:
+                return ""
+            case PlaceKind.SECTION:
+                return f"section {self.name}" if self.name else ""
+            case PlaceKind.PAGE:
+                return f"page {self.number}" + (f" ({self.name})" if self.name else "")
+            case PlaceKind.SHEET:
+                is_named = self.name and re.sub(r"\W|_", "", self.name.lower()) != f"sheet{self.number}"
+                return f"sheet {self.name if is_named else self.number}"
+            case _:
+                return f"{self.kind} {self.number}" + (f": {self.name}" if self.name else "")
+
+    def _say_lines(self) -> str:
+        if not self.unit or not self.numbers:
+            return ""
+        first, last = self.numbers[0], self.numbers[-1]
+        return f"{self.unit} {first}" if first == last else f"{self.unit}s {first}–{last}"
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
-    """The text of a document.
+    """The text of a document, and how it is divided.
 
     Attributes:
         text: The whole text; all offsets count its characters.
-        page_starts: Offset at which each page begins, ascending; empty where the format has no pages.
+        places: Its pages, slides, sheets or chapters, ascending; empty where the format has none.
         headings: (offset, title) of each heading, ascending; a title includes its parents ("A › B").
+        tables: Ascending, none within another.
+        has_lines: Its lines are the file's, as those of text and code are.
+        title: What the file itself says that it is called.
+        encoding: Of a text file, as Python calls it; empty for other formats.
+        warnings: What could not be read, for people.
     """
 
     text: str
-    page_starts: tuple[int, ...] = ()
+    places: tuple[Place, ...] = ()
     headings: tuple[tuple[int, str], ...] = ()
+    tables: tuple[Table, ...] = ()
+    has_lines: bool = False
+    title: str = ""
+    encoding: str = ""
+    warnings: tuple[str, ...] = ()
 
-    def page_at(self, offset: int) -> int | None:
-        """The page number, from 1, at `offset`; None without pages."""
-        return bisect_right(self.page_starts, offset) or None
+    def place_at(self, offset: int) -> Place | None:
+        """The page, slide, sheet or chapter at `offset`; None before the first."""
+        position = bisect_right(self.places, offset, key=lambda place: place.start)
+        return self.places[position - 1] if position else None
 
     def heading_at(self, offset: int) -> str | None:
         """The last heading that starts at or before `offset`."""
@@ -104,7 +220,11 @@ class ParsedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of a document: `document.text[start:end] == text`."""
+    """A passage of a document: `document.text[start:end] == text`.
+
+    Attributes:
+        context: What it is about beside its own words, such as the document's title; searched with it, never quoted.
+    """
 
     text: str
     start: int
@@ -112,6 +232,8 @@ class Chunk:
     page: int | None
     heading: str | None
     token_count: int
+    location: Location = Location()
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +256,7 @@ class SearchResult:
     score: float
     similarity: float | None = None
     attributes: Attributes = field(default_factory=dict)
+    location: Location = Location()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +266,7 @@ class Citation:
     Attributes:
         index: Offset in the answer's text just after the cited statement.
         quote: Exact text of the document, `text[start:end]`.
+        location: Where it stands, for people.
     """
 
     index: int
@@ -152,6 +276,7 @@ class Citation:
     quote: str
     start: int
     end: int
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,15 @@ class Settings(BaseSettings):
     )
     parse_timeout_seconds: Seconds = Field(30, description="Time limit for reading one document, wall clock and CPU.")
     parse_memory_bytes: int = Field(1 << 30, ge=1 << 27, description="Memory limit of the reading process.")
+    ocr_languages: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_,+ ]*$",
+        description="Languages of scanned pages and pictures, as tesseract calls them (`eng+deu`). Unset: up to three of those that "
+        "are installed.",
+    )
+    ocr_page_seconds: Seconds = Field(
+        30, le=600, description="By how much each page that is read by OCR extends `RAGQ_PARSE_TIMEOUT_SECONDS`."
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import socket
 import stat
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
 
 from ragq.errors import DocumentError, PoisonError, TransientError
-from ragq.models import ParsedDocument
+from ragq.models import ParsedDocument, Place, PlaceKind
 from ragq.parsing import parser as parse_module
 from ragq.parsing.parser import Parser
 
@@ -76,9 +77,8 @@ async def test_a_pdf_keeps_its_pages_and_joins_words_hyphenated_at_line_ends(tmp
     document = await read(tmp_path, "a.PDF", make_pdf([["An exam-", "ple of well-known"], [], ["The third page"]]))
     assert document.text.startswith("An example of well-known")
     offset = document.text.index("The third page")
-    assert document.page_at(0) == 1
-    assert document.page_at(offset) == 3
-    assert document.page_starts[2] == offset
+    assert document.place_at(0) == Place(0, PlaceKind.PAGE, 1)
+    assert document.place_at(offset) == Place(offset, PlaceKind.PAGE, 3)
 
 
 async def test_progress_ends_with_all_pages(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ async def test_progress_ends_with_all_pages(tmp_path: Path) -> None:
         ("a.pdf", b"", "empty"),
         ("a.pdf", b"plain words", "not a PDF"),
         ("a.pdf", b"%PDF-1.7\n" + b"\x00\xff" * 500, "damaged"),
-        ("a.pdf", make_pdf([[], []]), "scanned"),
+        ("a.pdf", make_pdf([[], []]), "pages are blank"),
         ("a.pdf", make_pdf([["secret"]], password="open sesame"), "password"),
-        ("a.txt", "Gr\u00fc\u00dfe".encode("latin-1"), "not UTF-8"),
+        ("a.docx", b"PK\x03\x04" + b"x" * 500, "damaged"),
     ],
 )
 async def test_what_cannot_be_read_is_explained(tmp_path: Path, filename: str, data: bytes, words: str) -> None:
@@ -141,8 +141,11 @@ def list_children(pid: int | None = None) -> list[int]:
     [
         ("os._exit(3)", "exit code 3"),
         ("os.write(1, b'{\"text\": 1}'); os._exit(0)", "invalid output"),
-        ('os.write(1, b\'{"text": "a", "page_starts": [5], "headings": []}\'); os._exit(0)', "invalid output"),
-        ('os.write(1, b\'{"text": "a", "page_starts": [0], "headings": [[1]]}\'); os._exit(0)', "invalid output"),
+        (
+            'os.write(1, b\'{"text": "a", "places": [{"start": 5, "kind": "page", "number": 1}]}\'); os._exit(0)',
+            "invalid output",
+        ),
+        ('os.write(1, b\'{"text": "a", "headings": [[1]]}\'); os._exit(0)', "invalid output"),
         ("os.write(1, b'[]'); os._exit(0)", "invalid output"),
         ("while True: os.write(1, b'y' * 10_000)", "split it"),
         ("while True: os.write(2, b'y' * 10_000)", "longer than"),
@@ -164,13 +167,15 @@ def write_parser(folder: Path, body: str) -> str:
     (folder / "bomb.py").write_text(
         f"""import ctypes, os, signal, sys, time
 from pathlib import Path
-from ragq.parsing import extract, forker
+from ragq.parsing import forker, writer
+from ragq.parsing.readers import text
 
-def extract_text(path, progress):
+def read(data, filename, document):
+    path, progress = Path("/dev/fd/0"), document.progress
     {lines}
-    return {{"text": "survived", "page_starts": [], "headings": []}}
+    document.add_text("survived")
 
-extract.extract_text = extract_text
+text.read = read
 forker.main()
 """
     )
@@ -205,7 +210,7 @@ async def test_a_file_that_crashes_the_parser_or_breaks_a_limit_is_poison(
 
 
 @pytest.mark.parametrize(
-    "body", ["raise RuntimeError('a bug of ours')", "raise extract.UnreadableError('The file is encrypted.')"]
+    "body", ["raise RuntimeError('a bug of ours')", "raise writer.UnreadableError('The file is encrypted.')"]
 )
 async def test_a_file_that_is_only_refused_is_no_poison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
@@ -257,7 +262,7 @@ async def test_one_files_crash_harms_no_other_that_is_read_meanwhile(
 async def test_a_child_holds_nothing_but_its_own_standard_streams(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = "return {'text': ' '.join(sorted(os.listdir('/proc/self/fd'))), 'page_starts': [], 'headings': []}"
+    body = "return document.add_text(' '.join(sorted(os.listdir('/proc/self/fd'))))"
     monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
     assert (await read(tmp_path, "a.txt", b"text")).text == "0 1 2 3"  # 3 is the listing's own
 
@@ -338,3 +343,47 @@ async def test_a_worker_frozen_while_it_reads_tries_again_and_blames_no_file(
     time.sleep(2.2)  # noqa: ASYNC251  (as SIGSTOP does)
     with pytest.raises(TransientError, match="frozen"):
         await task
+
+
+@pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX"])
+@pytest.mark.parametrize("starts_a_program", [False, True])
+async def test_a_parser_taken_over_by_a_file_cannot_connect_to_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, starts_a_program: bool
+) -> None:
+    connect = f"import socket; socket.socket(socket.{family}).connect"
+    body = f"{connect}(address); return document.add_text('connected')"
+    if starts_a_program:
+        body = (
+            f"import subprocess; program = {connect!r} + '(' + repr(address) + ')'\n"
+            "subprocess.run([sys.executable, '-c', program], check=True); return document.add_text('connected')"
+        )
+    addresses: dict[str, Any] = {
+        "AF_INET": ("127.0.0.1", 0),
+        "AF_INET6": ("::1", 0),
+        "AF_UNIX": str(tmp_path / "socket"),
+    }
+    with socket.socket(getattr(socket, family)) as listener:
+        listener.bind(addresses[family])
+        listener.listen()
+        monkeypatch.setattr(sys, "executable", write_parser(tmp_path, f"address = {listener.getsockname()!r}\n{body}"))
+        assert "exit code 1" in await fail(tmp_path, "a.txt", b"text")
+
+
+async def test_the_parser_has_no_home_and_none_of_our_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGQ_API_KEY", "secret of the tests")
+    monkeypatch.setattr(
+        sys, "executable", write_parser(tmp_path, "return document.add_text(' '.join(sorted(os.environ)))")
+    )
+    names = (await read(tmp_path, "a.txt", b"text")).text.split()
+    assert not {"HOME", "RAGQ_API_KEY"} & set(names)
+    assert set(names) <= {
+        "PATH",
+        "PYTHONPATH",
+        "PYTHONUTF8",
+        "TESSDATA_PREFIX",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "_",
+        "LC_CTYPE",
+    }

@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 from ragq.errors import ConfigurationError
-from ragq.models import JobFunction, ParsedDocument, Question, SearchResult
+from ragq.models import JobFunction, ParsedDocument, Place, PlaceKind, Question, SearchResult
 from ragq.queues.worker import FUNCTIONS
 from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, answer_extractively
 from ragq.rag.cite import cite
@@ -72,11 +72,12 @@ def test_the_prompt_keeps_to_its_budget_but_always_has_the_best_source() -> None
     assert len(sources) == 1
 
 
-def test_pages_and_headings_are_found_by_offset() -> None:
-    document = ParsedDocument("x" * 30, page_starts=(0, 10, 20), headings=((5, "A"), (15, "A › B")))
-    assert [document.page_at(offset) for offset in (0, 9, 10, 29)] == [1, 1, 2, 3]
+def test_places_and_headings_are_found_by_offset() -> None:
+    pages = tuple(Place(start, PlaceKind.PAGE, number) for number, start in enumerate((0, 10, 20), 1))
+    document = ParsedDocument("x" * 30, pages, headings=((5, "A"), (15, "A › B")))
+    assert [document.place_at(offset) for offset in (0, 9, 10, 29)] == [pages[0], pages[0], pages[1], pages[2]]
     assert [document.heading_at(offset) for offset in (0, 5, 29)] == [None, "A", "A › B"]
-    assert ParsedDocument("x").page_at(0) is None
+    assert ParsedDocument("x").place_at(0) is None
 
 
 def test_every_job_function_is_importable_by_its_name() -> None:

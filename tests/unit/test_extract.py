@@ -5,39 +5,23 @@ from __future__ import annotations
 import pytest
 
 from ragq.errors import DocumentError
-from ragq.parsing.extract import UnreadableError, clean_pdf_text, decode
-from ragq.parsing.headings import find_headings
 from ragq.parsing.parser import check_supported
+from ragq.parsing.readers.markdown import find_headings
+from ragq.parsing.readers.pdf.pages import clean_pdf_text
 from tests.unit.test_linear_time import assert_linear
 
 
-@pytest.mark.parametrize("filename", ["a.exe", "a", ".pdf", "a.pdf.zip", "x" * 300])
-def test_files_of_other_kinds_are_unsupported(filename: str) -> None:
+@pytest.mark.parametrize("filename", ["a.exe", "a.pdf.zip", "A.MP4"])
+def test_files_that_are_never_read_are_unsupported(filename: str) -> None:
     with pytest.raises(DocumentError) as caught:
         check_supported(filename)
     assert caught.value.code == "unsupported_file"
-    assert ".pdf, .md" in caught.value.message
+    assert "documents, tables, mails, images and text" in caught.value.message
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_text_is_decoded_by_its_byte_order_mark(encoding: str) -> None:
-    assert decode("Grüße, 東京 \U0001f600".encode(encoding)) == "Grüße, 東京 \U0001f600"
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b" \n\t ", "No text found: the file holds only white space."),
-        (b"%PDF-1.7", "The file is a PDF although its name says text: name it .pdf."),
-        (b"PK\x03\x04" + bytes(range(256)) * 4, "The file is binary at byte 132: save it as UTF-8 text."),
-        (b"words" + b"\x00" * 20, "The file is binary, not text."),
-        ("Grüße".encode("latin-1"), "The file is not UTF-8 at byte 2: save it as UTF-8 text."),
-    ],
-)
-def test_what_is_no_text_is_explained(data: bytes, words: str) -> None:
-    with pytest.raises(UnreadableError) as caught:
-        decode(data)
-    assert str(caught.value) == words
+@pytest.mark.parametrize("filename", ["a", ".pdf", "Makefile", "a.PDF", "x" * 255, "a.docx", "b.log"])
+def test_other_files_are_told_by_their_content(filename: str) -> None:
+    check_supported(filename)
 
 
 def test_headings_are_found_but_not_in_code_rules_lists_or_front_matter() -> None:

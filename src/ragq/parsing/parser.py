@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import re
 import signal
 import socket
@@ -12,16 +13,22 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
-from ragq.errors import DocumentError, PoisonError, TransientError
+import msgspec
+
+from ragq.errors import DOCUMENT_CODES, DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
-from ragq.parsing.extract import OUT_OF_MEMORY, too_long
+from ragq.parsing.extract import OUT_OF_MEMORY
+from ragq.parsing.kinds import REFUSED_EXTENSIONS
+from ragq.parsing.writer import too_long
 
-T = TypeVar("T")
+Request = list[str | int]
 
-SUPPORTED_EXTENSIONS = {".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 MAX_CHARACTERS = 20_000_000
+MAX_OCR_PAGES = 2000  # of a document; each extends its time limit
+DRAWING_BYTES = 20 << 20
+PNG = b"\x89PNG\r\n\x1a\n"
 OUTPUT_BYTES = 6  # most bytes printed for a character
 INVALID_OUTPUT = "The parser returned invalid output for this file. It is probably damaged."
 GONE = "The process that starts parsers has ended. Try again."
@@ -30,20 +37,37 @@ LATE_SECONDS = 1.0  # a time limit noticed this late means that this process was
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _PROGRESS_LINE = re.compile(rb"^(\d{1,9}) (\d{1,9})$", re.MULTILINE)
+_OCR_LINE = re.compile(rb"^ocr$", re.MULTILINE)
 _READ_BYTES = 1 << 18
 
 
-def check_supported(filename: str) -> str:
-    """The kind of a file, from its extension.
+def check_supported(filename: str) -> None:
+    """Check that a file is not of a kind that is never read; what it is otherwise is told by its content.
 
     Raises:
-        DocumentError: The extension is not supported; the code is `unsupported_file`.
+        DocumentError: It is; the code is `unsupported_file`.
     """
-    kind = SUPPORTED_EXTENSIONS.get(Path(filename).suffix.lower())
-    if kind is None:
-        extensions = ", ".join(SUPPORTED_EXTENSIONS)
-        raise DocumentError(f"Files like {filename[-80:]!r} cannot be read; {extensions} can.", code="unsupported_file")
-    return kind
+    if Path(filename).suffix.lower() in REFUSED_EXTENSIONS:
+        raise DocumentError(
+            f"Files like {filename[-80:]!r} cannot be read: documents, tables, mails, images and text can.",
+            code="unsupported_file",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OcrSettings:
+    """How text in pictures is read.
+
+    Attributes:
+        languages: As tesseract calls them; empty: those that are installed.
+        page_seconds: By how much each page for OCR extends the time limit.
+    """
+
+    languages: str = ""
+    page_seconds: float = 30
+
+
+DEFAULT_OCR = OcrSettings()
 
 
 class Parser:
@@ -60,12 +84,14 @@ class Parser:
         *,
         timeout_seconds: float,
         memory_bytes: int,
+        ocr: OcrSettings = DEFAULT_OCR,
         max_characters: int = MAX_CHARACTERS,
         progress: Callable[[int, int], None] | None = None,
     ) -> ParsedDocument:
         """Read the text, pages and headings of a file.
 
         Args:
+            ocr: Of pages without text, and of pictures.
             max_characters: A longer text is refused.
             progress: Called with (pages done, total pages), at most about ten times a second.
 
@@ -74,21 +100,52 @@ class Parser:
             PoisonError: Reading it crashed, or took too much time, memory or output.
             TransientError: This process was frozen meanwhile, or the forker ended.
         """
-        kind = check_supported(filename)
+        check_supported(filename)
         if not path.stat().st_size:  # noqa: ASYNC240  (a local temporary file)
-            raise DocumentError("The file is empty.")
-        request: list[str | int] = [kind, max_characters, math.ceil(timeout_seconds), memory_bytes]
+            raise DocumentError("The file is empty.", code="no_text")
+        time = _Time(math.ceil(timeout_seconds), math.ceil(ocr.page_seconds))
+        request: Request = ["read", time.seconds, time.longest_seconds, memory_bytes]
+        request += [filename, max_characters, ocr.languages, time.page_seconds]
+        output = await self._run(path, request, time, OUTPUT_BYTES * max_characters, too_long(max_characters), progress)
+        return await asyncio.to_thread(_read_outcome, output)
+
+    async def draw(self, path: Path, page: int, quote: str, *, timeout_seconds: float, memory_bytes: int) -> bytes:
+        """Draw a page of a PDF, from 1, as a PNG with the quote marked.
+
+        Raises:
+            DocumentError: The file is no PDF, or has no such page.
+            PoisonError, TransientError: As `parse`.
+        """
+        time = _Time(math.ceil(timeout_seconds))
+        request: Request = ["draw", time.seconds, time.longest_seconds, memory_bytes, page, quote]
+        output = await self._run(path, request, time, DRAWING_BYTES, "The page is too large to be drawn.")
+        if not output.startswith(PNG):
+            await asyncio.to_thread(_read_outcome, output)
+            raise PoisonError(INVALID_OUTPUT)
+        return bytes(output)
+
+    async def _run(
+        self,
+        path: Path,
+        request: Request,
+        time: _Time,
+        most_bytes: float,
+        too_much: str,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> bytearray:
+        """Have a child do one task with a file; returns what it printed."""
         with path.open("rb") as file:
             forker, child = await self._fork(request, file)
         try:
-            output, code = await _in_time(_read_all(child, max_characters, progress), timeout_seconds)
+            reading = _read_output(child.output, most_bytes, too_much)
+            output, code = await _read_in_time(child, reading, progress, time)
         finally:
             await self._end(forker, child)
         if code:
-            raise _explain_crash(code, timeout_seconds)
-        return await asyncio.to_thread(_read_outcome, output)
+            raise _explain_crash(code, time.seconds)
+        return output
 
-    async def _fork(self, request: list[str | int], file: BinaryIO) -> tuple[_Forker, _Child]:
+    async def _fork(self, request: Request, file: BinaryIO) -> tuple[_Forker, _Child]:
         """Fork a child.
 
         Raises:
@@ -150,7 +207,7 @@ class _Forker:
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                env={"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1"},  # without our keys
+                env=_make_environment(),
             )
         return cls(process, requests)
 
@@ -163,6 +220,12 @@ class _Forker:
         except TimeoutError:
             self.process.kill()
             await self.process.wait()
+
+
+def _make_environment() -> dict[str, str]:
+    """Make the forker's environment: without our keys, without HOME, but with what leads to tesseract."""
+    kept = {name: os.environ[name] for name in ("PATH", "TESSDATA_PREFIX") if name in os.environ}
+    return {"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1", **kept}
 
 
 @dataclass(slots=True)
@@ -210,49 +273,71 @@ class _Child:
             writer.close()
 
 
-async def _read_output(stream: asyncio.StreamReader, max_characters: int) -> bytearray:
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """The time that a child has, and by how much each page for OCR extends it."""
+
+    seconds: int
+    page_seconds: int = 0
+
+    @property
+    def longest_seconds(self) -> int:
+        return self.seconds + MAX_OCR_PAGES * self.page_seconds
+
+
+async def _read_output(stream: asyncio.StreamReader, most_bytes: float, too_much: str) -> bytearray:
     output = bytearray()
     while part := await stream.read(_READ_BYTES):
         output += part
-        if len(output) > OUTPUT_BYTES * max_characters:
-            raise PoisonError(too_long(max_characters))
+        if len(output) > most_bytes:
+            raise PoisonError(too_much)
     return output
 
 
-async def _read_progress(stream: asyncio.StreamReader, progress: Callable[[int, int], None] | None) -> None:
+async def _read_progress(
+    stream: asyncio.StreamReader, progress: Callable[[int, int], None] | None, extend: Callable[[int], None]
+) -> None:
     tail = b""
     while part := await stream.read(_READ_BYTES):
         lines, _, rest = (tail + part).rpartition(b"\n")
         found = _PROGRESS_LINE.findall(lines)
         if found and progress:
             progress(int(found[-1][0]), int(found[-1][1]))
+        extend(len(_OCR_LINE.findall(lines)))
         tail = rest[-100:]
 
 
-async def _in_time(reading: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
-    """Wait for a child within its time limit.
+async def _read_in_time(
+    child: _Child,
+    reading: Coroutine[Any, Any, bytearray],
+    progress: Callable[[int, int], None] | None,
+    time: _Time,
+) -> tuple[bytearray, int]:
+    """Read a child's output and its exit code within its time limit, which each page for OCR extends.
 
     Raises:
         PoisonError: The child took too long.
         TransientError: It took too long, but this process was frozen meanwhile.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_seconds
+    begun = loop.time()
+    deadline, latest = begun + time.seconds, begun + time.longest_seconds
+    limit = asyncio.timeout_at(deadline)
+
+    def extend(pages: int) -> None:
+        nonlocal deadline
+        if not limit.expired():
+            deadline = min(latest, max(deadline, loop.time() + time.page_seconds)) if pages else deadline
+            limit.reschedule(deadline)
+
     try:
-        async with asyncio.timeout_at(deadline):
-            return await reading
+        async with limit:
+            output, _ = await asyncio.gather(reading, _read_progress(child.errors, progress, extend))
+            return output, await child.wait()
     except TimeoutError as error:
         if loop.time() > deadline + LATE_SECONDS:
             raise TransientError("The worker was frozen while it read the file.") from error
-        raise PoisonError(f"Reading the file took longer than {timeout_seconds:g} s: split it.") from error
-
-
-async def _read_all(
-    child: _Child, max_characters: int, progress: Callable[[int, int], None] | None
-) -> tuple[bytearray, int]:
-    """Read a child's output and its exit code."""
-    output, _ = await asyncio.gather(_read_output(child.output, max_characters), _read_progress(child.errors, progress))
-    return output, await child.wait()
+        raise PoisonError(f"Reading the file took longer than {time.seconds} s: split it.") from error
 
 
 def _explain_crash(code: int, timeout_seconds: float) -> DocumentError:
@@ -277,16 +362,18 @@ def _read_outcome(output: bytearray) -> ParsedDocument:
     try:
         outcome: Any = json.loads(output)
         if "error" in outcome:
-            raise DocumentError(str(outcome["error"])[:500])
-        text = str(outcome["text"])
-        page_starts = tuple(int(start) for start in outcome["page_starts"])
-        headings = tuple((int(offset), str(title)) for offset, title in outcome["headings"])
-    except (ValueError, TypeError, KeyError) as error:
+            code = str(outcome["code"])
+            raise DocumentError(str(outcome["error"])[:500], code=code if code in DOCUMENT_CODES else "damaged")
+        document = msgspec.convert(outcome, ParsedDocument)
+    except (ValueError, TypeError, KeyError, RecursionError, msgspec.ValidationError) as error:
         raise PoisonError(INVALID_OUTPUT) from error
-    offsets = [offset for offset, _ in headings]
-    if any(
-        list(group) != sorted(group) or (group and not 0 <= group[0] <= group[-1] <= len(text))
-        for group in (page_starts, offsets)
-    ):
+    if not all(table.rows for table in document.tables):
         raise PoisonError(INVALID_OUTPUT)
-    return ParsedDocument(text, page_starts, headings)
+    for group in (
+        [place.start for place in document.places],
+        [offset for offset, _ in document.headings],
+        [offset for table in document.tables for offset in (table.start, *(row[0] for row in table.rows), table.end)],
+    ):
+        if group != sorted(group) or (group and not 0 <= group[0] <= group[-1] <= len(document.text)):
+            raise PoisonError(INVALID_OUTPUT)
+    return document

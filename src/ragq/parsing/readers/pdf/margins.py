@@ -1,0 +1,57 @@
+"""Find the headers and footers that repeat over the pages of a document."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
+
+EDGE_LINES = 3  # of the text of a page, at its top and at its bottom
+EDGE_SHARE = 4  # of a page with few lines only each fourth, so that never a whole page is taken for its header
+NEAR_PAGES = 4  # within which a line must stand again: left and right pages differ, and chapters too
+LEAST_PAGES = 3
+MAX_CHARACTERS = 150
+MAX_NUMBERS = 4
+
+_NUMBER = re.compile(r"\d+")
+
+
+def find_margins(pages: list[list[str]]) -> list[set[int]]:
+    """Return for each page the numbers of its lines that are headers or footers.
+
+    They stand among the first or last lines of at least three pages near each other, and are the same but for one number
+    that grows as the pages do. The first page with a line that has no such number keeps it: it may say what the document is.
+    """
+    shown: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
+    for index, lines in enumerate(pages):
+        for place, key in _iterate_keys(index, lines):
+            shown[key].append((index, place))
+    margins: list[set[int]] = [set() for _ in pages]
+    for key, found in shown.items():
+        if len(found) < LEAST_PAGES:
+            continue
+        kept = isinstance(key, str)
+        for position, (index, place) in enumerate(found):
+            near = found[max(0, position - 2 * EDGE_LINES * NEAR_PAGES) : position + 2 * EDGE_LINES * NEAR_PAGES + 1]
+            if len({other for other, _ in near if abs(other - index) <= NEAR_PAGES}) >= LEAST_PAGES:
+                if not kept:
+                    margins[index].add(place)
+                kept = False
+    return margins
+
+
+def _iterate_keys(index: int, lines: list[str]) -> Iterator[tuple[int, Hashable]]:
+    """Yield each line at an edge with what makes it the same on other pages."""
+    filled = [place for place, line in enumerate(lines) if line.strip()]
+    edge = min(EDGE_LINES, len(filled) // EDGE_SHARE)
+    for place in dict.fromkeys(filled[:edge] + filled[len(filled) - edge :]):
+        if len(lines[place]) > MAX_CHARACTERS:
+            continue
+        line = " ".join(lines[place].split())
+        numbers = list(_NUMBER.finditer(line))
+        if not line.isdecimal():
+            yield place, line
+        if len(numbers) <= MAX_NUMBERS:
+            for number in numbers:
+                if len(number.group()) < 7:
+                    yield place, (line[: number.start()], line[number.end() :], int(number.group()) - index)
