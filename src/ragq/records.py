@@ -1,9 +1,8 @@
 """The records of a job in Valkey and in the archive, and of a batch's line in PostgreSQL, each with one writer and one reader.
 
 A record is JSON that says its kind and version, as in `"record": "request/2"`; records of ragq 0.1.0, the first
-version, do not. A reader ignores unknown fields and gives missing ones their defaults, so that processes of two
-versions can run side by side. A change that an older reader would misunderstand needs a new version number, and code in
-this module that reads the version before.
+version, do not. A reader ignores unknown fields and gives missing ones their defaults, so processes of two versions can run
+side by side. A change that an older reader would misunderstand needs a new version number, and code here for the old one.
 """
 
 from __future__ import annotations

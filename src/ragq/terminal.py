@@ -16,9 +16,10 @@ def format_response(response: dict[str, Any]) -> str:
     content = response["output"][-1]["content"][0]
     lines = [content["text"]]
     for number, citation in enumerate(content["annotations"], 1):
-        page = f", page {citation['page']}" if citation["page"] else ""
+        location = f", {citation['location']}" if citation["location"] else ""
         lines.append(
-            click.style(f"  [{number}] {citation['filename']}{page}: ", fg="cyan") + f"“{_short(citation['quote'])}”"
+            click.style(f"  [{number}] {citation['filename']}{location}: ", fg="cyan")
+            + f"“{_short(citation['quote'])}”"
         )
     timing = response["timing"]
     stages = (("queued", "queued_ms"), ("search", "retrieve_ms"), ("answer", "answer_ms"), ("total", "total_ms"))

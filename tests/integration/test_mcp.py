@@ -120,7 +120,7 @@ async def test_a_question_is_answered_with_progress_and_its_sources(ragq: Ragq, 
         assert (source["number"], source["title"]) == (1, "harbour.md")
         assert "61 metres" in source["quote"]
         assert text_of(result).startswith(answer["answer"])
-        assert f"[1] harbour.md: “{source['quote']}” {source['url']}" in text_of(result)
+        assert f"[1] harbour.md, line 1: “{source['quote']}” {source['url']}" in text_of(result)
         assert len(seen) >= 2
         assert [number for number, _ in seen] == sorted({number for number, _ in seen})
         assert "The question is being answered." in [message for _, message in seen]
@@ -223,8 +223,8 @@ async def test_what_is_wrong_is_said_so_that_a_model_can_do_better(ragq: Ragq, m
             "Wrong value for 'query': text cannot contain the character U+0000."
         )
         assert await refusal(mcp, "fetch", id="file-unknown") == "No vector store file found with id 'file-unknown'."
-        assert await refusal(mcp, "add_document", name="a.docx", text="words") == (
-            "Files like 'a.docx' cannot be read; .pdf, .md, .markdown, .txt can."
+        assert await refusal(mcp, "add_document", name="a.exe", text="words") == (
+            "Files like 'a.exe' cannot be read: documents, tables, mails, images and text can."
         )
         assert await refusal(mcp, "add_document", name="a.txt") == "Send either text or content_base64."
         assert (

@@ -99,18 +99,19 @@ def test_progress_is_shown_while_a_document_is_ingested(http: httpx2.Client, tmp
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "reason", "message"),
     [
-        ("corrupt", "The PDF is damaged: open it in a viewer, save it anew and try again."),
-        ("encrypted", "The PDF is encrypted and needs a password: remove it and try again."),
+        ("corrupt", "damaged", "The PDF is damaged: open it in a viewer, save it anew and try again."),
+        ("encrypted", "encrypted", "The PDF is encrypted and needs a password: remove it and try again."),
         (
             "no text",
-            "No text found in the PDF's 1 page(s): it seems to be scanned. Run OCR on it, then try again.",
+            "no_text",
+            "No text found in the PDF (page 1): its pages are blank.",
         ),
     ],
 )
 def test_an_unreadable_document_fails_with_its_reason(
-    http: httpx2.Client, tmp_path: Path, kind: str, message: str
+    http: httpx2.Client, tmp_path: Path, kind: str, reason: str, message: str
 ) -> None:
     path = tmp_path / f"{kind}.pdf"
     write_pdf(path, [["words"]] if kind != "no text" else [[]], password="secret" if kind == "encrypted" else None)
@@ -122,7 +123,7 @@ def test_an_unreadable_document_fails_with_its_reason(
     http.post("/v1/vector_stores/default/files", json={"file_id": file_id})
     address = f"/v1/vector_stores/default/files/{file_id}"
     state = wait_until(lambda: (s := http.get(address).json())["status"] == "failed" and s)
-    assert state["last_error"] == {"code": "invalid_file", "message": message}
+    assert state["last_error"] == {"code": "invalid_file", "message": message, "reason": reason}
     http.delete(f"/v1/files/{file_id}")
 
 

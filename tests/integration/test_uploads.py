@@ -121,7 +121,7 @@ def test_parts_that_do_not_fit_are_refused(ragq: Ragq, http: httpx2.Client) -> N
     [
         ({"bytes": MAX_FILE_BYTES + 1}, (413, "request_too_large", "file")),
         ({"bytes": 0}, (400, "empty_file", "file")),
-        ({"filename": "a.docx"}, (400, "unsupported_file", None)),
+        ({"filename": "a.exe"}, (400, "unsupported_file", None)),
         ({"filename": ""}, (400, "invalid_request", "file")),
         ({"purpose": "fine-tune"}, (400, "invalid_value", "purpose")),
         ({"expires_after": {"anchor": "created_at", "seconds": 1}}, (400, "invalid_value", "expires_after.seconds")),

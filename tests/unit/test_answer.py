@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
-from ragq.models import SearchResult
+from ragq.models import Location, PlaceKind, SearchResult
 from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, answer_extractively
 from ragq.rag.sentences import MAX_SENTENCE_CHARACTERS, find_sentences, find_terms
 
@@ -18,6 +19,8 @@ PLANTS = (
 
 def make_result(text: str, *, start: int = 0, page: int | None = None, **fields: object) -> SearchResult:
     values: dict[str, object] = {"file_id": "f1", "filename": "a.pdf", "heading": None, "score": 1.0, "similarity": 0.6}
+    if page:
+        values["location"] = Location(PlaceKind.PAGE, page)
     return SearchResult(
         text=text,
         start=start,
@@ -134,3 +137,57 @@ def test_a_sentence_without_end_is_cut() -> None:
 def test_terms_ignore_endings_case_and_words_without_meaning() -> None:
     assert find_terms("The Organisations") == find_terms("organisation of an")
     assert find_terms("भारत की राजधानी क्या है?") == find_terms("भारत राजधानी")
+
+
+FORM = (
+    "Insured name Gabriel Diaz Year 2022\n\nClaim SF-1008 Make Jeep\n\nPolicy POL-2022-555 Model Grand Cherokee\n\n"
+    "Phone (425) 111-1111 Trim Limited\n\nEmail gabriel@example.com VIN 1C4RJFBG2NC123456\n\nColor White\n"
+)
+
+
+def test_a_line_of_a_form_is_quoted_with_the_lines_near_it_that_the_question_names() -> None:
+    answer = answer_extractively("What is the VIN of the car of Gabriel Diaz?", [make_result(FORM)])
+    assert "Gabriel Diaz" in answer.text
+    assert "1C4RJFBG2NC123456" in answer.text
+    (citation,) = answer.citations
+    assert FORM[citation.start : citation.end] == citation.quote == answer.text
+
+
+def test_lines_that_add_nothing_or_are_far_away_are_left_out() -> None:
+    alone = answer_extractively("For which year is Gabriel Diaz insured?", [make_result(FORM)])
+    assert alone.text == "Insured name Gabriel Diaz Year 2022"
+    far = FORM.replace("Phone", "A line without meaning.\n" * 15 + "Phone")
+    answer = answer_extractively("What is the VIN of the car of Gabriel Diaz?", [make_result(far)])
+    assert all(len(citation.quote) <= 300 for citation in answer.citations)
+
+
+def test_prose_is_not_quoted_beyond_its_sentences() -> None:
+    text = "Gabriel Diaz drives a Jeep. It was built in Toledo. The VIN of the car is 1C4RJFBG2NC123456."
+    answer = answer_extractively("What is the VIN of the car of Gabriel Diaz?", [make_result(text)])
+    assert all(". " not in citation.quote for citation in answer.citations)
+
+
+def test_a_row_of_a_table_is_understood_with_the_name_of_its_file() -> None:
+    row = "State: Pennsylvania; Permit: 24,136; Handgun: 62,752"
+    asked = "How many handgun background checks did Pennsylvania have in November 2015?"
+    result = make_result(row, similarity=0.5, location=Location(PlaceKind.PAGE, 1, unit="row", numbers=(42,)))
+    named = replace(result, filename="background-checks-2015-11.pdf")
+    assert answer_extractively(asked, [named]).text == row
+    assert answer_extractively(asked, [result]).text == NO_ANSWER
+
+
+def test_a_row_is_quoted_alone() -> None:
+    rows = "Item: anchor; Price: 12\nItem: buoy; Price: 30\nItem: rope; Price: 7"
+    location = Location(PlaceKind.SHEET, 1, "Prices", unit="row", numbers=(2, 3, 4))
+    answer = answer_extractively("What is the price of the buoy?", [make_result(rows, location=location)])
+    assert answer.text == "Item: buoy; Price: 30"
+    assert answer.citations[0].location == "sheet Prices, row 3"
+
+
+def test_what_decides_on_a_refusal_is_the_best_sentence_wherever_it_stands() -> None:
+    """Two sentences are quoted in the order of their document, so the best one may be the second."""
+    weak = "The harbour of Quorra has a lighthouse."
+    best = "The lighthouse of Quorra harbour is 61 metres tall since 1904."
+    asked = "How many metres tall is the lighthouse of Quorra harbour since 1904?"
+    for text in (f"{weak} {best}", f"{best} {weak}"):
+        assert best in answer_extractively(asked, [make_result(text, similarity=0.3)]).text

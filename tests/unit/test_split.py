@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from ragq.client.embedding_client import load_tokenizer
-from ragq.models import Chunk, ParsedDocument
+from ragq.models import Chunk, ParsedDocument, Place, PlaceKind
 from ragq.rag import split as split_module
 from ragq.rag.split import split
 
@@ -60,15 +60,19 @@ def test_what_is_denser_than_its_document_overlaps_no_more_than_the_rest(dense: 
 def test_no_chunk_crosses_a_page() -> None:
     pages = [f"Page {number} says a little about itself. " * (number % 7) for number in range(40)]
     starts = [sum(len(page) for page in pages[:number]) for number in range(40)]
-    document = ParsedDocument("".join(pages), tuple(starts))
+    places = tuple(Place(start, PlaceKind.PAGE, number) for number, start in enumerate(starts, 1))
+    document = ParsedDocument("".join(pages), places)
     for chunk in cut(document):
-        assert document.page_at(chunk.start) == document.page_at(chunk.end - 1) == chunk.page
+        place = document.place_at(chunk.start)
+        assert place
+        assert place == document.place_at(chunk.end - 1)
+        assert place.number == chunk.page
 
 
 def test_markdown_is_split_at_headings_and_chunks_know_theirs() -> None:
     text = "# A\n\n" + "alpha " * 120 + "\n\n## B\n\n" + "beta " * 120
     second = text.index("## B")
-    chunks = cut(ParsedDocument(text, headings=((0, "A"), (second, "A › B"))))
+    chunks = cut(ParsedDocument(text, headings=((0, "A"), (second, "A › B")), has_lines=True))
     assert {chunk.heading for chunk in chunks} == {"A", "A › B"}
     assert not any(chunk.start < second < chunk.end for chunk in chunks)
 

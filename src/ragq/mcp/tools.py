@@ -58,6 +58,7 @@ class Source(TypedDict):
     title: str
     url: str
     page: int | None
+    location: str
     quote: str
     start: int
     end: int
@@ -107,7 +108,7 @@ class ListCall(BaseModel):
 class AddCall(BaseModel):
     """Arguments of `add_document`."""
 
-    name: str = Field(description="File name, such as notes.md; its extension tells the format: .md, .txt or .pdf.")
+    name: str = Field(description="File name, such as notes.md; its content tells the format.")
     text: str | None = Field(None, description="The document's text.")
     content_base64: str | None = Field(None, description="Instead of text: the bytes of a file, as base64.")
 
@@ -166,7 +167,7 @@ class Tools:
         return _as_json(page)
 
     async def add_document(self, call: AddCall, _report: Report) -> Output:
-        """Add a document: Markdown, plain text or PDF. It can be searched when its status is completed."""
+        """Add a document in any format that ragq reads, such as Markdown, PDF or Word. It can be searched when its status is completed."""
         context, tenant = self._context, self._caller.tenant
         store_id = await self._documents.find_store()
         content = _read_content(call)
@@ -219,6 +220,7 @@ class Tools:
                     "title": firsts[passage].filename,
                     "url": self._documents.url_of(firsts[passage].file_id),
                     "page": firsts[passage].page,
+                    "location": firsts[passage].location,
                     "quote": firsts[passage].quote,
                     "start": firsts[passage].start,
                     "end": firsts[passage].end,
@@ -284,6 +286,6 @@ def _as_text(answer: AnswerWithSources) -> str:
     if answer["sources"]:
         lines.append("\nSources:")
     for source in answer["sources"]:
-        page = f", page {source['page']}" if source["page"] else ""
-        lines.append(f"[{source['number']}] {source['title']}{page}: “{source['quote']}” {source['url']}")
+        location = f", {source['location']}" if source["location"] else ""
+        lines.append(f"[{source['number']}] {source['title']}{location}: “{source['quote']}” {source['url']}")
     return "\n".join(lines)

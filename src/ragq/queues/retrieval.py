@@ -13,6 +13,7 @@ from typing import Any
 
 from ragq.errors import DocumentError
 from ragq.models import Question, SearchResult
+from ragq.parsing.parser import OcrSettings
 from ragq.queues.running import RunningJob, WorkerContext
 from ragq.rag.split import split
 from ragq.schemas.messages import decode_file, name_file
@@ -63,6 +64,7 @@ async def _read_file(job: RunningJob, context: WorkerContext, file: dict[str, An
             filename,
             timeout_seconds=context.settings.parse_timeout_seconds,
             memory_bytes=context.settings.parse_memory_bytes,
+            ocr=OcrSettings(context.settings.ocr_languages, context.settings.ocr_page_seconds),
             max_characters=MAX_CHARACTERS,
         )
     size = int(context.embedding.window_tokens * DEFAULT_CHUNK_SHARE)
@@ -78,6 +80,7 @@ async def _read_file(job: RunningJob, context: WorkerContext, file: dict[str, An
             end=chunk.end,
             page=chunk.page,
             heading=chunk.heading,
+            location=chunk.location,
             token_count=chunk.token_count,
             score=1.0,
         )

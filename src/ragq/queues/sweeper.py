@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from ragq.client.rq_client import JobQueue
-from ragq.errors import DocumentError, PermanentError, RagqError
+from ragq.errors import DOCUMENT_CODES, DocumentError, PermanentError, RagqError
 from ragq.models import JobStatus, Orphan
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.records import Job
@@ -86,5 +86,5 @@ def _error_of(job: Job) -> RagqError:
     if job.error is None:
         return PermanentError(f"The ingest was {job.status}: put the file into the store again.")
     message, code = job.error.message, job.error.code
-    known = code in ("invalid_file", "unsupported_file")
+    known = code in DOCUMENT_CODES
     return DocumentError(message, code=code) if known else PermanentError(message, code=code)

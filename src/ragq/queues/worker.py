@@ -15,11 +15,13 @@ from typing import Any
 from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
 from ragq.json_records import UnreadableRecordError
 from ragq.models import JobFunction, Question, SearchResult
+from ragq.parsing.parser import OcrSettings
 from ragq.queues.answers import generate, make_standalone
 from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve
 from ragq.queues.running import RunningJob, WorkerContext, ms_since
 from ragq.rag.answer import answer_in_steps
-from ragq.rag.split import split
+from ragq.rag.names import name_document
+from ragq.rag.split import searched_text, split
 from ragq.records import (
     Arguments,
     DocumentArguments,
@@ -124,6 +126,7 @@ async def _ingest(job: RunningJob, context: WorkerContext, record: StoreFileReco
                 record.filename,
                 timeout_seconds=settings.parse_timeout_seconds,
                 memory_bytes=settings.parse_memory_bytes,
+                ocr=OcrSettings(settings.ocr_languages, settings.ocr_page_seconds),
                 max_characters=settings.max_file_bytes,
                 progress=job.note_progress("parse"),
             )
@@ -138,11 +141,12 @@ async def _ingest(job: RunningJob, context: WorkerContext, record: StoreFileReco
             embedding.tokenizer,
             max_tokens=size,
             overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
+            context=name_document(record.filename, document.title),
             is_wanted=lambda: not task.done(),
         )
     with job.timed("embed"):
         vectors = await embedding.embed_documents(
-            [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks],
+            [searched_text(chunk) for chunk in chunks],
             progress=job.note_progress("embed"),
         )
     with job.timed("store"):

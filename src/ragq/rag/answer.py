@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ragq.models import Answer, Citation, SearchResult
 from ragq.rag.cite import make_citation
-from ragq.rag.sentences import find_sentences, find_terms
+from ragq.rag.names import name_document
+from ragq.rag.sentences import find_terms
+from ragq.rag.support import find_statements
 from ragq.tasks import run_through
 
 NO_DOCUMENTS = "No documents were found to answer from. Ingest some first, or name a store that has them."
@@ -22,6 +24,8 @@ HEADING_CHARACTERS = 500  # its end names what is nearest
 SCORE_WEIGHT = 1.0
 SIMILARITY_WEIGHT = 0.7
 SECOND_SHARE = 0.8  # a second sentence needs this share of the first one's score
+LINES_CHARACTERS = 300  # a line of a form or a list is quoted with lines near it, up to this
+LINES_GAIN = 0.1  # coverage that each must add
 
 # Logistic regression, same half: questions with their paragraph against the same without it. Refuse below zero: one
 # in ten of the answerable ones then falls too.
@@ -74,17 +78,21 @@ def answer_in_steps(
         scored.append((score, sentence))
         yield
     scored.sort(key=lambda one: -one[0])
-    if not scored or not _is_confident(scored[0][1], weights, max(known, default=None)):
+    best = _add_lines(scored[0][1], sentences, weights) if scored else None
+    if not best or not _is_confident(best, weights, max(known, default=None)):
         return Answer(NO_ANSWER, [], "extractive")
-    return _quote(_choose(scored))
+    return _quote(_drop_overlaps([_add_lines(one, sentences, weights) for one in _choose(scored)]))
 
 
 def _read(result: SearchResult) -> Iterator[_Sentence]:
     """Read the sentences of a chunk; a question is none, but lends its terms to the sentence that answers it."""
-    spans = find_sentences(result.text)
+    spans = find_statements(result)
     terms = [find_terms(result.text[start:end]) for start, end in spans]
     chunk = find_terms(result.text)
-    heading = find_terms((result.heading or "")[-HEADING_CHARACTERS:])
+    about = (result.heading or "")[-HEADING_CHARACTERS:]
+    if result.location.unit == "row":  # a row does not say what its table is about
+        about += f" {name_document(result.filename, '')}"
+    heading = find_terms(about)
     asks = [result.text[start:end].rstrip("*_\"'”’»)").endswith(("?", "？")) for start, end in spans]
     for place, (start, end) in enumerate(spans):
         if asks[place]:
@@ -123,6 +131,34 @@ def _is_confident(best: _Sentence, weights: dict[str, float], similarity: float 
         CONFIDENCE_BIAS + CONFIDENCE_SENTENCE * sentence + CONFIDENCE_CHUNK * chunk + CONFIDENCE_SIMILARITY * similarity
         > 0
     )
+
+
+def _add_lines(sentence: _Sentence, sentences: list[_Sentence], weights: dict[str, float]) -> _Sentence:
+    """Let a line of a form or a list grow by the lines near it that add terms of the question: a name, then its number."""
+    text = sentence.source.text
+    others = [one for one in sentences if one.source is sentence.source]
+    while True:
+        gain, grown = LINES_GAIN, None
+        for other in others:
+            start, end = min(sentence.start, other.start), max(sentence.end, other.end)
+            added = _cover(other.terms - sentence.terms, weights)
+            between = text[min(sentence.end, other.end) : max(sentence.start, other.start)]
+            if end - start <= LINES_CHARACTERS and added > gain and "\n" in between:
+                within = (one.terms for one in others if start <= one.start and one.end <= end)
+                gain, grown = added, replace(sentence, start=start, end=end, terms=set().union(*within))
+        if grown is None:
+            return sentence
+        sentence = grown
+
+
+def _drop_overlaps(chosen: list[_Sentence]) -> list[_Sentence]:
+    """Keep the longer of two quotes that overlap, as they may after both have grown."""
+    first = min(chosen, key=lambda one: one.start - one.end)
+    return [
+        one
+        for one in chosen
+        if one is first or one.source is not first.source or one.end <= first.start or first.end <= one.start
+    ]
 
 
 def _choose(scored: list[tuple[float, _Sentence]]) -> list[_Sentence]:

@@ -199,6 +199,7 @@ def make_citation(source: SearchResult, start: int, end: int, index: int) -> Cit
         quote=source.text[start:end],
         start=source.start + start,
         end=source.start + end,
+        location=str(source.location.narrow(source.text, start, end)),
     )
 
 

@@ -67,5 +67,5 @@ def _write_rules(query: Question, fence: str) -> str:
 
 def _show(number: int, source: SearchResult, fence: str) -> str:
     name = " ".join(source.filename.split())  # a name must not start lines of its own
-    page = f", page {source.page}" if source.page else ""
-    return f"{fence} source [{number}] {name}{page}\n{source.text}\n{fence} end of source [{number}]"
+    location = f", {where}" if (where := " ".join(str(source.location).split())) else ""
+    return f"{fence} source [{number}] {name}{location}\n{source.text}\n{fence} end of source [{number}]"

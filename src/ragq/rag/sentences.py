@@ -9,6 +9,8 @@ Span = tuple[int, int]  # (start, end) in the passage
 
 MAX_SENTENCE_CHARACTERS = 600
 
+_ROW = re.compile(r"[^\n]*\S[^\n]*")
+
 # Where a sentence may end: a full stop before white space, or a mark that needs none: danda, CJK, Arabic, Armenian,
 # Ethiopic, Burmese, Khmer.
 _MARKS = "।॥。！？｡؟۔։።፧။។"
@@ -64,6 +66,11 @@ def find_terms(text: str) -> set[str]:
         elif word not in STOP_WORDS:
             terms.add(word[:_STEM_CHARACTERS].rstrip("s") or word)
     return terms
+
+
+def find_rows(passage: str) -> list[Span]:
+    """The spans of the rows of a table, each a line."""
+    return [match.span() for match in _ROW.finditer(passage)]
 
 
 def _find_blocks(passage: str) -> Iterator[Span]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
-from ragq.models import Chunk, ParsedDocument
+from ragq.models import Chunk, Location, ParsedDocument, PlaceKind, Table
 
 Passage = tuple[int, str]  # (offset, text)
+
+WHOLE_ROW = 4  # a row is not cut unless it is this many times as long as a chunk: no model reads such a one whole
 
 _SAMPLES = 16
 _SAMPLE_CHARACTERS = 500
 _MAX_CHARACTERS_PER_TOKEN = 6.0  # a run of letters without end counts as one unknown token
 _FILL = 0.95  # of the capacity, so that few chunks have to be cut again
 _PART_CHARACTERS = 100_000  # cut at once: the time for a part grows with its square, on text without any words
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _COUNTED_TEXTS = 256  # at once: a token takes a hundred bytes meanwhile
 
 
@@ -25,28 +32,74 @@ def split(
     *,
     max_tokens: int,
     overlap_tokens: int,
+    context: str = "",
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> list[Chunk]:
     """Split at the best boundaries: headings, paragraphs, sentences, words.
 
     Chunks are cut by characters, at the document's own density of tokens, and counted afterwards; those that came out
-    too long are cut again, at their own density. No chunk crosses a page, so its page is right for every quote in it.
+    too long are cut again, at their own density. No chunk crosses a page, a sheet or the like, or the end of a table, so
+    its location is right for every quote in it. A table's rows are kept whole, unless one is very long.
 
     Args:
         tokenizer: With truncation and padding off.
         max_tokens: Limit of a chunk, special tokens not counted.
+        context: What the document is called; searched with each chunk.
         is_wanted: Asked now and then; when it says no, what is there by then is returned.
     """
     characters_per_token = _measure_density(document.text, tokenizer) * _FILL
     capacity = max(1, int(max_tokens * characters_per_token))
-    kind = MarkdownSplitter if document.headings else TextSplitter
+    kind = MarkdownSplitter if document.headings and document.has_lines else TextSplitter
     chunks = []
+    locator = _Locator(document)
     for passages in _iterate_parts(document):
         if not is_wanted():
             break
         for passage, count in _cut(passages, capacity, kind, tokenizer, max_tokens, overlap_tokens):
-            chunks.append(_make_chunk(document, passage, count))
+            start, end = passage[0], passage[0] + len(passage[1])
+            chunks.append(_make_chunk(document, passage, count, locator.find(start, end), context))
+    for table in document.tables:
+        if is_wanted():
+            chunks += _split_table(document, table, tokenizer, locator, max_tokens, context)
     return sorted(chunks, key=lambda chunk: chunk.start)
+
+
+def _split_table(
+    document: ParsedDocument, table: Table, tokenizer: Tokenizer, locator: _Locator, max_tokens: int, context: str
+) -> Iterator[Chunk]:
+    about = " ".join(filter(None, [context, table.header]))
+    for first, last, count in _pack_rows(document.text, table, tokenizer, max_tokens):
+        start, numbers = table.rows[first][0], tuple(number for _, number in table.rows[first:last])
+        end = table.rows[last][0] if last < len(table.rows) else table.end
+        text = document.text[start:end].rstrip("\r\n")
+        location = locator.find_rows(start, start + len(text), numbers)
+        parts = [((start, text), count)]
+        if count > WHOLE_ROW * max_tokens:
+            parts = list(_cut([(start, text)], WHOLE_ROW * max_tokens, TextSplitter, tokenizer, max_tokens, 0))
+        for passage, tokens in parts:
+            yield _make_chunk(document, passage, tokens, location, about)
+
+
+def _make_chunk(
+    document: ParsedDocument, passage: Passage, token_count: int, location: Location, context: str
+) -> Chunk:
+    start, text = passage
+    page = location.number if location.kind is PlaceKind.PAGE else None
+    return Chunk(text, start, start + len(text), page, document.heading_at(start), token_count, location, context)
+
+
+def _pack_rows(text: str, table: Table, tokenizer: Tokenizer, max_tokens: int) -> Iterator[tuple[int, int, int]]:
+    """Yield as many whole rows as fit into a chunk: the first, the one after the last, and their tokens."""
+    borders = [*(start for start, _ in table.rows), table.end]
+    rows = [text[start:end] for start, end in itertools.pairwise(borders)]
+    room = max_tokens - sum(_count_tokens([table.header], tokenizer))
+    first = total = 0
+    for place, count in enumerate(_count_tokens(rows, tokenizer)):
+        if place > first and total + count > room:
+            yield first, place, total
+            first, total = place, 0
+        total += count
+    yield first, len(rows), total
 
 
 def _cut(
@@ -94,19 +147,34 @@ def _count_tokens(texts: list[str], tokenizer: Tokenizer) -> list[int]:
 
 
 def _iterate_parts(document: ParsedDocument) -> Iterator[list[Passage]]:
-    """Yield passages, several at a time: the pages; a very long one in parts that end with a paragraph, line or word."""
+    """Yield passages, several at a time: what stands between the tables of each place; a long one in several parts."""
     part, size = list[Passage](), 0
-    starts = document.page_starts or (0,)
-    for start, end in zip(starts, (*starts[1:], len(document.text)), strict=True):
+    for start, end in _iterate_spans(document):
         while start < end:
             until = _find_end(document.text, start, end)
             part.append((start, document.text[start:until]))
             size += until - start
-            start = until  # noqa: PLW2901  (what is left of the page)
+            start = until  # noqa: PLW2901  (what is left of the span)
             if size >= _PART_CHARACTERS // 2:
                 yield part
                 part, size = [], 0
     yield part
+
+
+def _iterate_spans(document: ParsedDocument) -> Iterator[tuple[int, int]]:
+    """Yield where text stands that is no table, cut at places."""
+    starts = [place.start for place in document.places]
+    borders = [0, *starts, len(document.text)]
+    for start, end in itertools.pairwise(borders):
+        for table in _between(document.tables, start, end):
+            yield start, table.start
+            start = table.end  # noqa: PLW2901  (what is left of the place)
+        yield start, end
+
+
+def _between(tables: tuple[Table, ...], start: int, end: int) -> Iterable[Table]:
+    first = bisect_left(tables, start, key=lambda table: table.start)
+    return tables[first : bisect_left(tables, end, key=lambda table: table.start)]
 
 
 def _find_end(text: str, start: int, end: int) -> int:
@@ -119,7 +187,41 @@ def _find_end(text: str, start: int, end: int) -> int:
     return limit
 
 
-def _make_chunk(document: ParsedDocument, passage: Passage, token_count: int) -> Chunk:
-    start, text = passage
-    end = start + len(text)
-    return Chunk(text, start, end, document.page_at(start), document.heading_at(start), token_count)
+class _Locator:
+    """Tells where passages of a document stand."""
+
+    def __init__(self, document: ParsedDocument) -> None:
+        self._document = document
+        self._line_starts = [0] if document.has_lines and not document.headings else []
+        if self._line_starts:
+            self._line_starts += (match.end() for match in _LINE_END.finditer(document.text))
+
+    def find(self, start: int, end: int) -> Location:
+        """The location of `text[start:end]`: its place, else its heading, else its first and last line."""
+        place, heading = self._document.place_at(start), self._document.heading_at(start)
+        location = Location()
+        if self._line_starts:
+            numbers = (bisect_right(self._line_starts, start), bisect_right(self._line_starts, end - 1))
+            location = Location(unit="line", numbers=numbers)
+        if place:
+            location = replace(place.locate(), unit=location.unit, numbers=location.numbers)
+        sections = self._find_sections(start, end)
+        if (heading or sections) and location.kind is None:
+            location = replace(location, kind=PlaceKind.SECTION, name=heading or "", sections=sections)
+        return location
+
+    def _find_sections(self, start: int, end: int) -> tuple[tuple[int, str], ...]:
+        headings = self._document.headings
+        first = bisect_right(headings, start, key=lambda one: one[0])
+        last = bisect_left(headings, end, key=lambda one: one[0])
+        return tuple((offset - start, title) for offset, title in headings[first:last])
+
+    def find_rows(self, start: int, end: int, numbers: tuple[int, ...]) -> Location:
+        """The location of rows of a table; a table among sections is small, so there its rows are not numbered."""
+        location = self.find(start, end)
+        return replace(location, unit="row", numbers=() if location.kind is PlaceKind.SECTION else numbers)
+
+
+def searched_text(chunk: Chunk) -> str:
+    """What is embedded for a chunk: its context and heading before its text. Words are searched in the same."""
+    return "\n".join(filter(None, [chunk.context, chunk.heading, chunk.text]))

@@ -5,10 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 
 from ragq.models import SearchResult
-from ragq.rag.sentences import Span, find_sentences, find_terms
+from ragq.rag.sentences import Span, find_rows, find_sentences, find_terms
 
 MAX_SENTENCES = 200  # of one source; a chunk of prose, as long as chunks may be, has fewer
 PAIR_GAIN = 0.3  # a second sentence is quoted when it adds more than this share of the terms
+
+
+def find_statements(source: SearchResult) -> list[Span]:
+    """The spans that can be quoted alone: rows of a table, else sentences."""
+    return find_rows(source.text) if source.location.unit == "row" else find_sentences(source.text)
 
 
 class Support:
@@ -20,7 +25,7 @@ class Support:
     @cached_property
     def _sentences(self) -> list[tuple[Span, set[str]]]:
         text = self.source.text
-        spans = find_sentences(text)[:MAX_SENTENCES] or [(0, len(text))]
+        spans = find_statements(self.source)[:MAX_SENTENCES] or [(0, len(text))]
         return [((start, end), find_terms(text[start:end])) for start, end in spans]
 
     @cached_property

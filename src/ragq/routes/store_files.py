@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from ragq.context import Context
+from ragq.errors import DOCUMENT_CODES
 from ragq.http.input import CheckedRoute
 from ragq.parsing.parser import check_supported
 from ragq.queues.documents import document_job_id, enqueue_documents
 from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing, pace_polling
 from ragq.schemas.filters import AttributeValues
-from ragq.schemas.objects import Body, Deleted, JobError, Listing
+from ragq.schemas.objects import Body, Deleted, Listing
 from ragq.storage.file_batches import FileBatchRecord
 from ragq.storage.ingests import Attachment
 from ragq.storage.store_files import StoreFileRecord
@@ -43,20 +44,34 @@ class IngestProgress(TypedDict):
     total: int
 
 
+class IngestError(TypedDict):
+    """Why a file cannot be searched: `code` is one of OpenAI's, `reason` says more."""
+
+    code: Literal["server_error", "unsupported_file", "invalid_file"]
+    message: str
+    reason: str
+
+
 class StoreFile(TypedDict):
-    """A file in a store; its id is the file's. `progress` is set while the file is ingested."""
+    """A file in a store; its id is the file's. `progress` is set while the file is ingested.
+
+    `title` and `encoding` are the file's own, if it has any; `warnings` say what of it could not be read.
+    """
 
     id: str
     object: Literal["vector_store.file"]
     created_at: int
     vector_store_id: str
     status: str
-    last_error: JobError | None
+    last_error: IngestError | None
     usage_bytes: int
     attributes: dict[str, Any]
     chunking_strategy: dict[str, Any]
     filename: str
     chunk_count: int
+    title: str
+    encoding: str
+    warnings: list[str]
     progress: NotRequired[IngestProgress | None]
 
 
@@ -252,9 +267,13 @@ def render_store_file(record: StoreFileRecord) -> StoreFile:
             "chunk_overlap_tokens": record.chunk_overlap_tokens,
         }
         strategy = {"type": "static", "static": sizes}
-    error: JobError | None = None
+    error: IngestError | None = None
     if record.error_code:
-        error = {"code": record.error_code, "message": record.error_message or ""}
+        error = {
+            "code": _openai_code(record.error_code),
+            "message": record.error_message or "",
+            "reason": record.error_code,
+        }
     return {
         "id": record.file_id,
         "object": "vector_store.file",
@@ -267,4 +286,13 @@ def render_store_file(record: StoreFileRecord) -> StoreFile:
         "chunking_strategy": strategy,
         "filename": record.filename,
         "chunk_count": record.chunk_count,
+        "title": record.title,
+        "encoding": record.encoding,
+        "warnings": record.warnings,
     }
+
+
+def _openai_code(reason: str) -> Literal["server_error", "unsupported_file", "invalid_file"]:
+    if reason == "unsupported_file":
+        return "unsupported_file"
+    return "invalid_file" if reason in DOCUMENT_CODES else "server_error"

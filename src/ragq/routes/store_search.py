@@ -36,6 +36,7 @@ class SearchHit(TypedDict):
     content: list[DocumentText]
     page: int | None
     heading: str | None
+    location: str
     start: int
     end: int
     similarity: float | None
@@ -96,6 +97,7 @@ def _render_result(result: SearchResult) -> SearchHit:
         "content": [{"type": "text", "text": result.text}],
         "page": result.page,
         "heading": result.heading,
+        "location": str(result.location),
         "start": result.start,
         "end": result.end,
         "similarity": result.similarity,

@@ -1,4 +1,4 @@
-"""A question in a request in OpenAI's form."""
+"""Requests of the Responses API (`ResponseCreate`), and how a question is read from them."""
 
 from __future__ import annotations
 

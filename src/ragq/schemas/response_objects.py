@@ -60,6 +60,7 @@ class Passage(TypedDict):
     file_id: str
     filename: str
     page: int | None
+    location: str
     quote: str
     start: int
     end: int
@@ -115,6 +116,7 @@ class FoundChunk(TypedDict):
     attributes: Attributes
     page: int | None
     heading: str | None
+    location: str
     start: int
     end: int
     similarity: float | None

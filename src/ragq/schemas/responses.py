@@ -1,4 +1,4 @@
-"""A job as OpenAI's response object."""
+"""Render a job as OpenAI's response object; the body of a request is in `questions.py`."""
 
 from __future__ import annotations
 
@@ -256,10 +256,20 @@ def render_passage(citation: Citation) -> Passage:
         "file_id": citation.file_id,
         "filename": citation.filename,
         "page": citation.page,
+        "location": _locate(citation),
         "quote": citation.quote,
         "start": citation.start,
         "end": citation.end,
     }
+
+
+def _locate(citation: Citation) -> str:
+    return citation.location or _page_of(citation)
+
+
+def _page_of(source: Citation | SearchResult) -> str:
+    """The location of what an earlier version stored, which knew pages alone."""
+    return f"page {source.page}" if source.page else ""
 
 
 def url_citation(citation: Citation, text: str, page: str) -> CitedUrl:
@@ -267,7 +277,8 @@ def url_citation(citation: Citation, text: str, page: str) -> CitedUrl:
     first = max(0, citation.index - STATEMENT_CHARACTERS)
     before = text[first : citation.index].rstrip(" \n.!?]0123456789[")
     start = first + max(before.rfind(mark) for mark in (". ", "\n", "? ", "! ")) + 1
-    place = f", page {citation.page}" if citation.page else ""
+    location = _locate(citation)
+    place = f", {location}" if location else ""
     address = urlencode({"file": citation.file_id, "start": citation.start, "end": citation.end})
     return {
         "start_index": start,
@@ -287,6 +298,7 @@ def render_result(result: SearchResult) -> FoundChunk:
         "attributes": result.attributes,
         "page": result.page,
         "heading": result.heading,
+        "location": str(result.location) or _page_of(result),
         "start": result.start,
         "end": result.end,
         "similarity": result.similarity,

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from ragq.errors import ConfigurationError, InvalidRequestError, TransientError, UnavailableError
+from ragq.errors import ConfigurationError, InvalidRequestError, TooLargeError, TransientError, UnavailableError
 from ragq.settings import Settings
 from ragq.storage.database_check import check_database
 
@@ -133,6 +133,8 @@ class Database:
                 ) from error
             raise
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            if isinstance(error, psycopg.errors.ProgramLimitExceeded):
+                raise TooLargeError("A text is longer than PostgreSQL can index: split it.", detail=error) from error
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.TransactionRollback):
                 raise TransientError(
                     "PostgreSQL cancelled a statement. Try again.", detail=error, retry_after_seconds=1

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Rollback
+from psycopg.types.json import Jsonb
 
 from ragq.errors import DocumentError, PoisonError, RagqError
-from ragq.models import Attributes, Chunk, ParsedDocument
+from ragq.models import Attributes, Chunk, Location, ParsedDocument
 from ragq.storage.database import Database
 from ragq.storage.files import POISON_REASON
 from ragq.storage.removal import StoredFile, delete_chunks, remove_older_of_same_name
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 STORE_STEP = 200  # chunks stored by one statement; with the vector index each takes 2 ms, or 10 on a busy machine
 
 _COPY = """
-    COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, embedding)
+    COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, embedding,
+                 location, context)
     FROM STDIN (FORMAT binary)"""
-# The last column is a halfvec in pgvector's binary form: length, 0, numbers. Text is slower on both ends.
-_COPY_TYPES = ("text", "text", "int4", "text", "int4", "int4", "int4", "text", "int4", "text", "bytea")
+# The embedding is a halfvec in pgvector's binary form: length, 0, numbers. Text is slower on both ends.
+_COPY_TYPES = ("text", "text", "int4", "text", "int4", "int4", "int4", "text", "int4", "text", "bytea", "jsonb", "text")
 
 _ATTACH = f"""
     INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
@@ -91,7 +93,7 @@ class Attachment:
 
 _COMPLETE = """
     UPDATE vector_store_files
-    SET status = 'completed', text = %s, page_starts = %s, chunk_count = %s, usage_bytes = %s
+    SET status = 'completed', text = %s, details = %s, page_starts = '{}', chunk_count = %s, usage_bytes = %s
     WHERE vector_store_id = %s AND file_id = %s
 """
 
@@ -186,7 +188,7 @@ class Ingests:
                 raise Rollback(transaction)
             # The text is one value; 200 MB take seconds, up to a minute.
             await connection.execute("SET LOCAL statement_timeout = '600s'")
-            stored = [document.text, list(document.page_starts), len(chunks), _usage_bytes(chunks, vectors)]
+            stored = [document.text, _details(document), len(chunks), _usage_bytes(chunks, vectors)]
             await connection.execute(_COMPLETE, [*stored, record.vector_store_id, record.file_id])
             return True
         return False
@@ -260,6 +262,18 @@ def _storable(text: str) -> str:
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
+def _details(document: ParsedDocument) -> Jsonb:
+    """What the parser found beside the text and what the chunks say; see migration 0014."""
+    return Jsonb(
+        {
+            "places": [asdict(place) for place in document.places],
+            "title": document.title,
+            "encoding": document.encoding,
+            "warnings": document.warnings,
+        }
+    )
+
+
 def _usage_bytes(chunks: list[Chunk], vectors: Vector) -> int:
     return sum(len(chunk.text.encode()) for chunk in chunks) + vectors.nbytes
 
@@ -290,4 +304,6 @@ async def _copy_chunks(
         for ordinal, (chunk, vector) in enumerate(zip(chunks, vectors.astype(">f2"), strict=True), start=first):
             place = (ordinal, record.tenant_id, chunk.start, chunk.end, chunk.page)
             halfvec = struct.pack(">HH", len(vector), 0) + vector.tobytes()
-            await copy.write_row((*where, *place, chunk.heading, chunk.token_count, chunk.text, halfvec))
+            words = (chunk.heading, chunk.token_count, chunk.text)
+            location = Jsonb(asdict(chunk.location)) if chunk.location != Location() else None
+            await copy.write_row((*where, *place, *words, halfvec, location, chunk.context or None))

@@ -1,17 +1,18 @@
-"""Chunks and their search in PostgreSQL with pgvector.
+"""Search the chunks of stores in PostgreSQL with pgvector.
 
-Every method takes the tenant and reads only that tenant's rows.
+A `Scope` names its tenant, and only that tenant's rows are read.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
-from ragq.models import DEFAULT_STORE_NAME, AttributeFilter, SearchResult
+from ragq.models import DEFAULT_STORE_NAME, AttributeFilter, Location, SearchResult
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from ragq.storage.filter_sql import compile_filter
@@ -32,7 +33,8 @@ RANK_CONSTANT = 60  # of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009
 SHARES_SECONDS = 60.0  # how long the shares of words are cached
 
 # Two rankings of the stores' chunks, fused by reciprocal rank: by meaning, and by words (rarer matches and shorter
-# chunks first, among those that match `choose_words`). `among` restricts both to the files that a filter matches.
+# chunks first, among those that match `choose_words`). `among` restricts both to the files that a filter matches. The sum
+# is divided by their number, so that a chunk which is first in both has score 1.
 _SEARCH = """
     WITH question AS MATERIALIZED (
         SELECT replace(plainto_tsquery(%(config)s::regconfig, %(text)s)::text, ' & ', ' | ')::tsquery AS words
@@ -65,7 +67,11 @@ _SEARCH = """
     )
     SELECT c.file_id, f.filename, c.text, c.start_offset AS start, c.end_offset AS end, c.page, c.heading, c.token_count,
            (fused.score * (%(constant)s + 1) / 2)::float8 AS score,
-           (1 - (c.embedding <=> %(vector)s::halfvec))::float8 AS similarity, v.attributes
+           (1 - (c.embedding <=> %(vector)s::halfvec))::float8 AS similarity, v.attributes,
+           coalesce(c.location, CASE
+               WHEN c.page IS NOT NULL THEN jsonb_build_object('kind', 'page', 'number', c.page)
+               WHEN c.heading IS NOT NULL THEN jsonb_build_object('kind', 'section', 'name', c.heading)
+               ELSE '{{}}' END) AS location
     FROM fused JOIN chunks c USING (file_id, vector_store_id, ordinal)
          JOIN files f ON f.id = c.file_id
          JOIN vector_store_files v USING (file_id, vector_store_id)
@@ -189,7 +195,7 @@ class Chunks:
             vector: The question's embedding, of length 1.
             limit: Most results.
         """
-        return await self._database.records(
+        found = await self._database.records(
             SearchResult,
             scope.query,
             plan_anew=scope.plan_anew,
@@ -200,6 +206,7 @@ class Chunks:
             limit=limit,
             **scope.parameters,
         )
+        return [replace(one, location=msgspec.convert(one.location, Location)) for one in found]
 
     async def _word_shares(self) -> WordShares:
         if time.monotonic() > self._shares_until:

@@ -6,12 +6,15 @@ A method that takes the tenant reads only that tenant's rows. The others are for
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from ragq.errors import NotFoundError
-from ragq.models import Attributes
+from ragq.models import Attributes, Place, PlaceKind
 from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
 from ragq.storage.removal import remove_files
@@ -37,6 +40,9 @@ class StoreFileRecord:
     attempt: int
     chunk_count: int
     usage_bytes: int
+    title: str
+    encoding: str
+    warnings: list[str]
     created_at: datetime
 
 
@@ -51,7 +57,8 @@ class Excerpt:
 _ANY_STORE_FILE = """
     SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.bytes, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
            v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.attempt, v.chunk_count, v.usage_bytes,
-           v.created_at
+           coalesce(v.details->>'title', '') AS title, coalesce(v.details->>'encoding', '') AS encoding,
+           coalesce(v.details->'warnings', '[]') AS warnings, v.created_at
     FROM vector_store_files v JOIN files f ON f.id = v.file_id
 """
 _STORE_FILE = _ANY_STORE_FILE + "WHERE v.tenant_id = %(tenant)s"
@@ -194,7 +201,8 @@ class StoreFiles:
         row = await self._database.row(
             """SELECT f.filename, substr(v.text, %(first)s + 1, %(start)s - %(first)s) AS before,
                       substr(v.text, %(start)s + 1, %(end)s - %(start)s) AS quote,
-                      substr(v.text, %(end)s + 1, %(around)s) AS after
+                      substr(v.text, %(end)s + 1, %(around)s) AS after,
+                      coalesce(v.details->'places', '[]') AS places, v.page_starts
                FROM vector_store_files v JOIN files f ON f.id = v.file_id
                WHERE v.tenant_id = %(tenant)s AND v.file_id = %(file)s AND v.text IS NOT NULL
                ORDER BY v.created_at DESC LIMIT 1""",
@@ -207,7 +215,11 @@ class StoreFiles:
         )
         if row is None:
             raise _not_found(file_id)
-        return Passage(**row)
+        places = msgspec.convert(row.pop("places"), list[Place])
+        for number, page_start in enumerate(row.pop("page_starts"), 1):  # of what an earlier version ingested
+            places.append(Place(page_start, PlaceKind.PAGE, number))
+        position = bisect_right(places, start, key=lambda place: place.start)
+        return Passage(**row, place=places[position - 1] if position else None)
 
     async def get_excerpt(self, tenant_id: str, store_id: str, file_id: str, *, characters: int) -> Excerpt | None:
         """The beginning of a file's text; None before the file is ingested."""
@@ -232,6 +244,12 @@ class Passage:
     before: str
     quote: str
     after: str
+    place: Place | None
+
+    @property
+    def page(self) -> int | None:
+        """The page that it begins on; None where the format has none."""
+        return self.place.number if self.place and self.place.kind is PlaceKind.PAGE else None
 
 
 def _not_found(file_id: str) -> NotFoundError:

@@ -21,8 +21,8 @@ if gap > math.max(lease_ms / 4, 2000) or gap < 0 then
 end
 
 -- A job whose worker died is charged a death. After two it is a suspect: it waits in the solo lane, so that it cannot
--- take other jobs down with it. After enough deaths alone it goes back to its own list, where the next claim
--- quarantines it.
+-- take other jobs down with it. After enough deaths alone it goes back to its own list; it is claimed once
+-- more, and the worker ends it as quarantined without running it.
 local dead = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', now, 'LIMIT', 0, 1000)) do
     local job = read(id, 'status', 'origin', 'attempt', 'alone', 'deaths', 'deaths_alone')
