@@ -117,6 +117,7 @@ async def _running(context: ApiContext) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.database.close)
         stack.push_async_callback(context.queue.close)
+        stack.push_async_callback(context.parser.close)
         tasks = [await _prepare(context), *start_housekeeping(context)]
         run_batches = restart_on_error(partial(run_batches_forever, context), "batches")
         tasks.append(asyncio.create_task(run_batches, name="batches"))

@@ -16,6 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import DOCUMENT, Visitor
 from tests.browser.cutter import Cutter
+from tests.documents import write_long_pdf
 from tests.servers import FakeLlm, Ragq, stop
 
 KEY = "a key that only this test knows"
@@ -38,6 +39,16 @@ WATCH = """(selector) => {
     window.seen = [element.innerText];
     new MutationObserver(() => window.seen.push(element.innerText))
         .observe(element, { subtree: true, childList: true, characterData: true });
+}"""
+COUNT_MARKED = """() => {
+    const image = document.getElementById("passage-page");
+    const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    let count = 0;
+    for (let place = 0; place < data.length; place += 4) if (data[place] > 200 && data[place + 2] < 150) count++;
+    return count;
 }"""
 
 
@@ -98,6 +109,22 @@ def test_files_that_are_dropped_are_ingested_before_ones_eyes_and_cited_by_page(
         expect(page.locator("#documents")).not_to_contain_text(name)
     page.reload()
     expect(page.locator("#documents li")).to_have_count(1)
+
+
+def test_a_source_is_shown_on_its_page_with_the_passage_marked(page: Page, tmp_path: Path) -> None:
+    facts = {3: "The brig Amaranth carried forty barrels of saffron."}
+    drop(page, write_long_pdf(tmp_path / "cargo.pdf", pages=4, facts=facts))
+    expect(page.locator("#documents li.ready", has_text="cargo.pdf")).to_be_visible()
+    ask(page, "[[fake text='It carried saffron [1].']] What did the brig Amaranth carry?")
+    source = page.locator("#sources li", has_text="cargo.pdf").first
+    expect(source.locator(".place")).to_contain_text("page 3")
+    source.get_by_role("button", name="Show in cargo.pdf").click()
+    drawn = page.get_by_role("img", name="page 3 of cargo.pdf, with the passage marked")
+    expect(drawn).to_be_visible()
+    expect(page.locator("#passage-text mark")).to_contain_text("saffron")
+    assert page.evaluate(COUNT_MARKED) > 100
+    page.get_by_role("button", name="Close").click()
+    expect(drawn).to_be_hidden()
 
 
 def test_an_answer_is_shown_while_it_is_written_and_its_citations_stand_where_they_belong(page: Page) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,6 +18,7 @@ from ragq.context import Context
 from ragq.errors import InvalidRequestError, UnavailableError
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
+from ragq.parsing.parser import Parser
 from ragq.queues.embeddings import PARTS_OF_PROCESS
 from ragq.queues.questions import NOT_ANSWERED, Asked, ask
 from ragq.records import Job
@@ -33,6 +35,32 @@ FOREGROUND_SECONDS = 590.0  # just below the official clients' timeout
 CLIENT_GONE = 499  # seen only by the metrics
 POLL_SECONDS = 0.3  # when there is no estimate for a job
 POLL_LIMITS_SECONDS = (0.1, 5.0)
+DRAWINGS_WAITING = 8
+DRAWINGS_AT_ONCE = 2  # pages of PDFs, each a tenth of a second of CPU and 30 MB
+
+
+class Drawings:
+    """Limits how many pages are drawn at once, and how many wait."""
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(DRAWINGS_AT_ONCE)
+        self._taken = 0
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Wait for a slot.
+
+        Raises:
+            UnavailableError: Too many wait already.
+        """
+        if self._taken >= DRAWINGS_AT_ONCE + DRAWINGS_WAITING:
+            raise UnavailableError("Too many pages are being drawn. Try again.", code="busy", retry_after_seconds=1)
+        self._taken += 1
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self._taken -= 1
 
 
 @dataclass(kw_only=True)
@@ -41,6 +69,8 @@ class ApiContext(Context):
 
     Attributes:
         keys: Checks the API key; None if no key is set.
+        parser: Draws pages of documents in processes of its own, which start with the first page.
+        drawings: Limits how many pages are drawn at once.
         embedding_parts: Limits what large requests for embeddings put into the queue at once.
     """
 
@@ -48,6 +78,8 @@ class ApiContext(Context):
     not_ready: str | None = "starting"
     keys: KeyCheck | None = None
     readiness: Readiness = field(default_factory=Readiness)
+    parser: Parser = field(default_factory=Parser)
+    drawings: Drawings = field(default_factory=Drawings)
     embedding_parts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARTS_OF_PROCESS))
 
 

@@ -10,11 +10,11 @@ from unicodedata import category
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from typing_extensions import TypedDict
 
 from ragq.context import Context
-from ragq.errors import InvalidRequestError, TooLargeError
+from ragq.errors import DocumentError, InvalidRequestError, NotFoundError, TooLargeError
 from ragq.http.input import CheckedRoute
 from ragq.parsing.parser import check_supported
 from ragq.routes.context import ContextDependency, Cursor, Order, Tenant, listing
@@ -26,6 +26,7 @@ router = APIRouter(prefix="/v1/files", route_class=CheckedRoute)
 
 AROUND_CHARACTERS = 2000  # shown on each side of a passage
 MAX_PASSAGE_CHARACTERS = 100_000
+DRAWING_SECONDS = 5
 LAST_OFFSET = 2**31 - MAX_PASSAGE_CHARACTERS - AROUND_CHARACTERS - 2
 Offset = Annotated[int, Query(ge=0, le=LAST_OFFSET)]
 Purpose = Literal["assistants", "batch", "user_data"]
@@ -36,6 +37,7 @@ BYTES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
 
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
 
 # Limits for the form fields beside the file, 64 KB in total.
 FORM_LIMITS: Any = {"max_files": 1, "max_fields": 8, "max_part_size": 8 << 10}
@@ -63,6 +65,8 @@ class FilePassage(TypedDict):
     filename: str
     start: int
     end: int
+    page: int | None
+    location: str
     before: str
     quote: str
     after: str
@@ -202,10 +206,35 @@ async def get_passage(
         "filename": found.filename,
         "start": start,
         "end": end,
+        "page": found.page,
+        "location": str(found.place.locate()) if found.place else "",
         "before": found.before,
         "quote": found.quote,
         "after": found.after,
     }
+
+
+@router.get("/{file_id}/passage/page", response_class=Response, responses=PNG)
+async def draw_passage(
+    file_id: str, context: ContextDependency, tenant: Tenant, start: Offset = 0, end: Offset = 0
+) -> Response:
+    """Draw the page of a PDF on which `text[start:end]` begins, with the passage marked."""
+    end = min(max(start, end), start + MAX_PASSAGE_CHARACTERS)
+    file = await context.files.get(tenant, file_id)
+    found = await context.store_files.get_passage(tenant, file_id, start, end, around=0)
+    if not found.page or (found.place and found.place.within):
+        raise NotFoundError("This passage has no page that could be drawn: only PDFs have.", param="file_id")
+    if reason := await context.files.find_poison(file.sha256):
+        raise DocumentError(reason)
+    async with context.drawings.take(), context.blobs.as_file(file.sha256) as path:
+        png = await context.parser.draw(
+            path,
+            found.page,
+            found.quote,
+            timeout_seconds=DRAWING_SECONDS,
+            memory_bytes=context.settings.parse_memory_bytes,
+        )
+    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse, responses=BYTES)

@@ -1,6 +1,7 @@
 // Shows an answer and its sources. Text from documents or models is set as text, never as HTML.
 
 import { make } from "./element.js";
+import { showPassage } from "./passage.js";
 
 const result = document.getElementById("result");
 const answer = document.getElementById("answer");
@@ -85,12 +86,16 @@ function reference(number) {
   return button;
 }
 
-function sourceItem({ filename, page }, text) {
+function sourceItem({ file_id: file, filename, location, start, end }, text) {
   const item = document.createElement("li");
   item.tabIndex = -1;
   const place = make("p", "place", "");
   place.append(make("cite", "", filename));
-  if (page) place.append(make("span", "", `page ${page}`));
-  item.append(place, make("blockquote", "", text));
+  if (location) place.append(make("span", "", location));
+  const open = make("button", "quiet open", "Show in document");
+  open.type = "button";
+  open.setAttribute("aria-label", `Show in ${filename}${location ? `, ${location}` : ""}`);
+  open.onclick = () => showPassage({ file, start, end });
+  item.append(place, make("blockquote", "", text), open);
   return item;
 }

@@ -45,9 +45,10 @@ class Row {
   }
 
   show(file) {
-    const { status, last_error: error, progress, chunk_count: count } = file;
-    if (status === "completed") this.end(`${count} ${count === 1 ? "passage" : "passages"}`, "ready");
-    else if (status === "failed") this.end(error.message, "failed");
+    const { status, last_error: error, progress, chunk_count: count, warnings } = file;
+    if (status === "completed") {
+      this.end([`${count} ${count === 1 ? "passage" : "passages"}`, ...warnings].join(". "), warnings.length ? "partly" : "ready");
+    } else if (status === "failed") this.end(error.message, "failed");
     else if (status === "cancelled") this.end("Cancelled", "failed");
     else if (progress?.total) {
       this.advance(`${STAGES[progress.stage]} ${progress.done} of ${progress.total}`, progress.done / progress.total);

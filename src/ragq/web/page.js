@@ -1,9 +1,9 @@
 // The page's entry point.
 
 import { loadDocuments } from "./documents.js";
-import { showPassage } from "./passage.js";
+import { showCitedPassage } from "./passage.js";
 import { resume } from "./question.js";
 import { begin } from "./unlock.js";
 
 await begin();
-await Promise.all([loadDocuments(), resume(), showPassage()]);
+await Promise.all([loadDocuments(), resume(), showCitedPassage()]);
