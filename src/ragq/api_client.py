@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import aiohttp
 
 from ragq.errors import PermanentError, RagqError, TransientError, UnavailableError
 
 POLL_SECONDS = 0.2
+POLLED_AT_ONCE = 8  # files; more are polled more slowly
 PARSE_SHARE = 0.2  # share of a document's progress; the rest is embedding and storing
 
 
@@ -21,6 +22,7 @@ class ApiClient:
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self._url = url.rstrip("/")
+        self._followed = 0
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def __aenter__(self) -> Self:
@@ -60,24 +62,35 @@ class ApiClient:
         return response
 
     async def ingest(self, path: Path, name: str, *, on_progress: Callable[[float], None]) -> dict[str, Any]:
-        """Upload a file into the default store and poll until it is searchable or has failed.
+        """Put a file into the default store and follow it; see `put` and `follow`."""
+        with path.open("rb") as file:
+            state = await self.put(file, name, {"source": name[:512]})
+        return await self.follow(state, on_progress=on_progress)
+
+    async def put(self, file: BinaryIO, name: str, attributes: dict[str, str | int]) -> dict[str, Any]:
+        """Upload a file into the default store, in place of those of its name; returns its state there."""
+        form = aiohttp.FormData(quote_fields=False)
+        form.add_field("purpose", "assistants")
+        form.add_field("file", file, filename=name)
+        uploaded = await self.call("POST", "/v1/files", data=form)
+        body = {"file_id": uploaded["id"], "replace_same_name": True, "attributes": attributes}
+        return await self.call("POST", "/v1/vector_stores/default/files", json=body)
+
+    async def follow(self, state: dict[str, Any], *, on_progress: Callable[[float], None]) -> dict[str, Any]:
+        """Poll a file in the default store until it is searchable or has failed.
 
         Args:
             on_progress: Called with the share done, 0…1, which never decreases.
         """
-        with path.open("rb") as file:
-            form = aiohttp.FormData(quote_fields=False)
-            form.add_field("purpose", "assistants")
-            form.add_field("file", file, filename=name)
-            uploaded = await self.call("POST", "/v1/files", data=form)
-        body = {"file_id": uploaded["id"], "replace_same_name": True, "attributes": {"source": name[:512]}}
-        state = await self.call("POST", "/v1/vector_stores/default/files", json=body)
-        share = 0.0
-        while state["status"] == "in_progress":
-            await asyncio.sleep(POLL_SECONDS)
-            state = await self.call("GET", f"/v1/vector_stores/default/files/{uploaded['id']}")
-            share = max(share, _share_done(state.get("progress")))
-            on_progress(share)
+        share, self._followed = 0.0, self._followed + 1
+        try:
+            while state["status"] == "in_progress":
+                await asyncio.sleep(POLL_SECONDS * max(1, self._followed / POLLED_AT_ONCE))
+                state = await self.call("GET", f"/v1/vector_stores/default/files/{state['id']}")
+                share = max(share, _share_done(state.get("progress")))
+                on_progress(share)
+        finally:
+            self._followed -= 1
         on_progress(1.0)
         return state
 

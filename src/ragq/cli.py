@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ragq import __version__
-from ragq.errors import ConfigurationError, DocumentError, RagqError
+from ragq.errors import RagqError
 from ragq.logs import configure_logging
 from ragq.models import QueueName
 from ragq.settings import Settings, read_settings
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ragq.api_client import ApiClient
 
 T = TypeVar("T")
-
-INGEST_AT_ONCE = 4  # files uploaded and followed together
 
 
 class _Group(click.Group):
@@ -155,60 +153,44 @@ def migrate_command(data_dir: Path | None) -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.argument("places", nargs=-1, required=True)
 @url_option
-def ingest(paths: tuple[Path, ...], url: str | None) -> None:
-    """Ingest files and folders into the default store."""
-    from ragq.parsing.parser import SUPPORTED_EXTENSIONS
+@click.option("--include", multiple=True, metavar="PATTERN", help="Only these, such as '*.pdf'; may be repeated.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Not these, such as 'drafts'; may be repeated.")
+@click.option("--sync", is_flag=True, help="Remove from the store what came from here and is here no longer.")
+@click.option("--watch", is_flag=True, help="Go on, and ingest what changes.")
+@click.option(
+    "--max-pages", type=click.IntRange(min=1), default=1000, show_default=True, help="Most pages of a website."
+)
+@click.option("--allow-private-addresses", is_flag=True, help="Let a website have an address that is not public.")
+def ingest(
+    places: tuple[str, ...],
+    url: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    sync: bool,
+    watch: bool,
+    max_pages: int,
+    allow_private_addresses: bool,
+) -> None:
+    """Ingest documents into the default store.
 
-    files = _find_files(paths, set(SUPPORTED_EXTENSIONS))
-    if not files:
-        raise ConfigurationError(f"No documents found there. Supported: {', '.join(sorted(SUPPORTED_EXTENSIONS))}.")
-    failures = _run(_ingest(_client(url), files))
-    click.echo(f"{len(files) - len(failures)} of {len(files)} files are searchable.")
-    for failure in failures:
-        click.secho(failure, fg="red", err=True)
-    if failures:
+    PLACES are files, folders, s3://, gs:// or az:// URLs of buckets, http(s):// URLs of pages and of sitemaps. What is in
+    the store already and has not changed is not read again, so an interrupted run goes on where it was.
+    """
+    from ragq.ingest.command import Options
+    from ragq.ingest.command import ingest as run
+    from ragq.ingest.sources import Choice
+
+    options = Options(
+        choice=Choice(include=include, exclude=exclude),
+        sync=sync,
+        watch=watch,
+        max_pages=max_pages,
+        allow_private=allow_private_addresses,
+    )
+    if _run(run(_client(url), places, options)).failures:
         sys.exit(1)
-
-
-def _find_files(paths: tuple[Path, ...], extensions: set[str]) -> list[tuple[Path, str]]:
-    """Pair each file with its name in the store: its path, starting with the name of the given folder."""
-    found: list[tuple[Path, str]] = []
-    for path in (path.resolve() for path in paths):
-        if path.is_file():
-            found.append((path, path.name))
-        found += [
-            (file, file.relative_to(path.parent).as_posix())
-            for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in extensions and file.is_file()
-        ]
-    return found
-
-
-async def _ingest(client: ApiClient, files: list[tuple[Path, str]]) -> list[str]:
-    slots, failures = asyncio.Semaphore(INGEST_AT_ONCE), []
-    with click.progressbar(length=1000 * len(files), label="Ingesting", width=40) as bar:
-
-        async def one(path: Path, name: str) -> None:
-            shown = 0
-
-            def advance(share: float) -> None:
-                nonlocal shown
-                bar.update(int(share * 1000) - shown)
-                shown = int(share * 1000)
-
-            async with slots:
-                try:
-                    state = await client.ingest(path, name, on_progress=advance)
-                    if state["status"] != "completed":
-                        raise DocumentError((state["last_error"] or {}).get("message", state["status"]))
-                except RagqError as error:
-                    failures.append(f"{name}: {error}")
-
-        async with client:
-            await asyncio.gather(*(one(path, name) for path, name in files))
-    return failures
 
 
 @main.command()

@@ -28,7 +28,7 @@ from ragq.storage.webhooks import SECRET_PREFIX, Attempt, ClaimedDelivery
 RESOLVER_THREADS = 16  # a separate pool: a slow name server must not block other work in threads
 
 
-class _NotPublicError(OSError):
+class NotPublicError(OSError):
     """The host has an address that is not public."""
 
 
@@ -39,7 +39,7 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
-class _Resolver(AbstractResolver):
+class PublicResolver(AbstractResolver):
     """Resolves names; refuses a host with any non-public address, unless the host is allowed."""
 
     def __init__(self, allowed: frozenset[str]) -> None:
@@ -55,7 +55,7 @@ class _Resolver(AbstractResolver):
         )
         addresses = [(kind, protocol, str(address[0])) for kind, _, protocol, _, address in found]
         if host.lower() not in self._allowed and not all(is_public(address) for _, _, address in addresses):
-            raise _NotPublicError(NOT_PUBLIC)
+            raise NotPublicError(NOT_PUBLIC)
         return [
             ResolveResult(
                 hostname=host,
@@ -78,7 +78,7 @@ class WebhookClient:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._allowed = read_allowed(settings)
-        self._resolver = _Resolver(self._allowed)
+        self._resolver = PublicResolver(self._allowed)
         # Each delivery opens its own connection, so that its address is resolved and checked.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, resolver=self._resolver, use_dns_cache=False, force_close=True),
@@ -115,7 +115,7 @@ class WebhookClient:
         except TimeoutError:
             return Attempt(None, f"No answer within {self._settings.webhook_timeout_seconds:g} s.")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            inside = isinstance(error.__cause__, _NotPublicError)
+            inside = isinstance(error.__cause__, NotPublicError)
             return Attempt(None, NOT_PUBLIC if inside else f"{host}: {describe(error)}")
 
 
