@@ -11,15 +11,18 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # Install a lock file into an environment. pip knows mirrors that uv does not: its configuration is its own.
 INSTALL = $(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2) || { echo "uv could not install $(2): trying pip, which takes longer."; $(1)/bin/python $(PIP_INSTALL) --require-hashes -r $(2); }
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+HAS_TESSERACT = command -v tesseract >/dev/null
+# Two targets at a time, each of which shows its output when it ends, if make can (macOS has an old one).
+PAIRS = --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbin/pgbouncer; }; } >/dev/null
 
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration coverage browser fault evaluate streams attack clients-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents streams attack clients-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Make .venv with the ragq command, from requirements-dev.lock
 
@@ -42,7 +45,9 @@ $(PEERS)/.ready: benchmarks/peers/requirements.lock $(VENV)/.ready  # what the b
 demo: setup ## Ingest the handbook, ask it several questions at once; stays up (EXIT=1: ends)
 	$(BIN)/ragq demo $(if $(EXIT),--exit --port 0)
 
-test: check unit integration browser fault ## Everything: lint, types, imports, unit, integration, browser, fault
+test: setup ## Everything: lint, types, imports, unit, integration, browser, fault
+	$(MAKE) --no-print-directory $(PAIRS) openapi unit browser check
+	$(MAKE) --no-print-directory --assume-old=openapi integration fault
 
 check: setup ## Lint, format, types, import contracts, generated pages, the documents' site
 	$(BIN)/ruff check .
@@ -59,10 +64,13 @@ check: setup ## Lint, format, types, import contracts, generated pages, the docu
 unit: setup ## Tests without I/O
 	$(BIN)/pytest tests/unit -q
 
-integration: setup ## Tests with real servers, two files at a time; PgBouncer and openssl come from apt if they are missing and one may
+integration: openapi ## Tests with real servers, two files at a time; PgBouncer, openssl and tesseract come from apt if missing and one may
 	@$(HAS_SERVERS) || $(call APT_GET,pgbouncer openssl) || echo "pgbouncer or openssl is missing, and could not be installed: as root, apt-get install pgbouncer openssl."
+	@$(HAS_TESSERACT) || $(call APT_GET,tesseract-ocr) || echo "tesseract is missing, and could not be installed: as root, apt-get install tesseract-ocr."
 	$(BIN)/pytest tests/integration -q -n 2 --dist loadfile --ignore tests/integration/test_openapi.py
-	$(BIN)/pytest tests/integration/test_openapi.py -q  # Schemathesis' tests do not run in xdist's processes
+
+openapi: setup ## Requests that Schemathesis makes up from the OpenAPI document; its tests do not run in xdist's processes
+	$(BIN)/pytest tests/integration/test_openapi.py -q
 
 coverage: setup ## Coverage of the unit and integration tests, with the processes that they start (not part of make test)
 	$(BIN)/pytest tests/unit tests/integration -q -n 2 --dist loadfile --ignore tests/integration/test_openapi.py --cov --cov-report=term
@@ -76,6 +84,9 @@ fault: setup ## Tests that kill, freeze and cut, two files at a time
 
 evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
 	$(BIN)/python -m benchmarks.evaluate $(DATA)
+
+evaluate-documents: setup ## Right file, place and words for facts of real files (DATA=folder with documents/facts.json)
+	$(BIN)/python -m benchmarks.evaluate_documents $(DATA)
 
 streams: setup ## How late tokens reach 500 readers of one API process
 	$(BIN)/python -m benchmarks.streams

@@ -21,6 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+# As in Debian's images for Docker: packages that are installed leave neither archives nor caches.
+APT_CLEAN = """DPkg::Post-Invoke {"rm -f /var/cache/apt/archives/*.deb || true";};
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+"""
 VALKEY_ENTRYPOINT = """#!/bin/sh
 set -eu
 [ "$1" = valkey-server ] && [ "$(id -u)" = 0 ] || exec "$@"
@@ -74,9 +79,11 @@ def python_image(prefix: Path | None) -> Image:
     left_out = "--exclude=test --exclude='*.a' --exclude=__pycache__ --exclude=site-packages"
     copy = f'tar --create --directory {prefix} {left_out} . | tar --extract --no-same-owner --directory "$1/usr/local"'
     packages = (
-        "ca-certificates libbz2-1.0 libffi8 liblzma5 libncursesw6 libreadline8 libsqlite3-0 libssl3 zlib1g".split()
-    )
+        "ca-certificates libbz2-1.0 libffi8 liblzma5 libncursesw6 libreadline8 libsqlite3-0 libssl3 "
+        "usr-is-merged zlib1g"
+    ).split()
     commands = "ldconfig && python3 -m ensurepip && ln -sf pip3 /usr/local/bin/pip"
+    commands += " && apt-get -qq purge perl-modules-5.36"  # with usrmerge, which brought all of Perl
     strip = 'find "$1/usr/local" -name "*.so*" -type f -exec strip {} +'
     pip = f'chroot "$1" sh -c {shlex.quote(commands)}'
     return Image("python:3.12-slim", "bookworm", packages, [certificates, copy, strip, pip], changes)
@@ -103,6 +110,8 @@ def make(image: Image, folder: Path) -> None:
         *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "locale", "man")),
         f"--include={','.join(image.packages)}",
         *(f"--customize-hook={command}" for command in image.commands),
+        f'--customize-hook=printf %s {shlex.quote(APT_CLEAN)} > "$1/etc/apt/apt.conf.d/docker-clean"',
+        '--customize-hook=rm "$1"/var/cache/apt/*.bin',
     ]
     subprocess.run(["mmdebstrap", *options, image.suite, str(root)], check=True)
     changes = [word for change in image.changes for word in ("--change", change)]

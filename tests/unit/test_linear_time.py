@@ -176,22 +176,19 @@ FUNCTIONS: list[Callable[[str], object]] = [
 
 
 def seconds_of(work: Callable[[str], object], text: str) -> float:
-    """Processor time, the least of some runs: others use this machine too."""
-    taken = []
-    for _ in range(3):
-        started = time.process_time()
-        work(text)
-        taken.append(time.process_time() - started)
-        if taken[-1] < FLOOR_SECONDS:
-            break
-    return min(taken)
+    """Processor time of one run."""
+    started = time.process_time()
+    work(text)
+    return time.process_time() - started
 
 
 def assert_linear(work: Callable[[str], object], unit: str, *, seconds: float) -> None:
+    """The best of three runs counts, since others use this machine; a run below the floor needs no comparison."""
     text = unit * (SMALL * GROWTH // len(unit))
-    taken = seconds_of(work, text)
-    assert taken < seconds
-    assert taken <= MOST * max(FLOOR_SECONDS, seconds_of(work, text[:SMALL]))
+    if seconds_of(work, text) > MOST * FLOOR_SECONDS:
+        small = min(seconds_of(work, text[:SMALL]) for _ in range(3))
+        limit = min(seconds, MOST * max(FLOOR_SECONDS, small))
+        assert any(seconds_of(work, text) <= limit for _ in range(3))
 
 
 @pytest.mark.parametrize("work", [*FUNCTIONS, lambda text: cite(text, SOURCES)])
@@ -211,7 +208,7 @@ def test_no_step_of_citing_keeps_others_waiting(name: str) -> None:
             is_done = next(steps, StopIteration) is StopIteration
             longest = max(longest, time.process_time() - started)
         worst.append(longest)
-        if longest < 0.01:
+        if longest < 0.03:
             break
     assert min(worst) < 0.03
 
