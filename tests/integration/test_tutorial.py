@@ -21,6 +21,7 @@ KEY = "a-key-of-the-tests-0123456789"
 HOW_TO = [
     "use-an-llm.md",  # starts the service that the others ask
     "ingest-documents.md",
+    "read-scans.md",
     "add-workers.md",
     "operate.md",
     "receive-webhooks.md",
@@ -47,6 +48,7 @@ NOT_RUN = {
         "it needs another machine",
     ],
     "operate.md": ["the tutorial has the same"],
+    "read-scans.md": ["it is installed already, and needs root", "Docker is not among what the tests need"],
     "receive-webhooks.md": ["it is a part of a program; examples/webhook_receiver.py is run"],
 }
 
