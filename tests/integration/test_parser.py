@@ -22,7 +22,7 @@ from reportlab.pdfgen.canvas import Canvas
 from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument, Place, PlaceKind
 from ragq.parsing import parser as parse_module
-from ragq.parsing.parser import Parser
+from ragq.parsing.parser import OcrSettings, Parser
 
 MEMORY_BYTES = 1 << 28
 
@@ -367,6 +367,47 @@ async def test_a_parser_taken_over_by_a_file_cannot_connect_to_anything(
         listener.listen()
         monkeypatch.setattr(sys, "executable", write_parser(tmp_path, f"address = {listener.getsockname()!r}\n{body}"))
         assert "exit code 1" in await fail(tmp_path, "a.txt", b"text")
+
+
+async def test_a_parser_taken_over_by_a_file_cannot_connect_one_of_a_pair_of_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = "import socket; ours, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        body = f"{pair}\nours.connect({str(tmp_path / 'socket')!r})"
+        monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
+        assert "exit code 1" in await fail(tmp_path, "a.txt", b"text")
+
+
+async def read_by_ocr(folder: Path, *, page_seconds: int) -> str:
+    (folder / "a.txt").write_text("text")
+    parser, ocr = Parser(), OcrSettings(page_seconds=page_seconds)
+    try:
+        document = await parser.parse(folder / "a.txt", "a.txt", timeout_seconds=1, memory_bytes=MEMORY_BYTES, ocr=ocr)
+    finally:
+        await parser.close()
+    return document.text
+
+
+async def test_quick_pages_for_ocr_leave_no_time_to_one_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parse_module, "OCR_REST_SECONDS", 0)
+    body = "for _ in range(5): document.ocr.announce(1); time.sleep(0.2)\nsignal.pause()"
+    monkeypatch.setattr(sys, "executable", write_parser(tmp_path, body))
+    begun = time.monotonic()
+    with pytest.raises(PoisonError, match="A page for OCR took longer than 2 s"):
+        await read_by_ocr(tmp_path, page_seconds=2)
+    assert time.monotonic() - begun < 9  # with the time of all pages it would be 11
+
+
+async def test_pages_that_are_read_by_ocr_at_once_have_the_time_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parse_module, "OCR_REST_SECONDS", 0)
+    monkeypatch.setattr(sys, "executable", write_parser(tmp_path, "document.ocr.announce(4)\ntime.sleep(2.5)"))
+    assert await read_by_ocr(tmp_path, page_seconds=1) == "survived"
 
 
 async def test_the_parser_has_no_home_and_none_of_our_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

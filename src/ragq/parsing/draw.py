@@ -15,6 +15,7 @@ from ragq.parsing.writer import UnreadableError
 PIXELS = 1400  # of the longer side
 MARK = (255, 224, 102)  # what is white under a mark becomes this; what is black stays black
 MAX_CELLS = 200  # of a quote that are looked for
+MAX_QUOTE_CHARACTERS = 20_000  # that are looked for
 MIN_PART_CHARACTERS = 2  # a part of a row that is looked for by itself
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in points
@@ -46,7 +47,7 @@ def find_boxes(text_page: pypdfium2.PdfTextPage, quote: str) -> list[Box]:
     text = text_page.get_text_range()
     letters, places = _join_letters(text)
     boxes: list[Box] = []
-    for part in _find_parts(quote, letters):
+    for part in _find_parts(quote[:MAX_QUOTE_CHARACTERS], letters):
         first = letters.index(part)
         start, end = places[first], places[first + len(part) - 1] + 1
         boxes += (

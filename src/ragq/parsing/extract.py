@@ -1,6 +1,6 @@
 """What the parser's child process runs: one file is read or a page of it drawn, under limits.
 
-Progress goes to standard error as lines `DONE TOTAL`, and `ocr` before each page that is read as a picture. The outcome
+Progress goes to standard error as lines `DONE TOTAL`, and `ocr PAGES` before pages that are read as pictures. The outcome
 goes to standard output. That is one JSON object: `text` and the structure that `ParsedDocument` has, or `error` with
 `code`; of a drawing, it is the PNG. The child trusts nothing in the file.
 """
@@ -23,6 +23,7 @@ from ragq.parsing.writer import DocumentWriter, Progress, UnreadableError
 OUT_OF_MEMORY = 86  # exit code; as a rule the traceback of a MemoryError finds no memory either
 FILE = Path("/dev/fd/0")  # what is to be read is the child's standard input: it needs no name
 ALARM_SECONDS = 5  # an alarm ends this process so long after its time limit, in case nobody else has
+OCR_REST_SECONDS = 5  # beyond the time of a page for OCR, so that the next can begin when it ran out
 WRITTEN_CHARACTERS = 1 << 20  # of the text at once
 
 
@@ -43,7 +44,7 @@ def main(task: str, seconds: int, longest_seconds: int, memory_bytes: int, *argu
 
 
 def _read(filename: str, max_characters: int, ocr_languages: str, ocr_page_seconds: int) -> None:
-    ocr = Ocr(ocr_languages, ocr_page_seconds, announce=lambda: _take_longer(ocr_page_seconds))
+    ocr = Ocr(ocr_languages, ocr_page_seconds, announce=lambda pages: _take_longer(pages, ocr_page_seconds))
     document = DocumentWriter(read, max_characters=max_characters, progress=_make_progress(), ocr=ocr)
     read(FILE.read_bytes(), filename, document)
     _write(*document.finish())
@@ -65,12 +66,13 @@ def _limit(seconds: int, longest_seconds: int, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
-def _take_longer(seconds: int) -> None:
+def _take_longer(pages: int, page_seconds: int) -> None:
     """Leave at least this time, CPU and wall clock, from now on; who started this process does so when it reads the line."""
+    seconds = pages * page_seconds + OCR_REST_SECONDS
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (min(max(soft, int(time.process_time()) + seconds + 1), hard), hard))
     signal.alarm(max(signal.alarm(0), seconds + ALARM_SECONDS))
-    print("ocr", file=sys.stderr, flush=True)  # noqa: T201
+    print("ocr", pages, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _make_progress() -> Progress:

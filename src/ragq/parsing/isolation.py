@@ -1,4 +1,4 @@
-"""Keep processes that read untrusted files from the network and from other processes, by a seccomp filter (Linux)."""
+"""Keep processes that read untrusted files from the network and from tracing others, by a seccomp filter (Linux)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _REFUSE, _ALLOW = 0x00050000 | errno.EACCES, 0x7FFF0000
 _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _LOAD, _IS_EQUAL, _IS_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # of linux/filter.h
 _X32 = 0x40000000  # system calls of x86-64's second table start here
-# socket, io_uring_setup (it can make sockets), ptrace, process_vm_readv, process_vm_writev, pidfd_getfd
+# socket, socketpair (a datagram socket of a pair can connect to others), io_uring_setup (it can make sockets), ptrace,
+# process_vm_readv, process_vm_writev, pidfd_getfd
 _REFUSED = {
-    "x86_64": (0xC000003E, (41, 425, 101, 310, 311, 438)),
-    "aarch64": (0xC00000B7, (198, 425, 117, 270, 271, 438)),
+    "x86_64": (0xC000003E, (41, 53, 425, 101, 310, 311, 438)),
+    "aarch64": (0xC00000B7, (198, 199, 425, 117, 270, 271, 438)),
 }
 
 
@@ -25,7 +26,9 @@ class _Program(ctypes.Structure):
 
 
 def refuse_network() -> bool:
-    """Refuse to this process, and to all that it starts, new sockets and a look into other processes, for good.
+    """Refuse to this process, and to all that it starts, new sockets and the calls that trace other processes, for good.
+
+    `/proc` stays: what the user may read and write there, a child may too.
 
     It needs no privileges. Returns False where it is not supported: beyond Linux on x86-64 and ARM64, or in old kernels.
     """

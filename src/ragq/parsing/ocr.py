@@ -53,12 +53,12 @@ class Ocr:
     Attributes:
         languages: As tesseract calls them, joined by "+" or commas; empty: those that are installed.
         page_seconds: Time limit of a page, wall clock and CPU.
-        announce: Called before each page: it may take the page's time.
+        announce: Called with how many pages are read next: each may take a page's time.
     """
 
     languages: str = ""
     page_seconds: int = 60
-    announce: Callable[[], None] = lambda: None
+    announce: Callable[[int], None] = lambda _: None
 
     @cached_property
     def _command(self) -> list[str]:
@@ -82,8 +82,7 @@ class Ocr:
         Args:
             picture: A file in a format that tesseract reads: PNG, JPEG, TIFF, GIF, BMP, WebP or PNM.
         """
-        for _ in range(pages):
-            self.announce()
+        self.announce(pages)
         seconds = self.page_seconds * pages
         try:
             done = subprocess.run(

@@ -19,14 +19,14 @@ import msgspec
 
 from ragq.errors import DOCUMENT_CODES, DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
-from ragq.parsing.extract import OUT_OF_MEMORY
+from ragq.parsing.extract import OCR_REST_SECONDS, OUT_OF_MEMORY
 from ragq.parsing.kinds import REFUSED_EXTENSIONS
-from ragq.parsing.writer import too_long
+from ragq.parsing.writer import clean, too_long
 
 Request = list[str | int]
 
 MAX_CHARACTERS = 20_000_000
-MAX_OCR_PAGES = 2000  # of a document; each extends its time limit
+MAX_OCR_PAGES = 2000  # by the time of so many, at most, a document's limit is extended
 DRAWING_BYTES = 20 << 20
 PNG = b"\x89PNG\r\n\x1a\n"
 OUTPUT_BYTES = 6  # most bytes printed for a character
@@ -37,7 +37,7 @@ LATE_SECONDS = 1.0  # a time limit noticed this late means that this process was
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _PROGRESS_LINE = re.compile(rb"^(\d{1,9}) (\d{1,9})$", re.MULTILINE)
-_OCR_LINE = re.compile(rb"^ocr$", re.MULTILINE)
+_OCR_LINE = re.compile(rb"^ocr (\d{1,9})$", re.MULTILINE)
 _READ_BYTES = 1 << 18
 
 
@@ -60,7 +60,7 @@ class OcrSettings:
 
     Attributes:
         languages: As tesseract calls them; empty: those that are installed.
-        page_seconds: By how much each page for OCR extends the time limit.
+        page_seconds: Time of a page for OCR, which is there even if the file's time limit ends sooner.
     """
 
     languages: str = ""
@@ -133,7 +133,7 @@ class Parser:
         too_much: str,
         progress: Callable[[int, int], None] | None = None,
     ) -> bytearray:
-        """Have a child do one task with a file; returns what it printed."""
+        """Run one task on a file in a child, and return what it printed."""
         with path.open("rb") as file:
             forker, child = await self._fork(request, file)
         try:
@@ -275,7 +275,7 @@ class _Child:
 
 @dataclass(frozen=True, slots=True)
 class _Time:
-    """The time that a child has, and by how much each page for OCR extends it."""
+    """The time that a child has, and what a page for OCR has at least."""
 
     seconds: int
     page_seconds: int = 0
@@ -303,7 +303,8 @@ async def _read_progress(
         found = _PROGRESS_LINE.findall(lines)
         if found and progress:
             progress(int(found[-1][0]), int(found[-1][1]))
-        extend(len(_OCR_LINE.findall(lines)))
+        if pages := [int(number) for number in _OCR_LINE.findall(lines)]:
+            extend(max(pages))
         tail = rest[-100:]
 
 
@@ -323,11 +324,15 @@ async def _read_in_time(
     begun = loop.time()
     deadline, latest = begun + time.seconds, begun + time.longest_seconds
     limit = asyncio.timeout_at(deadline)
+    what, seconds = "Reading the file", time.seconds
 
     def extend(pages: int) -> None:
-        nonlocal deadline
-        if not limit.expired():
-            deadline = min(latest, max(deadline, loop.time() + time.page_seconds)) if pages else deadline
+        nonlocal deadline, what, seconds
+        page_seconds = pages * time.page_seconds + OCR_REST_SECONDS
+        extended = min(latest, loop.time() + page_seconds)
+        if extended > deadline and not limit.expired():
+            what, seconds = "A page for OCR" if pages == 1 else f"OCR of {pages:,} pages", page_seconds
+            deadline = extended
             limit.reschedule(deadline)
 
     try:
@@ -337,7 +342,7 @@ async def _read_in_time(
     except TimeoutError as error:
         if loop.time() > deadline + LATE_SECONDS:
             raise TransientError("The worker was frozen while it read the file.") from error
-        raise PoisonError(f"Reading the file took longer than {time.seconds} s: split it.") from error
+        raise PoisonError(f"{what} took longer than {seconds} s: split the file.") from error
 
 
 def _explain_crash(code: int, timeout_seconds: float) -> DocumentError:
@@ -363,7 +368,7 @@ def _read_outcome(output: bytearray) -> ParsedDocument:
         outcome: Any = json.loads(output)
         if "error" in outcome:
             code = str(outcome["code"])
-            raise DocumentError(str(outcome["error"])[:500], code=code if code in DOCUMENT_CODES else "damaged")
+            raise DocumentError(clean(str(outcome["error"]))[:500], code=code if code in DOCUMENT_CODES else "damaged")
         document = msgspec.convert(outcome, ParsedDocument)
     except (ValueError, TypeError, KeyError, RecursionError, msgspec.ValidationError) as error:
         raise PoisonError(INVALID_OUTPUT) from error

@@ -18,7 +18,7 @@ _FENCE = re.compile(r"[ \t]{0,3}(?:```|~~~)")
 
 
 def read(data: bytes, filename: str, document: DocumentWriter) -> None:
-    """Write the cells of a notebook; a file that is none, as text."""
+    """Write the cells of a notebook. A file that is not a notebook is written as text."""
     text = decode(data, document)
     try:
         notebook = json.loads(text)
@@ -28,11 +28,15 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
         plain.read(data, filename, document)
         return
     document.encoding = ""  # JSON's own affair
+    if cut := sum(kind == "output" and len(block) > MAX_OUTPUT_CHARACTERS for kind, block in blocks):
+        document.warn(
+            f"{cut:,} {'output is' if cut == 1 else 'outputs are'} cut after {MAX_OUTPUT_CHARACTERS:,} characters."
+        )
     for kind, block in blocks:
         if kind == "markdown":
             _write_markdown(block, document)
         else:
-            document.add_text(block)
+            document.add_text(block[:MAX_OUTPUT_CHARACTERS] if kind == "output" else block)
 
 
 def _read_cell(cell: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -41,7 +45,7 @@ def _read_cell(cell: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for output in cell.get("outputs", []):
         shown = output.get("text") or (output.get("data") or {}).get("text/plain") or ""
         if text := _join(shown).strip():
-            yield "output", text[:MAX_OUTPUT_CHARACTERS]
+            yield "output", text
 
 
 def _write_markdown(text: str, document: DocumentWriter) -> None:

@@ -16,7 +16,7 @@ from ragq.parsing.readers.pdf.tables import TableBlock, find_tables
 
 DOTS_PER_INCH = 300
 MAX_PIXELS = 16_000_000  # of a rendered page: A3 at 300 dots per inch
-GARBLED_SHARE = 0.05  # of characters that are none: such a page is read as a picture, where that is possible
+GARBLED_SHARE = 0.05  # of unreadable characters: such a page is read as a picture, where that is possible
 LOST_SHARE = 0.2  # such a page has no text that is worth keeping
 FEW_CHARACTERS, LEAST_COVERED = (
     100,
@@ -178,7 +178,7 @@ def _replace(read: ReadPage, raw: list[str], tables: list[TableBlock]) -> None:
 
 
 def _count_garbled(text: str, raw: str) -> int:
-    """Count the characters that are none: controls, and those of private use or of no meaning."""
+    """Count the unreadable characters: controls, those of private use, and U+FFFD."""
     return 0 if text.replace("\n", "").isprintable() else len(_NO_CHARACTER.findall(raw))
 
 
