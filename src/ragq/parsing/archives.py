@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
@@ -20,6 +22,10 @@ MAX_PART_BYTES = 200_000_000
 DAMAGED = "The file is damaged: open it in its program, save it again and upload that."
 ENCRYPTED = "The file is encrypted and needs a password: remove the password and upload it again."
 
+# zipfile names few of its errors. Beside its own come those of the three decompressors and of the end of the data;
+# ValueError for names that are no text and for offsets before the beginning; KeyError for a part that is missing;
+# RuntimeError, NotImplementedError among them, for versions, methods and flags that it does not know; OSError from bzip2.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, KeyError, RuntimeError, OSError)
 _IS_ENCRYPTED = 1  # of an entry's flags
 _PIECE = 1 << 20
 
@@ -33,10 +39,8 @@ class Archive:
         Raises:
             UnreadableError: It is damaged, encrypted, or holds too much.
         """
-        try:
+        with _refusing_damage():
             self._archive = zipfile.ZipFile(io.BytesIO(data))
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-            raise UnreadableError(DAMAGED) from error
         entries = self._archive.infolist()
         self.names = frozenset(entry.filename for entry in entries)
         if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
@@ -57,14 +61,12 @@ class Archive:
         Raises:
             UnreadableError: There is no such part, or it is damaged or too large.
         """
-        try:
+        with _refusing_damage():
             if self._archive.getinfo(name).file_size > MAX_PART_BYTES:
                 raise UnreadableError(
                     f"A part of the file has more than {MAX_PART_BYTES // 1_000_000} MB.", "too_large"
                 )
             return self._archive.read(name)
-        except (KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, OSError) as error:
-            raise UnreadableError(DAMAGED) from error
 
     def read_xml(self, name: str) -> Element:
         """Parse a part as XML, without entities and external references.
@@ -80,14 +82,21 @@ class Archive:
         Raises:
             UnreadableError: One does not.
         """
-        try:
+        with _refusing_damage():
             for name in self.names:
                 if name.endswith(suffixes):
                     with self._archive.open(name) as part:
                         while part.read(_PIECE):
                             pass
-        except (EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, OSError) as error:
-            raise UnreadableError(DAMAGED) from error
+
+
+@contextmanager
+def _refusing_damage() -> Iterator[None]:
+    """Refuse a file for what zipfile raises when its bytes are wrong."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise UnreadableError(DAMAGED) from error
 
 
 def parse_xml(data: bytes) -> Element:

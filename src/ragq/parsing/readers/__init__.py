@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from ragq.parsing.archives import DAMAGED
 from ragq.parsing.kinds import Kind, detect
 from ragq.parsing.writer import DocumentWriter, UnreadableError
 
@@ -45,3 +46,7 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
         import_module(f"{__name__}.{module}").read(data, filename, document)
     except RecursionError as error:
         raise UnreadableError("What is in the file nests too deep.") from error
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # a library in Rust that panics; its class cannot be imported
+            raise
+        raise UnreadableError(DAMAGED) from error
