@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ AT_ONCE = 6
 DEPTH = 10
 
 
-async def evaluate(client: ApiClient, articles: list[dict[str, Any]]) -> dict[str, float]:
+async def evaluate(client: ApiClient, path: Path) -> dict[str, float]:
     """Ingest every paragraph, search with every question, and compare the found paragraphs with the right one."""
+    articles = json.loads(path.read_text())["data"]
     paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
     questions = [(qa["question"], f"{n}.txt") for n, one in enumerate(paragraphs) for qa in one["qas"]]
     store = (await client.call("POST", "/v1/vector_stores", json={"name": "XQuAD"}))["id"]
@@ -59,25 +61,31 @@ async def evaluate(client: ApiClient, articles: list[dict[str, Any]]) -> dict[st
     }
 
 
-async def run(url: str, path: Path) -> None:
-    """Evaluate against the service at `url` and print the figures."""
-    async with ApiClient(url) as client:
-        print(json.dumps(await evaluate(client, json.loads(path.read_text())["data"]), indent=2))
+def run_with_service(
+    description: str | None, name: str, target: str, evaluate: Callable[[ApiClient, Path], Awaitable[dict[str, Any]]]
+) -> None:
+    """Start a service in a temporary folder, print the figures of an evaluation, and stop it.
 
-
-def main() -> None:
-    """Start a service in a temporary folder, evaluate, and stop it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", nargs="?", type=Path, default=Path(), help="the folder of xquad.en.json")
-    path = parser.parse_args().data / "xquad.en.json"
+    Args:
+        name: Of the file in the folder that the command line names.
+        target: Of make, for the hint when the file is not there.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("data", nargs="?", type=Path, default=Path(), help=f"the folder of {name}")
+    path = parser.parse_args().data / name
     if not path.is_file():
-        sys.exit(f"{path} is not there: name its folder, as in `make evaluate DATA=FOLDER`.")
+        sys.exit(f"{path} is not there: name its folder, as in `make {target} DATA=FOLDER`.")
+
+    async def run(url: str) -> None:
+        async with ApiClient(url) as client:
+            print(json.dumps(await evaluate(client, path), indent=2))
+
     with tempfile.TemporaryDirectory(prefix="ragq-evaluate-") as folder:
         settings = read_settings().model_copy(update={"data_dir": Path(folder), "port": 0})
         with Fleet(settings, query_workers=1, document_workers=1) as fleet:
             fleet.start()
-            asyncio.run(run(fleet.url, path))
+            asyncio.run(run(fleet.url))
 
 
 if __name__ == "__main__":
-    main()
+    run_with_service(__doc__, "xquad.en.json", "evaluate", evaluate)

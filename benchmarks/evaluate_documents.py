@@ -6,32 +6,28 @@ another place where they stand.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import re
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from benchmarks.evaluate import run_with_service
 from ragq.api_client import ApiClient
-from ragq.settings import read_settings
-from ragq.up import Fleet
 
 DEPTH = 5
 AT_ONCE = 4
 
 
-async def evaluate(client: ApiClient, folder: Path) -> dict[str, Any]:
+async def evaluate(client: ApiClient, path: Path) -> dict[str, Any]:
     """Ingest every file, then search with each question and ask it."""
-    facts = json.loads((folder / "facts.json").read_text())
+    facts = json.loads(path.read_text())
     store = (await client.call("POST", "/v1/vector_stores", json={"name": "documents"}))["id"]
-    for path in sorted((folder / "files").iterdir()):
+    for document in sorted((path.parent / "files").iterdir()):
         form = aiohttp.FormData({"purpose": "assistants"})
-        form.add_field("file", path.read_bytes(), filename=path.name)
+        form.add_field("file", document.read_bytes(), filename=document.name)
         file = await client.call("POST", "/v1/files", data=form)
         await client.call("POST", f"/v1/vector_stores/{store}/files", json={"file_id": file["id"]})
     while (await client.call("GET", f"/v1/vector_stores/{store}"))["file_counts"]["in_progress"]:
@@ -82,25 +78,5 @@ def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
-async def run(url: str, folder: Path) -> None:
-    """Evaluate against the service at `url` and print the figures."""
-    async with ApiClient(url) as client:
-        print(json.dumps(await evaluate(client, folder), indent=2))
-
-
-def main() -> None:
-    """Start a service in a temporary folder, evaluate, and stop it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", nargs="?", type=Path, default=Path(), help="the folder that documents/ is in")
-    folder = parser.parse_args().data / "documents"
-    if not (folder / "facts.json").is_file():
-        sys.exit(f"{folder}/facts.json is not there: name its folder, as in `make evaluate-documents DATA=FOLDER`.")
-    with tempfile.TemporaryDirectory(prefix="ragq-evaluate-") as data_dir:
-        settings = read_settings().model_copy(update={"data_dir": Path(data_dir), "port": 0})
-        with Fleet(settings, query_workers=1, document_workers=1) as fleet:
-            fleet.start()
-            asyncio.run(run(fleet.url, folder))
-
-
 if __name__ == "__main__":
-    main()
+    run_with_service(__doc__, "documents/facts.json", "evaluate-documents", evaluate)

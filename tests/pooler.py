@@ -12,19 +12,10 @@ from typing import Any, Self
 from urllib.parse import parse_qs, quote, urlsplit
 
 import psycopg
-import pytest
 
+from tests.programs import find_program
 from tests.servers import free_port, wait_until
 from tests.tls import Certificate
-
-
-def find_pgbouncer() -> str:
-    """The program; without it, tests are skipped, or fail if CI is set."""
-    if found := shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
-        return found
-    if os.environ.get("CI"):
-        pytest.fail("pgbouncer is missing: apt-get install pgbouncer")
-    pytest.skip("pgbouncer is missing: apt-get install pgbouncer")
 
 
 class PgBouncer:
@@ -53,7 +44,7 @@ class PgBouncer:
         self.url = f"postgresql://ragq:{quote(self._password, safe='')}@127.0.0.1:{self._port}/{self._name}"
 
     def __enter__(self) -> Self:
-        program = find_pgbouncer()
+        program = find_program(["pgbouncer"], package="pgbouncer")
         settings = {
             "listen_addr": "127.0.0.1",
             "listen_port": self._port,

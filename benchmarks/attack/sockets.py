@@ -9,7 +9,8 @@ import resource
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.frames import Frame, Opcode
@@ -135,25 +136,37 @@ async def socket_oversized(stage: Stage) -> Verdict:
     return Verdict("oversized and forbidden frames on a WebSocket", happened, held, {"grown_mb": grown})
 
 
-async def socket_fragments(stage: Stage) -> Verdict:
-    """Messages that never end, of fragments without content and of one letter, again and again."""
-    kinds = {"empty": b"", "of one letter": b"a"}
+async def _send_again_and_again(
+    stage: Stage, kinds: Iterable[str], send: Callable[[str], Awaitable[tuple[bool, float]]]
+) -> tuple[str, bool, dict[str, Any]]:
+    """Open sockets one after the other and send each kind; returns what happened, whether it held, and the figures."""
 
-    async def again_and_again() -> dict[str, list[tuple[bool, float]]]:
-        found: dict[str, list[tuple[bool, float]]] = {name: [] for name in kinds}
+    async def again_and_again() -> list[tuple[bool, float]]:
+        found: list[tuple[bool, float]] = []
         until = time.monotonic() + HOLD_SECONDS
         while time.monotonic() < until:
-            for name, data in kinds.items():
-                piece = frame(Opcode.CONT, data, fin=False) * 500
-                found[name].append(await pour(stage.open.url, piece, first=frame(Opcode.TEXT, data, fin=False)))
+            for name in kinds:
+                found.append(await send(name))
                 await asyncio.sleep(PAUSE_SECONDS)
         return found
 
     found, ratio, figures = await beside(stage.open, again_and_again())
-    every = [one for results in found.values() for one in results]
-    held = ratio <= MAX_RATIO and all(ended and sent < ENOUGH_MB for ended, sent in every)
-    most = max(sent for _, sent in every)
-    happened = f"{len(every)} sockets, {sum(ended for ended, _ in every)} ended, {most} MB taken at most; good clients' p95 {ratio} times as long"
+    held = ratio <= MAX_RATIO and all(ended and sent < ENOUGH_MB for ended, sent in found)
+    most = max(sent for _, sent in found)
+    ended = sum(ended for ended, _ in found)
+    happened = f"{len(found)} sockets, {ended} ended, {most} MB taken at most; good clients' p95 {ratio} times as long"
+    return happened, held, figures
+
+
+async def socket_fragments(stage: Stage) -> Verdict:
+    """Messages that never end, of fragments without content and of one letter, again and again."""
+    kinds = {"empty": b"", "of one letter": b"a"}
+
+    async def send(name: str) -> tuple[bool, float]:
+        piece = frame(Opcode.CONT, kinds[name], fin=False) * 500
+        return await pour(stage.open.url, piece, first=frame(Opcode.TEXT, kinds[name], fin=False))
+
+    happened, held, figures = await _send_again_and_again(stage, kinds, send)
     return Verdict("messages of endless fragments", happened, held, figures)
 
 
@@ -186,20 +199,10 @@ async def socket_flood(stage: Stage) -> Verdict:
     """Requests without end on one socket, without waiting for answers: questions, and messages that are none."""
     kinds = {"questions": QUESTION, "no JSON": b"{", "no request": b'{"type": "session.update"}'}
 
-    async def again_and_again() -> dict[str, list[tuple[bool, float]]]:
-        found: dict[str, list[tuple[bool, float]]] = {name: [] for name in kinds}
-        until = time.monotonic() + HOLD_SECONDS
-        while time.monotonic() < until:
-            for name, text in kinds.items():
-                found[name].append(await pour(stage.open.url, frame(Opcode.TEXT, text) * 100))
-                await asyncio.sleep(PAUSE_SECONDS)
-        return found
+    async def send(name: str) -> tuple[bool, float]:
+        return await pour(stage.open.url, frame(Opcode.TEXT, kinds[name]) * 100)
 
-    found, ratio, figures = await beside(stage.open, again_and_again())
-    every = [one for results in found.values() for one in results]
-    held = ratio <= MAX_RATIO and all(ended and sent < ENOUGH_MB for ended, sent in every)
-    most = max(sent for _, sent in every)
-    happened = f"{len(every)} sockets, {sum(ended for ended, _ in every)} ended, {most} MB taken at most; good clients' p95 {ratio} times as long"
+    happened, held, figures = await _send_again_and_again(stage, kinds, send)
     return Verdict("requests without end on a WebSocket: " + ", ".join(kinds), happened, held, figures)
 
 

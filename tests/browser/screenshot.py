@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import ViewportSize, expect, sync_playwright
 
 from ragq.demo import HANDBOOK
-from tests.browser.conftest import BROWSERS, MISSING
+from tests.browser.conftest import BROWSERS
 from tests.servers import Ragq
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,9 @@ def take(url: str, path: str) -> bytes:
 
 def main() -> None:
     """Start a service, ingest the handbook, and write the screenshot."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None) or sys.exit(MISSING)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None) or sys.exit(
+        "Chromium is missing (on Debian: apt-get install chromium)."
+    )
     with tempfile.TemporaryDirectory(prefix="ragq-screenshot-") as folder:
         service = Ragq(Path(folder) / "data").start()
         try:

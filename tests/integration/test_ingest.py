@@ -156,11 +156,11 @@ def test_a_watched_folder_is_followed(ragq: Ragq, http: httpx2.Client, tmp_path:
     folder = fill(tmp_path / "watched", one="At first.")
     process = ragq.spawn("ingest", "--watch", "--sync", str(folder), RAGQ_URL=ragq.url)
     try:
-        wait_until(lambda: set(stored(http, "watched/")) == {"watched/one.txt"})
+        assert wait_until(lambda: set(stored(http, "watched/")) == {"watched/one.txt"})
         fill(folder, two="Later.")
-        wait_until(lambda: set(stored(http, "watched/")) == {"watched/one.txt", "watched/two.txt"})
+        assert wait_until(lambda: set(stored(http, "watched/")) == {"watched/one.txt", "watched/two.txt"})
         (folder / "one.txt").unlink()
-        wait_until(lambda: set(stored(http, "watched/")) == {"watched/two.txt"})
+        assert wait_until(lambda: set(stored(http, "watched/")) == {"watched/two.txt"})
     finally:
         process.kill()
         process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ragq.errors import DocumentError
+from ragq.parsing.kinds import Kind, detect
 from ragq.parsing.parser import check_supported
 from ragq.parsing.readers.markdown import find_headings
 from ragq.parsing.readers.pdf.pages import clean_pdf_text
@@ -19,9 +20,11 @@ def test_files_that_are_never_read_are_unsupported(filename: str) -> None:
     assert "documents, tables, mails, images and text" in caught.value.message
 
 
-@pytest.mark.parametrize("filename", ["a", ".pdf", "Makefile", "a.PDF", "x" * 255, "a.docx", "b.log"])
-def test_other_files_are_told_by_their_content(filename: str) -> None:
+@pytest.mark.parametrize("filename", ["a", ".pdf", "Makefile", "x" * 255, "a.docx", "b.log", "a.jpeg"])
+def test_other_files_may_be_sent_and_are_told_by_their_content(filename: str) -> None:
     check_supported(filename)
+    assert detect(b"Plain words.", filename) is Kind.TEXT
+    assert detect(b"%PDF-1.7\n", filename) is Kind.PDF
 
 
 def test_headings_are_found_but_not_in_code_rules_lists_or_front_matter() -> None:

@@ -12,13 +12,13 @@ from urllib.parse import urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
 
 import aiohttp
-from defusedxml import ElementTree
-from defusedxml.common import DefusedXmlException
 
 from ragq.client.webhook_client import NotPublicError, PublicResolver
 from ragq.client.webhook_target import find_address, is_public
 from ragq.errors import ConfigurationError, PermanentError
 from ragq.ingest.sources import Choice, Item
+from ragq.parsing.archives import local_name, parse_xml
+from ragq.parsing.writer import UnreadableError
 
 USER_AGENT = "ragq-ingest"
 MAX_PAGES = 1000
@@ -151,14 +151,14 @@ class WebSource:
 def _read_sitemap(data: bytes, url: str) -> list[tuple[str, int | None, bool]]:
     """Read a sitemap: each entry's URL, time of its last change in microseconds, and whether it is a sitemap."""
     try:
-        root = ElementTree.fromstring(_unpack(data, url))
-    except (ElementTree.ParseError, DefusedXmlException, ValueError) as error:
-        raise PermanentError(f"{url} is no sitemap: {error}.") from error
+        root = parse_xml(_unpack(data, url))
+    except UnreadableError as error:
+        raise PermanentError(f"{url} is no sitemap.") from error
     entries = []
     for entry in root:
-        fields = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in entry}
+        fields = {local_name(child): (child.text or "").strip() for child in entry}
         if fields.get("loc"):
-            entries.append((fields["loc"], _read_time(fields.get("lastmod", "")), entry.tag.endswith("}sitemap")))
+            entries.append((fields["loc"], _read_time(fields.get("lastmod", "")), local_name(entry) == "sitemap"))
     return entries
 
 

@@ -216,7 +216,12 @@ def open_ole(data: bytes) -> Any:
     """
     try:
         return olefile.OleFileIO(io.BytesIO(data))
-    except (OSError, ValueError, IndexError, struct.error) as error:
+    except (
+        OSError,
+        ValueError,
+        IndexError,
+        struct.error,
+    ) as error:  # OSError is olefile's own; the others pass through it
         raise UnreadableError(DAMAGED) from error
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 Cells = Sequence[str]
 
 LOOKED_AT_ROWS = 20  # in which the header is looked for
-MAX_HEADER_ROWS = 4
 MAX_HEADER_CHARACTERS = 100
 MAX_COLUMNS = 2_000
 MIN_MERGED_CHARACTERS = 30  # the same in each cell: longer texts are one cell over several columns

@@ -77,16 +77,11 @@ class DocumentWriter:
         self._attachments = 0
         self._has_lines = False
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing but headings of places was written."""
-        return not self.length
-
     def warn(self, message: str) -> None:
         """Note what could not be read, in a sentence for people."""
         where = f"attachment {' › '.join(self._within)}: " if self._within else ""
         if len(self._warnings) < MAX_WARNINGS:
-            self._warnings.append(where + message)
+            self._warnings.append(clean(where + message))
 
     def start_place(self, kind: PlaceKind | None, number: int, name: str = "") -> None:
         """Begin a page, slide, sheet or chapter; except for a page, headings before it are not parents of those in it."""
@@ -119,7 +114,6 @@ class DocumentWriter:
             header_rows: How many of the first rows name the columns; None to tell by what is in them.
             first_number: Number of the first row, as people count it.
         """
-        begun = len(self._parts), self.length
         if caption := _squeeze(clean(caption)):
             self._write_block(caption)
         start, offsets = self._next_start(), list[tuple[int, int]]()
@@ -132,9 +126,6 @@ class DocumentWriter:
             offsets.append((self.length - len(line), number))
         if offsets:
             self._tables.append(Table(start, self.length, tuple(offsets)))
-        elif not caption:
-            del self._parts[begun[0] :]
-            self.length = begun[1]
 
     def add_attachment(self, data: bytes, name: str) -> None:
         """Write a document that this one holds; what of it cannot be read is a warning."""

@@ -21,6 +21,7 @@ MAX_PARTS = 1_000
 
 _FIELDS = ("From", "To", "Cc", "Date")
 _MAILBOX_LINE = re.compile(rb"^From [^\n]{1,200}\d{4}\r?$", re.MULTILINE)
+# What the standard library's parser of headers and parts raises when they break the rules; it documents none of it.
 _LIBRARY_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OSError, AssertionError, RecursionError)
 
 
