@@ -34,7 +34,7 @@ from ragq.embedded.services import EmbeddedServices
 from ragq.models import AttributeFilter
 from ragq.settings import Settings
 from ragq.storage.database import Database
-from ragq.storage.search import Chunks
+from ragq.storage.search.chunks import Chunks
 from tests.servers import environment
 
 WARM_UP, COUNTED, RECALL_QUESTIONS = 30, 500, 200

@@ -207,7 +207,7 @@ async def ingest(url: str, store: str, seconds: float) -> None:
             Chunk(text, 0, len(text), None, None, WORDS_A_CHUNK) for text in make_texts(INGESTED_FILES_FROM + number)
         ]
         vectors = make_vectors(INGESTED_FILES_FROM + number)
-        assert await ingests.complete_ingest(record, 1, ParsedDocument(""), made, vectors)
+        assert await ingests.complete_ingest(record, 1, ParsedDocument(""), made, vectors, language="en")
     await database.close()
     print(number * CHUNKS_A_FILE)
 

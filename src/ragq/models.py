@@ -195,6 +195,7 @@ class ParsedDocument:
         has_lines: Its lines are the file's, as those of text and code are.
         title: What the file itself says that it is called.
         encoding: Of a text file, as Python calls it; empty for other formats.
+        language: Of most of the text, as an ISO 639-1 code; empty where it cannot be told.
         warnings: What could not be read, for people.
     """
 
@@ -205,6 +206,7 @@ class ParsedDocument:
     has_lines: bool = False
     title: str = ""
     encoding: str = ""
+    language: str = ""
     warnings: tuple[str, ...] = ()
 
     def place_at(self, offset: int) -> Place | None:
@@ -340,6 +342,8 @@ class Question:
         text: The user's last message.
         vector_store_ids: Stores to search; empty for no search.
         max_results: Chunks to retrieve; None for the setting.
+        score_threshold: Least score of a chunk; None for the setting.
+        meaning_weight: Of the meaning in a score, 0…1; None for the setting.
         history: The messages before it, oldest first; the first is the user's.
         following: The messages after it: calls of the client's tools with their results, or the answer's beginning.
         media: The parts of the user's last message that are not text, such as images; for an LLM only.
@@ -351,7 +355,8 @@ class Question:
     vector_store_ids: list[str]
     filters: AttributeFilter | None = None
     max_results: int | None = None
-    score_threshold: float = 0.0
+    score_threshold: float | None = None
+    meaning_weight: float | None = None
     instructions: str | None = None
     max_output_tokens: int | None = None
     temperature: float | None = None

@@ -114,7 +114,8 @@ class SearchArguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     queries: list[str]
     vector_store_ids: list[str]
     max_results: int
-    score_threshold: float
+    score_threshold: float | None = None
+    meaning_weight: float | None = None
     filters: AttributeFilter | None = None
 
 

@@ -186,6 +186,18 @@ class Settings(BaseSettings):
     llm_breaker_probe_seconds: Seconds = Field(5, description="How often an open breaker lets one call through.")
     prompt_tokens: int = Field(3000, ge=200, description="Budget for the sources in the prompt, in tokens.")
     max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved if the question does not set a number.")
+    meaning_weight: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Weight of the meaning in a result's score; the words have the rest. Fitted to MiniLM: a stronger model earns more.",
+    )
+    min_score: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Results with a lower score are left out, unless the request sets a `score_threshold`.",
+    )
     max_question_characters: int = Field(
         10_000,
         ge=100,
@@ -209,8 +221,18 @@ class Settings(BaseSettings):
     )
     embedding_dimensions: int = Field(384, ge=8, le=2000, description="Length of the model's vectors.")
     embedding_window_tokens: int = Field(256, ge=64, description="The model's context in tokens.")
-    text_search_config: str = Field(
-        "english", pattern=r"^[a-z_]+$", description="PostgreSQL text search configuration for full-text search."
+    embedding_floor: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Cosine similarity that the model gives to texts that have nothing in common, from which the meaning's score "
+        "counts: 0 for MiniLM, about 0.7 for multilingual E5.",
+    )
+    language: str = Field(
+        "en",
+        pattern=r"^[a-z]{2}$",
+        description="Language, as an ISO 639-1 code, by whose rules words are cut to stems in a document whose own language cannot "
+        "be told.",
     )
     max_file_bytes: int = Field(
         100_000_000, ge=1, description="Largest accepted file; its text may have as many characters."

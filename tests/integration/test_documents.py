@@ -121,7 +121,7 @@ async def complete(context: WorkerContext, record: StoreFileRecord, attempt: int
     """Take the last step of an ingest alone."""
     chunks = [Chunk(text, 0, len(text), None, None, 3)]
     vectors = np.eye(1, context.settings.embedding_dimensions, dtype=np.float32)
-    return await context.ingests.complete_ingest(record, attempt, ParsedDocument(text), chunks, vectors)
+    return await context.ingests.complete_ingest(record, attempt, ParsedDocument(text), chunks, vectors, language="en")
 
 
 async def begin(context: WorkerContext, record: StoreFileRecord, attempt: int) -> bool:

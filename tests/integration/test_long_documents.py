@@ -68,7 +68,7 @@ async def store(
     chunks = [Chunk(f"word{n}", n, n + 1, None, None, 1) for n in range(count)]
     vectors = np.eye(count, context.settings.embedding_dimensions, dtype=np.float32) + 0.1
     return await context.ingests.complete_ingest(
-        record, attempt, ParsedDocument("word " * count), chunks, vectors, **how
+        record, attempt, ParsedDocument("word " * count), chunks, vectors, **how, language="en"
     )
 
 

@@ -18,10 +18,10 @@ from ragq.queues.documents import cancel_documents, document_job_id, enqueue_doc
 from ragq.queues.expiry import expire_files_and_stores
 from ragq.queues.housekeeping import expire_forever
 from ragq.queues.running import WorkerContext
-from ragq.storage import search as chunk_client
 from ragq.storage.file_batches import FileBatches
 from ragq.storage.ingests import Attachment
 from ragq.storage.paging import Page
+from ragq.storage.search import chunks as chunk_client
 from ragq.storage.store_files import StoreFileRecord
 from ragq.storage.vector_index import make_index
 from ragq.storage.vector_stores import Stores
@@ -47,7 +47,9 @@ async def put(
     where = (TENANT, store, record.file_id, record.generation)
     assert await context.ingests.begin_ingest(*where, 1)
     chunks = [Chunk("word", 0, 4, None, None, 1)] * len(vectors)
-    assert await context.ingests.complete_ingest(record, 1, ParsedDocument("word"), chunks, np.array(vectors))
+    assert await context.ingests.complete_ingest(
+        record, 1, ParsedDocument("word"), chunks, np.array(vectors), language="en"
+    )
     return record
 
 
@@ -154,7 +156,7 @@ async def test_a_canceled_batch_fences_its_running_ingests_and_cancels_their_job
     assert statuses == [JobStatus.QUEUED, JobStatus.CANCELED, JobStatus.CANCELED]
     vectors = np.array([NEAR])
     late = [Chunk("word", 0, 4, None, None, 1)]
-    assert not await context.ingests.complete_ingest(running, 1, ParsedDocument("word"), late, vectors)
+    assert not await context.ingests.complete_ingest(running, 1, ParsedDocument("word"), late, vectors, language="en")
     batch = await batches.get(TENANT, store, batch_id)
     assert (batch.in_progress, batch.completed, batch.cancelled) == (0, 1, 2)
     assert batch.cancelled_at

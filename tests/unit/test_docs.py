@@ -136,7 +136,7 @@ def test_the_handbook_has_pages_and_answers_the_demos_questions() -> None:
         "until a job of a killed worker starts again",
         "A document that kills its worker is tried twice",
         "The command `ragq worker` starts another worker in a second terminal.",
-        "The results of the two searches are combined by reciprocal rank fusion.",
+        "The results of the two searches are combined by one score for each chunk, 0 to 1.",
         "What ragq does not promise: exactly-once execution",
     ):
         assert answer in text

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ragq.errors import PermanentError
 from ragq.models import AttributeFilter
 from ragq.schemas.filters import MAX_DEPTH, MAX_PARTS, MAX_VALUES, AttributeValues, Filter, make_filter
-from ragq.storage.filter_sql import compile_filter
+from ragq.storage.search.filter_sql import compile_filter
 
 FILTER: TypeAdapter[Any] = TypeAdapter(Filter)
 ATTRIBUTES: TypeAdapter[Any] = TypeAdapter(AttributeValues)

@@ -206,7 +206,7 @@ def test_the_records_of_the_first_version_are_read() -> None:
     }
     payload: list[Any] = [str(JobFunction.PROCESS_QUERY), None, [], {"query": question, "stream": "results"}]
     junction = AttributeFilter("or", filters=[AttributeFilter("gt", "year", 2020.0)])
-    asked = QueryArguments(Question("Why?", ["default"], junction), "results")
+    asked = QueryArguments(Question("Why?", ["default"], junction, score_threshold=0.0), "results")
     assert records.read_payload(as_json(payload)) == (JobFunction.PROCESS_QUERY, asked)
     events = [["start", ["Why?"]], ["found", None], ["text", "Be"]]
     assert records.read_events(as_json(events)) == [SearchStarted(["Why?"]), SearchEnded(None), TextAdded("Be")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ragq.storage.word_choice import MATCHES, WordShares, choose_words
+from ragq.rag.words import Word, question_words
+from ragq.storage.search.word_choice import MATCHES, RANKED_WORDS, WordShares, choose_words
 
 CHUNKS = 100 * MATCHES
 SHARES = WordShares({"the": 0.5, "long": 0.25, "time": 0.1, "tower": 0.005, "varn": 0.003}, rare=0.001)
@@ -36,8 +37,34 @@ SHARES = WordShares({"the": 0.5, "long": 0.25, "time": 0.1, "tower": 0.005, "var
     ],
 )
 def test_a_large_store_is_searched_by_the_rarest_words(words: list[str], chunks: int, query: str) -> None:
-    assert choose_words(words, SHARES, chunks) == query
+    assert choose_words(as_words(words), SHARES, chunks).found_by == query
 
 
-def test_any_word_is_taken_while_nothing_is_known_of_words() -> None:
-    assert choose_words(["the", "long"], WordShares(), CHUNKS) == "'long' | 'the'"
+def test_stop_words_find_nothing_while_nothing_is_known_of_words_unless_all_are() -> None:
+    chosen = choose_words(question_words("What are the clades?", ("en",)), WordShares(), CHUNKS, ("en",))
+    assert chosen.found_by == "'clade'"
+    assert chosen.ranking[0] == "'clade'"
+    assert chosen.finds == [True, False, False, False]
+    assert chosen.shares == [None] * 4
+    assert (
+        choose_words(question_words("Who are you?", ("en",)), WordShares(), 10, ("en",)).found_by
+        == "'are' | 'who' | 'you'"
+    )
+
+
+def test_a_word_has_the_share_of_all_its_forms() -> None:
+    chosen = choose_words([Word(("time", "zeit")), Word(("zorb", "tower"))], SHARES, CHUNKS)
+    assert chosen.ranking == ["('zorb' | 'tower')", "('time' | 'zeit')"]
+    assert chosen.forms == [2, 2]
+    assert chosen.shares == [0.006, 0.101]
+
+
+def test_of_a_long_question_the_rarest_words_rank() -> None:
+    words = as_words(["the", *(f"rare{n}" for n in range(100)), "varn"])
+    chosen = choose_words(words, SHARES, 100)
+    assert len(chosen.ranking) == RANKED_WORDS
+    assert "'the'" not in chosen.ranking
+
+
+def as_words(forms: list[str]) -> list[Word]:
+    return [Word((form,)) for form in forms]

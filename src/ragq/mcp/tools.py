@@ -129,7 +129,6 @@ class Tools:
             queries=[bound_text(call.query, self._context.settings.max_question_characters)],
             vector_store_ids=[await self._documents.find_store()],
             max_results=MOST_PASSAGES,
-            score_threshold=0.0,
         )
         done = await perform_now(self._context, self._caller.tenant, arguments, SearchResults)
         titles = {result.file_id: result.filename for result in done.results}  # in the order of the best passages

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from ragq.models import Place, PlaceKind, Table
+from ragq.parsing.languages import detect_language
 from ragq.parsing.ocr import Ocr
 from ragq.parsing.tables import Cells, write_rows
 
@@ -171,6 +172,7 @@ class DocumentWriter:
             "has_lines": self._has_lines,
             "title": _squeeze(clean(self.title))[:TITLE_CHARACTERS],
             "encoding": self.encoding,
+            "language": detect_language(text),
             "warnings": self._warnings,
         }
 

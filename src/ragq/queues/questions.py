@@ -205,7 +205,8 @@ def _search_fields(search: FileSearchTool | None) -> dict[str, Any]:
     return {
         "filters": make_filter(search.filters) if search.filters else None,
         "max_results": search.max_num_results,
-        "score_threshold": (ranking.score_threshold or 0.0) if ranking else 0.0,
+        "score_threshold": ranking.score_threshold if ranking else None,
+        "meaning_weight": ranking.meaning_weight if ranking else None,
     }
 
 

@@ -30,8 +30,10 @@ async def retrieve(job: RunningJob, context: WorkerContext, question: Question) 
         context.chunks.find_scope(job.tenant_id, question.vector_store_ids, question.text, question.filters),
         context.embedding.embed_query(question.text),
     )
-    results = await context.chunks.search(scope, vector, limit=question.max_results or context.settings.max_results)
-    return [result for result in results if result.score >= question.score_threshold]
+    limit = question.max_results or context.settings.max_results
+    results = await context.chunks.search(scope, vector, limit=limit, meaning=question.meaning_weight)
+    least = context.settings.min_score if question.score_threshold is None else question.score_threshold
+    return [result for result in results if result.score >= least]
 
 
 async def read_attached(job: RunningJob, context: WorkerContext, question: Question) -> list[SearchResult]:

@@ -21,7 +21,7 @@ from ragq.records import (
 from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
-from ragq.storage.search import Chunks
+from ragq.storage.search.chunks import Chunks
 from ragq.tasks import Turns
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
 from ragq.json_records import UnreadableRecordError
-from ragq.models import JobFunction, Question, SearchResult
+from ragq.models import Chunk, JobFunction, ParsedDocument, Question, SearchResult
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.answers import generate, make_standalone
 from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve
@@ -72,16 +72,20 @@ async def process_query(job: RunningJob, context: WorkerContext, arguments: Quer
 
 async def process_search(job: RunningJob, context: WorkerContext, arguments: SearchArguments) -> SearchResults:
     """Search stores for each query; a chunk's best score counts."""
-    most, threshold = arguments.max_results, arguments.score_threshold
     found: dict[tuple[str, int], SearchResult] = {}
     for text in arguments.queries:
         question = Question(
-            text, arguments.vector_store_ids, arguments.filters, max_results=most, score_threshold=threshold
+            text,
+            arguments.vector_store_ids,
+            arguments.filters,
+            max_results=arguments.max_results,
+            score_threshold=arguments.score_threshold,
+            meaning_weight=arguments.meaning_weight,
         )
         for result in await retrieve(job, context, question):
             key = (result.file_id, result.start)
             found[key] = max(result, found.get(key, result), key=lambda one: one.score)
-    return SearchResults(sorted(found.values(), key=lambda one: -one.score)[:most])
+    return SearchResults(sorted(found.values(), key=lambda one: -one.score)[: arguments.max_results])
 
 
 async def process_document(job: RunningJob, context: WorkerContext, arguments: DocumentArguments) -> DocumentResult:
@@ -130,20 +134,8 @@ async def _ingest(job: RunningJob, context: WorkerContext, record: StoreFileReco
                 max_characters=settings.max_file_bytes,
                 progress=job.note_progress("parse"),
             )
-    size = record.max_chunk_tokens or int(embedding.window_tokens * DEFAULT_CHUNK_SHARE)
-    overlap = record.chunk_overlap_tokens
-    task = asyncio.current_task()
-    assert task
     with job.timed("split"):
-        chunks = await asyncio.to_thread(
-            split,
-            document,
-            embedding.tokenizer,
-            max_tokens=size,
-            overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
-            context=name_document(record.filename, document.title),
-            is_wanted=lambda: not task.done(),
-        )
+        chunks = await _split(context, record, document)
     with job.timed("embed"):
         vectors = await embedding.embed_documents(
             [searched_text(chunk) for chunk in chunks],
@@ -151,9 +143,32 @@ async def _ingest(job: RunningJob, context: WorkerContext, record: StoreFileReco
         )
     with job.timed("store"):
         stored = await context.ingests.complete_ingest(
-            record, job.attempt, document, chunks, vectors, progress=job.note_progress("store")
+            record,
+            job.attempt,
+            document,
+            chunks,
+            vectors,
+            language=document.language or settings.language,
+            progress=job.note_progress("store"),
         )
     return len(chunks) if stored else None
+
+
+async def _split(context: WorkerContext, record: StoreFileRecord, document: ParsedDocument) -> list[Chunk]:
+    """Split in a thread, which stops early once this task has ended."""
+    size = record.max_chunk_tokens or int(context.embedding.window_tokens * DEFAULT_CHUNK_SHARE)
+    overlap = record.chunk_overlap_tokens
+    task = asyncio.current_task()
+    assert task
+    return await asyncio.to_thread(
+        split,
+        document,
+        context.embedding.tokenizer,
+        max_tokens=size,
+        overlap_tokens=int(size * DEFAULT_OVERLAP_SHARE) if overlap is None else overlap,
+        context=name_document(record.filename, document.title),
+        is_wanted=lambda: not task.done(),
+    )
 
 
 async def document_failed(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ragq.rag.words import code_forms, find_tokens, fold, is_unspaced, pairs
+
 Span = tuple[int, int]  # (start, end) in the passage
 
 MAX_SENTENCE_CHARACTERS = 600
@@ -30,9 +32,6 @@ _RULE = re.compile(r"[\s|:=*_-]+$")  # blank lines, table rules, thematic breaks
 _BULLET = re.compile(r"[ \t]*(?:>[ \t]*)*(?:[-*+•▪‣◦–][ \t]+|\(?(?:\d{1,3}|[a-zA-Z])[.)][ \t]+)?(?:\[[ xX]\][ \t]+)?")
 _LINE = re.compile(r"\n+|[^\n]+\n?")
 
-# Combining marks are no \w, yet belong to the words of Indic scripts; the danda does not.
-_TERM = re.compile(r"(?:\w|[\u0300-\u036f\u0900-\u0963\u0966-\u0fff])+")
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _STEM_CHARACTERS = 6
 STOP_WORDS = frozenset(
     "a an the of in on at to for from by with as is are was were be been being do does did has have had it its this that"
@@ -57,14 +56,22 @@ def find_sentences(passage: str) -> list[Span]:
 
 
 def find_terms(text: str) -> set[str]:
-    """Find the terms that carry meaning, cut to their stems; pairs of characters where words are not spaced."""
+    """Find the terms that carry meaning, without accents: words cut to their stems, codes and numbers whole and in parts.
+
+    Where words are not spaced, pairs of characters are terms.
+    """
     terms: set[str] = set()
-    for match in _TERM.finditer(text.casefold()):
-        word = match.group()
-        if _CJK.search(word):
-            terms.update(word[position : position + 2] for position in range(max(1, len(word) - 1)))
-        elif word not in STOP_WORDS:
-            terms.add(word[:_STEM_CHARACTERS].rstrip("s") or word)
+    for token in find_tokens(text):
+        if token.is_code:
+            terms.update(form for word in code_forms(token) for form in word.forms)
+        for piece in token.runs if token.is_code else token.pieces:
+            if is_unspaced(piece):
+                terms.update(pairs(piece))
+            elif (word := piece.casefold()).isdigit():
+                terms.add(word)
+            elif word not in STOP_WORDS:
+                word = fold(word)
+                terms.add(word[:_STEM_CHARACTERS].rstrip("s") or word)
     return terms
 
 

@@ -71,11 +71,13 @@ async def search_store(
     for query in queries:
         check_question(query, param="query")
     store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
+    ranking = body.ranking_options
     arguments = SearchArguments(
         queries=[bound_text(query, context.settings.max_question_characters) for query in queries],
         vector_store_ids=[store_id],
         max_results=body.max_num_results or DEFAULT_RESULTS,
-        score_threshold=(body.ranking_options.score_threshold or 0.0) if body.ranking_options else 0.0,
+        score_threshold=ranking.score_threshold if ranking else None,
+        meaning_weight=ranking.meaning_weight if ranking else None,
         filters=make_filter(body.filters) if body.filters else None,
     )
     done = await perform_now(context, tenant, arguments, SearchResults)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from ragq.errors import InvalidRequestError
 from ragq.models import Lane
 from ragq.records import Json, Request, Stream
 from ragq.schemas.filters import Filter
@@ -35,11 +36,36 @@ StoreIds = Annotated[
 OutputLimit = Annotated[int | None, Field(ge=1), BeforeValidator(lambda value: None if value == UNLIMITED else value)]
 
 
+class HybridSearch(Body):
+    """How much meaning and words count in a score; only their ratio matters."""
+
+    embedding_weight: float | None = Field(None, ge=0)
+    text_weight: float | None = Field(None, ge=0)
+
+
 class RankingOptions(Body):
     """Options for the ranking of results; ragq has one ranker, whatever the name."""
 
     ranker: str | None = None
-    score_threshold: float | None = Field(0.0, ge=0, le=1)
+    score_threshold: float | None = Field(None, ge=0, le=1)
+    hybrid_search: HybridSearch | None = None
+
+    @property
+    def meaning_weight(self) -> float | None:
+        """The weight of the meaning, 0…1; None if the request does not give both.
+
+        Raises:
+            InvalidRequestError: Both weights are zero.
+        """
+        weights = self.hybrid_search
+        if weights is None or weights.embedding_weight is None or weights.text_weight is None:
+            return None
+        if not (total := weights.embedding_weight + weights.text_weight):
+            raise InvalidRequestError(
+                "embedding_weight and text_weight are both zero: one of them must be more.",
+                param="ranking_options.hybrid_search",
+            )
+        return weights.embedding_weight / total
 
 
 class FileSearchTool(Body):

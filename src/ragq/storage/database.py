@@ -172,13 +172,12 @@ class Database:
         """Run the pending migrations, under a lock. Idempotent.
 
         Raises:
-            ConfigurationError: The database cannot hold the schema, or was made for another embedding model or language.
+            ConfigurationError: The database cannot hold the schema, or was made for another embedding model.
         """
         settings = self._settings
         facts = {
             "embedding_model": embedding_model,
             "embedding_dimensions": str(settings.embedding_dimensions),
-            "text_search_config": settings.text_search_config,
         }
         await self.check_suitable()
         async with self.session() as connection, connection.transaction():
@@ -236,10 +235,20 @@ async def _run_pending(connection: AsyncConnection[Any], settings: Settings) -> 
     await connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
     pending, texts = await find_pending(connection), dict(_migrations())
     for name in pending:
-        facts = {"dimensions": settings.embedding_dimensions, "text_search_config": settings.text_search_config}
+        facts = {"dimensions": settings.embedding_dimensions, "text_search_config": await _old_language(connection)}
         await connection.execute(texts[name].format(**facts))
         await connection.execute("INSERT INTO migrations VALUES (%s)", [name])
         log.info("migrated", migration=name)
+
+
+async def _old_language(connection: AsyncConnection[Any]) -> str:
+    """By whose rules words were cut to stems before each document had a language: one for the whole database."""
+    known = await (await connection.execute("SELECT to_regclass('facts') IS NOT NULL")).fetchone()
+    if not (known and known[0]):
+        return "english"
+    found = await connection.execute("SELECT value FROM facts WHERE name = 'text_search_config'")
+    row = await found.fetchone()
+    return str(row[0]) if row else "english"
 
 
 @cache

@@ -5,6 +5,7 @@ Every method takes the tenant, or a record that names it, and accesses only that
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from ragq.models import Attributes, Chunk, Location, ParsedDocument
 from ragq.storage.database import Database
 from ragq.storage.files import POISON_REASON
 from ragq.storage.removal import StoredFile, delete_chunks, remove_older_of_same_name
+from ragq.storage.search.word_vector import index_chunk
 from ragq.storage.store_files import StoreFileRecord
 
 if TYPE_CHECKING:
@@ -31,10 +33,14 @@ STORE_STEP = 200  # chunks stored by one statement; with the vector index each t
 
 _COPY = """
     COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, embedding,
-                 location, context)
+                 location, context, text_search)
     FROM STDIN (FORMAT binary)"""
-# The embedding is a halfvec in pgvector's binary form: length, 0, numbers. Text is slower on both ends.
-_COPY_TYPES = ("text", "text", "int4", "text", "int4", "int4", "int4", "text", "int4", "text", "bytea", "jsonb", "text")
+# The embedding is a halfvec in pgvector's binary form: length, 0, numbers; the words are a tsvector in PostgreSQL's. Text is
+# slower on both ends.
+_COPY_TYPES = (
+    *("text", "text", "int4", "text", "int4", "int4", "int4", "text", "int4", "text"),
+    *("bytea", "jsonb", "text", "bytea"),
+)
 
 _ATTACH = f"""
     INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
@@ -95,6 +101,11 @@ _COMPLETE = """
     UPDATE vector_store_files
     SET status = 'completed', text = %s, details = %s, page_starts = '{}', chunk_count = %s, usage_bytes = %s
     WHERE vector_store_id = %s AND file_id = %s
+"""
+# Rarely changes anything, and so rarely waits for another ingest into the store.
+_ADD_LANGUAGE = """
+    UPDATE vector_stores SET languages = languages || %(language)s::text
+    WHERE id = %(store)s AND NOT %(language)s = ANY(languages)
 """
 
 
@@ -164,6 +175,8 @@ class Ingests:
         document: ParsedDocument,
         chunks: list[Chunk],
         vectors: Vector,
+        *,
+        language: str,
         progress: Callable[[int, int], None] | None = None,
     ) -> bool:
         """Replace the visible version in one transaction; False if the file is no longer this attempt's.
@@ -173,6 +186,7 @@ class Ingests:
 
         Args:
             vectors: Float array of shape (len(chunks), dimensions), rows of length 1.
+            language: ISO 639-1 code; the chunks' words are cut to stems by its rules.
             progress: Called with (chunks stored, total chunks).
         """
         async with self._database.connection() as connection, connection.transaction() as transaction:
@@ -181,7 +195,7 @@ class Ingests:
             )  # in case this process freezes
             for first in range(0, len(chunks), STORE_STEP):
                 some = slice(first, first + STORE_STEP)
-                await _copy_chunks(connection, record, first, chunks[some], vectors[some])
+                await _copy_chunks(connection, record, first, chunks[some], vectors[some], language)
                 if progress:
                     progress(first + len(chunks[some]), len(chunks))
             if not await _replace_version(connection, record, attempt):
@@ -190,6 +204,7 @@ class Ingests:
             await connection.execute("SET LOCAL statement_timeout = '600s'")
             stored = [document.text, _details(document), len(chunks), _usage_bytes(chunks, vectors)]
             await connection.execute(_COMPLETE, [*stored, record.vector_store_id, record.file_id])
+            await connection.execute(_ADD_LANGUAGE, {"store": record.vector_store_id, "language": language})
             return True
         return False
 
@@ -269,6 +284,7 @@ def _details(document: ParsedDocument) -> Jsonb:
             "places": [asdict(place) for place in document.places],
             "title": document.title,
             "encoding": document.encoding,
+            "language": document.language,
             "warnings": document.warnings,
         }
     )
@@ -296,9 +312,15 @@ async def _replace_version(connection: AsyncConnection[Any], record: StoreFileRe
 
 
 async def _copy_chunks(
-    connection: AsyncConnection[Any], record: StoreFileRecord, first: int, chunks: Sequence[Chunk], vectors: Vector
+    connection: AsyncConnection[Any],
+    record: StoreFileRecord,
+    first: int,
+    chunks: Sequence[Chunk],
+    vectors: Vector,
+    language: str,
 ) -> None:
     where = (record.vector_store_id, record.file_id)
+    indexed = await asyncio.to_thread(lambda: [index_chunk(chunk, language) for chunk in chunks])
     async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_COPY_TYPES)
         for ordinal, (chunk, vector) in enumerate(zip(chunks, vectors.astype(">f2"), strict=True), start=first):
@@ -306,4 +328,5 @@ async def _copy_chunks(
             halfvec = struct.pack(">HH", len(vector), 0) + vector.tobytes()
             words = (chunk.heading, chunk.token_count, chunk.text)
             location = Jsonb(asdict(chunk.location)) if chunk.location != Location() else None
-            await copy.write_row((*where, *place, *words, halfvec, location, chunk.context or None))
+            row = (*where, *place, *words, halfvec, location, chunk.context or None, indexed[ordinal - first])
+            await copy.write_row(row)

@@ -12,7 +12,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from ragq.storage.database import MIGRATION_LOCK, Database
-from ragq.storage.search import EXACT_SEARCH_CHUNKS
+from ragq.storage.search.chunks import EXACT_SEARCH_CHUNKS
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,103 @@
+"""Choose which words of a question to search for. Common words match too many chunks to rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from ragq.rag.sentences import STOP_WORDS
+from ragq.rag.words import Word, question_words
+
+MATCHES = 2_000  # most chunks that a search ranks; the ranking uses all chosen words
+RANKED_WORDS = 24  # of a long question the rarest: ranking takes a microsecond a word and chunk
+
+
+@dataclass(frozen=True, slots=True)
+class WordShares:
+    """The share of chunks that contain each common word; `rare` stands for every other word."""
+
+    common: dict[str, float] = field(default_factory=dict)
+    rare: float = 0.0
+
+    def of(self, word: Word) -> float:
+        """The share of chunks that have the word in one of its forms, at most 1."""
+        return min(1.0, sum(self.common.get(form, self.rare) for form in word.forms))
+
+    def known(self, word: Word) -> float | None:
+        """The share of a common word; None for a rare one, whose matches are counted."""
+        return self.of(word) if any(form in self.common for form in word.forms) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenWords:
+    """The words that rank chunks, and which of them also find them.
+
+    Attributes:
+        ranking: Each as a tsquery of its forms.
+        forms: Number of forms of each.
+        shares: The share of chunks that have the word, where it is known.
+        finds: Whether each chunk with the word is found, within `MATCHES`.
+        found_by: The tsquery that a chunk must match.
+    """
+
+    ranking: list[str]
+    forms: list[int]
+    shares: list[float | None]
+    finds: list[bool]
+    found_by: str
+
+
+def choose_words(words: Sequence[Word], known: WordShares, chunks: int, languages: tuple[str, ...] = ()) -> ChosenWords:
+    """Choose the words that rank chunks, and those that find them: the rarest, and not too many.
+
+    A chunk is found by any of the rarest words, as many as stay under `MATCHES` together. If the rarest word alone
+    exceeds that, it must have all of the rarest words, as many as needed: a single common word says little about a chunk.
+    Where shares are not known, all words find but the stop words.
+    """
+    stop = _stop_forms(languages)
+    prior = {word: 1.0 if set(word.forms) <= stop else 0.0 for word in words}
+    rarest = sorted(words, key=lambda word: (known.of(word), prior[word], word.forms))[:RANKED_WORDS]
+    finding = [word for word in rarest if known.common or not prior[word]] or rarest
+    is_any = not finding or known.of(finding[0]) * chunks <= MATCHES
+    kept = _fewest(finding, known, chunks) if is_any else _all_needed(finding, known, chunks)
+    return ChosenWords(
+        [_match(word) for word in rarest],
+        [len(word.forms) for word in rarest],
+        [known.known(word) for word in rarest],
+        [is_any and word in kept for word in rarest],
+        (" | " if is_any else " & ").join(map(_match, kept)),
+    )
+
+
+def _fewest(rarest: Sequence[Word], known: WordShares, chunks: int) -> list[Word]:
+    kept, expected = list[Word](), 0.0
+    for word in rarest:
+        expected += known.of(word) * chunks
+        if expected > MATCHES:
+            break
+        kept.append(word)
+    return kept
+
+
+def _all_needed(rarest: Sequence[Word], known: WordShares, chunks: int) -> list[Word]:
+    kept, expected = list[Word](), float(chunks)
+    while len(kept) < len(rarest) and expected > MATCHES:
+        kept.append(rarest[len(kept)])
+        expected *= known.of(kept[-1])
+    return kept
+
+
+@cache
+def _stop_forms(languages: tuple[str, ...]) -> frozenset[str]:
+    words = question_words(" ".join(sorted(STOP_WORDS)), languages)
+    return frozenset(form for word in words for form in word.forms)
+
+
+def _match(word: Word) -> str:
+    forms = " | ".join(map(_quote, word.forms))
+    return f"({forms})" if len(word.forms) > 1 else forms
+
+
+def _quote(form: str) -> str:
+    return "'" + form.replace("\\", "\\\\").replace("'", "''") + "'"
