@@ -29,7 +29,7 @@ _SEARCH = """
     ), counted AS (
         SELECT count(*) AS found{counts} FROM ranked
     ), rarity AS MATERIALIZED (
-        SELECT greatest({total}, 1e-9) AS total, weights.* FROM (SELECT {weights} FROM counted) AS weights
+        SELECT greatest({total}, 1e-9::float8) AS total, weights.* FROM (SELECT {weights} FROM counted) AS weights
     ), by_words AS (
         SELECT file_id, vector_store_id, ordinal FROM ranked, rarity
         ORDER BY {sum} DESC LIMIT %(candidates)s
@@ -66,9 +66,9 @@ _AMONG_MANY = """
 _RANK = (
     "ts_rank('{{1,1,1,1}}', {of}text_search, (%(words)s::text[])[{n}]::tsquery, 1)::float8 * (%(forms)s::int[])[{n}]"
 )
-_WEIGHT = """power(ln(1 + (%(chunks)s - have + 0.5) / (have + 0.5)), {power})"""
-_HAVE = """least(%(chunks)s, coalesce((%(shares)s::float8[])[{n}] * %(chunks)s,
-    CASE WHEN (%(finds)s::bool[])[{n}] THEN n{n} ELSE (n{n} + 2)::float8 / (found + 4) * %(chunks)s END))::float8"""
+_WEIGHT = """power(ln(1 + (%(chunks)s::float8 - have + 0.5::float8) / (have + 0.5::float8)), {power}::float8)"""
+_HAVE = """least(%(chunks)s::float8, coalesce((%(shares)s::float8[])[{n}] * %(chunks)s::float8,
+    CASE WHEN (%(finds)s::bool[])[{n}] THEN n{n}::float8 ELSE (n{n} + 2)::float8 / (found + 4) * %(chunks)s::float8 END))"""
 
 # The scope of a search: the stores and their languages, the number of chunks that match the filter, and their files if
 # there are few. A search makes a store active; that is written at most once a minute, without waiting for a lock.
