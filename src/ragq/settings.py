@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         description="Weight of the meaning in a result's score; the words have the rest. Fitted to MiniLM: a stronger model earns more.",
     )
     min_score: float = Field(
-        0.1,
+        0.05,
         ge=0,
         le=1,
         description="Results with a lower score are left out, unless the request sets a `score_threshold`.",
