@@ -67,6 +67,7 @@ _TOKEN = re.compile(rf"[\w{_MARKS}]+(?:(?:[-./:@+&'’#]|(?<=\d),(?=\d)|://)[\w{
 _PIECE = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
 _RUN = re.compile(rf"\d+|(?:[^\W\d_]|[{_MARKS}])+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_CODE_SIGN = re.compile(r"[\d_@]|://")
 _THOUSANDS = re.compile(r"\d{1,3}(?:[.,’']\d{3})+")
 # Scripts whose words are not spaced, and Korean, whose particles are not: searched by pairs of characters.
 _UNSPACED = re.compile(
@@ -85,10 +86,11 @@ class Token:
     @property
     def is_code(self) -> bool:
         """Whether it is written exactly so: it has a digit, a sign of addresses or names in code, or two cases."""
-        return (
-            any(one.isdigit() or one in "_@" for one in self.text)
-            or "://" in self.text
-            or (len(self.pieces) == 1 and self.text.isascii() and _CAMEL.search(self.text) is not None)
+        return _CODE_SIGN.search(self.text) is not None or (
+            len(self.pieces) == 1
+            and self.text.isascii()
+            and not self.text[1:].islower()
+            and _CAMEL.search(self.text) is not None
         )
 
     @property

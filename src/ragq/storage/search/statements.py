@@ -12,6 +12,7 @@ WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words
 # above the model's floor. Neither depends on which other chunks are found, so scores of two questions can be compared.
 # How many chunks have a word is counted among those found by it. Of a word that finds none, such as a stop word, the share
 # among those found by others is taken, or half where these are few.
+# The words of a chunk are joined with none, so that they are decompressed once and not for each word.
 # `among` restricts both rankings to the files that a filter matches.
 _SEARCH = """
     WITH nearest AS (
@@ -21,7 +22,7 @@ _SEARCH = """
     ), ranked AS MATERIALIZED (
         SELECT file_id, vector_store_id, ordinal{ranks_as}
         FROM (
-            SELECT file_id, vector_store_id, ordinal, text_search FROM chunks c
+            SELECT file_id, vector_store_id, ordinal, text_search || ''::tsvector AS text_search FROM chunks c
             WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)
               AND text_search @@ %(found_by)s::tsquery{among}
             LIMIT %(most_matches)s
