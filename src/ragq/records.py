@@ -7,9 +7,10 @@ side by side. A change that an older reader would misunderstand needs a new vers
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -18,6 +19,7 @@ from ragq.models import Answer, AttributeFilter, JobFunction, JobStatus, Questio
 
 Json = Any  # kept unchanged to be shown again, and not interpreted
 Stream = Literal["nothing", "text", "results"]
+RecordT = TypeVar("RecordT")
 
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record"):
@@ -291,15 +293,22 @@ _EVENT_NAMES = ("start", "found", "text", "thought")
 _PAYLOAD = msgspec.json.Decoder(tuple[JobFunction, Json, Json, msgspec.Raw])
 _ELSEWHERE = msgspec.json.Decoder(_Elsewhere)
 _ARGUMENTS: Final[dict[JobFunction, Any]] = {name: msgspec.json.Decoder(kind) for name, kind in ARGUMENTS.items()}
-_REQUEST = msgspec.json.Decoder(Request)
-_CONTENT = msgspec.json.Decoder(RequestContent)
-_BATCH_REQUEST = msgspec.json.Decoder(BatchRequest)
-_COMPACTION = msgspec.json.Decoder(Compaction)
 _RESULT = msgspec.json.Decoder(Result)
-_META = msgspec.json.Decoder(Meta)
-_FAILURE = msgspec.json.Decoder(Failure)
 _JOB = msgspec.json.Decoder(Job)
 _EVENTS = msgspec.json.Decoder(list[Event])
+
+
+def _reader(kind: type[RecordT]) -> Callable[[bytes | str], RecordT]:
+    decoder = msgspec.json.Decoder(kind)
+    return lambda data: read_json(decoder, data)
+
+
+read_request = _reader(Request)  # the parts in the blob store are not read
+read_content = _reader(RequestContent)
+read_batch_request = _reader(BatchRequest)
+read_compaction = _reader(Compaction)
+read_meta = _reader(Meta)
+read_failure = _reader(Failure)
 
 
 def function_of(arguments: Arguments) -> JobFunction:
@@ -353,34 +362,9 @@ def read_arguments(function: JobFunction, data: bytes | msgspec.Raw) -> Argument
     return arguments
 
 
-def read_request(data: bytes | str) -> Request:
-    """Parse a request; the parts in the blob store are not read."""
-    return read_json(_REQUEST, data)
-
-
-def read_content(data: bytes) -> RequestContent:
-    return read_json(_CONTENT, data)
-
-
-def read_batch_request(data: bytes | str) -> BatchRequest:
-    return read_json(_BATCH_REQUEST, data)
-
-
-def read_compaction(data: bytes) -> Compaction:
-    return read_json(_COMPACTION, data)
-
-
 def read_result(data: bytes) -> Result:
     result: Result = read_json(_RESULT, data, _name_result)
     return result
-
-
-def read_meta(data: bytes | str) -> Meta:
-    return read_json(_META, data)
-
-
-def read_failure(data: bytes | str) -> Failure:
-    return read_json(_FAILURE, data)
 
 
 def read_job(data: bytes | str) -> Job:

@@ -216,12 +216,7 @@ def open_ole(data: bytes) -> Any:
     """
     try:
         return olefile.OleFileIO(io.BytesIO(data))
-    except (
-        OSError,
-        ValueError,
-        IndexError,
-        struct.error,
-    ) as error:  # OSError is olefile's own; the others pass through it
+    except (OSError, ValueError, IndexError, struct.error) as error:  # olefile raises OSError, and lets the others pass
         raise UnreadableError(DAMAGED) from error
 
 

@@ -234,8 +234,8 @@ async def _run_pending(connection: AsyncConnection[Any], settings: Settings) -> 
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
     await connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)")
     pending, texts = await find_pending(connection), dict(_migrations())
+    facts = {"dimensions": settings.embedding_dimensions, "text_search_config": await _old_language(connection)}
     for name in pending:
-        facts = {"dimensions": settings.embedding_dimensions, "text_search_config": await _old_language(connection)}
         await connection.execute(texts[name].format(**facts))
         await connection.execute("INSERT INTO migrations VALUES (%s)", [name])
         log.info("migrated", migration=name)

@@ -83,11 +83,9 @@ class Chunks:
         words = await self._choose_words(text, found)
         return Scope(
             write_search(len(words.ranking), condition if filters else None, are_few=found["are_few"]),
-            {
+            {name: found[name] for name in ("stores", "store_of_file", "files")}
+            | {
                 "tenant": tenant_id,
-                "stores": found["stores"],
-                "store_of_file": found["store_of_file"],
-                "files": found["files"],
                 "chunks": max(1, found["chunks"]),
                 "found_by": words.found_by,
                 "words": words.ranking,
