@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from ragq.models import Chunk
+from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.sentences import find_terms
 from ragq.rag.words import Word, index_words, question_words
 from ragq.storage.search.word_vector import POSITIONS, index_chunk, pack_words
@@ -83,11 +84,43 @@ def test_an_identifier_is_not_found_whole_by_one_that_is_like_it(written: str, a
     whole = next(word for word in question_words(asked, ["en"]) if word.is_identifier)
     assert not set(index_words(written, "en")) & set(whole.forms)
     assert asked.lower() not in find_terms(written)
+    assert not holds_identifier(fold_case(f"of {written}."), asked.lower())
 
 
 def test_a_question_has_each_word_once_in_the_forms_of_every_language() -> None:
     assert question_words("Häuser? häuser!", ["de", "en"]) == [Word(("haus", "hauser"))]
     assert question_words("running", []) == [Word(("running",))]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Where is PPR-9087, and who paid invoice 20260122?", {"ppr-9087", "20260122"}),
+        ("Is CVE-2026-12345 fixed in v2.9.14 of COVID-19's F-16?", {"cve-2026-12345", "v2.9.14", "covid-19", "f-16"}),
+        ("Write to ann@example.org about RAGQ_PORT", {"ann@example.org", "ragq_port"}),
+        ("In the mid-1990s, on 2024-05-01 at 12:30, the 19th of 1,200 cost 3.50 or 5km in 1939-1945", set()),
+        ("a 20-year-old, 24/7, 50 of 100", set()),
+    ],
+)
+def test_what_names_one_thing_only_is_an_identifier(text: str, found: set[str]) -> None:
+    assert find_identifiers(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "identifier", "is_held"),
+    [
+        ("Part PPR 9087 is out.", "ppr-9087", True),
+        ("(ppr9087)", "ppr-9087", True),
+        ("AB-1234/5", "ab-1234", True),
+        ("invoice 202601220", "20260122", False),
+        ("invoice 120260122", "20260122", False),
+        ("APPR-9087", "ppr-9087", False),
+    ],
+)
+def test_an_identifier_is_held_with_other_separators_but_not_as_a_part(
+    text: str, identifier: str, is_held: bool
+) -> None:
+    assert holds_identifier(fold_case(text), identifier) is is_held
 
 
 def test_terms_of_a_sentence_are_the_same_with_and_without_accents() -> None:
