@@ -39,6 +39,9 @@ WEBHOOKS = Counter(
 
 # Model endpoints
 LLM_CALLS = Counter("ragq_llm_calls", "LLM calls; code is 'ok' or the error code.", ["code"])
+STATEMENTS = Counter(
+    "ragq_statements", "Statements of LLM answers by verdict: supported, unsupported or uncited.", ["verdict"]
+)
 LLM_BREAKER = Gauge("ragq_llm_breaker_open", "Circuit breaker of the LLM: 0 closed, 0.5 probing, 1 open.")
 EMBEDDING_CALLS = Counter(
     "ragq_embedding_calls", "Calls of the embedding endpoint; code is 'ok' or the error code.", ["code"]

@@ -14,6 +14,7 @@ DEFAULT_STORE_NAME = "default"
 
 AttributeValue = str | int | float | bool
 Attributes = dict[str, AttributeValue]
+Verdict = Literal["supported", "unsupported", "uncited"]
 Message = dict[str, Any]  # of a chat, in the form of OpenAI's chat completions
 
 
@@ -269,6 +270,8 @@ class Citation:
         index: Offset in the answer's text just after the cited statement.
         quote: Exact text of the document, `text[start:end]`.
         location: Where it stands, for people.
+        verdict: Of the statement; empty if it was not checked.
+        reason: Why, in a sentence; also what was changed.
     """
 
     index: int
@@ -279,6 +282,25 @@ class Citation:
     start: int
     end: int
     location: str = ""
+    verdict: Verdict | Literal[""] = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement of an LLM's answer, checked against the sources.
+
+    Attributes:
+        start: Offset in the answer's text, as of `end`; its markers are within.
+        reason: Why, in a sentence; empty for what is supported as it was written.
+        citations: Positions of its citations in the answer's.
+    """
+
+    start: int
+    end: int
+    verdict: Verdict
+    reason: str = ""
+    citations: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +333,7 @@ class Answer:
         refusal: Why the LLM would not answer, if it says so in a field of its own.
         tool_calls: Calls whose results the client sends back in another request.
         logprobs: OpenAI's entries for the tokens of the text, if they were asked for.
+        statements: In their order; None if they were not checked.
     """
 
     text: str
@@ -322,6 +345,7 @@ class Answer:
     refusal: str = ""
     tool_calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    statements: list[Statement] | None = None
 
 
 @dataclass(frozen=True, slots=True)

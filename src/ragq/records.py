@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from ragq.json_records import read_json, write_json
-from ragq.models import Answer, AttributeFilter, JobFunction, JobStatus, Question, SearchResult
+from ragq.models import Answer, AttributeFilter, Citation, JobFunction, JobStatus, Question, SearchResult, Statement
 
 Json = Any  # kept unchanged to be shown again, and not interpreted
 Stream = Literal["nothing", "text", "results"]
@@ -247,7 +247,14 @@ class ReasoningAdded(msgspec.Struct, frozen=True, array_like=True, tag="thought"
     text: str
 
 
-Event = SearchStarted | SearchEnded | TextAdded | ReasoningAdded
+class StatementChecked(msgspec.Struct, frozen=True, array_like=True, tag="checked"):
+    """A statement of the answer has ended and was checked."""
+
+    statement: Statement
+    citations: list[Citation]
+
+
+Event = SearchStarted | SearchEnded | TextAdded | ReasoningAdded | StatementChecked
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +296,7 @@ class Job:
         return self.result if isinstance(self.result, QueryResult) else None
 
 
-_EVENT_NAMES = ("start", "found", "text", "thought")
+_EVENT_NAMES = ("start", "found", "text", "thought", "checked")
 _PAYLOAD = msgspec.json.Decoder(tuple[JobFunction, Json, Json, msgspec.Raw])
 _ELSEWHERE = msgspec.json.Decoder(_Elsewhere)
 _ARGUMENTS: Final[dict[JobFunction, Any]] = {name: msgspec.json.Decoder(kind) for name, kind in ARGUMENTS.items()}

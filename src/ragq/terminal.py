@@ -21,6 +21,11 @@ def format_response(response: dict[str, Any]) -> str:
             click.style(f"  [{number}] {citation['filename']}{location}: ", fg="cyan")
             + f"“{_short(citation['quote'])}”"
         )
+    support = response.get("support") or {"statements": []}
+    for one in support["statements"]:
+        if one["verdict"] == "unsupported":
+            statement = _short(content["text"][one["start"] : one["end"]])
+            lines.append(click.style(f"  not supported: “{statement}”: {one['reason']}", fg="yellow"))
     timing = response["timing"]
     stages = (("queued", "queued_ms"), ("search", "retrieve_ms"), ("answer", "answer_ms"), ("total", "total_ms"))
     shown = "  ".join(f"{name} {timing[key]} ms" for name, key in stages if timing.get(key) is not None)

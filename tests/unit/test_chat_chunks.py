@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from ragq.models import JobStatus
 from ragq.records import Failure, Job, LogEntry, Request, SearchEnded, TextAdded
 from ragq.schemas.chat_chunks import DONE, ChatChunks
+from ragq.schemas.responses import render_passage
 from tests.unit.test_stream_events import CITATION, STARTED, finished
 
 JOB = replace(STARTED, id="chatcmpl-a", request=Request(model="ragq"))
@@ -32,7 +33,7 @@ def test_the_pieces_are_the_answer_and_the_last_chunk_has_its_citations() -> Non
     url = {"start_index": 0, "end_index": 3, "title": "a.md", "url": address}
     assert chunks[-2]["choices"][0] == {
         "index": 0,
-        "delta": {"annotations": [{"type": "url_citation", "url_citation": url, "citation": asdict(CITATION)}]},
+        "delta": {"annotations": [{"type": "url_citation", "url_citation": url, "citation": render_passage(CITATION)}]},
         "logprobs": None,
         "finish_reason": "stop",
     }

@@ -18,6 +18,7 @@ from ragq.completions.tool_calls import ToolCalls
 from ragq.errors import InvalidRequestError
 from ragq.models import Message, Question
 from ragq.rag.answer import answer_extractively
+from ragq.rag.check import Evidence
 from ragq.rag.cite import MAX_QUOTED_CHARACTERS, MAX_STATEMENTS, CitedStream, cite, cite_in_steps
 from ragq.rag.cite_json import cite_values
 from ragq.rag.conversation import bound_history, bound_text, read_conversation
@@ -71,7 +72,9 @@ INPUTS: dict[str, str] = {
 
 
 def stream(text: str) -> None:
-    cited = CitedStream(8)
+    evidence = Evidence("", SOURCES)
+    run_through(evidence.read())
+    cited = CitedStream(evidence)
     for start in range(0, len(text), 5):
         cited.add(text[start : start + 5])
 
@@ -202,7 +205,7 @@ def test_no_step_of_citing_keeps_others_waiting(name: str) -> None:
     text = INPUTS[name] * (100_000 // len(INPUTS[name]))
     worst: list[float] = []
     for _ in range(3):  # the machine may be busy: the best run counts
-        steps, longest, is_done = cite_in_steps(text, SOURCES), 0.0, False
+        steps, longest, is_done = cite_in_steps(text, Evidence("", SOURCES)), 0.0, False
         while not is_done:
             started = time.process_time()
             is_done = next(steps, StopIteration) is StopIteration
@@ -214,9 +217,9 @@ def test_no_step_of_citing_keeps_others_waiting(name: str) -> None:
 
 
 def test_what_one_answer_may_cite_is_bounded() -> None:
-    _, citations = cite("Moon [1] " * 10_000, [make_result("Cats hunt mice at dawn. " * 40)])
+    _, citations, _ = cite("Moon [1] " * 10_000, [make_result("Cats hunt mice at dawn. " * 40)])
     assert sum(len(one.quote) for one in citations) <= MAX_QUOTED_CHARACTERS + 1000
-    text, citations = cite("Cats hunt mice [1]. " * 5000, SOURCES)
+    text, citations, _ = cite("Cats hunt mice [1]. " * 5000, SOURCES)
     assert len(citations) == MAX_STATEMENTS
     assert text.count("[1]") == 5000  # the others stay in the text
 
@@ -284,7 +287,7 @@ async def test_long_work_gives_others_their_turn() -> None:
 
     ticking = asyncio.create_task(tick())
     text = "Cats hunt mice [1]. " * 2000
-    answers = await asyncio.gather(*(turns.run(cite_in_steps(text, SOURCES)) for _ in range(3)))
+    answers = await asyncio.gather(*(turns.run(cite_in_steps(text, Evidence("", SOURCES))) for _ in range(3)))
     running = False
     await ticking
     assert answers == [cite(text, SOURCES)] * 3

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import structlog
 
 from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
+from ragq.completions.answer import OnDelta
 from ragq.errors import RagqError, UnavailableError
-from ragq.models import Answer, Question, SearchResult
+from ragq.metrics import STATEMENTS
+from ragq.models import Answer, Citation, Question, SearchResult, Statement
 from ragq.queues.running import RunningJob, WorkerContext
-from ragq.rag.cite import CitedStream, cite_in_steps
+from ragq.rag.check import Evidence
+from ragq.rag.cite import CitedStream, asks_for_round, cite_in_steps
 from ragq.rag.cite_json import cite_values
-from ragq.rag.conversation import bound_history, bound_text
+from ragq.rag.conversation import bound_history, bound_text, text_of
 from ragq.rag.json_form import FormError, WholeJson, check_answer, is_structured, unwrap
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions
-from ragq.records import ReasoningAdded, TextAdded
+from ragq.records import ReasoningAdded, StatementChecked, TextAdded
 
 log = structlog.get_logger(__name__)
 
@@ -50,28 +53,32 @@ async def make_standalone(job: RunningJob, context: WorkerContext, question: Que
 
 
 async def generate(
-    job: RunningJob, context: WorkerContext, question: Question, results: list[SearchResult], *, is_streamed: bool
+    job: RunningJob,
+    context: WorkerContext,
+    question: Question,
+    results: list[SearchResult],
+    *,
+    searched: str,
+    is_streamed: bool,
 ) -> Answer:
-    """Ask the LLM; if the prompt is too long for it, once more with half the sources and a bounded conversation."""
+    """Ask the LLM; if the prompt is too long for it, once more with half the sources and a bounded conversation.
+
+    Args:
+        searched: The question as it was searched for.
+    """
     budget = context.settings.prompt_tokens
+    asking = _Asking(job, context, searched, is_streamed)
     try:
-        completion, sources = await _ask_llm(job, context, question, results, budget, is_streamed=is_streamed)
+        completion, evidence = await asking.ask(question, results, budget)
     except ContextTooLongError:
         question = replace(question, history=bound_history(question.history))
         try:
-            completion, sources = await _ask_llm(job, context, question, results, budget // 2, is_streamed=is_streamed)
+            completion, evidence = await asking.ask(question, results, budget // 2)
         except ContextTooLongError as error:
             if error.otherwise is None:
                 raise
             raise error.otherwise from error
-    text = completion.text
-    if is_structured(question):
-        text = unwrap(text)
-        if completion.finish_reason == "stop":
-            await _check_form(text, question)
-        citations = await context.turns.run(cite_values(text, sources))
-    else:
-        text, citations = await context.turns.run(cite_in_steps(text, sources))
+    text, citations, statements = await _cite(context, question, completion, evidence)
     job.note(first_token_ms=round(completion.first_token_seconds * 1000))
     return Answer(
         text,
@@ -83,7 +90,27 @@ async def generate(
         refusal=completion.refusal,
         tool_calls=completion.tool_calls,
         logprobs=completion.logprobs,
+        statements=statements,
     )
+
+
+async def _cite(
+    context: WorkerContext, question: Question, completion: Completion, evidence: Evidence
+) -> tuple[str, list[Citation], list[Statement] | None]:
+    """Check the statements of an answer; of one in JSON, and of one that was not to rest on sources, there are none."""
+    text, turns = completion.text, context.turns
+    if is_structured(question):
+        text = unwrap(text)
+        if completion.finish_reason == "stop":
+            await _check_form(text, question)
+        return text, await turns.run(cite_values(text, evidence.sources)), None
+    has_round = asks_for_round(question.text, question.instructions)
+    text, citations, statements = await turns.run(cite_in_steps(text, evidence, has_round=has_round))
+    if not question.vector_store_ids and not evidence.sources:
+        return text, citations, None
+    for statement in statements:
+        STATEMENTS.labels(statement.verdict).inc()
+    return text, citations, statements
 
 
 async def _check_form(text: str, question: Question) -> None:
@@ -100,27 +127,60 @@ async def _check_form(text: str, question: Question) -> None:
         ) from error
 
 
-async def _ask_llm(
-    job: RunningJob,
-    context: WorkerContext,
-    question: Question,
-    results: list[SearchResult],
-    budget_tokens: int,
-    *,
-    is_streamed: bool,
-) -> tuple[Completion, list[SearchResult]]:
-    assert context.llm
-    messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
-    shown = WholeJson() if is_structured(question) else CitedStream(len(sources))
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    job: RunningJob
+    context: WorkerContext
+    searched: str
+    is_streamed: bool
 
-    def say(kind: Literal["text", "reasoning"], piece: str) -> None:
-        if kind == "reasoning":
-            job.pending_events.append(ReasoningAdded(piece))
-        elif more := shown.add(piece):
-            job.pending_events.append(TextAdded(more))
+    async def ask(
+        self, question: Question, results: list[SearchResult], budget_tokens: int
+    ) -> tuple[Completion, Evidence]:
+        """Call the LLM, and log what it says while it does."""
+        assert self.context.llm
+        messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
+        said = [text_of(message) for message in (*question.history, *question.following)]
+        evidence = Evidence(f"{question.text} {self.searched}", sources, said=said)
+        await self.context.turns.run(evidence.read())
+        limits = {
+            "max_tokens": question.max_output_tokens,
+            "temperature": question.temperature,
+            "top_p": question.top_p,
+        }
+        completion = await self.context.llm.complete(
+            messages,
+            options=question.options | limits,
+            deadline=self.job.deadline,
+            on_delta=self._listen(question, evidence) if self.is_streamed else None,
+        )
+        return completion, evidence
 
-    limits = {"max_tokens": question.max_output_tokens, "temperature": question.temperature, "top_p": question.top_p}
-    completion = await context.llm.complete(
-        messages, options=question.options | limits, deadline=job.deadline, on_delta=say if is_streamed else None
-    )
-    return completion, sources
+    def _listen(self, question: Question, evidence: Evidence) -> OnDelta:
+        events = self.job.pending_events
+        if is_structured(question):
+            shown = WholeJson()
+
+            def add(piece: str) -> None:
+                if more := shown.add(piece):
+                    events.append(TextAdded(more))
+
+        else:
+            has_round = asks_for_round(question.text, question.instructions)
+            cited = CitedStream(evidence, has_round=has_round)
+            is_checked = bool(question.vector_store_ids or evidence.sources)
+
+            def add(piece: str) -> None:
+                for more in cited.add(piece):
+                    if isinstance(more, str):
+                        events.append(TextAdded(more))
+                    elif is_checked:
+                        events.append(StatementChecked(more.statement, more.citations))
+
+        def say(kind: Literal["text", "reasoning"], piece: str) -> None:
+            if kind == "reasoning":
+                events.append(ReasoningAdded(piece))
+            else:
+                add(piece)
+
+        return say

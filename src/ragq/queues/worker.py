@@ -62,7 +62,9 @@ async def process_query(job: RunningJob, context: WorkerContext, arguments: Quer
     if stream != "nothing":
         job.pending_events.append(SearchEnded(results if stream == "results" else None))
     if context.llm:
-        answer = await generate(job, context, question, results, is_streamed=stream != "nothing")
+        answer = await generate(
+            job, context, question, results, searched=searched.text, is_streamed=stream != "nothing"
+        )
     else:
         calibrated = context.settings.embedding_name == LOCAL_EMBEDDING_MODEL
         answer = await context.turns.run(answer_in_steps(searched.text, results, trust_similarity=calibrated))

@@ -1,192 +1,200 @@
-"""Turn the source numbers in an LLM's answer into exact quotes.
+"""Turn an LLM's answer into one whose statements are checked, each with exact quotes of its sources.
 
-An LLM's answer is input like any other: the work is linear in its length, and each part of it has a bound. What a marker
-or a piece of code may be is bounded as well, so a stream holds back a few hundred characters at most and takes nothing
-back.
+An LLM's answer is input like any other: the work is linear in its length, and each part of it has a bound. A stream of it
+takes nothing back: what is shown of an answer while it comes is the beginning of what is shown in the end.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from ragq.models import Citation, SearchResult
-from ragq.rag.sentences import find_sentences, find_terms
+from ragq.models import Citation, SearchResult, Statement
+from ragq.rag.check import Evidence, Verdict
+from ragq.rag.markers import MarkerReader, read_marker
+from ragq.rag.sentences import find_terms
+from ragq.rag.statements import Cut, StatementCutter
 from ragq.rag.support import Support
 from ragq.tasks import run_through
 
-STRONG_SUPPORT = 0.6  # share of a statement's terms that a sentence must hold to be cited unasked
-STATEMENT_CHARACTERS = (300, 1000)  # before a marker, in which its statement is looked for: the second if it takes that
-PART_CHARACTERS = 2000  # of an answer without markers, read at a time
-MAX_STATEMENTS = 2000  # of one answer that are cited; a marker after the last of them stays, without a citation
+STRONG_SUPPORT = 0.6  # share of a value's terms that a sentence must hold to be cited unasked
+PIECE_CHARACTERS = 500  # read at a time
+BURST_CHARACTERS = 4000  # a longer piece is not shown before the end: checking it would keep others waiting
+MAX_STATEMENTS = 2000  # of one answer that are checked; a marker after the last of them stays, without a citation
 MAX_QUOTED_CHARACTERS = 500_000  # in all citations of one answer
-
-# Code is passed over: `rows[1]` is no citation. A backtick that is open for longer than this, or over lines, opens none.
-_FENCE = "```"
-_INLINE_CODE = r"`[^`\n]{1,300}`"
-# A marker takes the white space before it along, unless that is long. The second form is what some models write: 【1†source】.
-_SPACES = r"(?:(?<![ \t])[ \t]{1,40})?"
-_MARKER = (
-    _SPACES + r"(?:\[(?=[\d\s,;]{1,200}\])(?P<numbers>\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*)\](?!\()"
-    r"|【\s{0,40}(?P<number>\d{1,3})\b[^】\n]{0,40}】)"
-)
-_BEGUN = (
-    r"`{1,2}\Z|`[^`\n]{1,300}\Z|(?<![ \t])[ \t]{1,40}\Z|"
-    + _SPACES
-    + r"(?:\[[\d\s,;]{0,200}\]?\Z|【\s{0,40}(?:\d{1,3}[^】\n]{0,40})?\Z)"
-)
-_CODE_OR_MARKER = re.compile(rf"(?P<code>{_FENCE}.*?(?:{_FENCE}|\Z)|{_INLINE_CODE})|{_MARKER}", re.DOTALL)
-_NEXT = re.compile(rf"(?P<begun>{_BEGUN})|(?P<fence>{_FENCE})|(?P<code>{_INLINE_CODE})|{_MARKER}")
+LINE_CHARACTERS = 60  # before a marker, by which it is told from an index or a value
+_ROUND = re.compile(r"\(1\)|parenthes[ei]s|round brackets|runden? Klammern|paréntesis", re.IGNORECASE)
 
 
-def cite(text: str, sources: list[SearchResult]) -> tuple[str, list[Citation]]:
-    """Find what each cited statement rests on.
+class Cited(NamedTuple):
+    """An answer as it is shown; every quote is verbatim."""
 
-    Markers that name no source are taken out of the text. An answer without any marker gets the sentences that
-    support each of its statements, where some clearly do.
+    text: str
+    citations: list[Citation]
+    statements: list[Statement]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A statement that has ended, with its citations."""
+
+    statement: Statement
+    citations: list[Citation] = field(default_factory=list)
+
+
+def cite(text: str, sources: list[SearchResult], question: str = "") -> Cited:
+    """Check each statement of an answer, and find what it rests on.
+
+    Markers are the only words that change: those that name no source are taken out, and those of a source that does not
+    hold the statement name the one that does. A statement without a marker is cited if a source clearly holds it.
 
     Args:
         sources: In the order of their numbers, from 1.
-
-    Returns:
-        The text, and its citations by place; every quote is verbatim.
+        question: What was asked; its words need not be in the sources.
     """
-    return run_through(cite_in_steps(text, sources))
+    return run_through(cite_in_steps(text, Evidence(question, sources)))
 
 
-def cite_in_steps(text: str, sources: list[SearchResult]) -> Generator[None, None, tuple[str, list[Citation]]]:
-    """Do what `cite` does, in steps of a millisecond or less."""
-    supports = [Support(source) for source in sources]
-    citations = _Citations()
-    kept: list[str] = []
-    length, statement = 0, ""
-    for start, piece, marker, known in _split_at_markers(text, len(sources)):
-        kept += [piece, marker]
-        length += len(piece) + len(marker)
-        if known and not citations.are_full:
-            if piece.strip(" \t.,;:") or not statement:
-                statement = _find_statement(text, start)
-            terms = find_terms(statement)
-            for number in known:
-                citations.add(_cite_source(supports[number - 1], terms, length))
-        elif piece.strip(" \t.,;:"):
-            statement = ""
-        yield
-    whole = "".join(kept)
-    if not citations.found:
-        yield from _cite_unasked(whole, supports, citations)
-    return whole, citations.found
-
-
-class _Citations:
-    """The citations of one answer, as many as it may have."""
-
-    def __init__(self) -> None:
-        self.found: list[Citation] = []
-        self._characters = 0
-
-    @property
-    def are_full(self) -> bool:
-        return len(self.found) >= MAX_STATEMENTS or self._characters >= MAX_QUOTED_CHARACTERS
-
-    def add(self, citation: Citation) -> None:
-        if not self.are_full:
-            self.found.append(citation)
-            self._characters += len(citation.quote)
-
-
-def _split_at_markers(text: str, count: int) -> Iterator[tuple[int, str, str, list[int]]]:
-    """Yield each marker's place, the text before it, the marker as it is shown, and the sources it names.
-
-    Where no marker is for long, and at the end, the text so far comes without one.
-    """
-    reader, place, last = _Reader(), 0, 0
-    for start in range(0, len(text) + 1, PART_CHARACTERS):
-        part = text[start : start + PART_CHARACTERS]
-        is_last = start + PART_CHARACTERS > len(text)
-        for before, match in reader.feed(part, is_last=is_last):
-            place += len(before)
-            if match:
-                marker, known = _read_marker(match, count)
-                yield place, text[last:place], marker, known
-                place += len(match.group())
-                last = place
-        yield place, text[last:place], "", []
-        last = place
-
-
-def _read_marker(match: re.Match[str], count: int) -> tuple[str, list[int]]:
-    """Read which sources a marker names, and write it as it is shown: not at all when it names none."""
-    numbers = [int(number) for number in re.findall(r"\d+", match["numbers"] or match["number"])]
-    known = [number for number in dict.fromkeys(numbers) if 1 <= number <= count]
-    if not known:
-        return "", []
-    return " " * (match.group()[0] in " \t") + "".join(f"[{number}]" for number in known), known
-
-
-class _Reader:
-    """Finds the markers of a text that comes in pieces; each costs as much as it is long."""
-
-    def __init__(self) -> None:
-        self._held = ""  # what may still become a marker or code
-        self._before = ""  # the character before it
-        self._in_fence = False
-
-    def feed(self, piece: str, *, is_last: bool = False) -> Iterator[tuple[str, re.Match[str] | None]]:
-        """Take a piece; yields text, code included, and the marker after it, as far as nothing to come changes them."""
-        text, place = self._before + self._held + piece, len(self._before)
-        is_settled = True
-        while is_settled:
-            start = place
-            if self._in_fence:
-                place, is_settled = self._leave_fence(text, start)
-                yield text[start:place], None
-                continue
-            match = _NEXT.search(text, start)
-            is_settled = bool(match and match["begun"] is None)
-            if match and is_settled:
-                place = match.end()
-                self._in_fence = bool(match["fence"])
-                is_code = match["fence"] or match["code"]
-                yield (text[start:place], None) if is_code else (text[start : match.start()], match)
+def cite_in_steps(text: str, evidence: Evidence, *, has_round: bool = False) -> Generator[None, None, Cited]:
+    """Do what `cite` does, in steps of a few milliseconds or less."""
+    yield from evidence.read()
+    reader = _CitedReader(evidence, has_round=has_round)
+    shown: list[str] = []
+    cited = Cited("", [], [])
+    for start in range(0, len(text) + 1, PIECE_CHARACTERS):
+        piece = text[start : start + PIECE_CHARACTERS]
+        for one in reader.feed(piece, is_last=start + PIECE_CHARACTERS > len(text)):
+            if isinstance(one, Checked):
+                cited.citations.extend(one.citations)
+                cited.statements.append(one.statement)
             else:
-                place = match.start() if match else len(text)
-                yield text[start:place], None
-        if is_last:
-            for match in _CODE_OR_MARKER.finditer(text, place):
-                if not match["code"]:
-                    yield text[place : match.start()], match
-                    place = match.end()
-            yield text[place:], None
-        self._before, self._held = text[place - 1 : place], text[place:]
+                shown.append(one)
+            yield
+        yield
+    return cited._replace(text="".join(shown))
 
-    def _leave_fence(self, text: str, start: int) -> tuple[int, bool]:
-        """Find up to where a block of code is settled, and whether it has ended there."""
-        end = text.find(_FENCE, start)
-        if end >= 0:
-            self._in_fence = False
-            return end + len(_FENCE), True
-        ticks = len(text) - max(start, len(text.rstrip("`")))
-        return len(text) - ticks, False
+
+def asks_for_round(*texts: str | None) -> bool:
+    """Tell whether the user asks for markers in round brackets."""
+    return any(text and _ROUND.search(text) for text in texts)
 
 
 class CitedStream:
-    """Shows an LLM's text while it comes, as `cite` will show it in the end.
+    """Shows an LLM's text while it comes, as `cite` will show it in the end, and each statement as it ends.
 
     Args:
-        count: Number of sources.
+        evidence: Of the sources, read.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._reader = _Reader()
+    def __init__(self, evidence: Evidence, *, has_round: bool = False) -> None:
+        self._reader = _CitedReader(evidence, has_round=has_round)
+        self._is_burst = False
 
-    def add(self, piece: str) -> str:
+    def add(self, piece: str) -> list[str | Checked]:
         """Take a piece of text; returns what more can be shown, since nothing to come changes it."""
-        shown: list[str] = []
-        for text, match in self._reader.feed(piece):
-            shown += [text, _read_marker(match, self._count)[0] if match else ""]
-        return "".join(shown)
+        self._is_burst |= len(piece) > BURST_CHARACTERS
+        return [] if self._is_burst else list(self._reader.feed(piece))
+
+
+class _CitedReader:
+    """Yields the text of an answer as it is shown, and each of its statements after its text."""
+
+    def __init__(self, evidence: Evidence, *, has_round: bool) -> None:
+        self._evidence = evidence
+        self._count = len(evidence.sources)
+        self._markers = MarkerReader(has_round=has_round)
+        self._cutter = StatementCutter()
+        self._supports = [Support(source) for source in evidence.sources]
+        self._line = ""  # the end of what was read
+        self._statements = self._citations = self._quoted = 0
+        self._judged = ("", [0], Verdict("uncited"))
+
+    def feed(self, piece: str, *, is_last: bool = False) -> Iterator[str | Checked]:
+        """Take a piece of the answer."""
+        for part in self._markers.feed(piece, is_last=is_last):
+            if not part.text:
+                continue
+            if part.kind == "code":
+                yield part.text
+                yield from self._check(self._cutter.skip(len(part.text)))
+            elif part.kind == "marker" and (named := read_marker(part.text, self._line, self._count)) is not None:
+                if named:
+                    yield from self._check(self._cutter.begin_mark())
+                    yield self._mark(part.text, named)
+            else:
+                yield part.text
+                yield from self._check(self._cutter.add(part.text))
+            self._line = (self._line + part.text)[-LINE_CHARACTERS:]
+        if is_last:
+            yield from self._check(self._cutter.end())
+
+    def _mark(self, written: str, named: list[int]) -> str:
+        """Write a marker as it is shown: it names the source that holds the statement, if those that it names do not."""
+        reason = ""
+        if not self._are_full and not self._cutter.is_marked:
+            verdict = self._judge(self._cutter.text.strip(), [number - 1 for number in named])
+            if verdict.kind == "supported" and verdict.found and verdict.found.source + 1 not in named:
+                named, reason = [verdict.found.source + 1], verdict.reason
+        shown = " " * (written[0] in " \t") + "".join(f"[{number}]" for number in named)
+        self._cutter.mark(shown, named, reason)
+        return shown
+
+    @property
+    def _are_full(self) -> bool:
+        return (
+            self._statements >= MAX_STATEMENTS
+            or self._citations >= MAX_STATEMENTS
+            or self._quoted >= MAX_QUOTED_CHARACTERS
+        )
+
+    def _judge(self, text: str, named: list[int]) -> Verdict:
+        text = text.rstrip(" .!?")
+        if self._judged[:2] != (text, named):
+            self._judged = (text, named, self._evidence.judge(text, named))
+        return self._judged[2]
+
+    def _check(self, cuts: Iterator[Cut]) -> Iterator[Checked]:
+        for cut in cuts:
+            if not self._are_full:
+                self._statements += 1
+                yield self._check_one(cut)
+
+    def _check_one(self, cut: Cut) -> Checked:
+        named = list(dict.fromkeys(number - 1 for mark in cut.marks for number in mark.sources))
+        verdict = self._judge(cut.text, named)
+        moved = next((mark.reason for mark in cut.marks if mark.reason), "")
+        reason = moved if verdict.kind == "supported" else verdict.reason
+        citations: list[Citation] = []
+        first = self._citations
+        for one in self._cite(cut, verdict):
+            if self._quoted >= MAX_QUOTED_CHARACTERS or self._citations >= MAX_STATEMENTS:
+                break
+            citations.append(replace(one, verdict=verdict.kind, reason=reason))
+            self._citations += 1
+            self._quoted += len(one.quote)
+        positions = list(range(first, self._citations))
+        return Checked(Statement(cut.start, cut.end, verdict.kind, reason, positions), citations)
+
+    def _cite(self, cut: Cut, verdict: Verdict) -> Iterator[Citation]:
+        """Quote what each marker names, for the words up to it; without markers, the passage that holds the statement."""
+        shown = 0
+        start = cut.end - len(cut.text) - sum(mark.length for mark in cut.marks)
+        for mark in cut.marks:
+            shown += mark.length
+            terms = find_terms(cut.text[: mark.place] or cut.text)
+            for number in mark.sources:
+                yield self._quote(number - 1, terms, start + mark.place + shown)
+        if not cut.marks and verdict.kind == "supported" and verdict.found:
+            yield make_citation(self._evidence.sources[verdict.found.source], *verdict.found.span, index=cut.end)
+
+    def _quote(self, place: int, terms: set[str], index: int) -> Citation:
+        """Quote the sentences of a source that have most of the terms; the whole chunk when they have none."""
+        share, span = self._supports[place].find(terms)
+        if not share:
+            span = (0, len(self._evidence.sources[place].text))
+        return make_citation(self._evidence.sources[place], *span, index)
 
 
 def make_citation(source: SearchResult, start: int, end: int, index: int) -> Citation:
@@ -201,54 +209,3 @@ def make_citation(source: SearchResult, start: int, end: int, index: int) -> Cit
         end=source.start + end,
         location=str(source.location.narrow(source.text, start, end)),
     )
-
-
-def _find_statement(text: str, end: int) -> str:
-    """Find the statement that ends where a marker is, without the markers in it."""
-    plain = ""
-    for size in STATEMENT_CHARACTERS:
-        before = text[max(0, end - size) : end]
-        plain = _CODE_OR_MARKER.sub(lambda match: match["code"] or "", before).rstrip()
-        spans = find_sentences(plain)
-        if len(spans) > 1 or (spans and (len(before) < size or size == STATEMENT_CHARACTERS[-1])):
-            return plain[slice(*spans[-1])]
-    return plain
-
-
-def _cite_source(support: Support, terms: set[str], index: int) -> Citation:
-    """Quote the sentences of a source that support a statement best; the whole chunk when no word is shared."""
-    share, (start, end) = support.find(terms)
-    if not share:
-        start, end = 0, len(support.source.text)
-    return make_citation(support.source, start, end, index)
-
-
-def _cite_unasked(text: str, supports: list[Support], citations: _Citations) -> Iterator[None]:
-    statements = 0
-    for first, last in _iterate_parts(text):
-        yield  # also between parts without a sentence
-        for start, end in find_sentences(text[first:last]):
-            statements += 1
-            if statements > MAX_STATEMENTS or citations.are_full:
-                return
-            terms = find_terms(text[first + start : first + end])
-            if len(terms) > 2:
-                strong = [one for one in supports if one.bound(terms) >= STRONG_SUPPORT]
-                found = [(*one.find(terms), one.source) for one in strong]
-                share, span, source = max(found, key=lambda one: one[0], default=(0.0, (0, 0), None))
-                if source and share >= STRONG_SUPPORT:
-                    citations.add(make_citation(source, *span, index=first + end))
-            yield
-
-
-def _iterate_parts(text: str) -> Iterator[tuple[int, int]]:
-    """Cut a text where a paragraph or at least a line ends, or anywhere where none does for long."""
-    start = 0
-    while start < len(text):
-        end = len(text)
-        if end - start > 2 * PART_CHARACTERS:
-            window = (start + PART_CHARACTERS, start + 2 * PART_CHARACTERS)
-            found = (text.find(mark, *window) for mark in ("\n\n", "\n", ". ", " "))
-            end = next((place + 1 for place in found if place >= 0), window[1])
-        yield start, end
-        start = end

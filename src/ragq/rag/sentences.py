@@ -16,7 +16,7 @@ _ROW = re.compile(r"[^\n]*\S[^\n]*")
 # Where a sentence may end: a full stop before white space, or a mark that needs none: danda, CJK, Arabic, Armenian,
 # Ethiopic, Burmese, Khmer.
 _MARKS = "।॥。！？｡؟۔։።፧။។"
-_STOP = re.compile(
+STOP = re.compile(
     r"(?:(?<![.!?…])[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s)"
     rf"|(?<![{_MARKS}])[{_MARKS}]+[\"'”’»」』）]*)\s*"
 )
@@ -120,14 +120,15 @@ def _is_title(first: str, second: str, longest: int) -> bool:
 
 def _cut_block(passage: str, start: int, end: int) -> Iterator[Span]:
     first = start
-    for match in _STOP.finditer(passage, start, end):
-        if match.end() < end and _ends_sentence(passage, first, match):
+    for match in STOP.finditer(passage, start, end):
+        if match.end() < end and ends_sentence(passage, first, match):
             yield first, match.end()
             first = match.end()
     yield first, end
 
 
-def _ends_sentence(passage: str, first: int, stop: re.Match[str]) -> bool:
+def ends_sentence(passage: str, first: int, stop: re.Match[str]) -> bool:
+    """Tell whether a sentence that begins at `first` ends at a match of `STOP`, by up to three characters after it."""
     if passage[stop.end() : stop.end() + 3].lstrip("\"'“‘«([*_")[:1].islower():
         return False
     if passage[stop.start()] not in ".…":

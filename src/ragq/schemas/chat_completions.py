@@ -18,7 +18,8 @@ from ragq.schemas.chat_chunks import (
     render_logprobs,
     usage_of,
 )
-from ragq.schemas.responses import MODEL
+from ragq.schemas.response_objects import AnswerSupport
+from ragq.schemas.responses import MODEL, render_support
 
 
 class CompletionMessage(TypedDict):
@@ -42,7 +43,7 @@ class Choice(TypedDict):
 
 
 class ChatCompletion(TypedDict):
-    """OpenAI's chat completion; `notes` is ragq's own, and tells what of the request was ignored."""
+    """OpenAI's chat completion; `notes` and `support` are ragq's own: what of the request was ignored, and what the sources hold."""
 
     id: str
     object: Literal["chat.completion"]
@@ -51,6 +52,7 @@ class ChatCompletion(TypedDict):
     choices: list[Choice]
     usage: CompletionUsage
     notes: list[str]
+    support: AnswerSupport | None
 
 
 class StoredChatCompletion(ChatCompletion):
@@ -103,6 +105,7 @@ def render_chat(job: Job, answer: Answer, *, page: str) -> ChatCompletion:
         ],
         "usage": usage_of(answer),
         "notes": job.request.notes,
+        "support": render_support(answer),
     }
 
 

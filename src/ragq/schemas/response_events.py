@@ -11,21 +11,33 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from ragq.models import Answer, JobStatus, SearchResult
-from ragq.records import Job, LogEntry, Meta, ReasoningAdded, SearchEnded, SearchStarted, TextAdded
+from ragq.models import Answer, Citation, JobStatus, SearchResult, Statement
+from ragq.records import (
+    Job,
+    LogEntry,
+    Meta,
+    ReasoningAdded,
+    SearchEnded,
+    SearchStarted,
+    StatementChecked,
+    TextAdded,
+)
 from ragq.schemas.objects import write_line
-from ragq.schemas.response_objects import CallItem, FoundChunk, ResponseObject
+from ragq.schemas.response_objects import Annotation, CallItem, FoundChunk, ResponseObject
 from ragq.schemas.responses import (
     item_id,
     render_calls,
+    render_citation,
     render_message,
     render_reasoning,
     render_response,
     render_result,
+    render_statement,
     shows_search,
 )
 
 Event = dict[str, Any]
+TAIL_CHARACTERS = 6000  # of a message, in which the statements end that are being shown
 
 
 class ResponseEvents:
@@ -50,6 +62,8 @@ class ResponseEvents:
         self._queries: list[str] = []
         self._open: str | None = None  # kind of the newest item, while it is not done
         self._text: list[str] = []  # of the newest message or reasoning
+        self._length, self._tail = 0, ""  # of that text
+        self._annotations: list[Annotation] = []  # of the newest message
         self._has_thought = False  # in this attempt
 
     def begin(self) -> list[Event]:
@@ -75,6 +89,8 @@ class ResponseEvents:
                     made += self._add_reasoning(text)
                 case TextAdded(text):
                     made += self._add_text(text)
+                case StatementChecked(statement, citations):
+                    made += self._add_statement(statement, citations)
         return made
 
     def end(self, job: Job) -> list[Event]:
@@ -165,10 +181,28 @@ class ResponseEvents:
         if text:
             made.append(self._of_item("response.output_text.delta", content_index=0, delta=text, logprobs=[]))
         self._text.append(text)
+        self._length, self._tail = self._length + len(text), (self._tail + text)[-TAIL_CHARACTERS:]
         return made
 
+    def _add_statement(self, statement: Statement, citations: list[Citation]) -> list[Event]:
+        """Show that a statement has ended, beside its first citation or, if it has none, beside no text."""
+        if self._open != "message":
+            return []
+        offset = self._length - len(self._tail)
+        made = [
+            self._annotate(render_citation(self._job.request, one, self._tail, self._page, offset=offset))
+            for one in citations
+        ] or [self._of_item("response.output_text.delta", content_index=0, delta="", logprobs=[])]
+        made[0]["statement"] = render_statement(statement)
+        return made
+
+    def _annotate(self, annotation: Annotation) -> Event:
+        place = {"content_index": 0, "annotation_index": len(self._annotations), "annotation": annotation}
+        self._annotations.append(annotation)
+        return self._of_item("response.output_text.annotation.added", **place)
+
     def _open_message(self, part: dict[str, Any]) -> list[Event]:
-        self._text = []
+        self._text, self._length, self._tail, self._annotations = [], 0, "", []
         return [
             self._open_item("message", self._message_item("in_progress", [])),
             self._of_item("response.content_part.added", content_index=0, part=part),
@@ -188,9 +222,7 @@ class ResponseEvents:
             made += self._add_text(answer.text[len(sent) :])
         message: dict[str, Any] = {**render_message(job, answer, page=self._page), "id": self._item}
         part = message["content"][0]
-        for number, annotation in enumerate(part.get("annotations", ())):
-            place = {"content_index": 0, "annotation_index": number, "annotation": annotation}
-            made.append(self._of_item("response.output_text.annotation.added", **place))
+        made += [self._annotate(annotation) for annotation in part.get("annotations", ())[len(self._annotations) :]]
         return made + self._message_done(message, part)
 
     def _call(self, call: CallItem) -> list[Event]:
@@ -207,7 +239,7 @@ class ResponseEvents:
     def _close(self) -> list[Event]:
         """End the newest item as incomplete, if it is open."""
         if self._open == "message":
-            part = _part("".join(self._text))
+            part = _part("".join(self._text)) | {"annotations": self._annotations}
             return self._message_done(self._message_item("incomplete", [part]), part)
         if self._open == "search":
             self._open = None

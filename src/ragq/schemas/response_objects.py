@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ragq.models import Attributes
+from ragq.models import Attributes, Verdict
 from ragq.schemas.objects import JobError
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -54,7 +54,11 @@ class ResponseUsage(TypedDict):
 
 
 class Passage(TypedDict):
-    """The source of a statement, ragq's own: the exact text of a document, `text[start:end]`."""
+    """The source of a statement, ragq's own: the exact text of a document, `text[start:end]`.
+
+    `verdict` says whether the sources hold the statement, and `reason` why not, or what was changed; null if an LLM's
+    answer was not checked, as none in JSON is.
+    """
 
     index: int
     file_id: str
@@ -64,6 +68,8 @@ class Passage(TypedDict):
     quote: str
     start: int
     end: int
+    verdict: Verdict | None
+    reason: str | None
 
 
 class FileCitation(Passage):
@@ -88,6 +94,25 @@ class UrlCitation(CitedUrl, Passage):
 
 
 Annotation = Annotated[FileCitation | UrlCitation, Field(discriminator="type")]
+
+
+class CheckedStatement(TypedDict):
+    """A statement of the answer, `text[start:end]`; `citations` are positions among the annotations."""
+
+    start: int
+    end: int
+    verdict: Verdict
+    reason: str | None
+    citations: list[int]
+
+
+class AnswerSupport(TypedDict):
+    """How many statements of an LLM's answer the sources hold, and each of them."""
+
+    supported: int
+    unsupported: int
+    uncited: int
+    statements: list[CheckedStatement]
 
 
 class OutputText(TypedDict):
@@ -228,7 +253,7 @@ class RequestFields(TypedDict):
 
 
 class ResponseObject(RequestFields):
-    """OpenAI's response; `queue`, `timing` and `attempt` are ragq's own."""
+    """OpenAI's response; `queue`, `timing`, `attempt` and `support` are ragq's own."""
 
     id: str
     object: Literal["response"]
@@ -242,6 +267,7 @@ class ResponseObject(RequestFields):
     queue: QueuePlace
     timing: Timing
     attempt: int
+    support: AnswerSupport | None
 
 
 class InputTokens(TypedDict):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Literal
 from urllib.parse import urlencode
 
 from pydantic import TypeAdapter
 
-from ragq.models import Answer, Citation, JobStatus, SearchResult, Usage
+from ragq.models import Answer, Citation, JobStatus, SearchResult, Statement, Usage
 from ragq.records import Job, QueryResult, Request
 from ragq.schemas.messages import InputItem, read_content
 from ragq.schemas.questions import SEARCH_RESULTS
 from ragq.schemas.response_objects import (
     Annotation,
+    AnswerSupport,
     CallItem,
+    CheckedStatement,
     CitedUrl,
     FoundChunk,
     InputObject,
@@ -85,6 +88,7 @@ def render_response(job: Job, *, results: bool, page: str) -> ResponseObject:
         "queue": {"position": job.position, "eta_seconds": job.eta_seconds},
         "timing": timing_of(job),
         "attempt": job.attempt,
+        "support": render_support(answered.answer) if answered else None,
     }
 
 
@@ -216,7 +220,7 @@ def render_message(job: Job, answer: Answer, *, page: str) -> MessageItem:
             else {
                 "type": "output_text",
                 "text": answer.text,
-                "annotations": _render_citations(job, answer, page),
+                "annotations": [render_citation(job.request, one, answer.text, page) for one in answer.citations],
                 "logprobs": answer.logprobs,
             }
         ],
@@ -240,13 +244,38 @@ def render_calls(job: Job, answer: Answer) -> list[CallItem]:
     ]
 
 
-def _render_citations(job: Job, answer: Answer, page: str) -> list[Annotation]:
-    if shows_search(job.request):
-        return [{"type": "file_citation", **render_passage(citation)} for citation in answer.citations]
-    return [
-        {"type": "url_citation", **url_citation(citation, answer.text, page), **render_passage(citation)}
-        for citation in answer.citations
-    ]
+def render_citation(request: Request, citation: Citation, text: str, page: str, *, offset: int = 0) -> Annotation:
+    """Render a citation as the client knows them; `text` is the answer's, or what of it begins at `offset`."""
+    if shows_search(request):
+        return {"type": "file_citation", **render_passage(citation)}
+    return {
+        "type": "url_citation",
+        **url_citation(citation, text, page, offset=offset),
+        **render_passage(citation),
+    }
+
+
+def render_support(answer: Answer) -> AnswerSupport | None:
+    """Render what the check of an LLM's answer found; None if it was not checked."""
+    if answer.statements is None:
+        return None
+    counts = Counter(one.verdict for one in answer.statements)
+    return {
+        "supported": counts["supported"],
+        "unsupported": counts["unsupported"],
+        "uncited": counts["uncited"],
+        "statements": [render_statement(one) for one in answer.statements],
+    }
+
+
+def render_statement(statement: Statement) -> CheckedStatement:
+    return {
+        "start": statement.start,
+        "end": statement.end,
+        "verdict": statement.verdict,
+        "reason": statement.reason or None,
+        "citations": statement.citations,
+    }
 
 
 def render_passage(citation: Citation) -> Passage:
@@ -260,6 +289,8 @@ def render_passage(citation: Citation) -> Passage:
         "quote": citation.quote,
         "start": citation.start,
         "end": citation.end,
+        "verdict": citation.verdict or None,
+        "reason": citation.reason or None,
     }
 
 
@@ -272,10 +303,14 @@ def _page_of(source: Citation | SearchResult) -> str:
     return f"page {source.page}" if source.page else ""
 
 
-def url_citation(citation: Citation, text: str, page: str) -> CitedUrl:
-    """The fields of OpenAI's citation of an address: the statement's place in the text, and the passage's title and URL."""
+def url_citation(citation: Citation, text: str, page: str, *, offset: int = 0) -> CitedUrl:
+    """The fields of OpenAI's citation of an address: the statement's place in the text, and the passage's title and URL.
+
+    Args:
+        text: The answer, or what of it begins at `offset`.
+    """
     first = max(0, citation.index - STATEMENT_CHARACTERS)
-    before = text[first : citation.index].rstrip(" \n.!?]0123456789[")
+    before = text[first - offset : citation.index - offset].rstrip(" \n.!?]0123456789[")
     start = first + max(before.rfind(mark) for mark in (". ", "\n", "? ", "! ")) + 1
     location = _locate(citation)
     place = f", {location}" if location else ""

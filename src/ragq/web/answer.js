@@ -7,6 +7,7 @@ const result = document.getElementById("result");
 const answer = document.getElementById("answer");
 const sources = document.getElementById("sources");
 const found = document.getElementById("found");
+const check = document.getElementById("check");
 
 const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // the LLM's own citation markers, replaced by ours
 
@@ -17,16 +18,19 @@ export function clearAnswer() {
   answer.replaceChildren();
   sources.replaceChildren();
   found.hidden = true;
+  check.hidden = true;
 }
 
-export function showText(text) {
+// Shows what of an answer is there by now, with the marks of its statements.
+export function showText(text, unsupported = []) {
   result.hidden = false;
   answer.setAttribute("aria-busy", "true"); // screen readers wait until it is complete
-  answer.textContent = text;
+  answer.replaceChildren(...citedText(text, [], new Map(), false, unsupported));
 }
 
-// Shows the finished answer; `kind` tells whether it contains an LLM's markers.
-export function showAnswer({ kind, content: [{ text, annotations }] }) {
+// Shows the finished answer; `kind` tells whether it contains an LLM's markers. Statements that no source holds are marked.
+export function showAnswer({ kind, content: [{ text, annotations }] }, support) {
+  const unsupported = support?.statements.filter(({ verdict }) => verdict === "unsupported") ?? [];
   const numbers = new Map(); // one number for each passage, also if it is cited several times
   for (const citation of annotations) {
     const passage = passageOf(citation);
@@ -34,11 +38,13 @@ export function showAnswer({ kind, content: [{ text, annotations }] }) {
   }
   result.hidden = false;
   answer.className = kind;
-  answer.replaceChildren(...citedText(text, annotations, numbers, kind === "generated"));
+  answer.replaceChildren(...citedText(text, annotations, numbers, kind === "generated", unsupported));
   answer.removeAttribute("aria-busy");
   const firsts = [...numbers.keys()].map((passage) => annotations.find((citation) => passageOf(citation) === passage));
   sources.replaceChildren(...firsts.map((citation) => sourceItem(citation, citation.quote)));
   if (!firsts.length) sources.append(make("li", "none", "This answer cites no passage."));
+  check.hidden = !unsupported.length;
+  check.textContent = unsupported.length === 1 ? "1 statement is marked: no source holds it." : `${unsupported.length} statements are marked: no source holds them.`;
 }
 
 export function showUnfinished() {
@@ -59,19 +65,35 @@ function passageOf({ file_id: id, start, end }) {
   return `${id} ${start} ${end}`;
 }
 
-function citedText(text, annotations, numbers, hasMarkers) {
+function citedText(text, annotations, numbers, hasMarkers, unsupported) {
   const characters = [...text]; // an index counts characters, not UTF-16 units
   const parts = [];
   let from = 0;
-  for (const index of [...new Set(annotations.map((citation) => citation.index))].sort((one, other) => one - other)) {
-    const piece = characters.slice(from, index).join("");
-    const here = annotations.filter((citation) => citation.index === index);
-    const shown = new Set(here.map((citation) => numbers.get(passageOf(citation))));
-    parts.push(hasMarkers ? piece.replace(MARKERS, "") : piece, ...[...shown].map(reference));
-    from = index;
+  for (const statement of unsupported) {
+    parts.push(...citedPart(from, statement.start));
+    const marked = make("mark", "unsupported", "");
+    marked.title = statement.reason;
+    marked.append(...citedPart(statement.start, statement.end), make("span", "reason", ` (Not supported: ${statement.reason})`));
+    parts.push(marked);
+    from = statement.end;
   }
-  parts.push(characters.slice(from).join(""));
+  parts.push(...citedPart(from, characters.length));
   return parts;
+
+  function citedPart(start, end) {
+    const part = [];
+    let place = start;
+    const within = annotations.filter(({ index }) => index > start && index <= end);
+    for (const index of [...new Set(within.map((citation) => citation.index))].sort((one, other) => one - other)) {
+      const piece = characters.slice(place, index).join("");
+      const here = within.filter((citation) => citation.index === index);
+      const shown = new Set(here.map((citation) => numbers.get(passageOf(citation))));
+      part.push(hasMarkers ? piece.replace(MARKERS, "") : piece, ...[...shown].map(reference));
+      place = index;
+    }
+    part.push(characters.slice(place, end).join(""));
+    return part;
+  }
 }
 
 function reference(number) {

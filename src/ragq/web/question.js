@@ -23,6 +23,7 @@ class Following {
     this.status = "queued";
     this.message = null; // id of the newest message; earlier ones are of workers that died
     this.text = "";
+    this.unsupported = []; // statements of it
     this.doing = ["Sending …", "waiting"];
     this.stopping = new AbortController();
     this.signal = this.stopping.signal;
@@ -67,6 +68,7 @@ class Following {
     else if (event.type === "response.output_item.added") this.openItem(event.item);
     else if (event.type === "response.output_item.done") showFound(event.item.results);
     else if (event.type === "response.output_text.delta") this.add(event);
+    else if (event.type === "response.output_text.annotation.added") this.add({ ...event, delta: "" });
     else if (event.response) this.takeEnd(event.response);
   }
 
@@ -93,14 +95,16 @@ class Following {
     if (item.type !== "message") return;
     this.message = item.id;
     this.text = "";
+    this.unsupported = [];
     showText("");
     this.say("Writing …", "running");
   }
 
-  add({ item_id: id, delta }) {
+  add({ item_id: id, delta, statement }) {
     if (id !== this.message) return;
     this.text += delta;
-    showText(this.text);
+    if (statement?.verdict === "unsupported") this.unsupported.push(statement);
+    showText(this.text, this.unsupported);
   }
 
   takeEnd(response) {
@@ -108,7 +112,7 @@ class Following {
     this.stop();
     const [search, message] = ["file_search_call", "message"].map((type) => response.output.find((item) => item.type === type));
     if (message) {
-      showAnswer(message);
+      showAnswer(message, response.support);
       showFound(search?.results);
     } else showUnfinished();
     const seconds = (response.timing.total_ms / 1000).toFixed(1);

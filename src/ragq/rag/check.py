@@ -1,0 +1,341 @@
+"""Check a statement of an answer against the sources, by its words; no model is asked.
+
+A statement is supported when a sentence of a source, or two in a row, hold it: all of its names and numbers, most of its
+other words that the question does not have, and no negation or other word in the place of one. The words of the question
+may be missing from the sentence, as where it says "it".
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ragq.models import SearchResult
+from ragq.rag.alignment import (
+    Codes,
+    align,
+    are_alike,
+    count_matched,
+    find_contradiction,
+    find_opposite,
+    is_noun,
+)
+from ragq.rag.lexicon import I_SAY, KNOWING, META, PRONOUNS, REFUSING, SAYING, SOURCES, TALK
+from ragq.rag.sentences import Span
+from ragq.rag.support import MAX_SENTENCES, find_statements
+from ragq.rag.wording import Kind, Word, read_words
+
+MAX_POSTINGS = 200  # sentences with a word that are looked at
+MAX_SAID = 20_000  # characters of one message
+SAID_STEP = 600
+CANDIDATES = 8  # sentences that are looked at closely
+
+# Tuned on statements about the first half of XQuAD.
+LEAST_SHARE = 0.26  # of a statement's own words that a passage must hold
+EXACT_WEIGHT = 2  # of a name or number among the own words
+LEAST_REPEATED = 2  # words of the question; a statement with fewer is taken for an answer to all of it
+NEIGHBOUR_SHARE = 0.4  # what a word counts that stands in the sentence before or after
+LEAST_FIT = 0.5  # of the question's words that the best passage holds
+LEAST_COVER = 0.7  # of what the best passage holds; others are not looked at
+ALIGNED_SHARE = 0.6  # of a statement's words that stand in the sentence in the same order, for a replaced one to count
+COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
+COPIED_WORDS = 6  # that a copy has at the least
+PAIR_COST = 0.1  # of a statement's words that a second sentence must add
+
+
+@dataclass(slots=True)
+class _Sentence:
+    source: int
+    span: Span
+    words: list[Word]
+    keys: set[str]
+    loose: set[str]
+
+    def holds(self, word: Word) -> bool:
+        return any(key in self.keys for key in word.keys) or bool(
+            word.loose and not word.is_exact and word.loose in self.loose
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Where a statement was found, or why it was not.
+
+    Attributes:
+        source: Position of the source, from 0.
+        span: The passage in its text.
+        fault: Why it does not hold the statement; empty if it does.
+    """
+
+    source: int
+    span: Span
+    fault: str = ""
+    weight: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """The words of a statement; `own` are those that neither the question nor talk about the sources has."""
+
+    words: list[Word]
+    content: list[Word]
+    own: list[Word]
+    asked: list[Word]  # what of the question it must fit: its words that are repeated, or all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found of a statement; `found` is the passage nearest to it, if there is one."""
+
+    kind: Literal["supported", "unsupported", "uncited"]
+    reason: str = ""
+    found: Finding | None = None
+
+
+class Evidence:
+    """The sources of one answer, read once for all of its statements.
+
+    Args:
+        question: As the user asked it, and as it was searched for.
+        said: What else the LLM was given, such as the conversation and what tools returned: it may be repeated.
+    """
+
+    def __init__(self, question: str, sources: list[SearchResult], *, said: list[str] | None = None) -> None:
+        self.sources = sources
+        self._said = said or []
+        self._repeatable: set[str] = set()
+        asked = [word for word in read_words(question) if word.is_content]
+        self._asked = _Sentence(-1, (0, 0), asked, _keys(asked), _loose(asked))
+        self._sentences: list[_Sentence] = []
+        self._places: dict[str, list[int]] = defaultdict(list)  # of each key, the sentences that have it
+        self._about: list[set[str]] = []  # of each source, the keys of its name and heading
+
+    def read(self) -> Generator[None, None, None]:
+        """Read the sources, in steps of a millisecond or so."""
+        for text in self._said:
+            for start in range(0, min(len(text), MAX_SAID), SAID_STEP):
+                self._repeatable |= _keys(read_words(text[start : start + SAID_STEP]))
+                yield
+        for number, source in enumerate(self.sources):
+            about = f"{source.filename} {source.heading or ''} {source.location}"
+            self._about.append(_keys(read_words(about[-500:].replace("_", " "))))
+            for start, end in find_statements(source)[:MAX_SENTENCES] or [(0, len(source.text))]:
+                words = read_words(source.text[start:end])
+                keys = _keys(words)
+                for key in keys:
+                    if len(self._places[key]) < MAX_POSTINGS:
+                        self._places[key].append(len(self._sentences))
+                self._sentences.append(_Sentence(number, (start, end), words, keys, _loose(words)))
+                yield
+
+    def judge(self, text: str, named: list[int]) -> Verdict:
+        """Judge a statement.
+
+        Args:
+            text: The statement, without markers.
+            named: Positions of the sources that its markers name, from 0.
+        """
+        words = read_words(text)
+        content = [word for word in words if word.is_content and word.text.casefold() not in META]
+        new = [word for word in content if not self._asked.holds(word)]
+        repeated = [word for word in content if self._asked.holds(word)]
+        statement = _Statement(
+            words, content, new or content, repeated if len(repeated) >= LEAST_REPEATED else self._asked.words
+        )
+        verdict = _decide(self._find(statement), named, len(self.sources))
+        if verdict.kind != "unsupported":
+            return verdict
+        if self._repeatable and all(not self._repeatable.isdisjoint(word.keys) for word in content):
+            return Verdict(
+                "uncited", "It repeats what was said or what a tool returned.", verdict.found if named else None
+            )
+        if reason := _explain_unchecked(statement, text):
+            return Verdict("uncited", reason, verdict.found if named else None)
+        return verdict
+
+    def _find(self, statement: _Statement) -> list[Finding]:
+        """The best passage of each source, best first, each with why it does not hold the statement."""
+        weights = {word: self._weigh(word) for word in statement.content}
+        found: dict[int, Finding] = {}
+        best_fit = 0.0
+        tried: list[tuple[float, tuple[int, ...], float]] = []
+        window: tuple[int, ...]
+        for place in self._candidates(statement, weights):
+            for window in ((place,), (place, place + 1), (place - 1, place)):
+                if self._is_window(window):
+                    fit = self._fit(window, statement)
+                    best_fit = max(best_fit, fit)
+                    tried.append((fit, window, self._cover(window, statement, weights)))
+        tried.sort(key=lambda one: (-one[2], len(one[1])))
+        for fit, window, cover in tried:
+            if cover < LEAST_COVER * tried[0][2]:
+                break
+            source = self._sentences[window[0]].source
+            before = found.get(source)
+            if before and not before.fault:
+                continue
+            span = (self._sentences[window[0]].span[0], self._sentences[window[-1]].span[1])
+            fault = self._find_fault(window, statement, fit, best_fit)
+            if before is None or not fault:
+                found[source] = Finding(source, span, fault, cover)
+            if fault and cover == tried[0][2] and self._copies(window, statement):
+                break  # it is this sentence with something changed
+        return sorted(found.values(), key=lambda one: (bool(one.fault), -one.weight))
+
+    def _weigh(self, word: Word) -> float:
+        """Rare words weigh more, and those that the question does not have."""
+        count = max((len(self._places[key]) for key in word.keys if key in self._places), default=0)
+        rarity = math.log(1 + (len(self._sentences) + 0.5) / (count + 0.5))
+        return rarity * (1 if self._asked.holds(word) else 2)
+
+    def _candidates(self, statement: _Statement, weights: dict[Word, float]) -> list[int]:
+        """The sentences that have most of the statement's words."""
+        scores: Counter[int] = Counter()
+        for word in statement.content:
+            for place in {place for key in word.keys for place in self._places.get(key, ())}:
+                scores[place] += weights[word]  # type: ignore[assignment]
+        return [place for place, _ in scores.most_common(CANDIDATES)]
+
+    def _is_window(self, window: tuple[int, ...]) -> bool:
+        """A sentence, or one with the next that goes on from it."""
+        if not (window[0] >= 0 and window[-1] < len(self._sentences)):
+            return False
+        first, last = self._sentences[window[0]], self._sentences[window[-1]]
+        return first is last or (
+            first.source == last.source and any(word.text.casefold() in PRONOUNS for word in last.words[:4])
+        )
+
+    def _holds(self, window: tuple[int, ...], word: Word) -> bool:
+        return any(self._sentences[place].holds(word) for place in window)
+
+    def _around(self, window: tuple[int, ...], word: Word) -> bool:
+        source = self._sentences[window[0]].source
+        near = (window[0] - 1, window[-1] + 1)
+        return any(key in self._about[source] for key in word.keys) or any(
+            self._sentences[place].holds(word)
+            for place in near
+            if 0 <= place < len(self._sentences) and self._sentences[place].source == source
+        )
+
+    def _cover(self, window: tuple[int, ...], statement: _Statement, weights: dict[Word, float]) -> float:
+        held = sum(weights[word] for word in statement.content if self._holds(window, word))
+        return held / (sum(weights.values()) or 1) - PAIR_COST * (len(window) - 1)
+
+    def _fit(self, window: tuple[int, ...], statement: _Statement) -> float:
+        """How much of what was asked, and of the statement's words in it, stands in a passage or near it."""
+        return math.fsum(
+            1.0 if self._holds(window, word) else NEIGHBOUR_SHARE if self._around(window, word) else 0.0
+            for word in statement.asked
+        )
+
+    def _find_fault(self, window: tuple[int, ...], statement: _Statement, fit: float, best_fit: float) -> str:
+        """Why a passage does not hold a statement; empty if it does."""
+        missing = [word for word in statement.own if not self._holds(window, word)]
+        exact = [word for word in missing if word.is_exact and not self._is_initials(window, word)]
+        if exact:
+            return self._explain_missing(exact[0])
+        sentences = [self._sentences[place] for place in window]
+        words = [word for sentence in sentences for word in sentence.words]
+        counts = [word for word in missing if word.kind is Kind.COUNT]
+        if counts and any(word.kind in (Kind.COUNT, Kind.NUMBER) and word not in statement.content for word in words):
+            return self._explain_missing(counts[0])
+        total, lost = (sum(EXACT_WEIGHT if word.is_exact else 1 for word in one) for one in (statement.own, missing))
+        if total - lost < LEAST_SHARE * total:
+            return self._explain_missing(missing[0])
+        if statement.own and len(statement.own) <= len(statement.asked) and fit < LEAST_FIT * best_fit:
+            return "No sentence of the sources holds this together."
+        codes = align(statement.words, words)
+        return (
+            find_contradiction(statement.words, words, codes)
+            or find_opposite(statement.words, words)
+            or self._replaces(statement, words, codes)
+        )
+
+    def _copies(self, window: tuple[int, ...], statement: _Statement) -> bool:
+        """Tell whether a statement is a passage with one part changed."""
+        if len(statement.words) < COPIED_WORDS:
+            return False
+        codes = align(statement.words, [word for place in window for word in self._sentences[place].words])
+        longest = max((end - start for tag, start, end, _, _ in codes if tag != "equal"), default=0)
+        return count_matched(codes) >= COPIED_SHARE * (len(statement.words) - longest)
+
+    def _is_initials(self, window: tuple[int, ...], word: Word) -> bool:
+        if not (word.text.isupper() and 2 <= len(word.text) <= 6):
+            return False
+        words = (one.text[0] for place in window for one in self._sentences[place].words if one.text[0].isupper())
+        return word.text in "".join(words)
+
+    def _explain_missing(self, word: Word) -> str:
+        if any(key in self._places for key in word.keys):
+            return f"The sources have '{word.short}' elsewhere: no sentence of them holds this together."
+        return f"'{word.short}' is neither in the sources nor in the question."
+
+    def _replaces(self, statement: _Statement, theirs: list[Word], codes: Codes) -> str:
+        """Find a word that stands where the source has another one, in a statement that is otherwise the source's."""
+        matched = count_matched(codes)
+        if matched < ALIGNED_SHARE * len(statement.words):
+            return ""
+        known = _keys(theirs)
+        for tag, start, end, first, last in codes:
+            said = [word for word in statement.words[start:end] if word.is_content]
+            meant = [word for word in theirs[first:last] if word.is_content]
+            if tag != "replace" or not said or not meant or are_alike(said, meant):
+                continue
+            if all(self._asked.holds(word) for word in said):
+                continue  # such as the name of what the source calls "the company"
+            word = max(said, key=lambda one: one.is_exact)
+            is_fixed = word.is_exact or word.kind is Kind.COUNT
+            is_copy = len(statement.words) >= COPIED_WORDS and matched >= COPIED_SHARE * (
+                len(statement.words) - (end - start)
+            )
+            if (is_copy and (is_fixed or is_noun(statement.words, start, end))) or (
+                is_fixed and not self._asked.holds(word) and known.isdisjoint(word.keys)
+            ):
+                return f"Where the answer says '{word.short}', the source says '{meant[0].short}'."
+        return ""
+
+
+def _explain_unchecked(statement: _Statement, text: str) -> str:
+    """Why a statement need not be supported: it says what the sources lack, introduces others, or speaks to the reader."""
+    lower = [word.text.casefold() for word in statement.words]
+    if not statement.content:
+        return "It says nothing that could be checked."
+    if _is_refusal(statement.words, lower):
+        return "It says what the sources do not hold."
+    if any(word.is_exact or word.kind is Kind.COUNT for word in statement.own):
+        return ""
+    if not TALK.isdisjoint(lower) or text.rstrip("*_ ").endswith((":", "?", "：", "？")):
+        return "It speaks to the reader, or leads to what follows."
+    return ""
+
+
+def _is_refusal(words: list[Word], lower: list[str]) -> bool:
+    if not any(word.kind is Kind.NEGATION for word in words) and REFUSING.isdisjoint(lower):
+        return False
+    speaks = not SAYING.isdisjoint(lower)
+    return (speaks and not SOURCES.isdisjoint(lower)) or (not I_SAY.isdisjoint(lower) and not KNOWING.isdisjoint(lower))
+
+
+def _decide(findings: list[Finding], named: list[int], count: int) -> Verdict:
+    if not findings:
+        return Verdict("unsupported", "None of its words are in the sources." if count else "There are no sources.")
+    right = [one for one in findings if not one.fault]
+    for number in named:
+        if one := next((one for one in right if one.source == number), None):
+            return Verdict("supported", "", one)
+    if right:
+        moved = f"Source {named[0] + 1} does not hold this, but source {right[0].source + 1} does." if named else ""
+        return Verdict("supported", moved, right[0])
+    shown = next((one for one in findings if one.source in named), findings[0])
+    return Verdict("unsupported", findings[0].fault, shown)
+
+
+def _keys(words: list[Word]) -> set[str]:
+    return {key for word in words if word.kind is not Kind.STOP for key in word.keys}
+
+
+def _loose(words: list[Word]) -> set[str]:
+    return {word.loose for word in words if word.loose}

@@ -1,0 +1,196 @@
+"""Read the words of a text as they are compared: numbers and dates by value, other words by their stems."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ragq.rag.lexicon import ENGLISH, LANGUAGES, LIGHT, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
+from ragq.rag.sentences import STOP_WORDS
+
+MAX_SHOWN = 40  # characters of a word in a reason
+MAX_WORDS = 160  # of one sentence; the rest is not compared
+_RUN = re.compile(r"(?:\w|[\u0300-\u036f\u0900-\u0963\u0966-\u0fff])+")  # as the terms of `sentences.py`
+_NOT = re.compile(r"n[’'ʼ]t\b")
+_POSSESSIVE = re.compile(r"[’']s\b")
+_INITIALS = re.compile(r"\b(?:[A-Z]\.){2,5}")
+_ALIASES = re.compile(r"\b(?:(United States(?: of America)?|USA)|(United Kingdom)|(European Union)|(United Nations))\b")
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_JOINTS = ".,:/-'’"
+_SPACED = " \u00a0\u2009\u202f"
+_ISO = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
+_DAY_FIRST = re.compile(r"(\d{1,2})[./-](\d{1,2})[./-](\d{4})")
+_THOUSANDS = re.compile(r"\d{1,3}(?:([.,'’ \u00a0\u2009\u202f])\d{3})(?:\1\d{3})*(?:[.,]\d+)?")
+_DECIMAL = re.compile(r"(\d+)[.,](\d+)")
+_UNIT = re.compile(r"(\d[\d.,]*?)(km|cm|mm|m|kg|g|mg|mb|gb|tb|kb|ghz|mhz|mph|st|nd|rd|th|s|er|e|º|ª|a|o|bn|k)")
+_RANGE = re.compile(r"\d+(?:[-/]\d+)+")
+_STEM_CHARACTERS = 6
+_LOOSE_CHARACTERS = 4
+
+
+class Kind(StrEnum):
+    """How much a word says."""
+
+    STOP = "stop"
+    WORD = "word"
+    NAME = "name"
+    NUMBER = "number"
+    COUNT = "count"  # a number in words
+    NEGATION = "negation"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a sentence.
+
+    Attributes:
+        text: As it was written.
+        keys: What it is compared by; a number may be read in several ways.
+        loose: The beginning of the word, which its other forms share.
+    """
+
+    text: str
+    keys: tuple[str, ...]
+    kind: Kind
+    loose: str = ""
+
+    @property
+    def short(self) -> str:
+        """As it is shown in a reason."""
+        return self.text[:MAX_SHOWN]
+
+    @property
+    def is_content(self) -> bool:
+        return self.kind not in (Kind.STOP, Kind.NEGATION)
+
+    @property
+    def is_exact(self) -> bool:
+        """Names and numbers: no other word stands for them."""
+        return self.kind in (Kind.NAME, Kind.NUMBER)
+
+
+def read_words(text: str) -> list[Word]:
+    """Read the words of a sentence, at most `MAX_WORDS`."""
+    text = _POSSESSIVE.sub("", _NOT.sub(" not", text))
+    text = _INITIALS.sub(lambda match: match.group().replace(".", ""), text)
+    text = _ALIASES.sub(lambda match: ("US", "UK", "EU", "UN")[(match.lastindex or 1) - 1], text)
+    runs = list(_join_numbers(text))[: MAX_WORDS + 1]
+    language = language_of([run.casefold() for run, _ in runs])
+    words: list[Word] = []
+    for place, (run, is_first) in enumerate(runs):
+        follower = runs[place + 1][0] if place + 1 < len(runs) else ""
+        words += _read(run, follower, is_first=is_first, language=language)
+    return words[:MAX_WORDS]
+
+
+def language_of(words: list[str]) -> str:
+    """The language most of whose common words are there; empty if none are."""
+    counts = {language: sum(word in common for word in words) for language, common in LANGUAGES.items()}
+    best = max(counts, key=lambda language: counts[language])
+    return best if counts[best] else ""
+
+
+def _join_numbers(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield runs of letters and digits, numbers whole, and whether a sentence or a quote begins there."""
+    held, end, is_first = "", 0, True
+    for match in _RUN.finditer(text):
+        between, run = text[end : match.start()], match.group()
+        if held and _is_one_number(held, between, run):
+            held += between + run
+        else:
+            if held:
+                yield held, is_first
+            is_first = not end or any(mark in between for mark in '.!?:;\n“”"„«»')
+            held = run
+        end = match.end()
+    if held:
+        yield held, is_first
+
+
+def _is_one_number(held: str, between: str, run: str) -> bool:
+    if len(between) != 1 or len(held) > 40 or not (held[-1].isdigit() and run[0].isdigit()):
+        return False
+    if between in _SPACED:
+        return len(run) == 3 and run.isdigit() and len(re.split(r"\D", held)[0]) <= 3 and held[0] != "0"
+    return between in _JOINTS
+
+
+def _read(run: str, follower: str, *, is_first: bool, language: str) -> list[Word]:
+    lower = run.casefold()
+    if any(character.isdigit() for character in lower):
+        return _read_number(run, follower.casefold())
+    if _CJK.search(lower):
+        pairs = [lower[place : place + 2] for place in range(max(1, len(lower) - 1))]
+        return [Word(pair, (pair,), Kind.WORD) for pair in pairs]
+    is_other = language in ("en", "") and lower in ENGLISH
+    special = None if is_other else _read_special(run, lower)
+    return [special or _read_word(run, lower, follower, is_first=is_first, language=language)]
+
+
+def _read_special(run: str, lower: str) -> Word | None:
+    """Read a word with a role of its own."""
+    if lower in MONTHS and (lower not in ("may", "mar", "march") or run[0].isupper()):
+        return Word(run, (f"month {MONTHS[lower]}",), Kind.WORD)
+    if lower in NEGATIONS:
+        return Word(run, ("not",), Kind.NEGATION)
+    if lower in NUMBERS:
+        return Word(run, (f"#{NUMBERS[lower]}",), Kind.COUNT)
+    if lower in STOP_WORDS or lower in LIGHT or (len(lower) == 1 and lower.isascii()):
+        return Word(run, (lower,), Kind.STOP)
+    return None
+
+
+def _read_word(run: str, lower: str, follower: str, *, is_first: bool, language: str) -> Word:
+    same = SAME.get(lower, lower)
+    key = same[:_STEM_CHARACTERS].rstrip("s") or same
+    is_name = (
+        run[0].isupper() and language != "de" and (not is_first or run[1:] != run[1:].lower() or follower[:1].isupper())
+    )
+    loose = lower[:_LOOSE_CHARACTERS] if len(lower) > _LOOSE_CHARACTERS else ""
+    return Word(run, (key,), Kind.NAME if is_name else Kind.WORD, loose)
+
+
+def _read_number(run: str, follower: str) -> list[Word]:
+    text = "".join(str(int(one)) if one.isdecimal() else one for one in run.casefold())
+    if date := _ISO.fullmatch(text):
+        return _read_date(run, date[1], date[2], date[3])
+    if date := _DAY_FIRST.fullmatch(text):
+        day, month = (date[2], date[1]) if int(date[2]) > 12 else (date[1], date[2])
+        return _read_date(run, date[3], month, day)
+    unit: list[Word] = []
+    if glued := _UNIT.fullmatch(text):
+        text = glued[1]
+        if glued[2] in SAME:
+            unit = [Word(glued[2], (SAME[glued[2]],), Kind.WORD)]
+    if _RANGE.fullmatch(text):
+        return [Word(run, (f"#{part}",), Kind.NUMBER) for part in re.split(r"[-/]", text)]
+    readings = {text}
+    if glued and glued[2] == "s" and text.endswith("00"):
+        readings.add(str(int(text) // 100 + 1))  # the 1700s are the 18th century
+    if match := _THOUSANDS.fullmatch(text):
+        whole, _, rest = text.partition("." if match[1] == "," else ",")
+        plain = whole.replace(match[1], "") + (f".{rest}" if rest else "")
+        readings = (
+            {plain} if text.count(match[1]) > 1 or match[1] not in ".," or rest else {plain, text.replace(",", ".")}
+        )
+    elif match := _DECIMAL.fullmatch(text):
+        readings = {f"{match[1]}.{match[2]}".rstrip("0").rstrip(".")}
+    if scale := SCALES.get(follower):
+        readings |= {_scale(one, scale) for one in readings}
+    return [Word(run, tuple(f"#{one}" for one in sorted(readings)), Kind.NUMBER), *unit]
+
+
+def _scale(number: str, scale: int) -> str:
+    try:
+        return f"{float(number) * scale:.0f}"
+    except ValueError:
+        return number
+
+
+def _read_date(run: str, year: str, month: str, day: str) -> list[Word]:
+    if not 1 <= int(month) <= 12 or not 1 <= int(day) <= 31:
+        return [Word(run, (f"#{run}",), Kind.NUMBER)]
+    parts = [(f"#{year}", Kind.NUMBER), (f"month {int(month)}", Kind.WORD), (f"#{int(day)}", Kind.NUMBER)]
+    return [Word(run, (key,), kind) for key, kind in parts]

@@ -1,0 +1,166 @@
+"""Whether the sources hold a statement, by its words."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragq.rag.check import Evidence, Verdict
+from ragq.rag.cite import cite
+from ragq.rag.wording import read_words
+from ragq.tasks import run_through
+from tests.unit.test_answer import make_result
+
+QUESTION = "How tall is the lighthouse of Quorra, and when was it built?"
+SOURCES = [
+    make_result(
+        "The lighthouse of Quorra is 61 metres tall. It was built in 1871 by Ilse Brandt on the northern pier. "
+        "The harbour master did not allow ships above 1,234 tons. The ferry to Sarn leaves at noon on 22 January 2026."
+    ),
+    make_result(
+        "Marrow is a village of 4,500 people. The mill of Marrow was restored by Jon Hale in 1994.",
+        file_id="f2",
+        filename="marrow.md",
+    ),
+]
+
+
+def judge(text: str, named: int = 0, question: str = QUESTION) -> Verdict:
+    evidence = Evidence(question, SOURCES)
+    run_through(evidence.read())
+    return evidence.judge(text, [named])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The lighthouse of Quorra is 61 metres tall.",
+        "It is 61 m high.",
+        "61 metres.",
+        "Ilse Brandt built it in 1871.",
+        "Based on the provided sources, the lighthouse went up in 1871.",
+        "The lighthouse, which was built in 1871, stands on the northern pier.",
+        "Ships of more than 1234 tons were not allowed.",
+        "The ferry to Sarn leaves on 2026-01-22.",
+        "The ferry to Sarn leaves at noon on January 22, 2026.",
+    ],
+)
+def test_a_statement_in_the_sources_words_or_in_others_is_supported(text: str) -> None:
+    assert judge(text).kind == "supported"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("The lighthouse of Quorra is 62 metres tall.", "'62' is neither in the sources nor in the question."),
+        ("Karl Brandt built it in 1871.", "'Karl' is neither in the sources nor in the question."),
+        ("It was built in 1994 by Ilse Brandt.", "no sentence of them holds this together"),
+        ("The lighthouse of Quorra is not 61 metres tall.", "The answer says 'not'"),
+        ("The harbour master did allow ships above 1,234 tons.", "The source says 'not'"),
+        ("It was built in 1871 by Ilse Brandt on the southern pier.", "southern"),
+        ("The ferry to Sarn leaves on 2026-01-20.", "'2026-01-20' is neither"),
+        ("The harbour master did not allow ships above 1,235 tons.", "'1,235' is neither"),
+    ],
+)
+def test_what_no_source_says_is_unsupported_and_says_why(text: str, reason: str) -> None:
+    verdict = judge(text)
+    assert verdict.kind == "unsupported"
+    assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hello!",
+        "Here is what I found:",
+        "Let me know if you need more.",
+        "The sources do not say who keeps it.",
+        "Die Quellen enthalten keine Angaben zum Leuchtturm.",
+        "Las fuentes no mencionan al farero.",
+        "I could not find an answer.",
+    ],
+)
+def test_what_says_nothing_of_the_matter_is_uncited(text: str) -> None:
+    assert judge(text).kind == "uncited"
+
+
+def test_what_the_user_or_a_tool_said_may_be_repeated() -> None:
+    evidence = Evidence(QUESTION, SOURCES, said=["It is 21 degrees warm in Paris."])
+    run_through(evidence.read())
+    assert evidence.judge("In Paris it is 21 degrees warm.", []).kind == "uncited"
+    assert evidence.judge("In Rome it is 21 degrees warm.", []).kind == "unsupported"
+
+
+def test_a_marker_of_the_wrong_source_is_moved_and_says_so() -> None:
+    text, (citation,), (statement,) = cite("The mill was restored by Jon Hale in 1994 [1].", SOURCES, QUESTION)
+    assert text == "The mill was restored by Jon Hale in 1994 [2]."
+    assert (citation.filename, citation.verdict) == ("marrow.md", "supported")
+    assert citation.reason == statement.reason == "Source 1 does not hold this, but source 2 does."
+
+
+def test_statements_without_a_marker_are_checked_too() -> None:
+    text = "Ilse Brandt built it in 1871 [1]. It is 61 metres tall. It was sold in 1950."
+    shown, citations, statements = cite(text, SOURCES, QUESTION)
+    assert shown == text
+    assert [one.verdict for one in statements] == ["supported", "supported", "unsupported"]
+    assert [shown[one.start : one.end] for one in statements] == [
+        "Ilse Brandt built it in 1871 [1].",
+        "It is 61 metres tall.",
+        "It was sold in 1950.",
+    ]
+    assert [one.citations for one in statements] == [[0], [1], []]
+    assert citations[1].quote == "The lighthouse of Quorra is 61 metres tall."
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("It is 61 metres tall [1, 2].", "It is 61 metres tall [1][2]."),
+        ("It is 61 metres tall [1-2].", "It is 61 metres tall [1][2]."),
+        ("It is 61 metres tall [source 1].", "It is 61 metres tall [1]."),
+        ("It is 61 metres tall [Sources 1 and 2].", "It is 61 metres tall [1][2]."),
+        ("It is 61 metres tall [^1].", "It is 61 metres tall [1]."),
+        ("It is 61 metres tall［1］.", "It is 61 metres tall[1]."),
+        ("It is 61 metres tall [ID:1].", "It is 61 metres tall [1]."),
+        ("It is 61 metres tall【4:1†source】.", "It is 61 metres tall[1]."),
+    ],
+)
+def test_markers_of_many_forms_are_read(written: str, shown: str) -> None:
+    text, citations, _ = cite(written, SOURCES, QUESTION)
+    assert text == shown
+    assert citations[0].quote == "The lighthouse of Quorra is 61 metres tall."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The interval [0, 100] is closed.",
+        "The vector [1, 2] is long.",
+        "It returns [1, 2, 3] here.",
+        "Take args[0] and args[1], please.",
+        'Send {"pages": [1, 2]} to it.',
+        "x = [1]",
+        "Tall.\n\n[^1]: A footnote.",
+        "```\nrows[1]\n```",
+        "It is 61 metres tall (1).",
+    ],
+)
+def test_brackets_of_other_kinds_stay_as_they_are(text: str) -> None:
+    assert cite(text, SOURCES, QUESTION).text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("1,234", {"#1234", "#1.234"}),
+        ("1.234.567", {"#1234567"}),
+        ("1.5 million", {"#1.5", "#1500000", "millio"}),
+        ("2.9.14", {"#2.9.14"}),
+        ("20260122", {"#20260122"}),
+        ("22.01.2026", {"#22", "month 1", "#2026"}),
+        ("zwölf", {"#12"}),
+        ("१९९४", {"#1994"}),
+        ("the 1700s", {"#1700", "#18"}),
+    ],
+)
+def test_numbers_and_dates_are_read_by_their_value(text: str, keys: set[str]) -> None:
+    assert {key for word in read_words(text) for key in word.keys} - {"the"} == keys
