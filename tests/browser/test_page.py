@@ -138,6 +138,20 @@ def test_an_answer_is_shown_while_it_is_written_and_its_citations_stand_where_th
     expect(page.locator("#found summary")).to_have_text(re.compile(r"All \d+ passages found"))
 
 
+def test_a_statement_that_no_source_holds_is_marked_while_the_answer_is_written_and_says_why(page: Page) -> None:
+    text = "The lighthouse of Quorra is 62 metres tall [1]. It is 61 metres tall [1]. One more word."
+    ask(page, f"[[fake text='{text}' rate=12]] {QUESTION}")
+    marked = page.locator("#answer mark")
+    expect(page.locator("#answer[aria-busy] mark")).to_contain_text("62 metres")
+    expect(page.locator("#state")).to_have_text(re.compile("Answered"))
+    expect(marked.first).to_contain_text("The lighthouse of Quorra is 62 metres tall")
+    expect(marked.first).to_have_attribute("title", re.compile("'62' is neither in the sources"))
+    expect(marked.first.get_by_role("button", name="Source 1")).to_be_visible()
+    expect(page.locator("#check li").first).to_contain_text("'62' is neither in the sources")
+    assert page.locator("#check li").first.get_attribute("id") == marked.first.get_attribute("aria-describedby")
+    assert "61" not in " ".join(marked.all_inner_texts())
+
+
 def test_a_question_that_waits_tells_its_place_in_the_queue(page: Page, ragq: Ragq) -> None:
     body = {"input": SLOW, "background": True}
     ahead = [httpx2.post(f"{ragq.url}/v1/responses", json=body).json()["id"] for _ in range(3)]

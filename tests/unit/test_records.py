@@ -11,7 +11,17 @@ import pytest
 
 from ragq import records
 from ragq.json_records import UnreadableRecordError
-from ragq.models import Answer, AttributeFilter, Citation, JobFunction, JobStatus, Question, SearchResult, Usage
+from ragq.models import (
+    Answer,
+    AttributeFilter,
+    Citation,
+    JobFunction,
+    JobStatus,
+    Question,
+    SearchResult,
+    Statement,
+    Usage,
+)
 from ragq.records import (
     BatchRequest,
     DocumentArguments,
@@ -247,3 +257,14 @@ def test_what_is_no_result_is_refused(raw: Any) -> None:
 def test_a_response_is_kept_with_every_field_that_a_request_may_have() -> None:
     kept = {field.name for field in msgspec.structs.fields(Request)}
     assert set(ResponseCreate.model_fields) - kept == {"stream", "prompt"}
+
+
+def test_checked_statements_are_kept_and_older_answers_have_none() -> None:
+    statement = Statement(0, 8, "unsupported", "No source holds it.", [0])
+    citation = Citation(8, "file-1", "a.md", None, "q", 0, 1, verdict="unsupported", reason="No source holds it.")
+    result = QueryResult("Why?", Answer("Because.", [citation], "generated", statements=[statement]), [])
+    assert records.read_result(write_record(result)) == result
+    event = records.StatementChecked(statement, [citation])
+    assert records.read_events(records.write_events([event])) == [event]
+    assert ANSWERED_1.answer.statements is None
+    assert ANSWERED_1.answer.citations[0].verdict == ""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ragq import records
-from ragq.models import Answer, Citation, JobStatus, ToolCall, Usage
+from ragq.models import Answer, Citation, JobStatus, Statement, ToolCall, Usage
 from ragq.records import (
     Failure,
     Job,
@@ -19,6 +19,7 @@ from ragq.records import (
     Request,
     SearchEnded,
     SearchStarted,
+    StatementChecked,
     TextAdded,
 )
 from ragq.schemas.response_events import Event, ResponseEvents
@@ -194,3 +195,21 @@ def test_an_event_is_one_line_for_every_reader() -> None:
     written = made.write(delta)
     assert len(written.decode().strip().splitlines()) == 3  # event, id and data
     assert json.loads(written.decode().split("data: ")[1])["delta"] == "a\u2028b\u2029c\x85d"
+
+
+def test_a_statement_is_shown_when_it_ends_beside_its_citation_or_alone() -> None:
+    held = Statement(0, 8, "supported", citations=[0])
+    missing = Statement(9, 14, "unsupported", "'Two' is neither in the sources nor in the question.")
+    citation = replace(CITATION, index=8, verdict="supported")
+    job = finished("Because. Two.", citations=[citation])
+    log = entry(1, SearchStarted([]), TextAdded("Because. "), StatementChecked(held, [citation]))
+    events = tell(job, log, entry(1, TextAdded("Two."), StatementChecked(missing, [])))
+    shown = [event for event in events if "statement" in event]
+    assert [event["type"] for event in shown] == [
+        "response.output_text.annotation.added",
+        "response.output_text.delta",
+    ]
+    assert [event["statement"]["verdict"] for event in shown] == ["supported", "unsupported"]
+    assert shown[0]["annotation"]["verdict"] == "supported"
+    assert kinds(events).count("output_text.annotation.added") == 1  # the end sends what is left
+    assert said(events) == {"msg_a": "Because. Two."}

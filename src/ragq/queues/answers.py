@@ -157,13 +157,13 @@ class _Asking:
         return completion, evidence
 
     def _listen(self, question: Question, evidence: Evidence) -> OnDelta:
-        events = self.job.pending_events
+        job = self.job  # its list of events is another one after each write to the log
         if is_structured(question):
             shown = WholeJson()
 
             def add(piece: str) -> None:
                 if more := shown.add(piece):
-                    events.append(TextAdded(more))
+                    job.pending_events.append(TextAdded(more))
 
         else:
             has_round = asks_for_round(question.text, question.instructions)
@@ -173,13 +173,13 @@ class _Asking:
             def add(piece: str) -> None:
                 for more in cited.add(piece):
                     if isinstance(more, str):
-                        events.append(TextAdded(more))
+                        job.pending_events.append(TextAdded(more))
                     elif is_checked:
-                        events.append(StatementChecked(more.statement, more.citations))
+                        job.pending_events.append(StatementChecked(more.statement, more.citations))
 
         def say(kind: Literal["text", "reasoning"], piece: str) -> None:
             if kind == "reasoning":
-                events.append(ReasoningAdded(piece))
+                job.pending_events.append(ReasoningAdded(piece))
             else:
                 add(piece)
 

@@ -38,11 +38,13 @@ LEAST_SHARE = 0.26  # of a statement's own words that a passage must hold
 EXACT_WEIGHT = 2  # of a name or number among the own words
 LEAST_REPEATED = 2  # words of the question; a statement with fewer is taken for an answer to all of it
 NEIGHBOUR_SHARE = 0.4  # what a word counts that stands in the sentence before or after
-LEAST_FIT = 0.5  # of the question's words that the best passage holds
+LEAST_FIT = 0.65  # of the words of the question that the best passage holds
+LEAST_FIT_UNREPEATED = 0.5  # the same, where the statement does not repeat them
 LEAST_COVER = 0.7  # of what the best passage holds; others are not looked at
 ALIGNED_SHARE = 0.6  # of a statement's words that stand in the sentence in the same order, for a replaced one to count
 COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
-COPIED_WORDS = 6  # that a copy has at the least
+VERBATIM_SHARE = 0.93  # the same, for any word
+COPIED_WORDS = 7  # that a copy has at the least
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
 
 
@@ -84,6 +86,7 @@ class _Statement:
     content: list[Word]
     own: list[Word]
     asked: list[Word]  # what of the question it must fit: its words that are repeated, or all of them
+    repeats: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,8 @@ class Evidence:
         content = [word for word in words if word.is_content and word.text.casefold() not in META]
         new = [word for word in content if not self._asked.holds(word)]
         repeated = [word for word in content if self._asked.holds(word)]
-        statement = _Statement(
-            words, content, new or content, repeated if len(repeated) >= LEAST_REPEATED else self._asked.words
-        )
+        repeats = len(repeated) >= LEAST_REPEATED
+        statement = _Statement(words, content, new or content, repeated if repeats else self._asked.words, repeats)
         verdict = _decide(self._find(statement), named, len(self.sources))
         if verdict.kind != "unsupported":
             return verdict
@@ -245,7 +247,11 @@ class Evidence:
         total, lost = (sum(EXACT_WEIGHT if word.is_exact else 1 for word in one) for one in (statement.own, missing))
         if total - lost < LEAST_SHARE * total:
             return self._explain_missing(missing[0])
-        if statement.own and len(statement.own) <= len(statement.asked) and fit < LEAST_FIT * best_fit:
+        if (
+            statement.own
+            and len(statement.own) <= len(statement.asked)
+            and fit < (LEAST_FIT if statement.repeats else LEAST_FIT_UNREPEATED) * best_fit
+        ):
             return "No sentence of the sources holds this together."
         codes = align(statement.words, words)
         return (
@@ -284,15 +290,19 @@ class Evidence:
             meant = [word for word in theirs[first:last] if word.is_content]
             if tag != "replace" or not said or not meant or are_alike(said, meant):
                 continue
-            if all(self._asked.holds(word) for word in said):
+            others = len(statement.words) - (end - start)
+            is_long = len(statement.words) >= COPIED_WORDS
+            is_verbatim = is_long and matched >= VERBATIM_SHARE * others
+            is_asked = all(self._asked.holds(word) for word in said)
+            if is_asked and not (is_verbatim and any(word.is_exact for word in meant)):
                 continue  # such as the name of what the source calls "the company"
             word = max(said, key=lambda one: one.is_exact)
             is_fixed = word.is_exact or word.kind is Kind.COUNT
-            is_copy = len(statement.words) >= COPIED_WORDS and matched >= COPIED_SHARE * (
-                len(statement.words) - (end - start)
-            )
-            if (is_copy and (is_fixed or is_noun(statement.words, start, end))) or (
-                is_fixed and not self._asked.holds(word) and known.isdisjoint(word.keys)
+            is_copy = is_long and matched >= COPIED_SHARE * others
+            if (
+                is_verbatim
+                or (is_copy and (is_fixed or is_noun(statement.words, start, end)))
+                or (is_fixed and not self._asked.holds(word) and known.isdisjoint(word.keys))
             ):
                 return f"Where the answer says '{word.short}', the source says '{meant[0].short}'."
         return ""

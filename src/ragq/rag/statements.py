@@ -12,7 +12,7 @@ MAX_CHARACTERS = 1000  # of one statement
 LOOK_AHEAD = 3  # characters after a full stop, by which it is told from an abbreviation's
 _BREAK = re.compile(rf"(?P<line>\n\s*)|(?P<stop>{STOP.pattern})")
 _TAIL = " \t\n.!?…\"'”’»)]*_[0123456789「」』）"  # of which a stop may still become one
-_SHELL = re.compile(r"[ \t>]*(?:(?:[-*+•▪‣◦–]|\(?\d{1,3}[.)])[ \t]+)?")
+_SHELL = re.compile(r"[ \t>]*(?:#{1,6}[ \t]+)?(?:(?:[-*+•▪‣◦–]|\(?\d{1,3}[.)])[ \t]+)?")
 _NO_STATEMENT = re.compile(r"\s*(?:#{1,6}\s.*|[\s|:=*_\-–—.]*)", re.DOTALL)  # a heading or a rule
 
 
@@ -125,7 +125,7 @@ class StatementCutter:
         ]
         shell = _SHELL.match(text)
         first, last = shell.end() if shell else 0, len(text.rstrip())
-        if first < last and not _NO_STATEMENT.fullmatch(text):
+        if first < last and (marks or not _NO_STATEMENT.fullmatch(text)):
             shown = last + sum(mark.length for mark in marks)
             for mark in marks:
                 mark.place = min(max(mark.place - first, 0), last - first)

@@ -43,8 +43,20 @@ export function showAnswer({ kind, content: [{ text, annotations }] }, support) 
   const firsts = [...numbers.keys()].map((passage) => annotations.find((citation) => passageOf(citation) === passage));
   sources.replaceChildren(...firsts.map((citation) => sourceItem(citation, citation.quote)));
   if (!firsts.length) sources.append(make("li", "none", "This answer cites no passage."));
+  showReasons(unsupported);
+}
+
+// Lists why statements are marked, for those who cannot point at them.
+function showReasons(unsupported) {
   check.hidden = !unsupported.length;
-  check.textContent = unsupported.length === 1 ? "1 statement is marked: no source holds it." : `${unsupported.length} statements are marked: no source holds them.`;
+  check.querySelector("p").textContent = unsupported.length === 1 ? "No source holds the statement that is marked:" : "No source holds the statements that are marked:";
+  check.querySelector("ul").replaceChildren(
+    ...unsupported.map(({ reason }, number) => {
+      const item = make("li", "", reason);
+      item.id = `unsupported-${number}`;
+      return item;
+    }),
+  );
 }
 
 export function showUnfinished() {
@@ -73,7 +85,8 @@ function citedText(text, annotations, numbers, hasMarkers, unsupported) {
     parts.push(...citedPart(from, statement.start));
     const marked = make("mark", "unsupported", "");
     marked.title = statement.reason;
-    marked.append(...citedPart(statement.start, statement.end), make("span", "reason", ` (Not supported: ${statement.reason})`));
+    marked.setAttribute("aria-describedby", `unsupported-${unsupported.indexOf(statement)}`);
+    marked.append(...citedPart(statement.start, statement.end));
     parts.push(marked);
     from = statement.end;
   }
