@@ -334,6 +334,8 @@ class Answer:
         tool_calls: Calls whose results the client sends back in another request.
         logprobs: OpenAI's entries for the tokens of the text, if they were asked for.
         statements: In their order; None if they were not checked.
+        confidence: How likely an extractive answer answers the question, 0…1; None of an LLM's.
+        reason: What speaks for or against it.
     """
 
     text: str
@@ -346,6 +348,8 @@ class Answer:
     tool_calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     statements: list[Statement] | None = None
+    confidence: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

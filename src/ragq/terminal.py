@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+CERTAIN = 0.5  # from this confidence on an extractive answer is given as one
+
 
 def format_response(response: dict[str, Any]) -> str:
     """Format a response: its text, each source with file, page and quote, and the timings."""
@@ -26,6 +28,9 @@ def format_response(response: dict[str, Any]) -> str:
         if one["verdict"] == "unsupported":
             statement = _short(content["text"][one["start"] : one["end"]])
             lines.append(click.style(f"  not supported: “{statement}”: {one['reason']}", fg="yellow"))
+    confidence = response.get("confidence")
+    if confidence and content["annotations"] and confidence["value"] < CERTAIN:
+        lines.append(click.style(f"  confidence {confidence['value']:.2f}: {confidence['reason']}", fg="yellow"))
     timing = response["timing"]
     stages = (("queued", "queued_ms"), ("search", "retrieve_ms"), ("answer", "answer_ms"), ("total", "total_ms"))
     shown = "  ".join(f"{name} {timing[key]} ms" for name, key in stages if timing.get(key) is not None)

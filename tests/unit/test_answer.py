@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ragq.models import Location, PlaceKind, SearchResult
-from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, answer_extractively
+from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, NOT_CERTAIN, answer_extractively
 from ragq.rag.sentences import MAX_SENTENCE_CHARACTERS, find_sentences, find_terms
 
 PLANTS = (
@@ -173,7 +173,7 @@ def test_a_row_of_a_table_is_understood_with_the_name_of_its_file() -> None:
     result = make_result(row, similarity=0.5, location=Location(PlaceKind.PAGE, 1, unit="row", numbers=(42,)))
     named = replace(result, filename="background-checks-2015-11.pdf")
     assert answer_extractively(asked, [named]).text == row
-    assert answer_extractively(asked, [result]).text == NO_ANSWER
+    assert answer_extractively(asked, [result]).text == f"{NOT_CERTAIN}\n\n{row}"
 
 
 def test_a_row_is_quoted_alone() -> None:
@@ -191,3 +191,65 @@ def test_what_decides_on_a_refusal_is_the_best_sentence_wherever_it_stands() -> 
     asked = "How many metres tall is the lighthouse of Quorra harbour since 1904?"
     for text in (f"{weak} {best}", f"{best} {weak}"):
         assert best in answer_extractively(asked, [make_result(text, similarity=0.3)]).text
+
+
+STEPS = "Start more workers when the queue grows:\n\n1. Open a terminal.\n2. Run `ragq worker`.\n3. Look at `ragq status`.\n\nDone."
+
+
+@pytest.mark.parametrize("question", ["How do I start more workers?", "Start more workers when the queue grows"])
+def test_steps_are_given_whole_with_the_line_that_introduces_them(question: str) -> None:
+    answer = answer_extractively(question, [make_result(STEPS, score=0.6)])
+    assert answer.citations[0].quote == STEPS.removesuffix("\n\nDone.")
+    assert answer.text.startswith(answer.citations[0].quote)
+
+
+def test_code_is_given_whole() -> None:
+    text = "To start a worker on another machine:\n\n```sh\nexport RAGQ_VALKEY_URL=redis://host\nragq worker\n```\n\nThat is all."
+    answer = answer_extractively("How do I start a worker on another machine?", [make_result(text, score=0.6)])
+    assert answer.citations[0].quote == text.removesuffix("\n\nThat is all.")
+
+
+def test_the_best_sentence_comes_first_even_if_it_stands_later() -> None:
+    text = "Reis went there. Trees are counted by few. In 2013 Reis counted 390 billion trees in the Amazon."
+    answer = answer_extractively("How many trees did Reis count in the Amazon?", [make_result(text, score=0.6)])
+    assert answer.citations[0].quote == "In 2013 Reis counted 390 billion trees in the Amazon."
+
+
+def test_a_heading_alone_is_no_answer() -> None:
+    text = "Start more workers\n\nThe command `ragq worker` starts one in a second terminal."
+    answer = answer_extractively(
+        "start more workers", [make_result(text, heading="Scale › Start more workers", score=0.5)]
+    )
+    assert [citation.quote for citation in answer.citations] == [
+        "The command `ragq worker` starts one in a second terminal."
+    ]
+
+
+def test_what_is_not_certain_is_shown_as_the_nearest_passages_with_the_reason() -> None:
+    results = [
+        make_result("Trees grow in the north. Few people live there.", score=0.4, similarity=0.5),
+        make_result("Reis likes birds.", file_id="f2", score=0.25, similarity=0.3),
+    ]
+    answer = answer_extractively("How many trees did Reis count in Siberia?", results)
+    assert answer.text == f"{NOT_CERTAIN}\n\nTrees grow in the north. Few people live there.\n\nReis likes birds."
+    assert [citation.file_id for citation in answer.citations] == ["f1", "f2"]
+    for citation in answer.citations:
+        assert answer.text[citation.index - len(citation.quote) : citation.index] == citation.quote
+    assert answer.confidence is not None
+    assert 0.1 <= answer.confidence < 0.5
+    assert "'Siberia'" in answer.reason
+
+
+INVOICES = "\n".join(f"Invoice 202601{number} was paid on day {number} of the year." for number in range(10, 30))
+
+
+def test_of_numbers_that_begin_alike_the_one_asked_for_is_quoted() -> None:
+    answer = answer_extractively("When was invoice 20260122 paid?", [make_result(INVOICES, score=0.6)])
+    assert answer.citations[0].quote == "Invoice 20260122 was paid on day 22 of the year."
+
+
+@pytest.mark.parametrize("identifier", ["20260199", "2026012", "PPR-9087"])
+def test_a_number_that_is_nowhere_is_refused(identifier: str) -> None:
+    answer = answer_extractively(f"Who paid invoice {identifier}?", [make_result(INVOICES, score=0.6)])
+    assert (answer.text, answer.citations, answer.confidence) == (NO_ANSWER, [], 0.0)
+    assert answer.reason == f"'{identifier.lower()}' stands in none of the passages found."

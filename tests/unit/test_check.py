@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ragq.rag.check import Evidence, Verdict
-from ragq.rag.cite import cite
-from ragq.rag.wording import read_words
+from ragq.rag.citing.check import Evidence, Verdict
+from ragq.rag.citing.cite import cite
+from ragq.rag.citing.wording import read_words
 from ragq.tasks import run_through
 from tests.unit.test_answer import make_result
 

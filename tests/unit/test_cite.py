@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragq.models import SearchResult
-from ragq.rag.check import Evidence
-from ragq.rag.cite import CitedStream, cite
+from ragq.rag.citing.check import Evidence
+from ragq.rag.citing.cite import CitedStream, cite
 from ragq.tasks import run_through
 from tests.unit.test_answer import make_result
 

@@ -10,7 +10,7 @@ from ragq.errors import ConfigurationError
 from ragq.models import JobFunction, ParsedDocument, Place, PlaceKind, Question, SearchResult
 from ragq.queues.worker import FUNCTIONS
 from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, answer_extractively
-from ragq.rag.cite import cite
+from ragq.rag.citing.cite import cite
 from ragq.rag.prompt import build_messages
 from ragq.settings import Settings, check_exposure
 

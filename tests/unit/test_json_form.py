@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ragq.rag.cite_json import cite_values
+from ragq.rag.citing.cite_json import cite_values
 from ragq.rag.json_form import FormError, WholeJson, check_answer, check_schema, unwrap
 from ragq.tasks import run_through
 from tests.unit.test_answer import make_result

@@ -18,9 +18,9 @@ from ragq.completions.tool_calls import ToolCalls
 from ragq.errors import InvalidRequestError
 from ragq.models import Message, Question
 from ragq.rag.answer import answer_extractively
-from ragq.rag.check import Evidence
-from ragq.rag.cite import MAX_QUOTED_CHARACTERS, MAX_STATEMENTS, CitedStream, cite, cite_in_steps
-from ragq.rag.cite_json import cite_values
+from ragq.rag.citing.check import Evidence
+from ragq.rag.citing.cite import MAX_QUOTED_CHARACTERS, MAX_STATEMENTS, CitedStream, cite, cite_in_steps
+from ragq.rag.citing.cite_json import cite_values
 from ragq.rag.conversation import bound_history, bound_text, read_conversation
 from ragq.rag.json_form import WholeJson, unwrap
 from ragq.rag.prompt import build_messages

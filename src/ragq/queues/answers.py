@@ -15,13 +15,13 @@ from ragq.errors import RagqError, UnavailableError
 from ragq.metrics import STATEMENTS
 from ragq.models import Answer, Citation, Question, SearchResult, Statement
 from ragq.queues.running import RunningJob, WorkerContext
-from ragq.rag.check import Evidence
-from ragq.rag.cite import CitedStream, asks_for_round, cite_in_steps
-from ragq.rag.cite_json import cite_values
+from ragq.rag.citing.check import Evidence
+from ragq.rag.citing.cite import CitedStream, asks_for_round, cite_in_steps
+from ragq.rag.citing.cite_json import cite_values
 from ragq.rag.conversation import bound_history, bound_text, text_of
 from ragq.rag.json_form import FormError, WholeJson, check_answer, is_structured, unwrap
 from ragq.rag.prompt import build_messages
-from ragq.rag.rewrite import build_rewriting, join_questions
+from ragq.rag.rewrite import build_rewriting, join_questions, stands_alone
 from ragq.records import ReasoningAdded, StatementChecked, TextAdded
 
 log = structlog.get_logger(__name__)
@@ -38,6 +38,8 @@ async def make_standalone(job: RunningJob, context: WorkerContext, question: Que
     """
     question = replace(question, text=bound_text(question.text, context.settings.max_question_characters))
     if not question.history or not question.vector_store_ids:
+        return question
+    if stands_alone(question.text):
         return question
     if context.llm is None or question.following:
         return replace(question, text=join_questions(question))

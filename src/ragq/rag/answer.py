@@ -8,14 +8,21 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from ragq.models import Answer, Citation, SearchResult
-from ragq.rag.cite import make_citation
+from ragq.rag.blocks import asks_for_several, find_blocks
+from ragq.rag.citing.cite import make_citation
+from ragq.rag.citing.support import find_statements
+from ragq.rag.confidence import ANSWERED, UNCERTAIN, Confidence, find_absent, judge
+from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.names import name_document
-from ragq.rag.sentences import find_terms
-from ragq.rag.support import find_statements
+from ragq.rag.sentences import find_sentences, find_terms
+from ragq.rag.words import find_tokens
 from ragq.tasks import run_through
 
-NO_DOCUMENTS = "No documents were found to answer from. Ingest some first, or name a store that has them."
+NO_DOCUMENTS = "Nothing was found to answer from. Ingest documents first, or name a store that has some."
 NO_ANSWER = "The documents do not answer this question."
+NOT_CERTAIN = "No sentence answers this for certain. Nearest passages:"
+PASSAGES = 3  # shown where no sentence answers for certain
+PASSAGE_CHARACTERS = 400
 
 # Tuned on the first half of XQuAD-en, with MiniLM's similarities and the store's fused scores. Coverage, 0…1, is the
 # share of the question's terms, weighed by rarity, that a text holds; the others are weighed against it.
@@ -27,10 +34,7 @@ SECOND_SHARE = 0.8  # a second sentence needs this share of the first one's scor
 LINES_CHARACTERS = 300  # a line of a form or a list is quoted with lines near it, up to this
 LINES_GAIN = 0.1  # coverage that each must add
 
-# Logistic regression, same half: questions with their paragraph against the same without it. Refuse below zero: one
-# in ten of the answerable ones then falls too.
-CONFIDENCE_BIAS, CONFIDENCE_SENTENCE, CONFIDENCE_CHUNK, CONFIDENCE_SIMILARITY = -7.48, 5.04, 3.52, 7.72
-WORDS_BIAS, WORDS_SENTENCE, WORDS_CHUNK = -3.9, 4.97, 4.83  # without similarities
+IDENTIFIER_BONUS = 0.5  # for a sentence that has the codes and numbers that the question names
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,11 @@ class _Sentence:
 
 
 def answer_extractively(question: str, results: list[SearchResult], *, trust_similarity: bool = True) -> Answer:
-    """Quote the one or two sentences that answer a question, or say that none does.
+    """Quote what answers a question, the best first; if that is not certain, say so and show the nearest passages.
 
     Args:
         results: Best first, as the search gave them.
-        trust_similarity: The similarities are MiniLM's, for which refusing is calibrated; else words alone decide.
+        trust_similarity: The similarities are MiniLM's, for which the confidence is fitted; else words alone decide.
     """
     return run_through(answer_in_steps(question, results, trust_similarity=trust_similarity))
 
@@ -62,30 +66,56 @@ def answer_in_steps(
 ) -> Generator[None, None, Answer]:
     """Do what `answer_extractively` does, in steps of a few milliseconds or less."""
     if not results:
-        return Answer(NO_DOCUMENTS, [], "extractive")
+        return Answer(NO_DOCUMENTS, [], "extractive", confidence=0.0, reason="No passage was found.")
+    if absent := find_absent(question, results):
+        return _refuse(Confidence(0.0, f"'{absent}' stands in none of the passages found."))
     sentences: list[_Sentence] = []
     for result in results:
         sentences += _read(result)
         yield
     weights = _weigh_terms(question, sentences)
-    known = [result.similarity for result in results if result.similarity is not None] if trust_similarity else []
+    scored = yield from _score(question, sentences, weights, trust_similarity=trust_similarity)
+    if not scored:
+        return _refuse(Confidence(0.0, "The passages found have no sentence."))
+    best = _add_lines(scored[0][1], sentences, weights)
+    held = best.terms | best.context
+    confidence = judge(
+        results, _cover(held, weights), _missing(question, held, weights), trust_similarity=trust_similarity
+    )
+    if confidence.value < UNCERTAIN:
+        return _refuse(confidence)
+    if confidence.value < ANSWERED:
+        return _show_nearest(scored, confidence)
+    chosen = [_add_lines(one, sentences, weights) for one in _choose(scored)]
+    return _quote(_drop_overlaps([_make_whole(one, question) for one in chosen]), confidence)
+
+
+def _refuse(confidence: Confidence) -> Answer:
+    return Answer(NO_ANSWER, [], "extractive", confidence=confidence.value, reason=confidence.reason)
+
+
+def _score(
+    question: str, sentences: list[_Sentence], weights: dict[str, float], *, trust_similarity: bool
+) -> Generator[None, None, list[tuple[float, _Sentence]]]:
+    """Score the sentences; the best comes first."""
+    known = [one.source.similarity for one in sentences if one.source.similarity is not None and trust_similarity]
     lowest = min(known, default=0.0)
+    identifiers = find_identifiers(question)
     scored: list[tuple[float, _Sentence]] = []
     for sentence in sentences:
         source = sentence.source
         similarity = lowest if source.similarity is None or not known else source.similarity
         score = _fit(sentence, weights) + SCORE_WEIGHT * source.score + SIMILARITY_WEIGHT * similarity
+        if identifiers and all(holds_identifier(fold_case(sentence.text), one) for one in identifiers):
+            score += IDENTIFIER_BONUS
         scored.append((score, sentence))
         yield
     scored.sort(key=lambda one: -one[0])
-    best = _add_lines(scored[0][1], sentences, weights) if scored else None
-    if not best or not _is_confident(best, weights, max(known, default=None)):
-        return Answer(NO_ANSWER, [], "extractive")
-    return _quote(_drop_overlaps([_add_lines(one, sentences, weights) for one in _choose(scored)]))
+    return scored
 
 
 def _read(result: SearchResult) -> Iterator[_Sentence]:
-    """Read the sentences of a chunk; a question is none, but lends its terms to the sentence that answers it."""
+    """Read the sentences of a chunk, but for its headings and questions; these lend their terms to what follows them."""
     spans = find_statements(result)
     terms = [find_terms(result.text[start:end]) for start, end in spans]
     chunk = find_terms(result.text)
@@ -94,8 +124,9 @@ def _read(result: SearchResult) -> Iterator[_Sentence]:
         about += f" {name_document(result.filename, '')}"
     heading = find_terms(about)
     asks = [result.text[start:end].rstrip("*_\"'”’»)").endswith(("?", "？")) for start, end in spans]
+    titles = {part.strip().casefold() for part in (result.heading or "").split("›")}
     for place, (start, end) in enumerate(spans):
-        if asks[place]:
+        if asks[place] or result.text[start:end].casefold() in titles:
             continue
         own = terms[place] | (terms[place - 1] if place and asks[place - 1] else set())
         context = heading.union(*terms[max(0, place - 1) : place + 2])
@@ -121,16 +152,14 @@ def _fit(sentence: _Sentence, weights: dict[str, float]) -> float:
     return _cover(sentence.terms, weights) + CONTEXT_WEIGHT * _cover(sentence.context - sentence.terms, weights)
 
 
-def _is_confident(best: _Sentence, weights: dict[str, float], similarity: float | None) -> bool:
-    """Tell whether the documents answer the question; `similarity` is that of the chunk nearest to it."""
-    sentence = _cover(best.terms | best.context, weights)
-    chunk = _cover(best.chunk, weights)
-    if similarity is None:
-        return WORDS_BIAS + WORDS_SENTENCE * sentence + WORDS_CHUNK * chunk > 0
-    return (
-        CONFIDENCE_BIAS + CONFIDENCE_SENTENCE * sentence + CONFIDENCE_CHUNK * chunk + CONFIDENCE_SIMILARITY * similarity
-        > 0
-    )
+def _missing(question: str, held: set[str], weights: dict[str, float]) -> list[str]:
+    """The words of the question that a sentence and those around it lack, the rarest first."""
+    lacking = {
+        token.text: max(weights.get(term, 0.0) for term in terms)
+        for token in find_tokens(question)
+        if (terms := find_terms(token.text)) and not terms & held
+    }
+    return sorted(lacking, key=lambda word: -lacking[word])
 
 
 def _add_lines(sentence: _Sentence, sentences: list[_Sentence], weights: dict[str, float]) -> _Sentence:
@@ -162,22 +191,49 @@ def _drop_overlaps(chosen: list[_Sentence]) -> list[_Sentence]:
 
 
 def _choose(scored: list[tuple[float, _Sentence]]) -> list[_Sentence]:
-    """Take the best sentence and the next best that says something else, in the order of their document."""
+    """Take the best sentence and the next best that says something else."""
     (best_score, best), *others = scored
     for score, second in others:
         if score < SECOND_SHARE * best_score:
             break
         if second.text not in best.text and best.text not in second.text:
-            in_order = second.source.file_id != best.source.file_id or best.source.start + best.start <= (
-                second.source.start + second.start
-            )
-            return [best, second] if in_order else [second, best]
+            return [best, second]
     return [best]
 
 
-def _quote(chosen: list[_Sentence]) -> Answer:
-    text, citations = "", list[Citation]()
+def _make_whole(sentence: _Sentence, question: str) -> _Sentence:
+    """Give the whole list or piece of code that a sentence is of or introduces, if several things are asked for."""
+    if sentence.source.location.unit == "row" or not (asks_for_several(question) or sentence.text.endswith(":")):
+        return sentence
+    for start, end in find_blocks(sentence.source.text):
+        if start <= sentence.start < end:
+            return replace(sentence, start=start, end=max(end, sentence.end))
+    return sentence
+
+
+def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence) -> Answer:
+    """Show the best sentence of each of the nearest passages, with what follows it."""
+    chosen: list[_Sentence] = []
+    for _, sentence in scored:
+        passage = _widen(sentence)
+        if all(one.source is not sentence.source and passage.text not in one.text for one in chosen):
+            chosen.append(passage)
+        if len(chosen) == PASSAGES:
+            break
+    return _quote(chosen, confidence, text=NOT_CERTAIN, gap="\n\n")
+
+
+def _widen(sentence: _Sentence) -> _Sentence:
+    if sentence.source.location.unit == "row":
+        return sentence
+    ends = [end for _, end in find_sentences(sentence.source.text)]
+    within = [end for end in ends if sentence.end < end <= sentence.start + PASSAGE_CHARACTERS]
+    return replace(sentence, end=max([sentence.end, *within]))
+
+
+def _quote(chosen: list[_Sentence], confidence: Confidence, *, text: str = "", gap: str = " ") -> Answer:
+    citations: list[Citation] = []
     for sentence in chosen:
-        text += (" " if text else "") + sentence.text
+        text += ("\n\n" if text and "\n" in sentence.text else gap if text else "") + sentence.text
         citations.append(make_citation(sentence.source, sentence.start, sentence.end, index=len(text)))
-    return Answer(text, citations, "extractive")
+    return Answer(text, citations, "extractive", confidence=confidence.value, reason=confidence.reason)

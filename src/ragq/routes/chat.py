@@ -17,8 +17,8 @@ from ragq.queues.questions import ask, check_question
 from ragq.records import Request
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.schemas.objects import Body, JobError
-from ragq.schemas.response_objects import Timing
-from ragq.schemas.responses import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, timing_of
+from ragq.schemas.response_objects import AnswerConfidence, Timing
+from ragq.schemas.responses import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, render_confidence, timing_of
 
 router = APIRouter(route_class=CheckedRoute)
 
@@ -35,6 +35,7 @@ class Result(TypedDict):
 
     answer: str
     kind: Literal["extractive", "generated"]
+    confidence: AnswerConfidence | None
     sources: list[Citation]
     timing: Timing
 
@@ -84,6 +85,7 @@ async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) ->
         status["result"] = {
             "answer": answer.text,
             "kind": answer.kind,
+            "confidence": render_confidence(answer),
             "sources": answer.citations,
             "timing": timing_of(job),
         }

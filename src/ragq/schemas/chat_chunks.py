@@ -14,7 +14,7 @@ from ragq.models import Answer
 from ragq.records import Failure, Job, LogEntry, ReasoningAdded, TextAdded
 from ragq.schemas.objects import write_line
 from ragq.schemas.response_objects import CitedUrl, Passage
-from ragq.schemas.responses import MODEL, render_passage, render_support, url_citation
+from ragq.schemas.responses import MODEL, render_confidence, render_passage, render_support, url_citation
 
 Chunk = dict[str, Any]
 DONE: Chunk = {}
@@ -120,6 +120,8 @@ class ChatChunks:
             made[-1]["notes"] = job.request.notes
         if support := render_support(answer):
             made[-1]["support"] = support
+        if confidence := render_confidence(answer):
+            made[-1]["confidence"] = confidence
         if self._with_usage:
             made.append({**self._head, "choices": [], "usage": usage_of(answer)})
         return [*made, DONE]

@@ -18,8 +18,8 @@ from ragq.schemas.chat_chunks import (
     render_logprobs,
     usage_of,
 )
-from ragq.schemas.response_objects import AnswerSupport
-from ragq.schemas.responses import MODEL, render_support
+from ragq.schemas.response_objects import AnswerConfidence, AnswerSupport
+from ragq.schemas.responses import MODEL, render_confidence, render_support
 
 
 class CompletionMessage(TypedDict):
@@ -43,7 +43,7 @@ class Choice(TypedDict):
 
 
 class ChatCompletion(TypedDict):
-    """OpenAI's chat completion; `notes` and `support` are ragq's own: what of the request was ignored, and what the sources hold."""
+    """OpenAI's chat completion; `notes`, `support` and `confidence` are ragq's own: what was ignored, what the sources hold, how sure it is."""
 
     id: str
     object: Literal["chat.completion"]
@@ -53,6 +53,7 @@ class ChatCompletion(TypedDict):
     usage: CompletionUsage
     notes: list[str]
     support: AnswerSupport | None
+    confidence: AnswerConfidence | None
 
 
 class StoredChatCompletion(ChatCompletion):
@@ -106,6 +107,7 @@ def render_chat(job: Job, answer: Answer, *, page: str) -> ChatCompletion:
         "usage": usage_of(answer),
         "notes": job.request.notes,
         "support": render_support(answer),
+        "confidence": render_confidence(answer),
     }
 
 

@@ -115,6 +115,13 @@ class AnswerSupport(TypedDict):
     statements: list[CheckedStatement]
 
 
+class AnswerConfidence(TypedDict):
+    """How likely an answer without an LLM answers the question, 0 to 1, and why."""
+
+    value: float
+    reason: str
+
+
 class OutputText(TypedDict):
     """The text of an answer."""
 
@@ -253,7 +260,7 @@ class RequestFields(TypedDict):
 
 
 class ResponseObject(RequestFields):
-    """OpenAI's response; `queue`, `timing`, `attempt` and `support` are ragq's own."""
+    """OpenAI's response; `queue`, `timing`, `attempt`, `support` and `confidence` are ragq's own."""
 
     id: str
     object: Literal["response"]
@@ -268,6 +275,7 @@ class ResponseObject(RequestFields):
     timing: Timing
     attempt: int
     support: AnswerSupport | None
+    confidence: AnswerConfidence | None
 
 
 class InputTokens(TypedDict):

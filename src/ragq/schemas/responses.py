@@ -14,6 +14,7 @@ from ragq.schemas.messages import InputItem, read_content
 from ragq.schemas.questions import SEARCH_RESULTS
 from ragq.schemas.response_objects import (
     Annotation,
+    AnswerConfidence,
     AnswerSupport,
     CallItem,
     CheckedStatement,
@@ -89,6 +90,7 @@ def render_response(job: Job, *, results: bool, page: str) -> ResponseObject:
         "timing": timing_of(job),
         "attempt": job.attempt,
         "support": render_support(answered.answer) if answered else None,
+        "confidence": render_confidence(answered.answer) if answered else None,
     }
 
 
@@ -253,6 +255,11 @@ def render_citation(request: Request, citation: Citation, text: str, page: str, 
         **url_citation(citation, text, page, offset=offset),
         **render_passage(citation),
     }
+
+
+def render_confidence(answer: Answer) -> AnswerConfidence | None:
+    """Render how sure an extractive answer is; None of an LLM's."""
+    return None if answer.confidence is None else {"value": answer.confidence, "reason": answer.reason}
 
 
 def render_support(answer: Answer) -> AnswerSupport | None:

@@ -9,6 +9,7 @@ const sources = document.getElementById("sources");
 const found = document.getElementById("found");
 const check = document.getElementById("check");
 
+const HAS_BLOCKS = /\n\n|```|\n\s*(?:[-*•]|\d{1,3}[.)])\s/; // passages, code, steps
 const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // the LLM's own citation markers, replaced by ours
 
 export function clearAnswer() {
@@ -38,6 +39,7 @@ export function showAnswer({ kind, content: [{ text, annotations }] }, support) 
   }
   result.hidden = false;
   answer.className = kind;
+  answer.classList.toggle("blocks", HAS_BLOCKS.test(text));
   answer.replaceChildren(...citedText(text, annotations, numbers, kind === "generated", unsupported));
   answer.removeAttribute("aria-busy");
   const firsts = [...numbers.keys()].map((passage) => annotations.find((citation) => passageOf(citation) === passage));

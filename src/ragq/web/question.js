@@ -4,6 +4,7 @@ import { clearAnswer, showAnswer, showFound, showText, showUnfinished } from "./
 import { isTemporary, pause, readEvents, request } from "./api.js";
 
 const ENDS = ["completed", "incomplete", "failed", "cancelled"];
+const CERTAIN = 0.5; // from this confidence on an answer without an LLM is given as one
 const RETRY_MS = [500, 1000, 2000, 5000];
 
 const form = document.getElementById("ask");
@@ -117,7 +118,8 @@ class Following {
     } else showUnfinished();
     const seconds = (response.timing.total_ms / 1000).toFixed(1);
     if (response.status === "completed") {
-      say(message.kind === "extractive" ? `Copied from the documents in ${seconds} s` : `Answered in ${seconds} s`, "done");
+      const doubt = response.confidence?.value < CERTAIN ? `. ${response.confidence.reason}` : "";
+      say(message.kind === "extractive" ? `Copied from the documents in ${seconds} s${doubt}` : `Answered in ${seconds} s`, "done");
     } else if (response.status === "incomplete") say("The answer was cut off at its length limit.", "error");
     else if (response.status === "cancelled") say("Cancelled", "done");
     else say(response.error?.message ?? "The question failed.", "error");

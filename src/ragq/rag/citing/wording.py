@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ragq.rag.lexicon import ENGLISH, LANGUAGES, LIGHT, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
+from ragq.rag.citing.lexicon import ENGLISH, LANGUAGES, LIGHT, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
 from ragq.rag.sentences import STOP_WORDS
 
 MAX_SHOWN = 40  # characters of a word in a reason

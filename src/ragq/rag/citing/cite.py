@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ragq.models import Citation, SearchResult, Statement
-from ragq.rag.check import Evidence, Verdict
-from ragq.rag.markers import MarkerReader, read_marker
+from ragq.rag.citing.check import Evidence, Verdict
+from ragq.rag.citing.markers import MarkerReader, read_marker
+from ragq.rag.citing.statements import Cut, StatementCutter
+from ragq.rag.citing.support import Support
 from ragq.rag.sentences import find_terms
-from ragq.rag.statements import Cut, StatementCutter
-from ragq.rag.support import Support
 from ragq.tasks import run_through
 
 STRONG_SUPPORT = 0.6  # share of a value's terms that a sentence must hold to be cited unasked

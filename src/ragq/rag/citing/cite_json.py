@@ -7,9 +7,9 @@ from collections.abc import Generator
 from itertools import islice
 
 from ragq.models import Citation, SearchResult
-from ragq.rag.cite import STRONG_SUPPORT, make_citation
+from ragq.rag.citing.cite import STRONG_SUPPORT, make_citation
+from ragq.rag.citing.support import Support
 from ragq.rag.sentences import find_terms
-from ragq.rag.support import Support
 
 MAX_VALUES = 500  # of one answer, for which sources are looked for
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?')

@@ -5,8 +5,8 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import Literal
 
-from ragq.rag.lexicon import AFTER_NOUNS, BEFORE_NOUNS, DENIALS, NONE, OPPOSITES, WEAK
-from ragq.rag.wording import Kind, Word
+from ragq.rag.citing.lexicon import AFTER_NOUNS, BEFORE_NOUNS, DENIALS, NONE, OPPOSITES, WEAK
+from ragq.rag.citing.wording import Kind, Word
 
 SCOPE_WORDS = 4  # on either side of a negation, in which it is looked for in the other text
 

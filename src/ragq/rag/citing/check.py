@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ragq.models import SearchResult
-from ragq.rag.alignment import (
+from ragq.rag.citing.alignment import (
     Codes,
     align,
     are_alike,
@@ -23,10 +23,10 @@ from ragq.rag.alignment import (
     find_opposite,
     is_noun,
 )
-from ragq.rag.lexicon import I_SAY, KNOWING, META, PRONOUNS, REFUSING, SAYING, SOURCES, TALK
+from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, PRONOUNS, REFUSING, SAYING, SOURCES, TALK
+from ragq.rag.citing.support import MAX_SENTENCES, find_statements
+from ragq.rag.citing.wording import Kind, Word, read_words
 from ragq.rag.sentences import Span
-from ragq.rag.support import MAX_SENTENCES, find_statements
-from ragq.rag.wording import Kind, Word, read_words
 
 MAX_POSTINGS = 200  # sentences with a word that are looked at
 MAX_SAID = 20_000  # characters of one message

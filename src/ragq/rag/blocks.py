@@ -1,0 +1,86 @@
+"""Find what is quoted whole: the steps of a list, a piece of code, each with the line that introduces it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ragq.rag.sentences import Span
+
+MAX_BLOCK_CHARACTERS = 1200  # a longer list or piece of code is not quoted whole
+
+_LINE = re.compile(r"[^\n]*\n?")
+_ITEM = re.compile(r"[ \t]*(?:[-*+•▪‣◦–]|\(?(?:\d{1,3}|[a-zA-Z])[.)])[ \t]+\S")
+_FENCE = re.compile(r"[ \t]*(?:```|~~~)")
+_INDENTED = re.compile(r"[ \t]{2,}\S")
+# Questions that ask for a procedure or for several things, by their first words.
+_ASKS_FOR_SEVERAL = re.compile(
+    r"\W*(?:how (?:do|can|should|to|would|is|are)\b|what (?:are|steps|happens)\b|which \w+s\b|(?:show|list|name|give|explain)\b"
+    r"|wie (?:kann|starte|mache|richte|wird|werden|man|soll)\b|welche \w+n?\b|nenne|zeige|liste"
+    r"|c[oó]mo (?:se|puedo|hago|debo)\b|cu[aá]les\b|qu[eé] pasos\b|कैसे|कौन[- ]कौन)",
+    re.IGNORECASE,
+)
+
+
+def asks_for_several(question: str) -> bool:
+    """Whether a question asks for a procedure or a list rather than for one fact."""
+    return _ASKS_FOR_SEVERAL.match(question) is not None
+
+
+def find_blocks(passage: str) -> list[Span]:
+    """The spans of lists and pieces of code, each from the line that introduces it, if one does."""
+    return [_trim(passage, start, end) for start, end in _read_blocks(passage) if end - start <= MAX_BLOCK_CHARACTERS]
+
+
+def _read_blocks(passage: str) -> Iterator[Span]:
+    lines = [match.span() for match in _LINE.finditer(passage) if match.group()]
+    place = 0
+    while place < len(lines):
+        last = _end_of_code(passage, lines, place) or _end_of_list(passage, lines, place)
+        if last is None:
+            place += 1
+            continue
+        first = _introduction(passage, lines, place)
+        yield lines[first][0], lines[last][1]
+        place = last + 1
+
+
+def _end_of_code(passage: str, lines: list[Span], first: int) -> int | None:
+    """The last line of a fenced piece of code that begins at `first`; None if none begins there or ends."""
+    if not _FENCE.match(passage, *lines[first]):
+        return None
+    return next((place for place in range(first + 1, len(lines)) if _FENCE.match(passage, *lines[place])), None)
+
+
+def _end_of_list(passage: str, lines: list[Span], first: int) -> int | None:
+    """The last line of a list of two items or more that begins at `first`, with lines that go on with an item."""
+    if not _ITEM.match(passage, *lines[first]):
+        return None
+    items, last, place = 1, first, first + 1
+    while place < len(lines):
+        line = passage[slice(*lines[place])]
+        if _ITEM.match(line):
+            items, last = items + 1, place
+        elif _INDENTED.match(line) or (line.strip() and place == last + 1):
+            last = place
+        elif line.strip() or place > last + 1:
+            break
+        place += 1
+    return last if items > 1 else None
+
+
+def _introduction(passage: str, lines: list[Span], first: int) -> int:
+    """The line before a block that ends with a colon, over blank lines and up to its paragraph's start; else the block's own."""
+    place = first - 1
+    while place >= 0 and not passage[slice(*lines[place])].strip():
+        place -= 1
+    if place < 0 or not passage[slice(*lines[place])].rstrip().endswith((":", "：")):
+        return first
+    while place > 0 and (before := passage[slice(*lines[place - 1])]).strip() and not before.lstrip().startswith("#"):
+        place -= 1
+    return place
+
+
+def _trim(passage: str, start: int, end: int) -> Span:
+    text = passage[start:end]
+    return start + len(text) - len(text.lstrip()), end - (len(text) - len(text.rstrip()))
