@@ -19,7 +19,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents streams attack clients-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations streams attack clients-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder w
 
 evaluate-documents: setup ## Right file, place and words for facts of real files (DATA=folder with documents/facts.json)
 	$(BIN)/python -m benchmarks.evaluate_documents $(DATA)
+
+evaluate-citations: setup ## How well false statements of an LLM are found, and true ones left alone (DATA=folder with xquad.en.json)
+	$(BIN)/python -m benchmarks.evaluate_citations $(DATA)
 
 streams: setup ## How late tokens reach 500 readers of one API process
 	$(BIN)/python -m benchmarks.streams

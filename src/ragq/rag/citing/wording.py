@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from ragq.rag.citing.lexicon import ENGLISH, LANGUAGES, LIGHT, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
 from ragq.rag.sentences import STOP_WORDS
@@ -18,6 +19,8 @@ _POSSESSIVE = re.compile(r"[’']s\b")
 _INITIALS = re.compile(r"\b(?:[A-Z]\.){2,5}")
 _ALIASES = re.compile(r"\b(?:(United States(?: of America)?|USA)|(United Kingdom)|(European Union)|(United Nations))\b")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_APOSTROPHES = frozenset("'’ʼ")
+_BEGINNINGS = frozenset('.!?:;\n“”"„«»')  # after one of these a sentence or a quote begins
 _JOINTS = ".,:/-'’"
 _SPACED = " \u00a0\u2009\u202f"
 _ISO = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
@@ -63,17 +66,18 @@ class Word:
 
     @property
     def is_content(self) -> bool:
-        return self.kind not in (Kind.STOP, Kind.NEGATION)
+        return self.kind is not Kind.STOP and self.kind is not Kind.NEGATION
 
     @property
     def is_exact(self) -> bool:
         """Names and numbers: no other word stands for them."""
-        return self.kind in (Kind.NAME, Kind.NUMBER)
+        return self.kind is Kind.NAME or self.kind is Kind.NUMBER
 
 
 def read_words(text: str) -> list[Word]:
     """Read the words of a sentence, at most `MAX_WORDS`."""
-    text = _POSSESSIVE.sub("", _NOT.sub(" not", text))
+    if not _APOSTROPHES.isdisjoint(text):
+        text = _POSSESSIVE.sub("", _NOT.sub(" not", text))
     text = _INITIALS.sub(lambda match: match.group().replace(".", ""), text)
     text = _ALIASES.sub(lambda match: ("US", "UK", "EU", "UN")[(match.lastindex or 1) - 1], text)
     runs = list(_join_numbers(text))[: MAX_WORDS + 1]
@@ -81,13 +85,13 @@ def read_words(text: str) -> list[Word]:
     words: list[Word] = []
     for place, (run, is_first) in enumerate(runs):
         follower = runs[place + 1][0] if place + 1 < len(runs) else ""
-        words += _read(run, follower, is_first=is_first, language=language)
+        words += _read(run, _matters(run, follower), is_first, language)
     return words[:MAX_WORDS]
 
 
 def language_of(words: list[str]) -> str:
     """The language most of whose common words are there; empty if none are."""
-    counts = {language: sum(word in common for word in words) for language, common in LANGUAGES.items()}
+    counts = {language: len(common.intersection(words)) for language, common in LANGUAGES.items()}
     best = max(counts, key=lambda language: counts[language])
     return best if counts[best] else ""
 
@@ -102,7 +106,7 @@ def _join_numbers(text: str) -> Iterator[tuple[str, bool]]:
         else:
             if held:
                 yield held, is_first
-            is_first = not end or any(mark in between for mark in '.!?:;\n“”"„«»')
+            is_first = not end or (between != " " and not _BEGINNINGS.isdisjoint(between))
             held = run
         end = match.end()
     if held:
@@ -117,10 +121,18 @@ def _is_one_number(held: str, between: str, run: str) -> bool:
     return between in _JOINTS
 
 
-def _read(run: str, follower: str, *, is_first: bool, language: str) -> list[Word]:
+def _matters(run: str, follower: str) -> str:
+    """What of the next word decides how a run is read: of a number its scale, else whether it has a capital letter."""
+    if any(map(str.isdigit, run)):
+        return follower.casefold() if follower.casefold() in SCALES else ""
+    return "A" if follower[:1].isupper() else ""
+
+
+@lru_cache(maxsize=20_000)  # most words of a sentence stand in others, too
+def _read(run: str, follower: str, is_first: bool, language: str) -> list[Word]:
     lower = run.casefold()
-    if any(character.isdigit() for character in lower):
-        return _read_number(run, follower.casefold())
+    if any(map(str.isdigit, lower)):
+        return _read_number(run, follower)
     if _CJK.search(lower):
         pairs = [lower[place : place + 2] for place in range(max(1, len(lower) - 1))]
         return [Word(pair, (pair,), Kind.WORD) for pair in pairs]
