@@ -142,9 +142,9 @@ def test_a_follow_up_is_searched_for_as_the_llm_rewrites_it(client: openai.OpenA
     second = ask(client, f"And the ferry? [[fake text='{rewritten}']]", store_id, previous_response_id=first.id)
     assert second.previous_response_id == first.id
     assert second.output[0].queries == [rewritten]
-    third = ask(client, "[[fake status=500 times=1 job=follow]] And then?", store_id, previous_response_id=second.id)
+    third = ask(client, "And then? [[fake status=500 times=1 job=follow]]", store_id, previous_response_id=second.id)
     assert third.status == "completed"
-    assert third.output[0].queries == ["[[fake status=500 times=1 job=follow]] And then?"]
+    assert third.output[0].queries == ["And then? [[fake status=500 times=1 job=follow]]"]
 
 
 def test_a_conversation_that_comes_whole_in_the_input_is_followed(
