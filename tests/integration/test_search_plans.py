@@ -80,14 +80,14 @@ async def explain(context: WorkerContext, store: str, filters: dict[str, Any] | 
     """Name the indexes of the chunks that a search uses, but for the fetching of its results, and the words it finds by."""
     plans, found_by = [], []
 
-    async def records(_: type[SearchResult], query: str, *, plan_anew: bool, **parameters: Any) -> list[SearchResult]:
-        del plan_anew
+    async def records(_: type[SearchResult], query: str, *, plan: str, **parameters: Any) -> list[SearchResult]:
+        del plan
         async with context.database.connection() as connection, connection.transaction():
             # So that these few thousand are as many to the planner.
             await connection.execute("SET LOCAL hnsw.ef_search = 40")
             explained = await connection.execute(f"EXPLAIN (FORMAT JSON) {query}", parameters)
-            ((plan,),) = await explained.fetchall()
-        plans.append(plan[0]["Plan"])
+            ((tree,),) = await explained.fetchall()
+        plans.append(tree[0]["Plan"])
         found_by.append(parameters["found_by"])
         return []
 
@@ -98,7 +98,7 @@ async def explain(context: WorkerContext, store: str, filters: dict[str, Any] | 
 
 
 def used_indexes(node: dict[str, Any], *, ranking: bool) -> list[str]:
-    ranking = ranking or str(node.get("Alias")) in {"nearest", "found"}
+    ranking = ranking or str(node.get("Alias")) in {"c", "c_1"}
     found = [f"{node['Node Type']} {node['Index Name']}"] if ranking and "Index Name" in node else []
     return found + [name for inner in node.get("Plans", []) for name in used_indexes(inner, ranking=ranking)]
 

@@ -8,20 +8,20 @@ from ragq.rag.words import Word, question_words
 from ragq.storage.search.word_choice import MATCHES, RANKED_WORDS, WordShares, choose_words
 
 CHUNKS = 100 * MATCHES
-SHARES = WordShares({"the": 0.5, "long": 0.25, "time": 0.1, "tower": 0.005, "varn": 0.003}, rare=0.001)
+SHARES = WordShares({"year": 0.5, "long": 0.25, "time": 0.1, "tower": 0.005, "varn": 0.003}, rare=0.001)
 
 
 @pytest.mark.parametrize(
     ("words", "chunks", "query"),
     [
         ([], CHUNKS, ""),
-        (["the", "tower", "long"], MATCHES, "'tower' | 'long' | 'the'"),
-        (["the", "tower", "varn", "zorb"], CHUNKS, "'zorb' | 'varn' | 'tower'"),
-        (["the", "long", "zorb"], CHUNKS, "'zorb'"),
-        (["the", "long", "time"], CHUNKS, "'time' & 'long' & 'the'"),
-        (["the", "time", "long"], 10 * MATCHES, "'time'"),
-        (["the", "long"], 10 * MATCHES, "'long' & 'the'"),
-        (["the"], CHUNKS, "'the'"),
+        (["year", "tower", "long"], MATCHES, "'tower' | 'long' | 'year'"),
+        (["year", "tower", "varn", "zorb"], CHUNKS, "'zorb' | 'varn' | 'tower'"),
+        (["year", "long", "zorb"], CHUNKS, "'zorb'"),
+        (["year", "long", "time"], CHUNKS, "'time' & 'long' & 'year'"),
+        (["year", "time", "long"], 10 * MATCHES, "'time'"),
+        (["year", "long"], 10 * MATCHES, "'long' & 'year'"),
+        (["year"], CHUNKS, "'year'"),
         (["it's", "a\\b", "x | y"], CHUNKS, "'a\\\\b' | 'it''s' | 'x | y'"),
     ],
     ids=[
@@ -40,10 +40,11 @@ def test_a_large_store_is_searched_by_the_rarest_words(words: list[str], chunks:
     assert choose_words(as_words(words), SHARES, chunks).found_by == query
 
 
-def test_stop_words_find_nothing_while_nothing_is_known_of_words_unless_all_are() -> None:
+def test_stop_words_count_only_in_a_question_of_nothing_else() -> None:
     chosen = choose_words(question_words("What are the clades?", ("en",)), WordShares(), CHUNKS, ("en",))
     assert chosen.found_by == "'clade'"
-    assert chosen.ranking[0] == "'clade'"
+    assert chosen.ranking == ["'clade'", "", "", ""]
+    assert chosen.forms == [1, 0, 0, 0]
     assert chosen.finds == [True, False, False, False]
     assert chosen.shares == [None] * 4
     assert (
@@ -54,16 +55,16 @@ def test_stop_words_find_nothing_while_nothing_is_known_of_words_unless_all_are(
 
 def test_a_word_has_the_share_of_all_its_forms() -> None:
     chosen = choose_words([Word(("time", "zeit")), Word(("zorb", "tower"))], SHARES, CHUNKS)
-    assert chosen.ranking == ["('zorb' | 'tower')", "('time' | 'zeit')"]
-    assert chosen.forms == [2, 2]
-    assert chosen.shares == [0.006, 0.101]
+    assert chosen.ranking[:2] == ["('zorb' | 'tower')", "('time' | 'zeit')"]
+    assert chosen.forms[:2] == [2, 2]
+    assert chosen.shares[:2] == [0.006, 0.101]
 
 
 def test_of_a_long_question_the_rarest_words_rank() -> None:
-    words = as_words(["the", *(f"rare{n}" for n in range(100)), "varn"])
+    words = as_words(["year", *(f"rare{n}" for n in range(100)), "varn"])
     chosen = choose_words(words, SHARES, 100)
     assert len(chosen.ranking) == RANKED_WORDS
-    assert "'the'" not in chosen.ranking
+    assert "'year'" not in chosen.ranking
 
 
 def as_words(forms: list[str]) -> list[Word]:

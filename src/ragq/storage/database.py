@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import psycopg
 import structlog
@@ -157,15 +157,23 @@ class Database:
             return await cursor.fetchone()
 
     async def records(
-        self, record: type[Record], query: str, *, plan_anew: bool = False, **parameters: Any
+        self, record: type[Record], query: str, *, plan: Literal["once", "anew"] | None = None, **parameters: Any
     ) -> list[Record]:
         """Fetch all rows.
 
         Args:
-            plan_anew: Plan for these values, which takes about a millisecond; otherwise a generic plan may be used.
+            plan: "once" for a statement whose planning takes longer than its run, whatever the values: it is prepared with a
+                generic plan. "anew" to plan for these values. None leaves it to psycopg and PostgreSQL.
         """
         async with self.connection() as connection, connection.cursor(row_factory=class_row(record)) as cursor:
-            await cursor.execute(query, parameters, prepare=False if plan_anew else None)
+            if plan == "once" and not self._settings.database_pooled:
+                # One round trip, and one transaction: if the query fails, the setting is as before.
+                async with connection.pipeline():
+                    await connection.execute("SET plan_cache_mode = force_generic_plan", prepare=True)
+                    await cursor.execute(query, parameters, prepare=True)
+                    await connection.execute("RESET plan_cache_mode", prepare=True)
+            else:
+                await cursor.execute(query, parameters, prepare=False if plan == "anew" else None)
             return await cursor.fetchall()
 
     async def migrate(self, *, embedding_model: str) -> None:

@@ -115,7 +115,7 @@ class Chunks:
         found = await self._database.records(
             SearchResult,
             scope.query,
-            plan_anew=scope.plan_anew,
+            plan="anew" if scope.plan_anew else "once",
             vector=_vector_literal(vector),
             most_matches=MATCHES,
             candidates=max(CANDIDATES, limit),

@@ -11,11 +11,13 @@ WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words
 # words of rarity times ts_rank, as a share of the sum of the rarities, saturated to 0…1; the meaning's is the similarity
 # above the model's floor. Neither depends on which other chunks are found, so scores of two questions can be compared.
 # How many chunks have a word is counted among those found by it. Of a word that finds none, such as a stop word, the share
-# among those found by others is taken, or half where these are few.
+# among those found by others is taken, or half where these are few. `w` has the weights of the words' ranks.
 # The words of a chunk are joined with none, so that they are decompressed once and not for each word.
 # `among` restricts both rankings to the files that a filter matches.
 _SEARCH = """
-    WITH nearest AS (
+    WITH asked AS MATERIALIZED (
+        SELECT {queries}
+    ), nearest AS (
         SELECT file_id, vector_store_id, ordinal FROM chunks c
         WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s){among}
         ORDER BY {distance} LIMIT %(candidates)s
@@ -26,34 +28,43 @@ _SEARCH = """
             WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)
               AND text_search @@ %(found_by)s::tsquery{among}
             LIMIT %(most_matches)s
-        ) AS found
+        ) AS found, asked
     ), counted AS (
-        SELECT count(*) AS found{counts} FROM ranked
+        SELECT count(*) AS found, ARRAY[{counts}]::bigint[] AS having_word FROM ranked
     ), rarity AS MATERIALIZED (
-        SELECT greatest({total}, 1e-9::float8) AS total, weights.* FROM (SELECT {weights} FROM counted) AS weights
+        SELECT array_agg(weight * forms ORDER BY number) AS w, greatest(sum(weight), 1e-9) AS total
+        FROM (
+            SELECT number, forms,
+                   least(forms, 1) * power(ln(1 + (%(chunks)s::float8 - have + 0.5) / (have + 0.5)), {power}) AS weight
+            FROM (
+                SELECT number, forms, least(%(chunks)s::float8, coalesce(share * %(chunks)s::float8,
+                    CASE WHEN finds THEN n ELSE (n + 2)::float8 / (found + 4) * %(chunks)s::float8 END)) AS have
+                FROM counted, unnest(having_word, %(shares)s::float8[], %(finds)s::bool[], %(forms)s::int[])
+                     WITH ORDINALITY AS word(n, share, finds, forms, number)
+            ) AS words
+        ) AS weights
     ), by_words AS (
-        SELECT file_id, vector_store_id, ordinal FROM ranked, rarity
-        ORDER BY {sum} DESC LIMIT %(candidates)s
+        SELECT file_id, vector_store_id, ordinal, {sum} AS rank FROM ranked, rarity ORDER BY rank DESC LIMIT %(candidates)s
     ), scored AS (
-        SELECT c.file_id, c.vector_store_id, c.ordinal, (1 - (c.embedding <=> %(vector)s::halfvec))::float8 AS similarity,
-               1 - exp(-({sum_of_ranks}) / rarity.total / {scale}) AS words
-        FROM (SELECT * FROM nearest UNION SELECT * FROM by_words) AS candidates
-             JOIN chunks c USING (file_id, vector_store_id, ordinal), rarity
+        SELECT file_id, vector_store_id, ordinal, (1 - (candidate.embedding <=> %(vector)s::halfvec))::float8 AS similarity,
+               1 - exp(-coalesce(rank, {sum_of_ranks}) / total / {scale}) AS words
+        FROM nearest FULL JOIN by_words USING (file_id, vector_store_id, ordinal)
+             JOIN chunks candidate USING (file_id, vector_store_id, ordinal), rarity, asked
     ), best AS (
         SELECT *, %(meaning)s::float8 * greatest(0, (similarity - %(floor)s::float8) / (1 - %(floor)s::float8))
                   + (1 - %(meaning)s::float8) * words AS score
         FROM scored ORDER BY score DESC, file_id, ordinal LIMIT %(limit)s
     )
-    SELECT c.file_id, f.filename, c.text, c.start_offset AS start, c.end_offset AS end, c.page, c.heading, c.token_count,
-           best.score::float8 AS score, best.similarity, v.attributes,
-           coalesce(c.location, CASE
-               WHEN c.page IS NOT NULL THEN jsonb_build_object('kind', 'page', 'number', c.page)
-               WHEN c.heading IS NOT NULL THEN jsonb_build_object('kind', 'section', 'name', c.heading)
+    SELECT chunk.file_id, f.filename, chunk.text, chunk.start_offset AS start, chunk.end_offset AS end, chunk.page,
+           chunk.heading, chunk.token_count, best.score::float8 AS score, best.similarity, v.attributes,
+           coalesce(chunk.location, CASE
+               WHEN chunk.page IS NOT NULL THEN jsonb_build_object('kind', 'page', 'number', chunk.page)
+               WHEN chunk.heading IS NOT NULL THEN jsonb_build_object('kind', 'section', 'name', chunk.heading)
                ELSE '{{}}' END) AS location
-    FROM best JOIN chunks c USING (file_id, vector_store_id, ordinal)
-         JOIN files f ON f.id = c.file_id
+    FROM best JOIN chunks chunk USING (file_id, vector_store_id, ordinal)
+         JOIN files f ON f.id = chunk.file_id
          JOIN vector_store_files v USING (file_id, vector_store_id)
-    ORDER BY best.score DESC, c.file_id, c.ordinal
+    ORDER BY best.score DESC, chunk.file_id, chunk.ordinal
 """
 _EXACT = "(embedding <=> %(vector)s::halfvec) + 0"  # no index matches this expression
 _BY_INDEX = "embedding <=> %(vector)s::halfvec"
@@ -64,12 +75,7 @@ _AMONG_MANY = """
     AND (SELECT {condition} FROM vector_store_files v WHERE (v.vector_store_id, v.file_id) = (c.vector_store_id, c.file_id))"""
 
 # ts_rank divides by the number of forms, of which a chunk has one as a rule, and by the logarithm of its words (1).
-_RANK = (
-    "ts_rank('{{1,1,1,1}}', {of}text_search, (%(words)s::text[])[{n}]::tsquery, 1)::float8 * (%(forms)s::int[])[{n}]"
-)
-_WEIGHT = """power(ln(1 + (%(chunks)s::float8 - have + 0.5::float8) / (have + 0.5::float8)), {power}::float8)"""
-_HAVE = """least(%(chunks)s::float8, coalesce((%(shares)s::float8[])[{n}] * %(chunks)s::float8,
-    CASE WHEN (%(finds)s::bool[])[{n}] THEN n{n}::float8 ELSE (n{n} + 2)::float8 / (found + 4) * %(chunks)s::float8 END))"""
+_RANK = "ts_rank('{{1,1,1,1}}', {of}text_search, word{n}, 1)"
 
 # The scope of a search: the stores and their languages, the number of chunks that match the filter, and their files if
 # there are few. A search makes a store active; that is written at most once a minute, without waiting for a lock.
@@ -127,18 +133,14 @@ def write_search(count: int, condition: str | None, *, are_few: bool) -> str:
 
 @cache
 def _parts(count: int) -> dict[str, str]:
-    """What depends on the number of words: a column for each, since arrays would take twice the time."""
+    """What depends on the number of words: a column for each, since an array a row would take twice the time."""
     numbers = range(1, count + 1)
     return {
+        "queries": ", ".join(f"(%(words)s::text[])[{n}]::tsquery AS word{n}" for n in numbers),
         "ranks_as": "".join(f", {_RANK.format(of='', n=n)} AS r{n}" for n in numbers),
-        "counts": "".join(f", count(*) FILTER (WHERE r{n} > 0) AS n{n}" for n in numbers),
-        "weights": ", ".join(
-            f"(SELECT {_WEIGHT.format(power=RARITY_POWER)} FROM (SELECT {_HAVE.format(n=n)} AS have) AS words) AS w{n}"  # noqa: S608  (constants)
-            for n in numbers
-        )
-        or "0 AS none",
-        "total": " + ".join(f"weights.w{n}" for n in numbers) or "0.0::float8",
-        "sum": " + ".join(f"r{n} * w{n}" for n in numbers) or "0.0::float8",
-        "sum_of_ranks": " + ".join(f"{_RANK.format(of='c.', n=n)} * w{n}" for n in numbers) or "0.0::float8",
+        "counts": ", ".join(f"count(*) FILTER (WHERE r{n} > 0)" for n in numbers),
+        "sum": " + ".join(f"r{n} * w[{n}]" for n in numbers),
+        "sum_of_ranks": " + ".join(f"{_RANK.format(of='candidate.', n=n)} * w[{n}]" for n in numbers),
+        "power": str(RARITY_POWER),
         "scale": str(WORDS_SCALE),
     }

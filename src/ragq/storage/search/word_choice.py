@@ -10,6 +10,7 @@ from ragq.rag.sentences import STOP_WORDS
 from ragq.rag.words import Word, question_words
 
 MATCHES = 2_000  # most chunks that a search ranks; the ranking uses all chosen words
+WORDS_STEP = 4  # of the number of words that a statement is made for
 RANKED_WORDS = 24  # of a long question the rarest: ranking takes a microsecond a word and chunk
 
 
@@ -31,11 +32,11 @@ class WordShares:
 
 @dataclass(frozen=True, slots=True)
 class ChosenWords:
-    """The words that rank chunks, and which of them also find them.
+    """The words that rank chunks, and which of them also find them; padded, so that few statements are prepared.
 
     Attributes:
-        ranking: Each as a tsquery of its forms.
-        forms: Number of forms of each.
+        ranking: Each as a tsquery of its forms; an empty one is padding.
+        forms: Number of forms of each; of padding 0.
         shares: The share of chunks that have the word, where it is known.
         finds: Whether each chunk with the word is found, within `MATCHES`.
         found_by: The tsquery that a chunk must match.
@@ -53,19 +54,19 @@ def choose_words(words: Sequence[Word], known: WordShares, chunks: int, language
 
     A chunk is found by any of the rarest words, as many as stay under `MATCHES` together. If the rarest word alone
     exceeds that, it must have all of the rarest words, as many as needed: a single common word says little about a chunk.
-    Where shares are not known, all words find but the stop words.
+    Stop words count only in a question of nothing else.
     """
     stop = _stop_forms(languages)
-    prior = {word: 1.0 if set(word.forms) <= stop else 0.0 for word in words}
-    rarest = sorted(words, key=lambda word: (known.of(word), prior[word], word.forms))[:RANKED_WORDS]
-    finding = [word for word in rarest if known.common or not prior[word]] or rarest
-    is_any = not finding or known.of(finding[0]) * chunks <= MATCHES
-    kept = _fewest(finding, known, chunks) if is_any else _all_needed(finding, known, chunks)
+    telling = [word for word in words if not set(word.forms) <= stop] or words
+    rarest = sorted(telling, key=lambda word: (known.of(word), word.forms))[:RANKED_WORDS]
+    is_any = not rarest or known.of(rarest[0]) * chunks <= MATCHES
+    kept = _fewest(rarest, known, chunks) if is_any else _all_needed(rarest, known, chunks)
+    padding = -len(rarest) % WORDS_STEP if rarest else WORDS_STEP
     return ChosenWords(
-        [_match(word) for word in rarest],
-        [len(word.forms) for word in rarest],
-        [known.known(word) for word in rarest],
-        [is_any and word in kept for word in rarest],
+        [_match(word) for word in rarest] + [""] * padding,
+        [len(word.forms) for word in rarest] + [0] * padding,
+        [known.known(word) for word in rarest] + [None] * padding,
+        [is_any and word in kept for word in rarest] + [False] * padding,
         (" | " if is_any else " & ").join(map(_match, kept)),
     )
 
