@@ -70,8 +70,9 @@ def answer_in_steps(
     if absent := find_absent(question, results):
         return _refuse(Confidence(0.0, f"'{absent}' stands in none of the passages found."))
     sentences: list[_Sentence] = []
+    asked = " ".join(question.split()).casefold()
     for result in results:
-        sentences += _read(result)
+        sentences += _read(result, asked)
         yield
     weights = _weigh_terms(question, sentences)
     scored = yield from _score(question, sentences, weights, trust_similarity=trust_similarity)
@@ -114,10 +115,17 @@ def _score(
     return scored
 
 
-def _read(result: SearchResult) -> Iterator[_Sentence]:
-    """Read the sentences of a chunk, but for its headings and questions; these lend their terms to what follows them."""
+def _read(result: SearchResult, asked: str) -> Iterator[_Sentence]:
+    """Read the sentences of a chunk, but for its headings and questions; these lend their terms to what follows them.
+
+    Args:
+        asked: The question; a sentence that repeats it, such as an example, does not gain by that.
+    """
     spans = find_statements(result)
     terms = [find_terms(result.text[start:end]) for start, end in spans]
+    if asked.endswith("?") and result.location.unit != "row":  # a row may have a question and its answer
+        said = (" ".join(result.text[start:end].split()).casefold() for start, end in spans)
+        terms = [find_terms(one.replace(asked, "")) if asked in one else its for one, its in zip(said, terms, strict=True)]
     chunk = find_terms(result.text)
     about = (result.heading or "")[-HEADING_CHARACTERS:]
     if result.location.unit == "row":  # a row does not say what its table is about
