@@ -125,7 +125,9 @@ def _read(result: SearchResult, asked: str) -> Iterator[_Sentence]:
     terms = [find_terms(result.text[start:end]) for start, end in spans]
     if asked.endswith("?") and result.location.unit != "row":  # a row may have a question and its answer
         said = (" ".join(result.text[start:end].split()).casefold() for start, end in spans)
-        terms = [find_terms(one.replace(asked, "")) if asked in one else its for one, its in zip(said, terms, strict=True)]
+        terms = [
+            find_terms(one.replace(asked, "")) if asked in one else its for one, its in zip(said, terms, strict=True)
+        ]
     chunk = find_terms(result.text)
     about = (result.heading or "")[-HEADING_CHARACTERS:]
     if result.location.unit == "row":  # a row does not say what its table is about

@@ -11,6 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from ragq.models import SearchResult
@@ -25,12 +26,11 @@ from ragq.rag.citing.alignment import (
 )
 from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, PRONOUNS, REFUSING, SAYING, SOURCES, TALK
 from ragq.rag.citing.support import MAX_SENTENCES, find_statements
-from ragq.rag.citing.wording import Kind, Word, read_words
+from ragq.rag.citing.wording import Kind, Word, find_stems, read_words
 from ragq.rag.sentences import Span
 
 MAX_POSTINGS = 200  # sentences with a word that are looked at
 MAX_SAID = 20_000  # characters of one message
-SAID_STEP = 600
 CANDIDATES = 8  # sentences that are looked at closely
 
 # Tuned on statements about the first half of XQuAD.
@@ -47,14 +47,34 @@ VERBATIM_SHARE = 0.93  # the same, for any word
 COPIED_WORDS = 7  # that a copy has at the least
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
 
+Places = dict[Word, set[int]]  # of each word, the sentences that have it
+_SIGNS = "*_\"'”“’‘«»()[]{},.;:!?-–—"
 
-@dataclass(slots=True)
+
 class _Sentence:
-    source: int
-    span: Span
-    words: list[Word]
-    keys: set[str]
-    loose: set[str]
+    """A sentence of a source, or the question; its words are read when it is looked at closely."""
+
+    def __init__(self, source: int, span: Span, text: str) -> None:
+        self.source = source
+        self.span = span
+        self._text = text
+
+    @cached_property
+    def words(self) -> list[Word]:
+        return read_words(self._text)
+
+    @cached_property
+    def keys(self) -> set[str]:
+        return _keys(self.words)
+
+    @cached_property
+    def loose(self) -> set[str]:
+        return {word.loose for word in self.words if word.loose}
+
+    @cached_property
+    def goes_on(self) -> bool:
+        """Whether it begins with a pronoun, which stands for something in the sentence before."""
+        return any(word.strip(_SIGNS).casefold() in PRONOUNS for word in self._text[:100].split()[:4])
 
     def holds(self, word: Word) -> bool:
         return any(key in self.keys for key in word.keys) or bool(
@@ -70,12 +90,14 @@ class Finding:
         source: Position of the source, from 0.
         span: The passage in its text.
         fault: Why it does not hold the statement; empty if it does.
+        weight: The share of the statement's words that it has, weighed by rarity.
     """
 
     source: int
     span: Span
     fault: str = ""
     weight: float = field(default=0.0, compare=False)
+    is_one_sentence: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,29 +132,24 @@ class Evidence:
         self.sources = sources
         self._said = said or []
         self._repeatable: set[str] = set()
-        asked = [word for word in read_words(question) if word.is_content]
-        self._asked = _Sentence(-1, (0, 0), asked, _keys(asked), _loose(asked))
+        self._asked = _Sentence(-1, (0, 0), question)
+        self._asked_content = [word for word in self._asked.words if word.is_content]
         self._sentences: list[_Sentence] = []
-        self._places: dict[str, list[int]] = defaultdict(list)  # of each key, the sentences that have it
-        self._about: list[set[str]] = []  # of each source, the keys of its name and heading
+        self._places: dict[str, list[int]] = defaultdict(list)  # of each stem, the sentences that have it
 
     def read(self) -> Generator[None, None, None]:
-        """Read the sources, in steps of a millisecond or so."""
+        """Find the sentences of the sources and which words they have, in steps of a millisecond or less."""
         for text in self._said:
-            for start in range(0, min(len(text), MAX_SAID), SAID_STEP):
-                self._repeatable |= _keys(read_words(text[start : start + SAID_STEP]))
-                yield
+            self._repeatable |= find_stems(text[:MAX_SAID])
+            yield
         for number, source in enumerate(self.sources):
-            about = f"{source.filename} {source.heading or ''} {source.location}"
-            self._about.append(_keys(read_words(about[-500:].replace("_", " "))))
             for start, end in find_statements(source)[:MAX_SENTENCES] or [(0, len(source.text))]:
-                words = read_words(source.text[start:end])
-                keys = _keys(words)
-                for key in keys:
-                    if len(self._places[key]) < MAX_POSTINGS:
-                        self._places[key].append(len(self._sentences))
-                self._sentences.append(_Sentence(number, (start, end), words, keys, _loose(words)))
-                yield
+                text = source.text[start:end]
+                for stem in find_stems(text):
+                    if len(self._places[stem]) < MAX_POSTINGS:
+                        self._places[stem].append(len(self._sentences))
+                self._sentences.append(_Sentence(number, (start, end), text))
+            yield
 
     def judge(self, text: str, named: list[int]) -> Verdict:
         """Judge a statement.
@@ -146,11 +163,11 @@ class Evidence:
         new = [word for word in content if not self._asked.holds(word)]
         repeated = [word for word in content if self._asked.holds(word)]
         repeats = len(repeated) >= LEAST_REPEATED
-        statement = _Statement(words, content, new or content, repeated if repeats else self._asked.words, repeats)
+        statement = _Statement(words, content, new or content, repeated if repeats else self._asked_content, repeats)
         verdict = _decide(self._find(statement), named, len(self.sources))
         if verdict.kind != "unsupported":
             return verdict
-        if self._repeatable and all(not self._repeatable.isdisjoint(word.keys) for word in content):
+        if self._repeatable and all(find_stems(word.text) <= self._repeatable for word in content):
             return Verdict(
                 "uncited", "It repeats what was said or what a tool returned.", verdict.found if named else None
             )
@@ -160,20 +177,13 @@ class Evidence:
 
     def _find(self, statement: _Statement) -> list[Finding]:
         """The best passage of each source, best first, each with why it does not hold the statement."""
-        weights = {word: self._weigh(word) for word in statement.content}
+        places = {word: self._find_places(word) for word in {*statement.content, *statement.asked}}
+        weights = {word: self._weigh(word, len(places[word])) for word in statement.content}
         found: dict[int, Finding] = {}
-        best_fit = 0.0
-        tried: list[tuple[float, tuple[int, ...], float]] = []
-        window: tuple[int, ...]
-        for place in self._candidates(statement, weights):
-            for window in ((place,), (place, place + 1), (place - 1, place)):
-                if self._is_window(window):
-                    fit = self._fit(window, statement)
-                    best_fit = max(best_fit, fit)
-                    tried.append((fit, window, self._cover(window, statement, weights)))
-        tried.sort(key=lambda one: (-one[2], len(one[1])))
-        for fit, window, cover in tried:
-            if cover < LEAST_COVER * tried[0][2]:
+        tried = self._try_windows(statement, places, weights)
+        best_fit = max((fit for _, _, fit in tried), default=0.0)
+        for cover, window, fit in tried:
+            if cover < LEAST_COVER * tried[0][0]:
                 break
             source = self._sentences[window[0]].source
             before = found.get(source)
@@ -182,56 +192,73 @@ class Evidence:
             span = (self._sentences[window[0]].span[0], self._sentences[window[-1]].span[1])
             fault = self._find_fault(window, statement, fit, best_fit)
             if before is None or not fault:
-                found[source] = Finding(source, span, fault, cover)
-            if fault and cover == tried[0][2] and self._copies(window, statement):
+                found[source] = Finding(source, span, fault, cover, len(window) == 1)
+            if fault and cover == tried[0][0] and self._copies(window, statement):
                 break  # it is this sentence with something changed
         return sorted(found.values(), key=lambda one: (bool(one.fault), -one.weight))
 
-    def _weigh(self, word: Word) -> float:
+    def _try_windows(
+        self, statement: _Statement, places: Places, weights: dict[Word, float]
+    ) -> list[tuple[float, tuple[int, ...], float]]:
+        """Sentences, and pairs, with most of the statement's words: how much of it they have, and of what was asked."""
+        scores: Counter[int] = Counter()
+        for word in statement.content:
+            for place in places[word]:
+                scores[place] += weights[word]  # type: ignore[assignment]
+        tried: list[tuple[float, tuple[int, ...], float]] = []
+        total = sum(weights.values()) or 1
+        window: tuple[int, ...]
+        for place, _ in scores.most_common(CANDIDATES):
+            for window in ((place,), (place, place + 1), (place - 1, place)):
+                if self._is_window(window):
+                    held = sum(weights[word] for word in statement.content if not places[word].isdisjoint(window))
+                    cover = held / total - PAIR_COST * (len(window) - 1)
+                    tried.append((cover, window, self._fit(window, statement, places)))
+        return sorted(tried, key=lambda one: (-one[0], len(one[1])))
+
+    def _weigh(self, word: Word, count: int) -> float:
         """Rare words weigh more, and those that the question does not have."""
-        count = max((len(self._places[key]) for key in word.keys if key in self._places), default=0)
         rarity = math.log(1 + (len(self._sentences) + 0.5) / (count + 0.5))
         return rarity * (1 if self._asked.holds(word) else 2)
 
-    def _candidates(self, statement: _Statement, weights: dict[Word, float]) -> list[int]:
-        """The sentences that have most of the statement's words."""
-        scores: Counter[int] = Counter()
-        for word in statement.content:
-            for place in {place for key in word.keys for place in self._places.get(key, ())}:
-                scores[place] += weights[word]  # type: ignore[assignment]
-        return [place for place, _ in scores.most_common(CANDIDATES)]
+    def _find_places(self, word: Word) -> set[int]:
+        """The sentences that have a word, or another with its stem."""
+        stems = find_stems(word.text)
+        return set.intersection(*(set(self._places.get(stem, ())) for stem in stems)) if stems else set()
 
     def _is_window(self, window: tuple[int, ...]) -> bool:
         """A sentence, or one with the next that goes on from it."""
         if not (window[0] >= 0 and window[-1] < len(self._sentences)):
             return False
         first, last = self._sentences[window[0]], self._sentences[window[-1]]
-        return first is last or (
-            first.source == last.source and any(word.text.casefold() in PRONOUNS for word in last.words[:4])
-        )
+        return first is last or (first.source == last.source and last.goes_on)
 
     def _holds(self, window: tuple[int, ...], word: Word) -> bool:
         return any(self._sentences[place].holds(word) for place in window)
 
-    def _around(self, window: tuple[int, ...], word: Word) -> bool:
-        source = self._sentences[window[0]].source
-        near = (window[0] - 1, window[-1] + 1)
-        return any(key in self._about[source] for key in word.keys) or any(
-            self._sentences[place].holds(word)
-            for place in near
-            if 0 <= place < len(self._sentences) and self._sentences[place].source == source
-        )
+    @cached_property
+    def _about(self) -> list[set[str]]:
+        """The words of each source's name and heading."""
+        return [
+            _keys(read_words(f"{one.filename} {one.heading or ''} {one.location}"[-500:].replace("_", " ")))
+            for one in self.sources
+        ]
 
-    def _cover(self, window: tuple[int, ...], statement: _Statement, weights: dict[Word, float]) -> float:
-        held = sum(weights[word] for word in statement.content if self._holds(window, word))
-        return held / (sum(weights.values()) or 1) - PAIR_COST * (len(window) - 1)
-
-    def _fit(self, window: tuple[int, ...], statement: _Statement) -> float:
+    def _fit(self, window: tuple[int, ...], statement: _Statement, places: Places) -> float:
         """How much of what was asked, and of the statement's words in it, stands in a passage or near it."""
-        return math.fsum(
-            1.0 if self._holds(window, word) else NEIGHBOUR_SHARE if self._around(window, word) else 0.0
-            for word in statement.asked
-        )
+        source = self._sentences[window[0]].source
+        near = [
+            place
+            for place in (window[0] - 1, window[-1] + 1)
+            if 0 <= place < len(self._sentences) and self._sentences[place].source == source
+        ]
+        fit = 0.0
+        for word in statement.asked:
+            if not places[word].isdisjoint(window):
+                fit += 1
+            elif not places[word].isdisjoint(near) or not self._about[source].isdisjoint(word.keys):
+                fit += NEIGHBOUR_SHARE
+        return fit
 
     def _find_fault(self, window: tuple[int, ...], statement: _Statement, fit: float, best_fit: float) -> str:
         """Why a passage does not hold a statement; empty if it does."""
@@ -275,7 +302,7 @@ class Evidence:
         return word.text in "".join(words)
 
     def _explain_missing(self, word: Word) -> str:
-        if any(key in self._places for key in word.keys):
+        if self._find_places(word):
             return f"The sources have '{word.short}' elsewhere: no sentence of them holds this together."
         return f"'{word.short}' is neither in the sources nor in the question."
 
@@ -345,7 +372,3 @@ def _decide(findings: list[Finding], named: list[int], count: int) -> Verdict:
 
 def _keys(words: list[Word]) -> set[str]:
     return {key for word in words if word.kind is not Kind.STOP for key in word.keys}
-
-
-def _loose(words: list[Word]) -> set[str]:
-    return {word.loose for word in words if word.loose}

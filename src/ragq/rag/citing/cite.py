@@ -179,15 +179,21 @@ class _CitedReader:
 
     def _cite(self, cut: Cut, verdict: Verdict) -> Iterator[Citation]:
         """Quote what each marker names, for the words up to it; without markers, the passage that holds the statement."""
+        sources = self._evidence.sources
+        found = verdict.found if verdict.kind == "supported" else None
+        if found and not cut.marks:
+            yield make_citation(sources[found.source], *found.span, index=cut.end)
         shown = 0
         start = cut.end - len(cut.text) - sum(mark.length for mark in cut.marks)
         for mark in cut.marks:
             shown += mark.length
+            index = start + mark.place + shown
+            if found and found.is_one_sentence and mark.sources == [found.source + 1] and len(cut.marks) == 1:
+                yield make_citation(sources[found.source], *found.span, index)
+                continue
             terms = find_terms(cut.text[: mark.place] or cut.text)
             for number in mark.sources:
-                yield self._quote(number - 1, terms, start + mark.place + shown)
-        if not cut.marks and verdict.kind == "supported" and verdict.found:
-            yield make_citation(self._evidence.sources[verdict.found.source], *verdict.found.span, index=cut.end)
+                yield self._quote(number - 1, terms, index)
 
     def _quote(self, place: int, terms: set[str], index: int) -> Citation:
         """Quote the sentences of a source that have most of the terms; the whole chunk when they have none."""

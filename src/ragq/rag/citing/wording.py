@@ -89,6 +89,25 @@ def read_words(text: str) -> list[Word]:
     return words[:MAX_WORDS]
 
 
+def find_stems(text: str) -> set[str]:
+    """The stems of a text's words, and the parts of its numbers: what is looked up before the words are read."""
+    stems: set[str] = set()
+    for run in _RUN.findall(text.casefold()):
+        if run.isascii() or not _CJK.search(run):
+            stems.add(_stem(SAME.get(run, run)))
+        else:
+            stems.update(_pairs(run))
+    return stems
+
+
+def _stem(word: str) -> str:
+    return word[:_STEM_CHARACTERS].rstrip("s") or word
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[place : place + 2] for place in range(max(1, len(run) - 1))]
+
+
 def language_of(words: list[str]) -> str:
     """The language most of whose common words are there; empty if none are."""
     counts = {language: len(common.intersection(words)) for language, common in LANGUAGES.items()}
@@ -134,8 +153,7 @@ def _read(run: str, follower: str, is_first: bool, language: str) -> list[Word]:
     if any(map(str.isdigit, lower)):
         return _read_number(run, follower)
     if _CJK.search(lower):
-        pairs = [lower[place : place + 2] for place in range(max(1, len(lower) - 1))]
-        return [Word(pair, (pair,), Kind.WORD) for pair in pairs]
+        return [Word(pair, (pair,), Kind.WORD) for pair in _pairs(lower)]
     is_other = language in ("en", "") and lower in ENGLISH
     special = None if is_other else _read_special(run, lower)
     return [special or _read_word(run, lower, follower, is_first=is_first, language=language)]
@@ -155,8 +173,7 @@ def _read_special(run: str, lower: str) -> Word | None:
 
 
 def _read_word(run: str, lower: str, follower: str, *, is_first: bool, language: str) -> Word:
-    same = SAME.get(lower, lower)
-    key = same[:_STEM_CHARACTERS].rstrip("s") or same
+    key = _stem(SAME.get(lower, lower))
     is_name = (
         run[0].isupper() and language != "de" and (not is_first or run[1:] != run[1:].lower() or follower[:1].isupper())
     )
