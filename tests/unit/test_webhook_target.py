@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragq.client.webhook_target import check_url, is_public
+from ragq.client.webhooks.target import check_url, is_public
 from ragq.errors import InvalidRequestError
 from ragq.settings import Settings
 

@@ -13,8 +13,8 @@ from urllib.robotparser import RobotFileParser
 
 import aiohttp
 
-from ragq.client.webhook_client import NotPublicError, PublicResolver
-from ragq.client.webhook_target import find_address, is_public
+from ragq.client.webhooks.client import NotPublicError, PublicResolver
+from ragq.client.webhooks.target import find_address, is_public
 from ragq.errors import ConfigurationError, PermanentError
 from ragq.ingest.sources import Choice, Item
 from ragq.parsing.archives import local_name, parse_xml

@@ -17,7 +17,7 @@ from ragq.storage.webhooks import Attempt, ClaimedDelivery, Webhooks
 from ragq.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from ragq.client.webhook_client import WebhookClient
+    from ragq.client.webhooks.client import WebhookClient
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ async def deliver_forever(settings: Settings, webhooks: Webhooks) -> None:
 
 async def _make_client(settings: Settings) -> WebhookClient:
     """Import the HTTP client on first use, in a thread: the import takes a fifth of the API's start time."""
-    module = await asyncio.to_thread(importlib.import_module, "ragq.client.webhook_client")
+    module = await asyncio.to_thread(importlib.import_module, "ragq.client.webhooks.client")
     client: WebhookClient = module.WebhookClient(settings)
     return client
 

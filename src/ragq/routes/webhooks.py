@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ragq.client.webhook_target import check_url
+from ragq.client.webhooks.target import check_url
 from ragq.http.input import CheckedRoute
 from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
 from ragq.schemas.objects import Body, Deleted, Listing

@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ragq.client.connection_errors import describe
-from ragq.client.webhook_target import NOT_PUBLIC, find_address, is_public, read_allowed
+from ragq.client.webhooks.target import NOT_PUBLIC, find_address, is_public, read_allowed
 from ragq.settings import Settings
 from ragq.storage.webhooks import SECRET_PREFIX, Attempt, ClaimedDelivery
 
