@@ -14,6 +14,7 @@ import click
 from ragq.client.embedding_client import create_embedding_client
 from ragq.client.llm_client import LlmClient
 from ragq.client.queue_audit import audit_queue
+from ragq.client.rerank_client import RerankClient
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError, UnavailableError
 from ragq.models import Orphan, QueueName, new_id
@@ -95,6 +96,7 @@ async def examine(settings: Settings) -> list[Finding]:
             *(_check(f"{name} workers", _check_workers(queue, name)) for name in QueueName),
             _check("llm", _check_llm(settings)),
             _check("embedding", _check_embedding(settings)),
+            _check("reranker", _check_reranker(settings)),
             _check("ocr", _check_ocr(settings)),
         )
 
@@ -227,6 +229,21 @@ async def _check_embedding(settings: Settings) -> str:
     finally:
         await client.close()
     return f"The endpoint makes vectors of {client.dimensions} numbers."
+
+
+async def _check_reranker(settings: Settings) -> str:
+    if settings.rerank_base_url is None:
+        return "None is configured, so a search keeps its order."
+    client = RerankClient(settings)
+    try:
+        await client.score("a probe of ragq doctor", ["one passage", "another"])
+    except RagqError as error:
+        raise _advised(
+            error, "Check RAGQ_RERANK_BASE_URL, the part before /rerank, and RAGQ_RERANK_API_KEY."
+        ) from error
+    finally:
+        await client.close()
+    return "The endpoint scores passages."
 
 
 async def _check_ocr(settings: Settings) -> str:

@@ -49,6 +49,12 @@ EMBEDDING_CALLS = Counter(
 EMBEDDING_BREAKER = Gauge(
     "ragq_embedding_breaker_open", "Circuit breaker of the embedding endpoint: 0 closed, 0.5 probing, 1 open."
 )
+RERANK_CALLS = Counter(
+    "ragq_rerank_calls",
+    "Calls of the reranker; code is 'ok' or the error code, after which a search keeps its order.",
+    ["code"],
+)
+RERANK_BREAKER = Gauge("ragq_rerank_breaker_open", "Circuit breaker of the reranker: 0 closed, 0.5 probing, 1 open.")
 
 # This process. Resident memory includes what the allocator has not returned; a leak shows in the blocks in use.
 BLOCKS = Gauge("ragq_python_blocks", "Memory blocks in use by Python objects.")

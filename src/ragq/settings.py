@@ -204,6 +204,22 @@ class Settings(BaseSettings):
         description="Longest text that is searched for; of a longer question, its beginning and its end.",
     )
 
+    # Reranking
+    rerank_base_url: str | None = Field(
+        None,
+        description="Base of a `/rerank` endpoint (`https://…/v1`), which puts what a search found in order. Unset: none.",
+    )
+    rerank_api_key: SecretStr | None = Field(None, description="Key for that endpoint.")
+    rerank_model: str | None = Field(None, description="Model name; required with `RAGQ_RERANK_BASE_URL`.")
+    rerank_timeout_seconds: Seconds = Field(
+        2, le=60, description="Time limit of one call to it; after that, the order of the search stays."
+    )
+    rerank_candidates: Count = Field(
+        30,
+        le=200,
+        description="Chunks that are put in order, the best of the search; more only if a request wants more.",
+    )
+
     # Documents
     embedding_base_url: str | None = Field(
         None, description="OpenAI-compatible endpoint for embeddings. Unset: MiniLM, local, without a network."
@@ -295,6 +311,10 @@ def read_settings() -> Settings:
     if settings.embedding_base_url and not settings.embedding_model:
         raise ConfigurationError(
             "RAGQ_EMBEDDING_BASE_URL is set but RAGQ_EMBEDDING_MODEL is not: set it to the model's name."
+        )
+    if settings.rerank_base_url and not settings.rerank_model:
+        raise ConfigurationError(
+            "RAGQ_RERANK_BASE_URL is set but RAGQ_RERANK_MODEL is not: set it to the model's name."
         )
     if settings.database_pooled and settings.database_direct_url is None:
         raise ConfigurationError(

@@ -368,7 +368,7 @@ def test_a_service_that_has_worked_is_healthy_and_audits_clean(ragq: Ragq) -> No
     assert shown["orphans"] == []
     assert {check["check"] for check in shown["checks"]} == {
         *("settings", "valkey", "postgresql", "blob store", "queries workers", "documents workers"),
-        *("llm", "embedding", "ocr", "audit"),
+        *("llm", "embedding", "reranker", "ocr", "audit"),
     }
 
 

@@ -155,7 +155,7 @@ async def test_a_momentary_fault_costs_a_question_one_call_and_is_left_to_the_qu
         (200, '{"data": [{"index": 0, "embedding": [1, 1e39]}]}', PermanentError, "finite"),
         (200, '{"data": [{"index": 0, "embedding": [1, [2]]}]}', PermanentError, "did not send a list of embeddings"),
         (200, '{"data": [{"index": 0, "embedding": "AAA="}]}', PermanentError, "did not send a list of embeddings"),
-        (200, " " * 2_000_000, PermanentError, "bytes for 1 texts"),
+        (200, " " * 2_000_000, PermanentError, "sent over"),
     ],
 )
 async def test_a_lasting_fault_costs_one_call_and_is_explained(

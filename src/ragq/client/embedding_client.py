@@ -11,11 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import aiohttp
-import orjson
-
 from ragq.client.model_endpoint import ModelEndpoint
-from ragq.client.model_faults import FaultError, RefusedInputError, connection_fault, server_fault
+from ragq.client.model_faults import FaultError, RefusedInputError
 from ragq.client.query_batcher import BATCH_SIZE, QueryBatcher
 from ragq.errors import ConfigurationError, PermanentError, TransientError, UnavailableError
 from ragq.settings import Settings
@@ -230,31 +227,14 @@ class HttpEmbeddingClient:
                     asyncio.timeout(self.settings.embedding_timeout_seconds) as timer,
                     self._endpoint.post(body) as response,
                 ):
-                    answer = await self._read(response.content, len(texts))
+                    most = len(texts) * self.dimensions * _BYTES_PER_NUMBER + _BYTES_AROUND
+                    answer = await self._endpoint.read_json(response, most_bytes=most)
             except TimeoutError as error:
                 if not timer.expired():
                     raise
                 reason = "over the limit RAGQ_EMBEDDING_TIMEOUT_SECONDS"
                 raise FaultError(UnavailableError, "embedding_timeout", reason) from error
             return self._read_vectors(answer, len(texts))
-
-    async def _read(self, content: aiohttp.StreamReader, count: int) -> Any:
-        body, limit = bytearray(), count * self.dimensions * _BYTES_PER_NUMBER + _BYTES_AROUND
-        try:
-            while data := await content.readany():
-                body += data
-                if len(body) > limit:
-                    raise _malformed(f"sent over {limit:,} bytes for {count} texts")
-        except (aiohttp.ClientError, OSError) as error:
-            raise connection_fault("embedding", error) from None
-        try:
-            answer = orjson.loads(body)
-        except ValueError:  # `from None`, here and below: the cause's message may repeat what was sent
-            reason = "did not send JSON; check RAGQ_EMBEDDING_BASE_URL"
-            raise FaultError(UnavailableError, "embedding_malformed", reason) from None
-        if isinstance(answer, dict) and answer.get("error"):
-            raise server_fault("embedding", 200, answer)
-        return answer
 
     def _read_vectors(self, answer: Any, count: int) -> Vectors:
         import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
@@ -264,7 +244,7 @@ class HttpEmbeddingClient:
             numbers = [_read_numbers(row["embedding"]) for row in rows]
             lengths = {len(one) for one in numbers}
             if [row["index"] for row in rows] != list(range(count)):
-                raise _malformed(f"sent {len(rows)} vectors for {count} texts, or wrong indexes")
+                raise self._endpoint.malformed(f"sent {len(rows)} vectors for {count} texts, or wrong indexes")
             if lengths != {self.dimensions}:
                 found = min(lengths)
                 advice = (
@@ -274,19 +254,15 @@ class HttpEmbeddingClient:
             with np.errstate(over="ignore"):  # an overflow becomes inf, which is checked below
                 vectors = np.array(numbers, dtype=np.float32)
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise _malformed("did not send a list of embeddings") from None
+            raise self._endpoint.malformed("did not send a list of embeddings") from None
         if not np.isfinite(vectors).all():
-            raise _malformed("sent vectors with values that are not finite numbers")
+            raise self._endpoint.malformed("sent vectors with values that are not finite numbers")
         unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return unit
 
     async def close(self) -> None:
         await self._queries.close()
         await self._endpoint.close()
-
-
-def _malformed(reason: str) -> FaultError:
-    return FaultError(PermanentError, "embedding_malformed", reason)
 
 
 def _read_numbers(embedding: Any) -> Any:

@@ -1,7 +1,7 @@
-"""One endpoint of a served model: what calls to an LLM and to an embedding model share.
+"""One endpoint of a served model: what calls to an LLM, to an embedding model and to a reranker share.
 
-A call is made once. This module handles URL and key, connections, proxies, circuit breaker and errors; `llm_client` and
-`embedding_client` write the request and read the response.
+A call is made once. This module handles URL and key, connections, proxies, circuit breaker and errors; `llm_client`,
+`embedding_client` and `rerank_client` write the request and read the response.
 """
 
 from __future__ import annotations
@@ -14,17 +14,24 @@ from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import orjson
+from prometheus_client import Counter, Gauge
 from yarl import URL
 
 from ragq import metrics
 from ragq.client.breaker import Breaker
-from ragq.client.model_faults import FaultError, Kind, connection_fault, read_refusal
+from ragq.client.model_faults import FaultError, Kind, connection_fault, read_refusal, server_fault
 from ragq.client.quoting import quote
-from ragq.errors import ConfigurationError, RagqError
+from ragq.errors import ConfigurationError, PermanentError, RagqError, UnavailableError
 from ragq.settings import Settings
 
 SHORTEST_QUERY_SECRET: Final = 16  # a key may be in the URL's query; shorter values are version numbers and the like
-_LABELS: Final[dict[Kind, str]] = {"llm": "LLM", "embedding": "Embedding model"}
+_LABELS: Final[dict[Kind, str]] = {"llm": "LLM", "embedding": "Embedding model", "rerank": "Reranker"}
+_METRICS: Final[dict[Kind, tuple[Counter, Gauge]]] = {
+    "llm": (metrics.LLM_CALLS, metrics.LLM_BREAKER),
+    "embedding": (metrics.EMBEDDING_CALLS, metrics.EMBEDDING_BREAKER),
+    "rerank": (metrics.RERANK_CALLS, metrics.RERANK_BREAKER),
+}
 
 
 class ModelEndpoint:
@@ -50,7 +57,8 @@ class ModelEndpoint:
             self._key,
             *(one for one in self._base_url.query.values() if len(one) >= SHORTEST_QUERY_SECRET),
         ]
-        self._connect_seconds: float = getattr(settings, f"{kind}_connect_timeout_seconds")
+        # A reranker has one limit for all of a call.
+        self._connect_seconds: float | None = getattr(settings, f"{kind}_connect_timeout_seconds", None)
         self._session: aiohttp.ClientSession | None = None
         self._name = f"{_LABELS[kind]} {model} at {self._url(path).with_query(None)}"
         self._path = path
@@ -61,8 +69,7 @@ class ModelEndpoint:
             window_seconds=settings.llm_breaker_window_seconds,
             probe_seconds=settings.llm_breaker_probe_seconds,
         )
-        self._calls = metrics.LLM_CALLS if kind == "llm" else metrics.EMBEDDING_CALLS
-        gauge = metrics.LLM_BREAKER if kind == "llm" else metrics.EMBEDDING_BREAKER
+        self._calls, gauge = _METRICS[kind]
         gauge.set_function(lambda: {"closed": 0, "half_open": 0.5, "open": 1}[self.breaker.state])
 
     def open(self) -> aiohttp.ClientSession:
@@ -131,6 +138,33 @@ class ModelEndpoint:
             FaultError: The request failed or had another status.
         """
         return self._request("POST", self._path, json.dumps(request).encode())
+
+    async def read_json(self, response: aiohttp.ClientResponse, *, most_bytes: int) -> Any:
+        """Read a response's body.
+
+        Raises:
+            FaultError: It was cut, is too long, is not JSON, or has an error in spite of its status.
+        """
+        body = bytearray()
+        try:
+            while data := await response.content.readany():
+                body += data
+                if len(body) > most_bytes:
+                    raise self.malformed(f"sent over {most_bytes:,} bytes")
+        except (aiohttp.ClientError, OSError) as error:
+            raise connection_fault(self.kind, error) from None
+        try:
+            answer = orjson.loads(body)
+        except ValueError:  # `from None`: the cause's message may repeat what was sent
+            reason = f"did not send JSON; check RAGQ_{self.kind.upper()}_BASE_URL"
+            raise FaultError(UnavailableError, f"{self.kind}_malformed", reason) from None
+        if isinstance(answer, dict) and answer.get("error"):
+            raise server_fault(self.kind, HTTPStatus.OK, answer)
+        return answer
+
+    def malformed(self, reason: str) -> FaultError:
+        """The fault of an answer of another form."""
+        return FaultError(PermanentError, f"{self.kind}_malformed", reason)
 
     @contextlib.asynccontextmanager
     async def _request(

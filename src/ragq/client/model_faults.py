@@ -1,4 +1,4 @@
-"""Classify errors of LLM and embedding calls: retry, or fail now.
+"""Classify errors of calls to served models: retry, or fail now.
 
 Faults are raised `from None`: the message of a library's exception may repeat what the server sent.
 """
@@ -20,7 +20,7 @@ from ragq.client.connection_errors import describe
 from ragq.completions.server_errors import ServerError, read_error
 from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
 
-Kind = Literal["llm", "embedding"]
+Kind = Literal["llm", "embedding", "rerank"]
 
 MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
 ERROR_BODY_SECONDS: Final = 2.0

@@ -11,12 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ragq.errors import DocumentError
+import structlog
+
+from ragq.errors import DocumentError, RagqError
 from ragq.models import Question, SearchResult
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.running import RunningJob, WorkerContext
+from ragq.rag.names import name_document
 from ragq.rag.split import split
 from ragq.schemas.messages import decode_file, name_file
+
+log = structlog.get_logger(__name__)
 
 DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is for its special tokens
 WHOLE_SHARE = 0.5  # of the prompt's budget, up to which the files of a question are read whole
@@ -24,16 +29,48 @@ MAX_CHARACTERS = 1_000_000  # of a file that comes with a question; what is long
 
 
 async def retrieve(job: RunningJob, context: WorkerContext, question: Question) -> list[SearchResult]:
+    """Search the stores of a question; returns as many results as it wants, best first."""
+    limit = question.max_results or context.settings.max_results
+    return (await _search(job, context, question, most=limit))[:limit]
+
+
+async def _search(job: RunningJob, context: WorkerContext, question: Question, *, most: int) -> list[SearchResult]:
+    """Search and rerank; returns `most` results, or those that were reranked if they are more.
+
+    The least score of the settings is one of the search, that of a question one of what it is shown.
+    """
     if not question.vector_store_ids:
         return []
+    settings = context.settings
+    if context.reranker:
+        most = max(most, settings.rerank_candidates)
     scope, vector = await asyncio.gather(
         context.chunks.find_scope(job.tenant_id, question.vector_store_ids, question.text, question.filters),
         context.embedding.embed_query(question.text),
     )
-    limit = question.max_results or context.settings.max_results
-    results = await context.chunks.search(scope, vector, limit=limit, meaning=question.meaning_weight)
-    least = context.settings.min_score if question.score_threshold is None else question.score_threshold
-    return [result for result in results if result.score >= least]
+    results = await context.chunks.search(scope, vector, limit=most, meaning=question.meaning_weight)
+    if question.score_threshold is None:
+        return await _rerank(job, context, question, [one for one in results if one.score >= settings.min_score])
+    reranked = await _rerank(job, context, question, results)
+    return [one for one in reranked if one.score >= question.score_threshold]
+
+
+async def _rerank(
+    job: RunningJob, context: WorkerContext, question: Question, results: list[SearchResult]
+) -> list[SearchResult]:
+    """Put results in the reranker's order, with its scores; when it fails, they stay as the search gave them."""
+    if context.reranker is None or not results:
+        return results
+    passages = [
+        "\n".join(filter(None, [name_document(result.filename, ""), result.heading, result.text])) for result in results
+    ]
+    try:
+        scores = await context.reranker.score(question.text, passages)
+    except RagqError as error:
+        log.warning("results_not_reranked", job_id=job.id, error=str(error))
+        return results
+    scored = [replace(result, score=score) for result, score in zip(results, scores, strict=True)]
+    return sorted(scored, key=lambda one: -one.score)
 
 
 async def read_attached(job: RunningJob, context: WorkerContext, question: Question) -> list[SearchResult]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
 from ragq.client.llm_client import LlmClient
+from ragq.client.rerank_client import RerankClient
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
 from ragq.parsing.parser import Parser
@@ -31,11 +32,13 @@ class WorkerContext(Context):
 
     Attributes:
         llm: None without `RAGQ_LLM_BASE_URL`; answers are then extractive.
+        reranker: None without `RAGQ_RERANK_BASE_URL`; a search then keeps its order.
     """
 
     chunks: Chunks
     embedding: EmbeddingClient
     llm: LlmClient | None
+    reranker: RerankClient | None = None
     parser: Parser = field(default_factory=Parser)
     turns: Turns = field(default_factory=Turns)
 
@@ -47,6 +50,7 @@ class WorkerContext(Context):
             create_embedding_client(settings),
         )  # first, because they may refuse the settings
         llm = LlmClient(settings) if settings.llm_base_url else None
+        reranker = RerankClient(settings) if settings.rerank_base_url else None
         database = await Database.open(settings, database_url)
         return cls(
             settings=settings,
@@ -56,12 +60,15 @@ class WorkerContext(Context):
             chunks=Chunks(settings, database),
             embedding=embedding,
             llm=llm,
+            reranker=reranker,
         )
 
     async def close(self) -> None:
         """Close all except the queue."""
         if self.llm:
             await self.llm.close()
+        if self.reranker:
+            await self.reranker.close()
         await self.parser.close()
         await self.embedding.close()
         await self.database.close()
