@@ -7,6 +7,7 @@ from typing import Any
 
 from ragq.models import Message, Question, SearchResult
 from ragq.rag.json_form import is_structured
+from ragq.rag.neighbours import join_neighbours
 
 SYSTEM = """Answer the question from the numbered sources below, and from nothing else. After each statement cite the \
 sources it rests on by their numbers in square brackets, like [1] or [2][3]. If the sources do not answer the question, \
@@ -39,6 +40,7 @@ def build_messages(
             break
         sources.append(result)
         left -= result.token_count
+    sources = join_neighbours(sources)
     fence = f"<<{secrets.token_hex(FENCE_BYTES)}>>"
     shown = [_show(number, source, fence) for number, source in enumerate(sources, 1)]
     asked = query.text
