@@ -17,7 +17,9 @@ from ragq.errors import DocumentError, RagqError
 from ragq.models import Question, SearchResult
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.running import RunningJob, WorkerContext
+from ragq.rag.comparison import compares
 from ragq.rag.names import name_document
+from ragq.rag.sources import choose_sources
 from ragq.rag.split import split
 from ragq.schemas.messages import decode_file, name_file
 
@@ -25,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is for its special tokens
 WHOLE_SHARE = 0.5  # of the prompt's budget, up to which the files of a question are read whole
+SPARE_SHARE, COMPARED_SHARE = 2, 4  # of the sources wanted, that they are chosen from; the second for a comparison
+MOST_CHOSEN_FROM = 50
 MAX_CHARACTERS = 1_000_000  # of a file that comes with a question; what is longer belongs into a store
 
 
@@ -32,6 +36,16 @@ async def retrieve(job: RunningJob, context: WorkerContext, question: Question) 
     """Search the stores of a question; returns as many results as it wants, best first."""
     limit = question.max_results or context.settings.max_results
     return (await _search(job, context, question, most=limit))[:limit]
+
+
+async def retrieve_sources(
+    job: RunningJob, context: WorkerContext, question: Question, *, beside: list[SearchResult]
+) -> list[SearchResult]:
+    """Retrieve the sources of an answer: none that says the same as another, or as one of those beside them."""
+    limit = question.max_results or context.settings.max_results
+    most = limit * (COMPARED_SHARE if compares(question.text) else SPARE_SHARE)
+    found = await _search(job, context, question, most=max(limit, min(most, MOST_CHOSEN_FROM)))
+    return choose_sources(question.text, found, limit=limit, beside=beside)
 
 
 async def _search(job: RunningJob, context: WorkerContext, question: Question, *, most: int) -> list[SearchResult]:

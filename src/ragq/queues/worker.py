@@ -17,7 +17,7 @@ from ragq.json_records import UnreadableRecordError
 from ragq.models import Chunk, JobFunction, ParsedDocument, Question, SearchResult
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.answers import generate, make_standalone
-from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve
+from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve, retrieve_sources
 from ragq.queues.running import RunningJob, WorkerContext, ms_since
 from ragq.rag.answer import answer_in_steps
 from ragq.rag.names import name_document
@@ -56,7 +56,7 @@ async def process_query(job: RunningJob, context: WorkerContext, arguments: Quer
     if stream != "nothing":
         job.pending_events.append(SearchStarted([searched.text] if searched.vector_store_ids else []))
     attached = await read_attached(job, context, searched)
-    results = [*attached, *await retrieve(job, context, searched)]
+    results = [*attached, *await retrieve_sources(job, context, searched, beside=attached)]
     retrieve_ms = ms_since(started)
     job.note(retrieve_ms=retrieve_ms)
     if stream != "nothing":
