@@ -60,11 +60,14 @@ async def test_neighbours_are_one_source_and_their_quotes_the_files_own_words(
         assert FEES[citation.start : citation.end] == citation.quote
 
 
-async def test_a_copy_of_a_document_does_not_take_the_place_of_another(context: WorkerContext, llm: FakeLlm) -> None:
+@pytest.mark.parametrize("copies", [2, 8])
+async def test_copies_of_a_document_do_not_take_the_place_of_another(
+    context: WorkerContext, llm: FakeLlm, copies: int
+) -> None:
     other = "In the harbour of Quorra a pilot is needed in winter. Ships wait for one at the lighthouse."
-    await put(context, first=RULES, second=f"{RULES} ", third=other)
+    await put(context, other=other, **{f"copy-{number}": RULES + " " * number for number in range(copies)})
     _, sources = await ask(context, llm, "When is the harbour of Quorra closed to ships in winter?", max_results=2)
-    assert [source.partition(".txt")[0] in ("first", "second") for source in sources] == [True, False]
+    assert [source.startswith("copy-") for source in sources] == [True, False]
 
 
 async def test_a_comparison_has_sources_of_both_documents(context: WorkerContext, llm: FakeLlm) -> None:

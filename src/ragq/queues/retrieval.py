@@ -27,8 +27,9 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_CHUNK_SHARE = 0.8  # of the embedding model's window; the rest is for its special tokens
 WHOLE_SHARE = 0.5  # of the prompt's budget, up to which the files of a question are read whole
-SPARE_SHARE, COMPARED_SHARE = 2, 4  # of the sources wanted, that they are chosen from; the second for a comparison
-MOST_CHOSEN_FROM = 50
+SPARE = 4  # results beyond those wanted, to take the places of what says the same
+COMPARED = 32  # results from which the sources of a comparison are chosen
+MOST_CHOSEN_FROM = 50  # if that is not enough
 MAX_CHARACTERS = 1_000_000  # of a file that comes with a question; what is longer belongs into a store
 
 
@@ -43,9 +44,14 @@ async def retrieve_sources(
 ) -> list[SearchResult]:
     """Retrieve the sources of an answer: none that says the same as another, or as one of those beside them."""
     limit = question.max_results or context.settings.max_results
-    most = limit * (COMPARED_SHARE if compares(question.text) else SPARE_SHARE)
-    found = await _search(job, context, question, most=max(limit, min(most, MOST_CHOSEN_FROM)))
-    return choose_sources(question.text, found, limit=limit, beside=beside)
+    first = max(limit, COMPARED) if compares(question.text) else limit + SPARE
+    sources: list[SearchResult] = []
+    for most in dict.fromkeys((first, max(first, MOST_CHOSEN_FROM))):
+        found = await _search(job, context, question, most=most)
+        sources = choose_sources(question.text, found, limit=limit, beside=beside)
+        if len(sources) == limit or len(found) < most:
+            break
+    return sources
 
 
 async def _search(job: RunningJob, context: WorkerContext, question: Question, *, most: int) -> list[SearchResult]:

@@ -71,10 +71,10 @@ class _Text:
 
 
 def _drop_copies(found: Iterable[SearchResult], beside: Iterable[SearchResult]) -> Iterator[SearchResult]:
-    known = {" ".join(result.text.split()) for result in beside}
+    known = {result.text for result in beside}
     for result in found:
-        if (text := " ".join(result.text.split())) not in known:
-            known.add(text)
+        if result.text not in known:
+            known.add(result.text)
             yield result
 
 
