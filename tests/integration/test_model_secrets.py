@@ -14,6 +14,7 @@ import pytest
 
 from ragq.client.embedding_client import HttpEmbeddingClient
 from ragq.client.llm_client import LlmClient
+from ragq.client.rerank_client import RerankClient
 from ragq.errors import RagqError
 from ragq.settings import Settings
 from tests.echo_server import ENCODINGS, FAULTS, EchoServer, echo_server_in_thread, repeats, running_echo_server
@@ -29,8 +30,8 @@ LEAKS = ((KEY, 9), (URL_KEY, 9), (QUESTION, 26), (DOCUMENT, 26))
 
 def settings_for(echo: EchoServer, **changes: Any) -> dict[str, Any]:
     endpoint = {"base_url": f"{echo.base_url}?api_key={URL_KEY}", "api_key": f" {KEY}\n", "model": "fake"}
-    both = {f"{kind}_{name}": value for kind in ("llm", "embedding") for name, value in endpoint.items()}
-    return both | {"llm_tries": 1, "embedding_tries": 1, "llm_breaker_calls": 10_000} | changes
+    endpoints = {f"{kind}_{name}": value for kind in ("llm", "embedding", "rerank") for name, value in endpoint.items()}
+    return endpoints | {"llm_tries": 1, "embedding_tries": 1, "llm_breaker_calls": 10_000} | changes
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def test_no_error_of_a_client_shows_what_was_sent(
 ) -> None:
     caplog.set_level("DEBUG")
     settings = Settings(_env_file=None, **settings_for(echo))
-    llm, embedding = LlmClient(settings), HttpEmbeddingClient(settings)
+    llm, embedding, reranker = LlmClient(settings), HttpEmbeddingClient(settings), RerankClient(settings)
     echo.fault = fault
     for name, encode in ENCODINGS.items():
         echo.encode = encode
@@ -58,15 +59,17 @@ async def test_no_error_of_a_client_shows_what_was_sent(
             llm.complete([{"role": "system", "content": DOCUMENT}, {"role": "user", "content": QUESTION}]),
             embedding.embed_query(QUESTION),
             embedding.embed_documents([DOCUMENT]),
+            reranker.score(QUESTION, [DOCUMENT]),
         )
         for error in await asyncio.gather(*calls, return_exceptions=True):
             if not (fault == "strange usage" and not isinstance(error, BaseException)):
                 assert isinstance(error, RagqError), (name, error)
                 shown = f"{error.message} {error!r} {''.join(traceback.format_exception(error))} {caplog.text}"
                 assert not leaks_in(shown), (name, shown)
-    assert echo.calls >= 3 * len(ENCODINGS)
+    assert echo.calls >= 4 * len(ENCODINGS)
     await llm.close()
     await embedding.close()
+    await reranker.close()
 
 
 @pytest.mark.parametrize("text", ["Wie?", "Tromsø in May", "  a\n\tb  "])
