@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 KEY = "a-key-of-the-tests-0123456789"
 HOW_TO = [
     "use-an-llm.md",  # starts the service that the others ask
+    "rerank.md",
     "ingest-documents.md",
     "read-scans.md",
     "add-workers.md",
