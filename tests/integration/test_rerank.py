@@ -22,7 +22,7 @@ from ragq.queues.running import RunningJob, WorkerContext
 from ragq.queues.worker import process_search
 from ragq.records import SearchArguments
 from ragq.settings import Settings
-from tests.ingests import TENANT, attach, ingest
+from tests.ingests import TENANT, attach, ingest, open_context
 
 Handler = Callable[[dict[str, Any]], web.Response]
 ISLANDS = ("Quorra", "Zolt", "Mirren", "Askel")
@@ -161,6 +161,14 @@ def test_a_setting_that_does_not_fit_is_refused(changes: dict[str, Any]) -> None
     (name,) = changes
     with pytest.raises(ConfigurationError, match=f"RAGQ_{name.upper()}"):
         RerankClient(Settings(_env_file=None, **(values | changes)))
+
+
+async def test_a_worker_has_the_reranker_of_its_settings(settings: Settings, database_url: str) -> None:
+    changes = {"rerank_base_url": "http://127.0.0.1:9", "rerank_model": "tiny"}
+    for changed, kind in ((settings, type(None)), (settings.model_copy(update=changes), RerankClient)):
+        context = await open_context(changed, database_url)
+        assert type(context.reranker) is kind
+        await context.close()
 
 
 @pytest.mark.parametrize("is_well", [True, False])

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from ragq.errors import ConfigurationError
-from ragq.settings import Settings, check_exposure
+from ragq.settings import Settings, check_exposure, read_settings
 
 OPTIONAL = sorted(name for name, field in Settings.model_fields.items() if field.default is None)
 SECRETS = [name for name in OPTIONAL if SecretStr in get_args(Settings.model_fields[name].annotation)]
@@ -75,3 +75,10 @@ def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     with pytest.raises(ConfigurationError, match="not an origin"):
         check_exposure(settings(cors_origins=f"https://a.example, {origin}"))
+
+
+@pytest.mark.parametrize("kind", ["LLM", "EMBEDDING", "RERANK"])
+def test_an_endpoint_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setenv(f"RAGQ_{kind}_BASE_URL", "http://127.0.0.1:9/v1")
+    with pytest.raises(ConfigurationError, match=f"RAGQ_{kind}_MODEL is not"):
+        read_settings.__wrapped__()
