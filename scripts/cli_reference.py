@@ -5,6 +5,7 @@ Below a heading `## ragq COMMAND` of the notes are put the command's usage, its 
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 
@@ -22,7 +23,7 @@ def describe(name: str, command: click.Command) -> str:
     """Write a command's usage, help and options."""
     context = click.Context(command, info_name=f"ragq {name}")
     usage = " ".join([f"ragq {name}", *command.collect_usage_pieces(context)])
-    parts = ["```text", usage, "```", "", command.help or "", ""]
+    parts = ["```text", usage, "```", "", inspect.cleandoc(command.help or ""), ""]
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     if options:
         parts += ["| option | meaning |", "|---|---|", *(describe_option(one, context) for one in options), ""]
