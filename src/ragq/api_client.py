@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -53,9 +53,14 @@ class ApiClient:
         faults = "; ".join(f"{name}: {text}" for name, text in body.items() if name not in ("error", "status"))
         raise kind(fault.get("message") or faults or f"HTTP status {answer.status}", code=fault.get("code"))
 
-    async def ask(self, question: str) -> dict[str, Any]:
-        """Queue a question and poll until it has ended; returns the response object."""
-        response = await self.call("POST", "/v1/responses", json={"input": question, "background": True})
+    async def ask(self, question: str | Sequence[dict[str, str]], **fields: Any) -> dict[str, Any]:
+        """Queue a question and poll until it has ended; returns the response object.
+
+        Args:
+            question: A text, or the messages of a conversation.
+            fields: Of the request, besides.
+        """
+        response = await self.call("POST", "/v1/responses", json={"input": question, "background": True} | fields)
         while response["status"] in ("queued", "in_progress"):
             await asyncio.sleep(POLL_SECONDS)
             response = await self.call("GET", f"/v1/responses/{response['id']}")
@@ -69,12 +74,16 @@ class ApiClient:
 
     async def put(self, file: BinaryIO, name: str, attributes: dict[str, str | int]) -> dict[str, Any]:
         """Upload a file into the default store, in place of those of its name; returns its state there."""
-        form = aiohttp.FormData(quote_fields=False)
-        form.add_field("purpose", "assistants")
-        form.add_field("file", file, filename=name)
-        uploaded = await self.call("POST", "/v1/files", data=form)
+        uploaded = await self.upload(file, name)
         body = {"file_id": uploaded["id"], "replace_same_name": True, "attributes": attributes}
         return await self.call("POST", "/v1/vector_stores/default/files", json=body)
+
+    async def upload(self, file: BinaryIO | bytes, name: str, *, purpose: str = "assistants") -> dict[str, Any]:
+        """Upload a file; returns the file object."""
+        form = aiohttp.FormData(quote_fields=False)
+        form.add_field("purpose", purpose)
+        form.add_field("file", file, filename=name)
+        return await self.call("POST", "/v1/files", data=form)
 
     async def follow(self, state: dict[str, Any], *, on_progress: Callable[[float], None]) -> dict[str, Any]:
         """Poll a file in the default store until it is searchable or has failed.
