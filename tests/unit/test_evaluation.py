@@ -302,9 +302,10 @@ def test_halves_and_limits() -> None:
 
 def test_questions_are_drafted_from_headings_and_from_facts() -> None:
     text = "# Lighthouse\n\nThe lighthouse of Quorra was built in 1874. It is tall.\n\nVisitors climb it on Saturdays with the keeper."
-    drafted = list(draft_from("a.md", ParsedDocument(text, headings=((0, "Lighthouse"),))))
+    drafted = list(draft_from("a.md", ParsedDocument(text, headings=((0, "Lighthouse"), (14, "Lighthouse › Visits")))))
     assert drafted == [
         {"question": "What is said about Lighthouse?", "files": ["a.md"]},
+        {"question": "What is said about Visits in Lighthouse?", "files": ["a.md"]},
         {
             "question": "What completes this: The lighthouse of ___ was built in 1874?",
             "files": ["a.md"],

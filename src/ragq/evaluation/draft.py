@@ -18,6 +18,7 @@ from ragq.settings import Settings
 OF_EACH = 3  # questions from headings, and from sentences, of a document
 MIN_CHARACTERS, MAX_CHARACTERS = 40, 240  # of a sentence that makes a question
 GAP = "___"
+PARENT = " › "  # before a heading, those that it belongs to
 # A number with what belongs to it, or a name: capitals after another word.
 _FACT = re.compile(r"(?<![\w.])\d+(?:[.,:/-]\d+)*(?![\w-])|(?<=[a-z,] )[A-Z]\w+(?: [A-Z]\w+)*")
 
@@ -42,14 +43,14 @@ async def draft(documents: Sequence[Document], settings: Settings) -> tuple[list
                 lines += draft_from(document.name, parsed)
     finally:
         await parser.close()
-    return lines, faults
+    return list({line["question"]: line for line in lines}.values()), faults
 
 
 def draft_from(name: str, parsed: ParsedDocument) -> Iterator[dict[str, object]]:
     """Ask about headings, and for a name or a number that a sentence has."""
-    titles = dict.fromkeys(title.rpartition(" › ")[2].strip() for _, title in parsed.headings)
-    for title in list(filter(None, titles or [parsed.title]))[:OF_EACH]:
-        yield {"question": title if title.endswith("?") else f"What is said about {title}?", "files": [name]}
+    titles = [title for _, title in parsed.headings] or [parsed.title]
+    for title in list(filter(None, titles))[:OF_EACH]:
+        yield {"question": _ask_about(*title.split(PARENT)), "files": [name]}
     drafted = 0
     for start, end in find_sentences(parsed.text):
         sentence = " ".join(parsed.text[start:end].split())
@@ -58,6 +59,14 @@ def draft_from(name: str, parsed: ParsedDocument) -> Iterator[dict[str, object]]
             drafted += 1
             asked = f"{sentence[: fact.start()]}{GAP}{sentence[fact.end() :]}".rstrip(".")
             yield {"question": f"What completes this: {asked}?", "files": [name], "contains": [fact[0]]}
+
+
+def _ask_about(*titles: str) -> str:
+    """Ask about a heading, given below those that it belongs to."""
+    if titles[-1].endswith("?"):
+        return titles[-1]
+    within = f" in {titles[0]}" if len(titles) > 1 else ""
+    return f"What is said about {titles[-1]}{within}?"
 
 
 def write_lines(lines: Sequence[dict[str, object]], path: Path) -> None:

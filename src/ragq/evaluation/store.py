@@ -51,6 +51,7 @@ async def fill_store(
     if not keep:
         body["expires_after"] = {"anchor": "last_active_at", "days": 1}  # if this process is killed
     store = await client.call("POST", "/v1/vector_stores", json=body)
+    await asyncio.sleep(1)  # what is uploaded from now on is younger than the store: `created_at` counts whole seconds
     uploaded: list[dict[str, Any]] = []
     try:
         faults = await _fill(client, store["id"], dataset.documents, uploaded, concurrency, advance)
@@ -58,7 +59,7 @@ async def fill_store(
     finally:
         if not keep:
             # A file that was there before belongs to somebody: the same bytes under the same name are the same file.
-            own = [file["id"] for file in uploaded if file["created_at"] >= store["created_at"]]
+            own = [file["id"] for file in uploaded if file["created_at"] > store["created_at"]]
             await _remove(client, store["id"], own)
 
 
