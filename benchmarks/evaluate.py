@@ -12,52 +12,32 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from ragq.api_client import ApiClient
+from ragq.evaluation.asking import Examiner
+from ragq.evaluation.formats import read_dataset
+from ragq.evaluation.measures import summarize
+from ragq.evaluation.store import fill_store
 from ragq.settings import read_settings
 from ragq.up import Fleet
 
 AT_ONCE = 6
-DEPTH = 10
 
 
 async def evaluate(client: ApiClient, path: Path) -> dict[str, float]:
     """Ingest every paragraph, search with every question, and compare the found paragraphs with the right one."""
-    articles = json.loads(path.read_text())["data"]
-    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
-    questions = [(qa["question"], f"{n}.txt") for n, one in enumerate(paragraphs) for qa in one["qas"]]
-    store = (await client.call("POST", "/v1/vector_stores", json={"name": "XQuAD"}))["id"]
-    slots = asyncio.Semaphore(AT_ONCE)
-
-    async def put(number: int, text: str) -> None:
-        form = aiohttp.FormData({"purpose": "assistants"})
-        form.add_field("file", text.encode(), filename=f"{number}.txt")
-        async with slots:
-            file = await client.call("POST", "/v1/files", data=form)
-            await client.call("POST", f"/v1/vector_stores/{store}/files", json={"file_id": file["id"]})
-
-    async def rank(question: str, right: str) -> int | None:
-        body = {"query": question, "max_num_results": 2 * DEPTH}
-        async with slots:
-            page = await client.call("POST", f"/v1/vector_stores/{store}/search", json=body)
-        names = list(dict.fromkeys(result["filename"] for result in page["data"]))[:DEPTH]
-        return names.index(right) + 1 if right in names else None
-
-    started = time.monotonic()
-    await asyncio.gather(*(put(number, one["context"]) for number, one in enumerate(paragraphs)))
-    while (await client.call("GET", f"/v1/vector_stores/{store}"))["file_counts"]["in_progress"]:
-        await asyncio.sleep(0.2)
-    ingested = time.monotonic()
-    ranks = await asyncio.gather(*(rank(*one) for one in questions))
+    dataset, started = read_dataset(path), time.monotonic()
+    filling = fill_store(client, dataset, keep=False, concurrency=AT_ONCE, advance=lambda _: None)
+    async with filling as store:
+        ingested = time.monotonic()
+        examiner = Examiner(client, store.id, ["retrieval"])
+        results = await examiner.examine_all(dataset.questions, concurrency=AT_ONCE, advance=lambda _: None)
+        ended = time.monotonic()
     return {
-        "paragraphs": len(paragraphs),
-        "questions": len(questions),
-        "recall_at_1": round(sum(one == 1 for one in ranks) / len(ranks), 4),
-        f"recall_at_{DEPTH}": round(sum(one is not None for one in ranks) / len(ranks), 4),
-        f"mrr_at_{DEPTH}": round(sum(1 / one for one in ranks if one) / len(ranks), 4),
+        "paragraphs": len(dataset.documents),
+        "questions": len(dataset.questions),
+        **{name: round(found.mean, 4) for name, found in summarize(one.measures for one in results).items()},
         "ingest_seconds": round(ingested - started, 1),
-        "search_seconds": round(time.monotonic() - ingested, 1),
+        "search_seconds": round(ended - ingested, 1),
     }
 
 
