@@ -23,6 +23,7 @@ HOW_TO = [
     "rerank.md",
     "ingest-documents.md",
     "read-scans.md",
+    "evaluate.md",
     "add-workers.md",
     "operate.md",
     "receive-webhooks.md",
