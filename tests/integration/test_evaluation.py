@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from tests.servers import KEY, Ragq
+from tests.servers import KEY, Ragq, stop, wait_until
 
 ISLAND = Path(__file__).parents[1] / "data" / "island"
 QUESTIONS, DOCUMENTS = ISLAND / "questions.jsonl", ISLAND / "documents"
@@ -76,6 +77,35 @@ def test_a_kept_store_is_asked_again_and_an_llms_tokens_are_counted(
     assert http.delete(f"/v1/vector_stores/{store}").json()["deleted"]
     for file in files:
         http.delete(f"/v1/files/{file['id']}")
+
+
+def test_a_question_that_fails_is_named_and_counts_as_not_answered(ragq: Ragq, tmp_path: Path) -> None:
+    question = {"question": "[[fake status=500]] How tall is it?", "files": ["lighthouse.md"], "contains": ["61"]}
+    (tmp_path / "failing.jsonl").write_text(json.dumps(question))
+    arguments = ["eval", str(tmp_path / "failing.jsonl"), "--documents", str(DOCUMENTS), "--only", "answers"]
+    done = ragq.run(*arguments, "--out", str(tmp_path / "out.json"), RAGQ_API_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    assert "question failed: [[fake status=500]] How tall is it?: " in done.stdout
+    assert read(tmp_path / "out.json")["measures"]["failed"] == {"mean": 1, "n": 1}
+
+
+def test_an_interrupted_run_leaves_nothing(plain_ragq: Ragq, tmp_path: Path) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    for number in range(60):
+        (documents / f"{number}.txt").write_text(f"Page {number} of a long book. " * 200)
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": "Which page?", "files": ["7.txt"]}))
+    arguments = ["eval", str(tmp_path / "q.jsonl"), "--documents", str(documents)]
+    with httpx2.Client(base_url=f"{plain_ragq.url}/v1") as http:
+        before = [http.get(path).json()["data"] for path in ("/vector_stores", "/files")]
+        running = plain_ragq.spawn(*arguments, RAGQ_URL=plain_ragq.url)
+        try:
+            wait_until(lambda: len(http.get("/files").json()["data"]) > len(before[1]), seconds=30, what="an upload")
+            running.send_signal(signal.SIGINT)
+            assert running.wait(60) == 1
+        finally:
+            stop(running)
+        assert [http.get(path).json()["data"] for path in ("/vector_stores", "/files")] == before
 
 
 def test_drafted_questions_can_be_asked(plain_ragq: Ragq, tmp_path: Path) -> None:

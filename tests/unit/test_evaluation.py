@@ -258,6 +258,8 @@ def test_squads_json_with_questions_that_have_no_answer(tmp_path: Path) -> None:
 
 
 def test_faults_of_squads_json_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"s\.json brings its own documents"):
+        read_dataset(write(tmp_path / "s.json", squad()), tmp_path)
     with pytest.raises(ConfigurationError, match=r"s\.json: .* at `\$\.data\[0\]\.paragraphs\[0\]\.qas\[0\]`"):
         read_dataset(write(tmp_path / "s.json", squad({"id": "a"})))
     with pytest.raises(ConfigurationError, match=r"s\.json, line 3: JSON is malformed"):

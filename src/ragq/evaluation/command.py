@@ -46,6 +46,8 @@ async def evaluate(client: ApiClient, path: Path, options: Options) -> bool:
     Raises:
         ConfigurationError: The data set, or the report to compare with, is wrong.
     """
+    if options.documents and options.store:
+        raise ConfigurationError("A store has its documents: give --store or --documents, not both.")
     if options.out and not options.out.parent.is_dir():
         raise ConfigurationError(f"There is no folder {options.out.parent} to write {options.out.name} to.")
     before = read_report(options.compare) if options.compare else None

@@ -73,6 +73,8 @@ def read_dataset(path: Path, documents: Path | None = None) -> Dataset:
     """
     if not path.exists():
         raise ConfigurationError(f"There is no {path}.")
+    if documents and (path.is_dir() or path.suffix == ".json"):
+        raise ConfigurationError(f"{path} brings its own documents: leave out --documents.")
     if path.is_dir():
         dataset = _read_beir(path)
     elif path.suffix == ".json":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -51,9 +52,9 @@ async def fill_store(
     if not keep:
         body["expires_after"] = {"anchor": "last_active_at", "days": 1}  # if this process is killed
     store = await client.call("POST", "/v1/vector_stores", json=body)
-    await asyncio.sleep(1)  # what is uploaded from now on is younger than the store: `created_at` counts whole seconds
     uploaded: list[dict[str, Any]] = []
     try:
+        await asyncio.sleep(1)  # what is uploaded from now on is younger than the store: `created_at` is whole seconds
         faults = await _fill(client, store["id"], dataset.documents, uploaded, concurrency, advance)
         yield EvaluatedStore(store["id"], frozenset(document.name for document in dataset.documents), faults)
     finally:
@@ -71,32 +72,52 @@ async def _fill(
     concurrency: int,
     advance: Advance,
 ) -> list[tuple[str, str]]:
-    slots = asyncio.Semaphore(concurrency)
-    faults: list[tuple[str, str]] = []
+    waiting, faults = deque(documents), list[tuple[str, str]]()
 
-    async def put(document: Document) -> None:
-        async with slots:
+    async def put_all() -> None:
+        while waiting:
+            document = waiting.popleft()
             try:
-                content = await asyncio.to_thread(document.read)
-                file = await patiently(lambda: client.upload(content, document.name, purpose=PURPOSE))
-                uploaded.append(file)
-                body = {"file_id": file["id"]}
-                await patiently(lambda: client.call("POST", f"/v1/vector_stores/{store}/files", json=body))
+                await _put(client, store, document, uploaded)
             except (RagqError, OSError) as error:
                 faults.append((document.name, str(error)))
 
-    await asyncio.gather(*map(put, documents))
+    putting = [asyncio.create_task(put_all()) for _ in range(concurrency)]
+    try:
+        await _follow(client, store, putting, faults, advance)
+    finally:
+        waiting.clear()
+        await asyncio.wait(putting)  # of an interrupted run, too: what is uploaded is known, and so removed
+    failed = await _list_files(client, store, filter="failed")
+    return faults + [(file["filename"], file["last_error"]["message"]) for file in failed]
+
+
+async def _put(client: ApiClient, store: str, document: Document, uploaded: list[dict[str, Any]]) -> None:
+    content = await asyncio.to_thread(document.read)
+    file = await patiently(lambda: client.upload(content, document.name, purpose=PURPOSE))
+    uploaded.append(file)
+    await patiently(lambda: client.call("POST", f"/v1/vector_stores/{store}/files", json={"file_id": file["id"]}))
+
+
+async def _follow(
+    client: ApiClient,
+    store: str,
+    putting: Sequence[asyncio.Task[None]],
+    faults: Sequence[tuple[str, str]],
+    advance: Advance,
+) -> None:
+    """Wait until all documents are put in, and none is in progress."""
     done = 0
     while True:
-        counts = (await client.call("GET", f"/v1/vector_stores/{store}"))["file_counts"]
+        are_put = all(task.done() for task in putting)
+        counts = (await patiently(lambda: client.call("GET", f"/v1/vector_stores/{store}")))["file_counts"]
         now = len(faults) + counts["total"] - counts["in_progress"]
         advance(now - done)
         done = now
-        if not counts["in_progress"]:
+        if are_put and not counts["in_progress"]:
             break
         await asyncio.sleep(POLL_SECONDS)
-    failed = await _list_files(client, store, filter="failed")
-    return faults + [(file["filename"], file["last_error"]["message"]) for file in failed]
+    await asyncio.gather(*putting)  # raises what one of them ended with
 
 
 async def _list_files(client: ApiClient, store: str, **query: str) -> list[dict[str, Any]]:
