@@ -54,12 +54,17 @@ def cite(text: str, sources: list[SearchResult], question: str = "") -> Cited:
         sources: In the order of their numbers, from 1.
         question: What was asked; its words need not be in the sources.
     """
-    return run_through(cite_in_steps(text, Evidence(question, sources)))
+    evidence = Evidence(question, sources)
+    run_through(evidence.read())
+    return run_through(cite_in_steps(text, evidence))
 
 
 def cite_in_steps(text: str, evidence: Evidence, *, has_round: bool = False) -> Generator[None, None, Cited]:
-    """Do what `cite` does, in steps of a few milliseconds or less."""
-    yield from evidence.read()
+    """Do what `cite` does, in steps of a few milliseconds or less.
+
+    Args:
+        evidence: Of the sources, read.
+    """
     reader = _CitedReader(evidence, has_round=has_round)
     shown: list[str] = []
     cited = Cited("", [], [])
