@@ -253,3 +253,30 @@ def test_a_number_that_is_nowhere_is_refused(identifier: str) -> None:
     answer = answer_extractively(f"Who paid invoice {identifier}?", [make_result(INVOICES, score=0.6)])
     assert (answer.text, answer.citations, answer.confidence) == (NO_ANSWER, [], 0.0)
     assert answer.reason == f"'{identifier.lower()}' stands in none of the passages found."
+
+
+MANUAL = """OPTIONS
+       --backup-dir=DIR
+              This implies the --backup option, and stores all backups in the spec\u2010
+              ified folder."""
+
+
+def test_an_option_of_a_manual_is_named_in_the_answer() -> None:
+    answer = answer_extractively("How do I store backups in another folder?", [make_result(MANUAL)])
+    assert "--backup-dir=DIR" in answer.text
+    assert "ified folder." in answer.text
+    assert all(one.quote == MANUAL[one.start : one.end] for one in answer.citations)
+
+
+def test_a_comment_does_not_part_code_from_its_lead() -> None:
+    text = "Intro.\n\nGive the worker the addresses:\n\n<!-- not run -->\n```sh\nexport ADDRESS=1\n```\n\nDone."
+    assert "export ADDRESS=1" in answer_extractively("how to give a worker its addresses", [make_result(text)]).text
+
+
+def test_a_sentence_that_repeats_the_question_is_no_answer() -> None:
+    asked = "What happens to a document that kills its worker?"
+    text = f'Type ask "{asked}" here now.\n\nA document that kills its worker is quarantined.'
+    assert (
+        answer_extractively(asked, [make_result(text)]).citations[0].quote
+        == "A document that kills its worker is quarantined."
+    )

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from ragq.models import Answer, Citation, SearchResult
-from ragq.rag.blocks import asks_for_several, find_blocks
+from ragq.rag.blocks import MAX_TERM_CHARACTERS, asks_for_several, asks_how, find_blocks, find_paragraph, find_term
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.support import find_statements
 from ragq.rag.confidence import ANSWERED, UNCERTAIN, Confidence, find_absent, judge
@@ -139,7 +139,9 @@ def _read(result: SearchResult, asked: str) -> Iterator[_Sentence]:
         if asks[place] or result.text[start:end].casefold() in titles:
             continue
         own = terms[place] | (terms[place - 1] if place and asks[place - 1] else set())
-        context = heading.union(*terms[max(0, place - 1) : place + 2])
+        term = find_term(result.text, start, end)
+        defined = find_terms(result.text[term:start][:MAX_TERM_CHARACTERS]) if term is not None else set()
+        context = heading.union(defined, *terms[max(0, place - 1) : place + 2])
         yield _Sentence(result, start, end, own, context, chunk)
 
 
@@ -212,13 +214,19 @@ def _choose(scored: list[tuple[float, _Sentence]]) -> list[_Sentence]:
 
 
 def _make_whole(sentence: _Sentence, question: str) -> _Sentence:
-    """Give the whole list or piece of code that a sentence is of or introduces, if several things are asked for."""
-    if sentence.source.location.unit == "row" or not (asks_for_several(question) or sentence.text.endswith(":")):
+    """Give what a sentence is a part of: the list or piece of code, the paragraph, the definition with its term."""
+    source, text = sentence.source, sentence.source.text
+    if source.location.unit == "row":
         return sentence
-    for start, end in find_blocks(sentence.source.text):
-        if start <= sentence.start < end:
-            return replace(sentence, start=start, end=max(end, sentence.end))
-    return sentence
+    if asks_for_several(question) or sentence.text.endswith(":"):
+        for start, end in find_blocks(text):
+            if start <= sentence.start < end:
+                return replace(sentence, start=start, end=max(end, sentence.end))
+    if asks_how(question):
+        start, end = find_paragraph(text, sentence.start, sentence.end)
+        sentence = replace(sentence, start=start, end=end)
+    term = find_term(text, sentence.start, sentence.end)
+    return sentence if term is None else replace(sentence, start=term)
 
 
 def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence) -> Answer:
@@ -236,6 +244,11 @@ def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence)
 def _widen(sentence: _Sentence) -> _Sentence:
     if sentence.source.location.unit == "row":
         return sentence
+    for start, end in find_blocks(sentence.source.text):
+        if start <= sentence.start < end:
+            return replace(sentence, start=start, end=max(end, sentence.end))
+    term = find_term(sentence.source.text, sentence.start, sentence.end)
+    sentence = sentence if term is None else replace(sentence, start=term)
     ends = [end for _, end in find_sentences(sentence.source.text)]
     within = [end for end in ends if sentence.end < end <= sentence.start + PASSAGE_CHARACTERS]
     return replace(sentence, end=max([sentence.end, *within]))

@@ -8,11 +8,21 @@ from collections.abc import Iterator
 from ragq.rag.sentences import Span
 
 MAX_BLOCK_CHARACTERS = 1200  # a longer list or piece of code is not quoted whole
+MAX_PARAGRAPH_CHARACTERS = 500
+MAX_DEFINITION_CHARACTERS = 700
+MAX_TERM_CHARACTERS = 100
 
 _LINE = re.compile(r"[^\n]*\n?")
 _ITEM = re.compile(r"[ \t]*(?:[-*+•▪‣◦–]|\(?(?:\d{1,3}|[a-zA-Z])[.)])[ \t]+\S")
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _INDENTED = re.compile(r"[ \t]{2,}\S")
+_COMMENT = re.compile(r"[ \t]*<!--.*-->\s*$", re.DOTALL)
+_HEADING = re.compile(r"#{1,6}[ \t]+[^`/_\n]*([`/_])?")  # the group: it is a name in code
+_BREAK = re.compile(r"\n\s*\n|[?？]\s")
+_INDENT = re.compile(r"[ \t]*")
+_ASKS_HOW = re.compile(
+    r"\W*(?:how (?:do|can|should|to|would)\b|wie \w+ (?:ich|man|wir)\b|c[oó]mo\b|\w+ कैसे)", re.IGNORECASE
+)
 # Questions that ask for a procedure or for several things, by their first words.
 _ASKS_FOR_SEVERAL = re.compile(
     r"\W*(?:how (?:do|can|should|to|would|is|are)\b|what (?:are|steps|happens)\b|which \w+s\b|(?:show|list|name|give|explain)\b"
@@ -25,6 +35,51 @@ _ASKS_FOR_SEVERAL = re.compile(
 def asks_for_several(question: str) -> bool:
     """Whether a question asks for a procedure or a list rather than for one fact."""
     return _ASKS_FOR_SEVERAL.match(question) is not None
+
+
+def asks_how(question: str) -> bool:
+    """Whether a question asks what to do."""
+    return _ASKS_HOW.match(question) is not None
+
+
+def find_paragraph(passage: str, start: int, end: int) -> Span:
+    """The paragraph around a span, without a question before it, if it is not long; else the span."""
+    before = passage[max(0, start - MAX_PARAGRAPH_CHARACTERS) : start]
+    first = start - len(before) + max((one.end() for one in _BREAK.finditer(before)), default=0)
+    last = passage.find("\n\n", end)
+    whole = _trim(passage, first, len(passage) if last < 0 else last)
+    is_text = not passage[whole[0] : whole[1]].startswith(("#", "|", "<!--", "```", "~~~"))
+    return whole if is_text and whole[0] <= start and whole[1] - whole[0] <= MAX_PARAGRAPH_CHARACTERS else (start, end)
+
+
+def find_term(passage: str, start: int, end: int) -> int | None:
+    """Where the term begins that a span defines or describes, not far above it.
+
+    It is a short line that is indented less, as in manual pages and the help of programs, or a heading that is a name in
+    code, such as `GET /readyz`, over its first paragraph.
+    """
+    nearby = 0
+    if end > MAX_DEFINITION_CHARACTERS and not (
+        nearby := passage.find("\n", end - MAX_DEFINITION_CHARACTERS, start) + 1
+    ):
+        return None
+    lines = [match.span() for match in _LINE.finditer(passage, nearby, start) if match.group()]
+    if not lines:
+        return None
+    begin = start if passage[lines[-1][1] - 1] == "\n" else lines[-1][0]
+    indent = _indent(passage[begin:end])
+    for first, last in reversed(lines):
+        line = passage[first:last].rstrip()
+        if heading := _HEADING.match(line):
+            return first if heading[1] else None
+        if first < begin and line and _indent(line) <= indent - 2:
+            is_term = len(line.strip()) <= MAX_TERM_CHARACTERS and not line.endswith((".", ":", ";", ",", "?", "!"))
+            return first + _indent(line) if is_term and _indent(line) else None
+    return None
+
+
+def _indent(line: str) -> int:
+    return len(_INDENT.match(line).group())  # type: ignore[union-attr]  # it matches the empty string
 
 
 def find_blocks(passage: str) -> list[Span]:
@@ -72,7 +127,7 @@ def _end_of_list(passage: str, lines: list[Span], first: int) -> int | None:
 def _introduction(passage: str, lines: list[Span], first: int) -> int:
     """The line before a block that ends with a colon, over blank lines and up to its paragraph's start; else the block's own."""
     place = first - 1
-    while place >= 0 and not passage[slice(*lines[place])].strip():
+    while place >= 0 and (not (line := passage[slice(*lines[place])]).strip() or _COMMENT.match(line)):
         place -= 1
     if place < 0 or not passage[slice(*lines[place])].rstrip().endswith((":", "：")):
         return first

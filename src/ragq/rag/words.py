@@ -61,6 +61,7 @@ _UNSEEN = dict.fromkeys(
         *(*range(0x591, 0x5C8), *range(0x64B, 0x660)),
     ]
 )
+_DIVIDED = re.compile(r"[\u2010\u00ad]\n[ \t]*")  # a word goes on in the next line, as in manual pages
 # Combining marks are no \w, yet belong to the words of Indic scripts; the danda does not.
 _MARKS = r"\u0300-\u036f\u0900-\u0963\u0966-\u0fff\u102b-\u103e\u17b4-\u17d3"
 _TOKEN = re.compile(rf"[\w{_MARKS}]+(?:(?:[-./:@+&'’#]|(?<=\d),(?=\d)|://)[\w{_MARKS}]+)*")
@@ -116,7 +117,9 @@ class Word:
 
 def normalize(text: str) -> str:
     """Bring what looks the same into one form (NFKC), without characters that nobody sees; case is kept."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text.translate(_UNSEEN))
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", _DIVIDED.sub("", text).translate(_UNSEEN))
 
 
 def index_words(text: str, language: str) -> Iterator[str]:
