@@ -47,7 +47,7 @@ def test_nothing_is_lost_against_the_committed_results(plain_ragq: Ragq, tmp_pat
 def test_a_real_loss_ends_with_code_1(plain_ragq: Ragq, tmp_path: Path) -> None:
     documents = tmp_path / "documents"
     shutil.copytree(DOCUMENTS, documents)
-    for name in ("doctor.md", "ferry.md", "lighthouse.md", "museum.md"):
+    for name in ("doctor.md", "ferry.md", "lighthouse.md", "museum.md", "school.md", "water.md"):
         (documents / name).write_text("This page was lost.\n")
     arguments = ["eval", str(QUESTIONS), "--documents", str(documents), "--only", "retrieval"]
     arguments += ["--compare", str(ISLAND / "baseline.json")]

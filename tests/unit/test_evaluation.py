@@ -92,6 +92,12 @@ def test_a_refusal_is_wrong_where_there_is_an_answer_and_right_where_there_is_no
     assert measure_answer(invented, files={}, contains=[], is_unanswerable=True) == {"refused_unanswerable": 0}
 
 
+def test_passages_that_are_not_certain_are_right_where_nothing_answers_and_no_bare_refusal_elsewhere() -> None:
+    passages = SeenAnswer("Nearest passages: it is tall.", ["a"], is_certain=False)
+    assert measure_answer(passages, files={}, contains=[], is_unanswerable=True) == {"refused_unanswerable": 1}
+    assert measure_answer(passages, files={}, contains=["61"], is_unanswerable=False)["refused_answerable"] == 0
+
+
 def test_a_failed_answer_is_no_refusal() -> None:
     failed = SeenAnswer("", failed=True)
     assert measure_answer(failed, files={}, contains=[], is_unanswerable=True) == {"refused_unanswerable": 0}

@@ -13,6 +13,7 @@ from ragq.evaluation.dataset import Question
 from ragq.evaluation.measures import DEPTH, SeenAnswer, measure_answer, measure_retrieval
 from ragq.evaluation.patience import patiently
 from ragq.evaluation.store import Advance
+from ragq.terminal import CERTAIN
 
 Part = Literal["retrieval", "answers"]
 CHUNKS = 50  # the most that a search gives; a long document may have many among the first
@@ -108,6 +109,7 @@ class Examiner:
             cited=list(dict.fromkeys(one["filename"] for one in citations)),
             quotes_verbatim=[await self._is_verbatim(one) for one in citations],
             supported=_share_supported(response.get("support")),
+            is_certain=(response.get("confidence") or {}).get("value", 1) >= CERTAIN,
         )
 
     async def _is_verbatim(self, citation: dict[str, Any]) -> bool:

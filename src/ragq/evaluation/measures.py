@@ -45,12 +45,14 @@ class SeenAnswer:
         cited: The name of each cited file, once.
         quotes_verbatim: Of each citation, whether its quote stands in the document where its offsets say.
         supported: The share of its statements that the sources support; None if that was not checked.
+        is_certain: False if it says of itself that it is not certain, and shows the nearest passages.
     """
 
     text: str
     cited: Sequence[str] = ()
     quotes_verbatim: Sequence[bool] = ()
     supported: float | None = None
+    is_certain: bool = True
     failed: bool = False
 
 
@@ -72,13 +74,14 @@ def measure_answer(
 ) -> dict[str, float]:
     """Measure an answer; what cannot be measured of this question is left out.
 
-    A refusal is an answer that cites nothing and contains no gold: one is asked to say so and cite nothing.
+    A refusal is an answer that cites nothing and contains no gold: one is asked to say so and cite nothing. Where nothing
+    answers, passages that are shown as uncertain are right, too.
     """
     measured: dict[str, float] = {}
     is_right = holds_one(answer.text, contains)
     refused = not answer.failed and not answer.cited and not is_right
     if is_unanswerable:
-        measured["refused_unanswerable"] = float(refused)
+        measured["refused_unanswerable"] = float(refused or not answer.is_certain)
     else:
         measured["refused_answerable"] = float(refused)
         if contains:
