@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ragq.rag.words import Word, question_words
-from ragq.storage.search.word_choice import MATCHES, RANKED_WORDS, WordShares, choose_words
+from ragq.storage.search.word_choice import IDENTIFIER_EMPHASIS, MATCHES, RANKED_WORDS, WordShares, choose_words
 
 CHUNKS = 100 * MATCHES
 SHARES = WordShares({"year": 0.5, "long": 0.25, "time": 0.1, "tower": 0.005, "varn": 0.003}, rare=0.001)
@@ -69,3 +69,19 @@ def test_of_a_long_question_the_rarest_words_rank() -> None:
 
 def as_words(forms: list[str]) -> list[Word]:
     return [Word((form,)) for form in forms]
+
+
+@pytest.mark.parametrize(
+    ("question", "ranking", "emphasis"),
+    [
+        ("Who paid 20260122?", ["'20260122'", "'paid'", "", ""], [IDENTIFIER_EMPHASIS, 1, 0, 0]),
+        ("Who paid INC-417?", ["'417'", "'inc'", "('inc-417' | 'inc417')", "'paid'"], [1, 1, IDENTIFIER_EMPHASIS, 1]),
+        ("Who paid BSkyB?", ["'b'", "'bskyb'", "'paid'", "'sky'"], [1, 1, 1, 1]),
+    ],
+    ids=["a long number", "a code, not its parts", "a name in two cases is none"],
+)
+def test_an_identifier_weighs_more_than_a_word_as_rare(
+    question: str, ranking: list[str], emphasis: list[float]
+) -> None:
+    chosen = choose_words(question_words(question, ("en",)), WordShares(), 10, ("en",))
+    assert (chosen.ranking, chosen.emphasis) == (ranking, emphasis)

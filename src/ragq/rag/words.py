@@ -158,13 +158,14 @@ def find_tokens(text: str) -> Iterator[Token]:
 def code_forms(token: Token) -> Iterator[Word]:
     """An identifier as a whole, without its separators, and by its first and its last parts."""
     whole = token.text.casefold()
+    has_sign = _CODE_SIGN.search(whole) is not None  # a name in two cases, such as BSkyB, is a word among others
     if _THOUSANDS.fullmatch(whole):
         yield Word((_cut(whole), _cut("".join(token.pieces))), is_identifier=True)
     elif len(token.runs) > 1 and len(token.pieces) <= TOKEN_PARTS:
         compact = "".join(token.pieces).casefold()
         forms = [whole] if compact.isdigit() else [whole, compact]
-        yield Word(tuple(dict.fromkeys(map(_cut, forms))), is_identifier=True)
-        yield from (Word((_cut(part),), is_identifier=True) for part in _ends(whole))
+        yield Word(tuple(dict.fromkeys(map(_cut, forms))), is_identifier=has_sign)
+        yield from (Word((_cut(part),), is_identifier=has_sign) for part in _ends(whole))
 
 
 def _read_token(token: Token, languages: tuple[str, ...]) -> Iterator[Word]:

@@ -90,6 +90,7 @@ class Chunks:
                 "found_by": words.found_by,
                 "words": words.ranking,
                 "forms": words.forms,
+                "emphasis": words.emphasis,
                 "shares": words.shares,
                 "finds": words.finds,
                 **values,

@@ -35,12 +35,13 @@ _SEARCH = """
         SELECT array_agg(weight * forms ORDER BY number) AS w, greatest(sum(weight), 1e-9) AS total
         FROM (
             SELECT number, forms,
-                   least(forms, 1) * power(ln(1 + (%(chunks)s::float8 - have + 0.5) / (have + 0.5)), {power}) AS weight
+                   emphasis * power(ln(1 + (%(chunks)s::float8 - have + 0.5) / (have + 0.5)), {power}) AS weight
             FROM (
-                SELECT number, forms, least(%(chunks)s::float8, coalesce(share * %(chunks)s::float8,
+                SELECT number, forms, emphasis, least(%(chunks)s::float8, coalesce(share * %(chunks)s::float8,
                     CASE WHEN finds THEN n ELSE (n + 2)::float8 / (found + 4) * %(chunks)s::float8 END)) AS have
-                FROM counted, unnest(having_word, %(shares)s::float8[], %(finds)s::bool[], %(forms)s::int[])
-                     WITH ORDINALITY AS word(n, share, finds, forms, number)
+                FROM counted, unnest(having_word, %(shares)s::float8[], %(finds)s::bool[], %(forms)s::int[],
+                                       %(emphasis)s::float8[])
+                     WITH ORDINALITY AS word(n, share, finds, forms, emphasis, number)
             ) AS words
         ) AS weights
     ), by_words AS (
