@@ -19,7 +19,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-identifiers streams attack clients-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-identifiers evaluate-titles streams attack clients-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ evaluate-citations: setup ## How well false statements of an LLM are found, and 
 
 evaluate-identifiers: setup ## Search and answers for identifiers alike to the last character, present and absent (SEED=number)
 	$(BIN)/python -m benchmarks.identifier_set $(if $(SEED),--seed $(SEED))
+
+evaluate-titles: setup ## The right page first for titles of sections (DATA=folder of HTML documentation)
+	$(BIN)/python -m benchmarks.title_set $(DATA)
 
 streams: setup ## How late tokens reach 500 readers of one API process
 	$(BIN)/python -m benchmarks.streams
