@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from openai._streaming import SSEDecoder
 
 from ragq import records
 from ragq.models import Answer, Citation, JobStatus, Statement, ToolCall, Usage
@@ -22,6 +23,7 @@ from ragq.records import (
     StatementChecked,
     TextAdded,
 )
+from ragq.routes.streams import PING
 from ragq.schemas.response_events import Event, ResponseEvents
 
 STARTED = Job(
@@ -213,3 +215,9 @@ def test_a_statement_is_shown_when_it_ends_beside_its_citation_or_alone() -> Non
     assert shown[0]["annotation"]["verdict"] == "supported"
     assert kinds(events).count("output_text.annotation.added") == 1  # the end sends what is left
     assert said(events) == {"msg_a": "Because. Two."}
+
+
+def test_the_official_sdk_reads_past_a_ping_after_an_event_with_an_id() -> None:
+    event = b'id: 1\nevent: response.created\ndata: {"type": "response.created"}\n\n'
+    read = list(SSEDecoder().iter_bytes(iter([event, PING, PING, event])))
+    assert [sse.data for sse in read] == ['{"type": "response.created"}'] * 2

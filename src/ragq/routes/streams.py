@@ -20,7 +20,7 @@ from ragq.tasks import give_back_memory
 log = structlog.get_logger(__name__)
 
 PING_SECONDS = 15.0
-PING = b": ping\n\n"
+PING = b": ping\n"  # a blank line after it would end an empty event, which the official SDK cannot read
 WAIT_SECONDS = 3600.0
 SLICE_BYTES = 100_000  # of events, written in one turn of the event loop, in about a millisecond
 COLLECT_SECONDS = 5.0  # after the last client disconnects
