@@ -175,6 +175,6 @@ def test_a_prompt_that_no_context_holds_is_refused_by_its_code(client: openai.Op
     assert response.status == "failed"
     assert response.error
     assert response.error.code == "context_length_exceeded"
-    with pytest.raises(openai.APIStatusError) as refusal:
+    with pytest.raises(openai.BadRequestError) as refusal:
         client.chat.completions.create(model="ragq", messages=[{"role": "user", "content": long}], **STEADY)
     assert refusal.value.code == "context_length_exceeded"
