@@ -322,6 +322,9 @@ class ToolCall:
     arguments: str
 
 
+CERTAIN = 0.5  # from this confidence on an extractive answer is given as one
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to a question.

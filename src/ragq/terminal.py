@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-CERTAIN = 0.5  # from this confidence on an extractive answer is given as one
+from ragq.models import CERTAIN
 
 
 def format_response(response: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ragq.evaluation.dataset import Question
 from ragq.evaluation.measures import DEPTH, SeenAnswer, measure_answer, measure_retrieval
 from ragq.evaluation.patience import patiently
 from ragq.evaluation.store import Advance
-from ragq.terminal import CERTAIN
+from ragq.models import CERTAIN
 
 Part = Literal["retrieval", "answers"]
 CHUNKS = 50  # the most that a search gives; a long document may have many among the first

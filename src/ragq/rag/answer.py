@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
-from ragq.models import Answer, Citation, SearchResult
+from ragq.models import CERTAIN, Answer, Citation, SearchResult
 from ragq.rag.blocks import MAX_TERM_CHARACTERS, asks_for_several, asks_how, find_blocks, find_paragraph, find_term
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.support import find_statements
-from ragq.rag.confidence import ANSWERED, UNCERTAIN, Confidence, find_absent, judge
+from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, judge
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.names import name_document
 from ragq.rag.sentences import find_sentences, find_terms
@@ -85,7 +85,7 @@ def answer_in_steps(
     )
     if confidence.value < UNCERTAIN:
         return _refuse(confidence)
-    if confidence.value < ANSWERED:
+    if confidence.value < CERTAIN:
         return _show_nearest(scored, confidence)
     chosen = [_add_lines(one, sentences, weights) for one in _choose(scored)]
     return _quote(_drop_overlaps([_make_whole(one, question) for one in chosen]), confidence)

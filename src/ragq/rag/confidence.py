@@ -20,7 +20,6 @@ USUAL_SCORE = 0.15
 # the question's words, and to one that has them all, is seldom more than this.
 SCORE_WITHOUT_WORDS, SCORE_OF_WORDS = 0.3, 0.5
 
-ANSWERED = 0.5  # from here on the sentence is given as the answer
 UNCERTAIN = 0.1  # from here on the nearest passages are shown
 
 

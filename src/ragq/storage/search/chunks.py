@@ -87,12 +87,7 @@ class Chunks:
             | {
                 "tenant": tenant_id,
                 "chunks": max(1, found["chunks"]),
-                "found_by": words.found_by,
-                "words": words.ranking,
-                "forms": words.forms,
-                "emphasis": words.emphasis,
-                "shares": words.shares,
-                "finds": words.finds,
+                **words.parameters,
                 **values,
             },
             plan_anew=found["of_all"] > EXACT_SEARCH_CHUNKS,

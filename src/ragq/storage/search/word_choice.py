@@ -53,6 +53,18 @@ class ChosenWords:
     finds: list[bool]
     found_by: str
 
+    @property
+    def parameters(self) -> dict[str, object]:
+        """As the search's SQL names them."""
+        return {
+            "words": self.ranking,
+            "forms": self.forms,
+            "emphasis": self.emphasis,
+            "shares": self.shares,
+            "finds": self.finds,
+            "found_by": self.found_by,
+        }
+
 
 def choose_words(words: Sequence[Word], known: WordShares, chunks: int, languages: tuple[str, ...] = ()) -> ChosenWords:
     """Choose the words that rank chunks, and those that find them: the rarest, and not too many.
