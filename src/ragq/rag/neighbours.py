@@ -6,29 +6,20 @@ from dataclasses import replace
 
 from ragq.models import Location, PlaceKind, SearchResult
 
-NEAR_CHARACTERS = 4  # between two neighbours: the white space that is cut off where a text is split
-
 
 def join_neighbours(sources: list[SearchResult]) -> list[SearchResult]:
     """Join the sources of one file that overlap or touch, in the place of the best of them.
 
-    Those with white space between them stay two, one after the other: what stands between is not known here, and a
-    quote must be the file's text word for word.
+    Those with white space between them stay two: what stands between is not known here, and a quote must be the file's
+    text word for word.
     """
-    groups: list[tuple[int, list[SearchResult]]] = []  # (place of its best, in the order of the file)
-    in_order = sorted(enumerate(sources), key=lambda one: (one[1].file_id, one[1].start, one[1].end))
-    for place, source in in_order:
-        best, group = groups[-1] if groups else (place, [])
-        last = group[-1] if group else None
-        if last and (joined := _join(last, source)):
-            group[-1] = joined
-        elif last and last.file_id == source.file_id and 0 <= source.start - last.end <= NEAR_CHARACTERS:
-            group.append(source)
+    joined: list[tuple[int, SearchResult]] = []  # (place of its best, in the order of the file)
+    for place, source in sorted(enumerate(sources), key=lambda one: (one[1].file_id, one[1].start, one[1].end)):
+        if joined and (longer := _join(joined[-1][1], source)):
+            joined[-1] = (min(joined[-1][0], place), longer)
         else:
-            groups.append((place, [source]))
-            continue
-        groups[-1] = (min(best, place), group)
-    return [source for _, group in sorted(groups, key=lambda one: one[0]) for source in group]
+            joined.append((place, source))
+    return [source for _, source in sorted(joined, key=lambda one: one[0])]
 
 
 def _join(first: SearchResult, second: SearchResult) -> SearchResult | None:
