@@ -138,6 +138,8 @@ class TooLargeError(PermanentError):
     code = "request_too_large"
 
 
+CONTEXT_TOO_LONG = "context_length_exceeded"  # the code of a question that no shorter prompt made fit its model
+
 DOCUMENT_CODES = ("encrypted", "damaged", "no_text", "wrong_encoding", "too_large", "unsupported_file", "invalid_file")
 
 

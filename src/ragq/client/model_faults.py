@@ -18,7 +18,14 @@ import aiohttp
 
 from ragq.client.connection_errors import describe
 from ragq.completions.server_errors import ServerError, read_error
-from ragq.errors import ConfigurationError, OverloadedError, PermanentError, RagqError, UnavailableError
+from ragq.errors import (
+    CONTEXT_TOO_LONG,
+    ConfigurationError,
+    OverloadedError,
+    PermanentError,
+    RagqError,
+    UnavailableError,
+)
 
 Kind = Literal["llm", "embedding", "rerank"]
 
@@ -47,7 +54,7 @@ class ContextTooLongError(RefusedInputError):
             cannot be made shorter, or a shorter one failed, too.
     """
 
-    code = "context_length_exceeded"
+    code = CONTEXT_TOO_LONG
     otherwise: RagqError | None = None
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ragq.client.job import Enqueued, NewJob
-from ragq.client.model_faults import ContextTooLongError
 from ragq.context import Context
-from ragq.errors import InvalidRequestError, NotFoundError, RagqError, UnavailableError
+from ragq.errors import CONTEXT_TOO_LONG, InvalidRequestError, NotFoundError, RagqError, UnavailableError
 from ragq.models import DEFAULT_STORE_NAME, Answer, Lane, Message, Question, QueueName, new_id
 from ragq.queues.conversations import read_stored
 from ragq.queues.history import last_question, read_history, resolve_references
@@ -104,7 +103,7 @@ def answer_of(job: Job | None) -> Answer:
         RagqError: It has none.
     """
     if job and job.error:
-        is_askers = job.error.code == ContextTooLongError.code  # an SDK would send a 500 again
+        is_askers = job.error.code == CONTEXT_TOO_LONG  # an SDK would send a 500 again
         raise (InvalidRequestError if is_askers else RagqError)(job.error.message, code=job.error.code)
     if job is None or job.answered is None:
         raise UnavailableError(NOT_ANSWERED, code="not_answered")
