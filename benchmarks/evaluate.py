@@ -56,13 +56,19 @@ def run_with_service(
     if not path.is_file():
         sys.exit(f"{path} is not there: name its folder, as in `make {target} DATA=FOLDER`.")
 
+    measure_with_service(lambda client: evaluate(client, path))
+
+
+def measure_with_service(measure: Callable[[ApiClient], Awaitable[dict[str, Any]]], **settings: object) -> None:
+    """Start a service in a temporary folder, print the figures of a measurement, and stop it."""
+
     async def run(url: str) -> None:
         async with ApiClient(url) as client:
-            print(json.dumps(await evaluate(client, path), indent=2))
+            print(json.dumps(await measure(client), indent=2, ensure_ascii=False))
 
     with tempfile.TemporaryDirectory(prefix="ragq-evaluate-") as folder:
-        settings = read_settings().model_copy(update={"data_dir": Path(folder), "port": 0})
-        with Fleet(settings, query_workers=1, document_workers=1) as fleet:
+        changed = read_settings().model_copy(update={"data_dir": Path(folder), "port": 0, **settings})
+        with Fleet(changed, query_workers=1, document_workers=1) as fleet:
             fleet.start()
             asyncio.run(run(fleet.url))
 

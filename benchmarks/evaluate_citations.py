@@ -15,7 +15,6 @@ import random
 import re
 import socket
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,10 +24,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from benchmarks.evaluate import measure_with_service
 from ragq.api_client import ApiClient
 from ragq.rag.sentences import find_sentences
-from ragq.settings import read_settings
-from ragq.up import Fleet
 
 PARAPHRASES = Path(__file__).parent / "data" / "paraphrases.json"
 FIRST = 120  # the paragraphs before were used to tune the check
@@ -225,28 +223,17 @@ def main() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
 
-    async def run(url: str) -> None:
+    async def measure(client: ApiClient) -> dict[str, Any]:
         application = web.Application(client_max_size=64 << 20)
         application.router.add_post("/v1/chat/completions", ScriptedLlm(cases).complete)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        async with ApiClient(url) as client:
-            print(json.dumps(await evaluate(client, paragraphs, cases), indent=2, ensure_ascii=False))
+        figures = await evaluate(client, paragraphs, cases)
         await runner.cleanup()
+        return figures
 
-    with tempfile.TemporaryDirectory(prefix="ragq-evaluate-") as folder:
-        settings = read_settings().model_copy(
-            update={
-                "data_dir": Path(folder),
-                "port": 0,
-                "llm_base_url": f"http://127.0.0.1:{port}/v1",
-                "llm_model": "scripted",
-            }
-        )
-        with Fleet(settings, query_workers=1, document_workers=1) as fleet:
-            fleet.start()
-            asyncio.run(run(fleet.url))
+    measure_with_service(measure, llm_base_url=f"http://127.0.0.1:{port}/v1", llm_model="scripted")
 
 
 if __name__ == "__main__":

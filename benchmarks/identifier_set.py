@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluate import measure_with_service
 from ragq.api_client import ApiClient
 from ragq.evaluation.formats import read_dataset
 from ragq.evaluation.patience import patiently
 from ragq.evaluation.store import fill_store
-from ragq.settings import read_settings
-from ragq.up import Fleet
 
 AT_ONCE = 4
 PRESENT, ABSENT, UNASKED = 57, 7, 120  # identifiers of each kind; those unasked are in the documents, too
@@ -290,15 +289,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ragq-identifiers-") as folder:
         written = Path(folder) / "set"
         write_set(cases, written)
-
-        async def run(url: str) -> None:
-            async with ApiClient(url) as client:
-                print(json.dumps(await evaluate(client, written, cases), indent=2, ensure_ascii=False))
-
-        settings = read_settings().model_copy(update={"data_dir": Path(folder) / "data", "port": 0})
-        with Fleet(settings, query_workers=1, document_workers=1) as fleet:
-            fleet.start()
-            asyncio.run(run(fleet.url))
+        measure_with_service(lambda client: evaluate(client, written, cases))
 
 
 if __name__ == "__main__":

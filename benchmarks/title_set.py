@@ -7,24 +7,20 @@ Any documentation of many pages serves: `apt-get download python3-doc` and `dpkg
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import random
 import re
 import sys
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 from selectolax.lexbor import LexborHTMLParser
 
+from benchmarks.evaluate import measure_with_service
 from ragq.api_client import ApiClient
 from ragq.evaluation.asking import Examiner
 from ragq.evaluation.dataset import Dataset, Document, Question
 from ragq.evaluation.measures import summarize
 from ragq.evaluation.store import fill_store
-from ragq.settings import read_settings
-from ragq.up import Fleet
 
 AT_ONCE = 4
 QUESTIONS = 500
@@ -86,15 +82,7 @@ def main() -> None:
     if not dataset.questions:
         sys.exit(f"{arguments.folder} has no HTML pages with titles of their own.")
 
-    async def run(url: str) -> None:
-        async with ApiClient(url) as client:
-            print(json.dumps(await evaluate(client, dataset), indent=2, ensure_ascii=False))
-
-    with tempfile.TemporaryDirectory(prefix="ragq-titles-") as folder:
-        settings = read_settings().model_copy(update={"data_dir": Path(folder), "port": 0})
-        with Fleet(settings, query_workers=1, document_workers=1) as fleet:
-            fleet.start()
-            asyncio.run(run(fleet.url))
+    measure_with_service(lambda client: evaluate(client, dataset))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,29 +21,13 @@ from ragq.queues.running import RunningJob, WorkerContext
 from ragq.queues.worker import process_search
 from ragq.records import SearchArguments
 from ragq.settings import Settings
+from tests.endpoints import Endpoint, serve
 from tests.ingests import TENANT, attach, ingest, open_context
 
 Handler = Callable[[dict[str, Any]], web.Response]
 ISLANDS = ("Quorra", "Zolt", "Mirren", "Askel")
 AWAY = {"valkey_url": SecretStr("redis://127.0.0.1:1"), "database_url": SecretStr("postgresql://127.0.0.1:1/x")}
 QUERY = "Which island has a harbour?"
-
-
-@dataclass
-class Endpoint:
-    """A `/rerank` endpoint that answers what a test tells it."""
-
-    handler: Handler
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    url: str = ""
-    delay: float = 0.0
-
-    async def answer(self, request: web.Request) -> web.Response:
-        self.headers.append(dict(request.headers))
-        self.calls.append(await request.json())
-        await asyncio.sleep(self.delay)
-        return self.handler(self.calls[-1])
 
 
 @pytest.fixture(autouse=True)
@@ -54,19 +37,13 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def serving(handler: Handler, **changes: Any) -> AsyncIterator[tuple[Endpoint, RerankClient]]:
-    endpoint, application = Endpoint(handler), web.Application()
-    application.router.add_post("/v1/rerank", endpoint.answer)
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    values = {"rerank_base_url": endpoint.url, "rerank_model": "tiny", **changes}
-    client = RerankClient(Settings(_env_file=None).model_copy(update=values))
-    try:
-        yield endpoint, client
-    finally:
-        await client.close()
-        await runner.cleanup()
+    async with serve(lambda call, _: handler(call), "/rerank") as endpoint:
+        values = {"rerank_base_url": endpoint.url, "rerank_model": "tiny", **changes}
+        client = RerankClient(Settings(_env_file=None).model_copy(update=values))
+        try:
+            yield endpoint, client
+        finally:
+            await client.close()
 
 
 def last_is_best(call: dict[str, Any]) -> web.Response:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,26 +25,9 @@ from ragq.queues.perform import Retry, perform
 from ragq.queues.running import RunningJob, WorkerContext
 from ragq.records import Arguments, EmbeddingArguments, Failure, SearchArguments, function_of, write_payload
 from ragq.settings import Settings
+from tests.endpoints import Endpoint, Handler, serve
 
-Handler = Callable[[dict[str, Any], int], web.Response]
 NO = web.Response
-
-
-@dataclass
-class Endpoint:
-    """An `/embeddings` endpoint that answers what a test tells it."""
-
-    handler: Handler
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    url: str = ""
-    delay: float = 0.0
-
-    async def answer(self, request: web.Request) -> web.Response:
-        self.headers.append(dict(request.headers) | {"url": request.path_qs})
-        self.calls.append(await request.json())
-        await asyncio.sleep(self.delay)
-        return self.handler(self.calls[-1], len(self.calls))
 
 
 @pytest.fixture(autouse=True)
@@ -63,18 +45,13 @@ def new_client(endpoint: Endpoint, **changes: Any) -> HttpEmbeddingClient:
 
 @asynccontextmanager
 async def serving(handler: Handler, **changes: Any) -> AsyncIterator[tuple[Endpoint, HttpEmbeddingClient]]:
-    endpoint, application = Endpoint(handler), web.Application(client_max_size=64 << 20)
-    application.router.add_post("/v1/embeddings", endpoint.answer)
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/"
-    client = new_client(endpoint, **changes)
-    try:
-        yield endpoint, client
-    finally:
-        await client.close()
-        await runner.cleanup()
+    async with serve(handler, "/embeddings") as endpoint:
+        endpoint.url += "/"
+        client = new_client(endpoint, **changes)
+        try:
+            yield endpoint, client
+        finally:
+            await client.close()
 
 
 def answer(call: dict[str, Any], _: int = 0) -> web.Response:

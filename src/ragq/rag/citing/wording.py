@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from ragq.rag.citing.lexicon import ENGLISH, LANGUAGES, LIGHT, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
 from ragq.rag.sentences import STOP_WORDS
+from ragq.rag.words import pairs
 
 MAX_SHOWN = 40  # characters of a word in a reason
 MAX_WORDS = 160  # of one sentence; the rest is not compared
@@ -96,16 +97,12 @@ def find_stems(text: str) -> set[str]:
         if run.isascii() or not _CJK.search(run):
             stems.add(_stem(SAME.get(run, run)))
         else:
-            stems.update(_pairs(run))
+            stems.update(pairs(run))
     return stems
 
 
 def _stem(word: str) -> str:
     return word[:_STEM_CHARACTERS].rstrip("s") or word
-
-
-def _pairs(run: str) -> list[str]:
-    return [run[place : place + 2] for place in range(max(1, len(run) - 1))]
 
 
 def language_of(words: list[str]) -> str:
@@ -153,7 +150,7 @@ def _read(run: str, follower: str, is_first: bool, language: str) -> list[Word]:
     if any(map(str.isdigit, lower)):
         return _read_number(run, follower)
     if _CJK.search(lower):
-        return [Word(pair, (pair,), Kind.WORD) for pair in _pairs(lower)]
+        return [Word(pair, (pair,), Kind.WORD) for pair in pairs(lower)]
     is_other = language in ("en", "") and lower in ENGLISH
     special = None if is_other else _read_special(run, lower)
     return [special or _read_word(run, lower, follower, is_first=is_first, language=language)]

@@ -10,7 +10,7 @@ WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words
 # Two rankings of the stores' chunks, and one score for the best of both. The words' score is the sum over the question's
 # words of rarity times ts_rank, as a share of the sum of the rarities, saturated to 0…1; the meaning's is the similarity
 # above the model's floor. Neither depends on which other chunks are found, so scores of two questions can be compared.
-# How many chunks have a word is counted among those found by it. Of a word that finds none, such as a stop word, the share
+# How many chunks have a word is counted among those found by it. Of a word that finds none, because it is common, the share
 # among those found by others is taken, or half where these are few. `w` has the weights of the words' ranks.
 # The words of a chunk are joined with none, so that they are decompressed once and not for each word.
 # `among` restricts both rankings to the files that a filter matches.
