@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from importlib import resources
 from typing import Any, Literal, TypeVar
 
 import psycopg
 import structlog
-from psycopg import AsyncConnection
-from psycopg.rows import class_row, dict_row
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import AsyncRowFactory, dict_row, kwargs_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ragq.errors import ConfigurationError, InvalidRequestError, TooLargeError, TransientError, UnavailableError
@@ -23,8 +23,11 @@ from ragq.storage.database_check import check_database
 log = structlog.get_logger(__name__)
 
 Record = TypeVar("Record")
+Row = TypeVar("Row")
+Plan = Literal["once", "anew"] | None
 
 MIGRATION_LOCK = 0x72616771  # "ragq"
+PREPARE: dict[Plan, bool | None] = {"once": True, "anew": False, None: None}
 READY_SECONDS = 1.0  # PostgreSQL must provide a connection within this to count as ready
 CONNECT_SECONDS = 5
 RESTED_SECONDS = 1.0  # a connection idle for longer is checked before it is used
@@ -38,9 +41,21 @@ BEHIND_A_POOLER = (
 
 
 class _Connection(AsyncConnection[Any]):
-    """A connection that records when it was last used."""
+    """A connection that records when it was last used, and how it plans.
+
+    Attributes:
+        plans_once: Whether its prepared statements are planned once for all values; None if that is not known.
+    """
 
     used_at = 0.0
+    plans_once: bool | None = False
+
+    async def plan_once(self, wanted: bool) -> None:
+        """Plan prepared statements once for all values, or as PostgreSQL thinks best."""
+        if self.plans_once is not wanted:
+            self.plans_once = None  # until it is done: the statement may be cancelled
+            await self.execute(f"SET plan_cache_mode = {'force_generic_plan' if wanted else 'auto'}", prepare=False)
+            self.plans_once = wanted
 
     @classmethod
     async def connect(  # type: ignore[override]  # as the pool calls it
@@ -100,8 +115,14 @@ class Database:
         await self._pool.close()
 
     @contextlib.asynccontextmanager
-    async def connection(self, timeout_seconds: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
-        """Use a connection of the pool; with None, wait for one as long as the pool's timeout."""
+    async def connection(
+        self, timeout_seconds: float | None = None, *, plans_once: bool = False
+    ) -> AsyncIterator[AsyncConnection[Any]]:
+        """Use a connection of the pool; with None, wait for one as long as the pool's timeout.
+
+        Args:
+            plans_once: Plan prepared statements once, whatever their values.
+        """
         with self._translate_errors():
             async with self._pool.connection(timeout_seconds) as connection:
                 if self._settings.database_pooled:
@@ -109,6 +130,7 @@ class Database:
                         await connection.execute(_IN_TRANSACTION)
                         yield connection
                 else:
+                    await connection.plan_once(plans_once)
                     yield connection
                 connection.used_at = time.monotonic()
 
@@ -151,30 +173,37 @@ class Database:
                 retry_after_seconds=2,
             ) from error
 
-    async def row(self, query: str, **parameters: Any) -> dict[str, Any] | None:
-        async with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(query, parameters)
+    async def row(self, query: str, *, plan: Plan = None, **parameters: Any) -> dict[str, Any] | None:
+        """Fetch the first row.
+
+        Args:
+            plan: As of `records`.
+        """
+        async with self._cursor(plan, dict_row) as cursor:
+            await cursor.execute(query, parameters, prepare=PREPARE[plan])
             return await cursor.fetchone()
 
     async def records(
-        self, record: type[Record], query: str, *, plan: Literal["once", "anew"] | None = None, **parameters: Any
+        self, record: Callable[..., Record], query: str, *, plan: Plan = None, **parameters: Any
     ) -> list[Record]:
         """Fetch all rows.
 
         Args:
+            record: Makes a record of the columns.
             plan: "once" for a statement whose planning takes longer than its run, whatever the values: it is prepared with a
                 generic plan. "anew" to plan for these values. None leaves it to psycopg and PostgreSQL.
         """
-        async with self.connection() as connection, connection.cursor(row_factory=class_row(record)) as cursor:
-            if plan == "once" and not self._settings.database_pooled:
-                # One round trip, and one transaction: if the query fails, the setting is as before.
-                async with connection.pipeline():
-                    await connection.execute("SET plan_cache_mode = force_generic_plan", prepare=True)
-                    await cursor.execute(query, parameters, prepare=True)
-                    await connection.execute("RESET plan_cache_mode", prepare=True)
-            else:
-                await cursor.execute(query, parameters, prepare=False if plan == "anew" else None)
+        async with self._cursor(plan, kwargs_row(record)) as cursor:
+            await cursor.execute(query, parameters, prepare=PREPARE[plan])
             return await cursor.fetchall()
+
+    @contextlib.asynccontextmanager
+    async def _cursor(self, plan: Plan, row_factory: AsyncRowFactory[Row]) -> AsyncIterator[AsyncCursor[Row]]:
+        async with (
+            self.connection(plans_once=plan == "once") as connection,
+            connection.cursor(row_factory=row_factory) as cursor,
+        ):
+            yield cursor
 
     async def migrate(self, *, embedding_model: str) -> None:
         """Run the pending migrations, under a lock. Idempotent.

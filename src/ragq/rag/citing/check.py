@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from ragq.models import SearchResult
@@ -32,6 +32,7 @@ from ragq.rag.sentences import Span
 MAX_POSTINGS = 200  # sentences with a word that are looked at
 MAX_SAID = 20_000  # characters of one message
 CANDIDATES = 8  # sentences that are looked at closely
+MAX_NAME = 500  # characters of a source's name and heading
 
 # Tuned on statements about the first half of XQuAD.
 LEAST_SHARE = 0.26  # of a statement's own words that a passage must hold
@@ -146,8 +147,9 @@ class Evidence:
             for start, end in find_statements(source)[:MAX_SENTENCES] or [(0, len(source.text))]:
                 text = source.text[start:end]
                 for stem in find_stems(text):
-                    if len(self._places[stem]) < MAX_POSTINGS:
-                        self._places[stem].append(len(self._sentences))
+                    places = self._places[stem]
+                    if len(places) < MAX_POSTINGS:
+                        places.append(len(self._sentences))
                 self._sentences.append(_Sentence(number, (start, end), text))
             yield
 
@@ -237,12 +239,9 @@ class Evidence:
         return any(self._sentences[place].holds(word) for place in window)
 
     @cached_property
-    def _about(self) -> list[set[str]]:
+    def _about(self) -> list[frozenset[str]]:
         """The words of each source's name and heading."""
-        return [
-            _keys(read_words(f"{one.filename} {one.heading or ''} {one.location}"[-500:].replace("_", " ")))
-            for one in self.sources
-        ]
+        return [_read_name(f"{one.filename} {one.heading or ''} {one.location}"[-MAX_NAME:]) for one in self.sources]
 
     def _fit(self, window: tuple[int, ...], statement: _Statement, places: Places) -> float:
         """How much of what was asked, and of the statement's words in it, stands in a passage or near it."""
@@ -368,6 +367,11 @@ def _decide(findings: list[Finding], named: list[int], count: int) -> Verdict:
         return Verdict("supported", moved, right[0])
     shown = next((one for one in findings if one.source in named), findings[0])
     return Verdict("unsupported", findings[0].fault, shown)
+
+
+@lru_cache(maxsize=2000)  # the sources of many questions are parts of one document
+def _read_name(name: str) -> frozenset[str]:
+    return frozenset(_keys(read_words(name.replace("_", " "))))
 
 
 def _keys(words: list[Word]) -> set[str]:

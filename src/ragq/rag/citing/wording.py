@@ -15,6 +15,7 @@ from ragq.rag.words import pairs
 MAX_SHOWN = 40  # characters of a word in a reason
 MAX_WORDS = 160  # of one sentence; the rest is not compared
 _RUN = re.compile(r"(?:\w|[\u0300-\u036f\u0900-\u0963\u0966-\u0fff])+")  # as the terms of `sentences.py`
+_ASCII_RUN = re.compile(r"\w+", re.ASCII)
 _NOT = re.compile(r"n[’'ʼ]t\b")
 _POSSESSIVE = re.compile(r"[’']s\b")
 _INITIALS = re.compile(r"\b(?:[A-Z]\.){2,5}")
@@ -92,16 +93,20 @@ def read_words(text: str) -> list[Word]:
 
 def find_stems(text: str) -> set[str]:
     """The stems of a text's words, and the parts of its numbers: what is looked up before the words are read."""
+    if text.isascii():
+        return set(map(_stem, _ASCII_RUN.findall(text.lower())))
     stems: set[str] = set()
     for run in _RUN.findall(text.casefold()):
         if run.isascii() or not _CJK.search(run):
-            stems.add(_stem(SAME.get(run, run)))
+            stems.add(_stem(run))
         else:
             stems.update(pairs(run))
     return stems
 
 
-def _stem(word: str) -> str:
+@lru_cache(maxsize=20_000)
+def _stem(lower: str) -> str:
+    word = SAME.get(lower, lower)
     return word[:_STEM_CHARACTERS].rstrip("s") or word
 
 
@@ -170,7 +175,7 @@ def _read_special(run: str, lower: str) -> Word | None:
 
 
 def _read_word(run: str, lower: str, follower: str, *, is_first: bool, language: str) -> Word:
-    key = _stem(SAME.get(lower, lower))
+    key = _stem(lower)
     is_name = (
         run[0].isupper() and language != "de" and (not is_first or run[1:] != run[1:].lower() or follower[:1].isupper())
     )

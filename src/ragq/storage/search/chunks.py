@@ -6,7 +6,7 @@ A `Scope` names its tenant, and only that tenant's rows are read.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 EXACT_SEARCH_CHUNKS = 20_000
 EXACT_SEARCH_ROOTS = 40
 CANDIDATES = 50  # taken from each of the two rankings before they are fused
+_LOCATION = msgspec.json.Decoder(Location)
 SHARES_SECONDS = 60.0  # how long the shares of words are cached
 
 
@@ -71,6 +72,7 @@ class Chunks:
         condition, values = compile_filter(filters)
         found = await self._database.row(
             SCOPE.format(condition=condition),
+            plan=None if filters else "once",
             tenant=tenant_id,
             names=store_ids,
             default=DEFAULT_STORE_NAME,
@@ -108,8 +110,8 @@ class Chunks:
             limit: Most results.
             meaning: Weight of the meaning, 0…1, against that of the words; None for that of the settings.
         """
-        found = await self._database.records(
-            SearchResult,
+        return await self._database.records(
+            _read_result,
             scope.query,
             plan="anew" if scope.plan_anew else "once",
             vector=_vector_literal(vector),
@@ -120,7 +122,6 @@ class Chunks:
             limit=limit,
             **scope.parameters,
         )
-        return [replace(one, location=msgspec.convert(one.location, Location)) for one in found]
 
     async def _word_shares(self) -> WordShares:
         if time.monotonic() > self._shares_until:
@@ -130,6 +131,10 @@ class Chunks:
             self._shares = WordShares(common, min(common.values(), default=0.0) / 4)
             self._shares_until = time.monotonic() + SHARES_SECONDS
         return self._shares
+
+
+def _read_result(location: str, **columns: Any) -> SearchResult:
+    return SearchResult(**columns, location=_LOCATION.decode(location))
 
 
 def _vector_literal(vector: Vector) -> str:

@@ -12,7 +12,7 @@ WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words
 # above the model's floor. Neither depends on which other chunks are found, so scores of two questions can be compared.
 # How many chunks have a word is counted among those found by it. Of a word that finds none, because it is common, the share
 # among those found by others is taken, or half where these are few. `w` has the weights of the words' ranks.
-# The words of a chunk are joined with none, so that they are decompressed once and not for each word.
+# The words of a chunk get the weight that they have, so that they are decompressed once and not for each word.
 # `among` restricts both rankings to the files that a filter matches.
 _SEARCH = """
     WITH asked AS MATERIALIZED (
@@ -24,7 +24,7 @@ _SEARCH = """
     ), ranked AS MATERIALIZED (
         SELECT file_id, vector_store_id, ordinal{ranks_as}
         FROM (
-            SELECT file_id, vector_store_id, ordinal, text_search || ''::tsvector AS text_search FROM chunks c
+            SELECT file_id, vector_store_id, ordinal, setweight(text_search, 'D') AS text_search FROM chunks c
             WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)
               AND text_search @@ %(found_by)s::tsquery{among}
             LIMIT %(most_matches)s
@@ -61,7 +61,7 @@ _SEARCH = """
            coalesce(chunk.location, CASE
                WHEN chunk.page IS NOT NULL THEN jsonb_build_object('kind', 'page', 'number', chunk.page)
                WHEN chunk.heading IS NOT NULL THEN jsonb_build_object('kind', 'section', 'name', chunk.heading)
-               ELSE '{{}}' END) AS location
+               ELSE '{{}}' END)::text AS location
     FROM best JOIN chunks chunk USING (file_id, vector_store_id, ordinal)
          JOIN files f ON f.id = chunk.file_id
          JOIN vector_store_files v USING (file_id, vector_store_id)
