@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Self
 import aiohttp
 
 from ragq.errors import PermanentError, RagqError, TransientError, UnavailableError
+from ragq.settings import read_settings
 
 POLL_SECONDS = 0.2
 POLLED_AT_ONCE = 8  # files; more are polled more slowly
@@ -102,6 +103,12 @@ class ApiClient:
             self._followed -= 1
         on_progress(1.0)
         return state
+
+
+def open_client(url: str | None = None) -> ApiClient:
+    """Make a client with the settings' key, and their address if none is given."""
+    settings = read_settings()
+    return ApiClient(url or settings.url, settings.api_key.get_secret_value() if settings.api_key else None)
 
 
 def _share_done(progress: dict[str, Any] | None) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ragq import __version__
+from ragq.admin.command import keys, tenants
 from ragq.errors import RagqError
 from ragq.logs import configure_logging
 from ragq.models import QueueName
@@ -43,6 +44,10 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="ragq")
 def main() -> None:
     """Answer questions from your documents, through a durable queue."""
+
+
+main.add_command(keys)
+main.add_command(tenants)
 
 
 def _settings(**overrides: Any) -> Settings:
@@ -298,10 +303,10 @@ def demo_command(port: int | None, data_dir: Path | None, exits: bool) -> None:
 
 
 def _client(url: str | None) -> ApiClient:
-    from ragq.api_client import ApiClient
+    from ragq.api_client import open_client
 
-    settings = _settings(url=url)
-    return ApiClient(settings.url, settings.api_key.get_secret_value() if settings.api_key else None)
+    configure_logging(read_settings())
+    return open_client(url)
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:

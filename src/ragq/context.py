@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ragq.client.rq_client import JobQueue
 from ragq.settings import Settings
+from ragq.storage.api_keys import ApiKeys
 from ragq.storage.archive import Archive, StoredChats
 from ragq.storage.batches import Batches
 from ragq.storage.blobs import BlobStore
@@ -15,6 +16,7 @@ from ragq.storage.file_batches import FileBatches
 from ragq.storage.files import Files
 from ragq.storage.ingests import Ingests
 from ragq.storage.store_files import StoreFiles
+from ragq.storage.tenants import Tenants
 from ragq.storage.uploads import Uploads
 from ragq.storage.vector_stores import Stores
 from ragq.storage.webhooks import Webhooks
@@ -47,3 +49,5 @@ class Context:
         self.conversations = Conversations(database)
         self.batches = Batches(database)
         self.webhooks = Webhooks(database)
+        self.tenants = Tenants(database)
+        self.api_keys = ApiKeys(database)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 DEFAULT_TENANT = "default"
 DEFAULT_STORE_NAME = "default"
+KEY_PREFIX = "ragq-"  # of API keys that were made
 
 AttributeValue = str | int | float | bool
 Attributes = dict[str, AttributeValue]

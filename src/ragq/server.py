@@ -18,6 +18,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq import __version__
+from ragq.admin import keys as admin_keys
+from ragq.admin import tenants as admin_tenants
 from ragq.batches.runner import run_batches_forever
 from ragq.client.rq_client import JobQueue
 from ragq.errors import (
@@ -28,6 +30,7 @@ from ragq.errors import (
     UnavailableError,
 )
 from ragq.http.access import CORS, Access
+from ragq.http.callers import Callers
 from ragq.http.error_body import error_response
 from ragq.http.keys import KeyCheck
 from ragq.http.openapi import Application
@@ -72,13 +75,14 @@ STARTS = ("http.response.start", "websocket.http.response.start", "websocket.acc
 PARTS = (
     *(chat, responses, conversations, chat_completions, completions, embeddings, models, batches, webhooks),
     *(files, uploads, vector_stores, store_search, store_files, file_batches),
-    *(mcp, websocket, page, health, metrics),
+    *(admin_keys, admin_tenants, mcp, websocket, page, health, metrics),
 )
 
 
 def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> FastAPI:
     """Build the application; it connects at startup."""
-    keys = KeyCheck(settings.api_key.get_secret_value()) if settings.api_key else None
+    callers = Callers()
+    keys = KeyCheck(settings.api_key.get_secret_value() if settings.api_key else None, callers)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -88,6 +92,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
             settings=settings, queue=queue, database=database, blobs=blobs, streams=Streams(queue), keys=keys
         )
         app.state.context = context
+        callers.store = context.api_keys
         async with _running(context):
             yield
 
@@ -100,7 +105,7 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would send questions and bodies to others
     )
     for part in PARTS:
-        app.include_router(part.router)
+        app.add(part.router)
     app.add_exception_handler(RagqError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -44,15 +45,35 @@ def _short(text: str, limit: int = 160) -> str:
 
 
 def format_status(status: dict[str, Any]) -> str:
-    """Format queues and workers as two tables."""
-    words = ("queued", "in_flight", "scheduled", "finished", "failed")
-    lines = [f"{'queue':24}" + "".join(f"{word:>11}" for word in words)]
-    lines += [f"{queue['name']:24}" + "".join(f"{queue[word]:>11}" for word in words) for queue in status["queues"]]
-    lines += ["", f"{'worker':24}{'queues':>22}{'state':>11}{'in_flight':>11}{'finished':>11}{'failed':>11}"]
-    for worker in status["workers"]:
-        counts = f"{worker['in_flight']:>11}{worker['finished']:>11}{worker['failed']:>11}"
-        who = f"{worker['host']}:{worker['pid']}"
-        lines.append(f"{who[-24:]:24}{','.join(worker['queues']):>22}{worker['state']:>11}{counts}")
+    """Format queues and workers as two tables, if they are shown to this caller, and the kind of answers."""
+    lines: list[str] = []
+    if "queues" in status:
+        words = ("queued", "in_flight", "scheduled", "finished", "failed")
+        lines += [f"{'queue':24}" + "".join(f"{word:>11}" for word in words)]
+        lines += [f"{queue['name']:24}" + "".join(f"{queue[word]:>11}" for word in words) for queue in status["queues"]]
+        lines += ["", f"{'worker':24}{'queues':>22}{'state':>11}{'in_flight':>11}{'finished':>11}{'failed':>11}"]
+        lines += [*map(_format_worker, status["workers"]), ""]
     answers = status["answers"]
-    lines += ["", f"answers: {answers['kind']}" + (f" by {answers['model']}" if answers.get("model") else "")]
+    lines += [f"answers: {answers['kind']}" + (f" by {answers['model']}" if answers.get("model") else "")]
     return "\n".join(lines)
+
+
+def _format_worker(worker: dict[str, Any]) -> str:
+    counts = f"{worker['in_flight']:>11}{worker['finished']:>11}{worker['failed']:>11}"
+    who = f"{worker['host']}:{worker['pid']}"
+    return f"{who[-24:]:24}{','.join(worker['queues']):>22}{worker['state']:>11}{counts}"
+
+
+def format_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Format objects as a table; times, whose columns end with `_at`, are in UTC."""
+    cells = [columns, *[tuple(_format_cell(column, row[column]) for column in columns) for row in rows]]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def _format_cell(column: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}" if column.endswith("_at") else str(value)

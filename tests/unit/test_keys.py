@@ -1,11 +1,15 @@
-"""Guesses of the API key, with a clock that tests move."""
+"""API keys: guesses of them, those that were made, and sessions, with a clock that tests move."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
+
 import pytest
 
-from ragq.errors import AuthenticationError, OverloadedError
-from ragq.http import keys
+from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError, UnavailableError
+from ragq.http import keys, session
+from ragq.http.callers import FRESH_SECONDS, STALE_SECONDS, Caller, Callers, Role
 from ragq.http.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, KeyCheck
 from tests.clock import Clock
 
@@ -15,12 +19,12 @@ KEY = "a key that only this test knows"
 def guess(check: KeyCheck, host: str, *, times: int = GUESSES) -> None:
     for number in range(times):
         with pytest.raises(AuthenticationError):
-            check.check(f"guess {number}", host)
+            asyncio.run(check.check(f"guess {number}", host))
 
 
-def is_let_in(check: KeyCheck, host: str) -> bool:
+def is_let_in(check: KeyCheck, host: str, key: str = KEY) -> bool:
     try:
-        check.check(check.key, host)
+        asyncio.run(check.check(key, host))
     except OverloadedError:
         return False
     return True
@@ -40,17 +44,17 @@ def is_let_in(check: KeyCheck, host: str) -> bool:
 def test_guesses_count_for_the_network_of_one_client(
     clock: Clock, guesser: str, neighbour: str, *, is_slowed: bool
 ) -> None:
-    check = KeyCheck(KEY, clock)
+    check = KeyCheck(KEY, Callers(), clock)
     guess(check, guesser)
     assert is_let_in(check, neighbour) is not is_slowed
 
 
 def test_the_right_key_is_taken_again_soon_after_the_guesses_end(clock: Clock) -> None:
-    check = KeyCheck(KEY, clock)
+    check = KeyCheck(KEY, Callers(), clock)
     guess(check, "192.0.2.7")
     for _ in range(1000):
         with pytest.raises(OverloadedError) as refusal:
-            check.check("guess", "192.0.2.7")
+            asyncio.run(check.check("guess", "192.0.2.7"))
         assert refusal.value.retry_after_seconds == pytest.approx(GUESS_SECONDS)
     clock.now += GUESS_SECONDS
     assert is_let_in(check, "192.0.2.7")
@@ -60,26 +64,142 @@ def test_the_right_key_is_taken_again_soon_after_the_guesses_end(clock: Clock) -
 def test_only_a_long_key_is_compared_for_an_address_that_had_it_in_the_last_hour(
     clock: Clock, key: str, *, is_excepted: bool
 ) -> None:
-    check = KeyCheck(key, clock)
-    assert is_let_in(check, "192.0.2.7")
+    check = KeyCheck(key, Callers(), clock)
+    assert is_let_in(check, "192.0.2.7", key)
     guess(check, "192.0.2.7")
-    assert is_let_in(check, "192.0.2.7") is is_excepted
+    assert is_let_in(check, "192.0.2.7", key) is is_excepted
     clock.now += KNOWN_SECONDS
     guess(check, "192.0.2.7")
-    assert not is_let_in(check, "192.0.2.7")
+    assert not is_let_in(check, "192.0.2.7", key)
 
 
 def test_a_request_without_a_key_is_no_guess(clock: Clock) -> None:
-    check = KeyCheck(KEY, clock)
+    check = KeyCheck(KEY, Callers(), clock)
     for _ in range(100):
         with pytest.raises(AuthenticationError):
-            check.check("", "192.0.2.7")
+            asyncio.run(check.check("", "192.0.2.7"))
     assert is_let_in(check, "192.0.2.7")
 
 
 def test_no_more_than_so_many_addresses_are_remembered(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "MAX_ADDRESSES", 3)
-    check = KeyCheck(KEY, clock)
+    check = KeyCheck(KEY, Callers(), clock)
     for number in range(10):
         guess(check, f"192.0.2.{number}", times=1)
     assert list(check._addresses) == ["192.0.2.7", "192.0.2.8", "192.0.2.9"]
+
+
+@dataclass
+class Made:
+    """A key that was made."""
+
+    id: str = "key_1"
+    tenant_id: str = "acme"
+    role: str = "user"
+    is_suspended: bool = False
+
+
+class Store:
+    """Has one key, and may be away; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.key: Made | None = Made()
+        self.is_away = False
+        self.asked = 0
+
+    async def open(self, value: str) -> Made | None:
+        self.asked += 1
+        if self.is_away:
+            raise UnavailableError("away")
+        return self.key if value == VALUE else None
+
+    async def open_id(self, key_id: str) -> Made | None:
+        return await self.open(VALUE if self.key and key_id == self.key.id else "")
+
+
+VALUE = "ragq-a-key-that-was-made"
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def check(store: Store, clock: Clock) -> KeyCheck:
+    return KeyCheck(KEY, Callers(store, clock), clock)
+
+
+def find(check: KeyCheck, value: str = VALUE) -> Caller:
+    return asyncio.run(check.check(value, "192.0.2.7"))
+
+
+def test_a_key_that_was_made_is_its_tenants_and_is_looked_up_once_in_a_while(
+    check: KeyCheck, store: Store, clock: Clock
+) -> None:
+    for _ in range(3):
+        assert find(check) == Caller("acme", Role.USER, "key_1")
+    assert store.asked == 1
+    clock.now += FRESH_SECONDS
+    store.key = None
+    with pytest.raises(AuthenticationError):
+        find(check)
+
+
+def test_keys_that_were_found_lately_go_on_while_the_database_is_away(
+    check: KeyCheck, store: Store, clock: Clock
+) -> None:
+    find(check)
+    store.is_away = True
+    clock.now += STALE_SECONDS - 1
+    assert find(check).tenant == "acme"
+    clock.now += 1
+    for value in (VALUE, "ragq-another"):
+        with pytest.raises(UnavailableError):  # not a 401, after which a client would throw its key away
+            find(check, value)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "role", "found"),
+    [("acme", "admin", Role.ADMIN), ("default", "admin", Role.OPERATOR), ("default", "user", Role.USER)],
+)
+def test_only_an_admin_of_the_default_tenant_is_the_operator(
+    check: KeyCheck, store: Store, tenant: str, role: str, found: Role
+) -> None:
+    store.key = Made(tenant_id=tenant, role=role)
+    assert find(check).role is found
+    assert find(check, KEY) == Caller("default", Role.OPERATOR)
+
+
+def test_a_suspended_tenants_key_is_refused_without_counting_as_a_guess(check: KeyCheck, store: Store) -> None:
+    store.key = Made(is_suspended=True)
+    for _ in range(GUESSES + 1):
+        with pytest.raises(ForbiddenError) as refusal:
+            find(check)
+    assert refusal.value.code == "tenant_suspended"
+
+
+def test_without_a_key_in_the_settings_only_keys_that_were_made_are_checked(store: Store, clock: Clock) -> None:
+    check = KeyCheck(None, Callers(store, clock), clock)
+    assert find(check, "sk-anything").role is find(check, "").role is Role.OPERATOR
+    assert find(check).tenant == "acme"
+    with pytest.raises(AuthenticationError):
+        find(check, "ragq-revoked")
+
+
+def test_a_session_is_that_of_its_key_and_ends_with_it(
+    check: KeyCheck, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragq.http.session.time.time", lambda: 1_000_000.0)
+    of_key, of_root = check.open_session(find(check)), check.open_session(find(check, KEY))
+    assert asyncio.run(check.check_session(of_key)) == Caller("acme", Role.USER, "key_1")
+    assert asyncio.run(check.check_session(of_root)).role is Role.OPERATOR
+    clock.now += FRESH_SECONDS
+    store.key = None
+    forged = of_root.replace("..", ".key_1.")
+    for cookie in (of_key, forged, "", ".", "..", "x.y.z", of_root[:-1]):
+        with pytest.raises(AuthenticationError):
+            asyncio.run(check.check_session(cookie))
+    monkeypatch.setattr("ragq.http.session.time.time", lambda: 1_000_000.0 + session.SESSION_SECONDS)
+    with pytest.raises(AuthenticationError):
+        asyncio.run(check.check_session(of_root))

@@ -13,11 +13,11 @@ from typing import Any
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError, RagqError, TooLargeError
+from ragq.errors import ForbiddenError, RagqError, TooLargeError
+from ragq.http.callers import Caller, Role
 from ragq.http.error_body import error_response
 from ragq.http.keys import KeyCheck
-from ragq.http.session import COOKIE, is_open
-from ragq.models import DEFAULT_TENANT
+from ragq.http.session import COOKIE
 from ragq.settings import LOCALHOST, Settings, is_loopback, split_list
 
 HEALTH = ("/healthz", "/readyz")  # answered for any host name, because probes use a container's address
@@ -50,13 +50,13 @@ def is_keyless(path: str) -> bool:
 
 
 class Access:
-    """ASGI middleware that refuses requests, and sets the tenant for routes.
+    """ASGI middleware that refuses requests, and sets the caller for routes.
 
-    `request.state.tenant` is set if the request may access data. `request.state.is_trusted` shows routes without a key
-    whether it may.
+    `request.state.caller` is set for routes that need a key. `request.state.is_trusted` shows the others whether the caller
+    is the operator.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: KeyCheck | None) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: KeyCheck) -> None:
         self._app = app
         self._keys = keys
         self._max_file_bytes = settings.max_file_bytes
@@ -72,26 +72,27 @@ class Access:
             return
         headers = _read_headers(scope)
         if scope["type"] == "websocket":
-            await self._admit_websocket(scope, headers)(scope, receive, send)
+            answers = await self._admit_websocket(scope, headers)
+            await answers(scope, receive, send)
             return
         limit = self._limit(scope["path"])
         try:
-            self._admit(scope, headers)
+            await self._admit(scope, headers)
             _check_length(headers, limit, scope["path"])
         except RagqError as error:
             await error_response(error, closes=_has_body(headers))(scope, receive, send)
         else:
             await self._app(scope, _limited(receive, limit, scope["path"]), send)
 
-    def _admit_websocket(self, scope: Scope, headers: dict[str, str]) -> ASGIApp:
+    async def _admit_websocket(self, scope: Scope, headers: dict[str, str]) -> ASGIApp:
         """Choose who answers a handshake: the application, or a refusal. `WebSocketConnection` limits the messages."""
         try:
-            self._admit(scope, headers)
+            await self._admit(scope, headers)
         except RagqError as error:
             return error_response(error)
         return self._app
 
-    def _admit(self, scope: Scope, headers: dict[str, str]) -> None:
+    async def _admit(self, scope: Scope, headers: dict[str, str]) -> None:
         """Authenticate the request.
 
         Raises:
@@ -107,33 +108,27 @@ class Access:
             )
         state["is_trusted"] = has_key = False
         if not is_keyless(path):
-            has_key = self._check_caller(scope, headers)
-            state["tenant"] = DEFAULT_TENANT
+            state["caller"], has_key = await self._find_caller(scope, headers)
         elif path in HEALTH and is_our_host:
-            with contextlib.suppress(AuthenticationError, OverloadedError):
-                self._check_caller(scope, headers)
-                state["is_trusted"] = True
+            with contextlib.suppress(RagqError):
+                caller, _ = await self._find_caller(scope, headers)
+                state["is_trusted"] = caller.role is Role.OPERATOR
         if scope.get("method") not in SAFE_METHODS and not has_key:  # a WebSocket has no method, and may change data
             self._check_origin(path, headers)
 
-    def _check_caller(self, scope: Scope, headers: dict[str, str]) -> bool:
-        """Accept the key or a session; returns whether it was the key.
+    async def _find_caller(self, scope: Scope, headers: dict[str, str]) -> tuple[Caller, bool]:
+        """Find who sends a request, by the key or a session; also whether it was the key.
 
         Raises:
-            AuthenticationError: Neither is valid.
-            OverloadedError: Too many wrong keys came from this address.
+            RagqError: Neither is valid, or that cannot be told now.
         """
-        if self._keys is None:
-            return False
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = headers.get("api-key") or (bearer if scheme.lower() == "bearer" else _key_in_subprotocols(scope))
         session = cookie_parser(headers.get("cookie", "")).get(COOKIE)
         if given or session is None:
-            self._keys.check(given, scope["client"][0] if scope["client"] else "")
-            return True
-        if not is_open(session, self._keys.key):
-            raise AuthenticationError("The session has ended: send the API key to POST /session again.")
-        return False
+            caller = await self._keys.check(given, scope["client"][0] if scope["client"] else "")
+            return caller, self._keys.is_required
+        return await self._keys.check_session(session), False
 
     def _check_origin(self, path: str, headers: dict[str, str]) -> None:
         """Refuse a change sent by a page of another website; a request with the key cannot be forged.
@@ -141,7 +136,7 @@ class Access:
         Raises:
             ForbiddenError: It comes from another website, or has the session's cookie and is not from our own page.
         """
-        if self._keys is not None and not is_keyless(path):
+        if self._keys.is_required and not is_keyless(path):
             if not _is_from_our_page(headers):
                 raise ForbiddenError(
                     "With the session's cookie, only ragq's own page may change data: send the API key instead.",

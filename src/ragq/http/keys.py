@@ -1,4 +1,4 @@
-"""Check the API key in constant time, and slow down guesses."""
+"""Check API keys in constant time, and slow down guesses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ragq.errors import AuthenticationError, OverloadedError
+from ragq.http.callers import ROOT, Caller, Callers
+from ragq.http.session import open_session, read_session
+from ragq.models import KEY_PREFIX
 from ragq.settings import LEAST_KEY_CHARACTERS
 
 GUESSES = 10  # wrong keys that an address may send at once
@@ -33,44 +36,84 @@ class _Address:
 
 
 class KeyCheck:
-    """Compares keys with the right one.
+    """Compares keys with `RAGQ_API_KEY`, and looks up those that were made.
 
     After GUESSES wrong keys from one address, its keys are refused without a comparison until GUESS_SECONDS have passed.
     An address that sent the right key within the last hour is exempt, so that another client behind it cannot lock it
-    out, unless the key is short enough to guess. Each API process counts for itself.
+    out, unless `RAGQ_API_KEY` is short enough to guess. Each API process counts for itself.
+
+    Args:
+        key: `RAGQ_API_KEY`; None if none is needed, which opens everything to those who send no key that was made.
     """
 
-    def __init__(self, key: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.key = key
+    def __init__(self, key: str | None, callers: Callers, clock: Callable[[], float] = time.monotonic) -> None:
+        self._key = key
+        self._callers = callers
         self._clock = clock
         self._addresses: OrderedDict[str, _Address] = OrderedDict()  # in the order of their last key
 
-    def check(self, given: str, host: str) -> None:
-        """Accept the right key.
+    @property
+    def is_required(self) -> bool:
+        """Whether requests need a key."""
+        return self._key is not None
+
+    async def check(self, given: str, host: str) -> Caller:
+        """Find who sends a key.
 
         Args:
+            given: Empty if none was sent.
             host: The client's address.
 
         Raises:
             AuthenticationError: The key is missing or wrong.
+            ForbiddenError: Its tenant is suspended.
             OverloadedError: Too many wrong keys came from this address.
+            UnavailableError: It may be one that was made, and PostgreSQL does not answer.
         """
         given = given.strip()
+        if self._key is None and not given.startswith(KEY_PREFIX):
+            return ROOT
         if not given:
             raise _wrong_key()
         address, now = self._find(host), self._clock()
         address.guesses = max(0.0, address.guesses - (now - address.changed_at) / GUESS_SECONDS)
         address.changed_at = now
         is_over = address.guesses > GUESSES - 1
-        if is_over and not (now < address.known_until and len(self.key) >= LEAST_KEY_CHARACTERS):
+        is_long = self._key is None or len(self._key) >= LEAST_KEY_CHARACTERS
+        if is_over and not (now < address.known_until and is_long):
             raise _too_many(address)
-        if secrets.compare_digest(given.encode(), self.key.encode()):
+        if caller := await self._recognize(given):
             address.known_until = now + KNOWN_SECONDS
-            return
+            return caller
         if is_over:
             raise _too_many(address)
         address.guesses += 1
         raise _wrong_key()
+
+    async def _recognize(self, given: str) -> Caller | None:
+        if self._key is not None and secrets.compare_digest(given.encode(), self._key.encode()):
+            return ROOT
+        return await self._callers.by_value(given) if given.startswith(KEY_PREFIX) else None
+
+    def open_session(self, caller: Caller) -> str:
+        """Make the cookie of a session, which ends with the caller's key."""
+        return open_session(self._key or "", caller.key_id)
+
+    async def check_session(self, cookie: str) -> Caller:
+        """Find whose session it is.
+
+        Raises:
+            AuthenticationError: It has ended.
+            ForbiddenError: The tenant is suspended.
+            UnavailableError: PostgreSQL does not answer.
+        """
+        if self._key is None:
+            return ROOT
+        key_id = read_session(cookie, self._key)
+        caller = ROOT if key_id == "" else await self._callers.by_id(key_id) if key_id else None
+        if caller is None:
+            raise AuthenticationError("The session has ended: send the API key to POST /session again.")
+        return caller
 
     def _find(self, host: str) -> _Address:
         name = _group(host)
@@ -96,7 +139,8 @@ def _group(host: str) -> str:
 
 def _wrong_key() -> AuthenticationError:
     return AuthenticationError(
-        "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'; it is RAGQ_API_KEY."
+        "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'; it is RAGQ_API_KEY, or one that "
+        "`ragq keys create` made."
     )
 
 

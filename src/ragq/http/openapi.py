@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from ragq.http.access import HEALTH, is_keyless
+from ragq.http.callers import ROLE_CHECKS, Role
 from ragq.schemas.objects import ErrorBody
 
 LOCAL = ("/healthz", "/v1/models", "/v1/models/{model}")  # need neither Valkey nor PostgreSQL
@@ -35,14 +40,38 @@ def shows(body: Any, *, or_events: bool = False) -> dict[int | str, dict[str, An
     return {200: {"model": body, "content": EVENTS if or_events else {}}}
 
 
+def find_role(route: BaseRoute) -> Role | None:
+    """The least role for a route, as one of its dependencies declares it."""
+    dependant = getattr(route, "dependant", None)
+    roles = [ROLE_CHECKS[call] for call in _calls(dependant) if call in ROLE_CHECKS] if dependant else []
+    return max(roles, key=lambda role: role.rank, default=None)
+
+
+def _calls(dependant: Dependant) -> Iterator[Callable[..., Any]]:
+    for one in dependant.dependencies:
+        if one.call:
+            yield one.call
+        yield from _calls(one)
+
+
 class Application(FastAPI):
-    """FastAPI with correct error responses in its OpenAPI document."""
+    """FastAPI with correct error responses and the routes' roles in its OpenAPI document."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._added: list[BaseRoute] = []
+
+    def add(self, router: APIRouter) -> None:
+        """Include a router."""
+        self.include_router(router)
+        self._added += router.routes
 
     def openapi(self) -> dict[str, Any]:
         """Build the document; FastAPI caches it."""
         document = super().openapi()
         if "securitySchemes" not in document["components"]:
             _complete(document)
+            _add_roles(document, self._added)
         return document
 
 
@@ -76,3 +105,10 @@ def _add_refusals(path: str, operation: dict[str, Any]) -> None:
     for status in statuses:
         responses.setdefault(str(status), _refusal(status) | {"content": body})
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _add_roles(document: dict[str, Any], routes: list[BaseRoute]) -> None:
+    for route in routes:
+        if isinstance(route, APIRoute) and route.include_in_schema and (role := find_role(route)):
+            for method in route.methods or ():
+                document["paths"][route.path_format][method.lower()]["x-least-role"] = role

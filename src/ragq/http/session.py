@@ -10,18 +10,24 @@ COOKIE = "ragq_session"
 SESSION_SECONDS = 12 * 3600
 
 
-def open_session(key: str) -> str:
-    """Make the cookie's value: its expiry, and a signature made with the key."""
-    ends_at = str(int(time.time()) + SESSION_SECONDS)
-    return f"{ends_at}.{_sign(ends_at, key)}"
+def open_session(key: str, key_id: str) -> str:
+    """Make the cookie's value: its expiry, whose it is, and a signature made with `RAGQ_API_KEY`.
+
+    Args:
+        key_id: Of the key that opened it; empty for `RAGQ_API_KEY`.
+    """
+    said = f"{int(time.time()) + SESSION_SECONDS}.{key_id}"
+    return f"{said}.{_sign(said, key)}"
 
 
-def is_open(cookie: str, key: str) -> bool:
-    """Whether a cookie's value has a valid signature and has not expired."""
-    ends_at, _, signature = cookie.partition(".")
-    is_ours = secrets.compare_digest(signature.encode(), _sign(ends_at, key).encode())
-    return is_ours and int(ends_at) > time.time()
+def read_session(cookie: str, key: str) -> str | None:
+    """The id of the key that opened a session; None if the cookie's signature is wrong or it has expired."""
+    said, _, signature = cookie.rpartition(".")
+    if not secrets.compare_digest(signature.encode(), _sign(said, key).encode()):
+        return None
+    ends_at, _, key_id = said.partition(".")
+    return key_id if int(ends_at) > time.time() else None
 
 
-def _sign(ends_at: str, key: str) -> str:
-    return hmac.new(key.encode(), f"ragq session until {ends_at}".encode(), "sha256").hexdigest()
+def _sign(said: str, key: str) -> str:
+    return hmac.new(key.encode(), f"ragq session {said}".encode(), "sha256").hexdigest()

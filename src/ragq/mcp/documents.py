@@ -7,7 +7,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from ragq.errors import UnavailableError
-from ragq.mcp.route import Caller
+from ragq.mcp.route import Reach
 from ragq.storage.paging import Page
 from ragq.storage.store_files import StoreFileRecord
 
@@ -36,9 +36,9 @@ class DocumentText(TypedDict):
 class Documents:
     """The documents of one store."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-        self._context = caller.context
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._context = reach.context
 
     async def find_store(self) -> str:
         """The store's id.
@@ -47,11 +47,11 @@ class Documents:
             NotFoundError: It does not exist.
             InvalidRequestError: It has expired.
         """
-        return await self._context.stores.resolve(self._caller.tenant, self._caller.store_id, to_use=True)
+        return await self._context.stores.resolve(self._reach.tenant, self._reach.store_id, to_use=True)
 
     def url_of(self, file_id: str) -> str:
         """The address that downloads a document."""
-        return f"{self._caller.base_url}/v1/files/{file_id}/content"
+        return f"{self._reach.base_url}/v1/files/{file_id}/content"
 
     def render(self, record: StoreFileRecord) -> Document:
         return {
@@ -64,11 +64,11 @@ class Documents:
     async def list_page(self, page: Page) -> tuple[list[Document], bool]:
         """List documents, newest first, and whether there are more."""
         store_id = await self.find_store()
-        records = await self._context.store_files.list_files(self._caller.tenant, store_id, page, None)
+        records = await self._context.store_files.list_files(self._reach.tenant, store_id, page, None)
         return [self.render(record) for record in records[: page.limit]], len(records) > page.limit
 
     async def get(self, file_id: str) -> Document:
-        record = await self._context.store_files.get(self._caller.tenant, await self.find_store(), file_id)
+        record = await self._context.store_files.get(self._reach.tenant, await self.find_store(), file_id)
         return self.render(record)
 
     async def read(self, file_id: str) -> DocumentText:
@@ -78,7 +78,7 @@ class Documents:
             NotFoundError: The store does not have this document.
             UnavailableError: The document has no text yet, or none can be read.
         """
-        tenant, store_id = self._caller.tenant, await self.find_store()
+        tenant, store_id = self._reach.tenant, await self.find_store()
         record = await self._context.store_files.get(tenant, store_id, file_id)
         excerpt = await self._context.store_files.get_excerpt(tenant, store_id, file_id, characters=MAX_CHARACTERS)
         if excerpt is None:

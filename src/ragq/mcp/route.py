@@ -10,15 +10,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from ragq.http.callers import Caller
 from ragq.http.input import CheckedRoute
 from ragq.models import DEFAULT_STORE_NAME
-from ragq.routes.context import ApiContext, ContextDependency, Tenant
+from ragq.routes.context import AnyCaller, ApiContext, ContextDependency
 
 router = APIRouter(route_class=CheckedRoute)
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Reach:
     """What a request may reach.
 
     Attributes:
@@ -27,9 +28,13 @@ class Caller:
     """
 
     context: ApiContext
-    tenant: str
+    caller: Caller
     store_id: str
     base_url: str
+
+    @property
+    def tenant(self) -> str:
+        return self.caller.tenant
 
 
 class _Exchange(Response):
@@ -39,9 +44,9 @@ class _Exchange(Response):
         message: The request's body.
     """
 
-    def __init__(self, caller: Caller, message: bytes) -> None:
+    def __init__(self, reach: Reach, message: bytes) -> None:
         super().__init__()
-        self._caller = caller
+        self._reach = reach
         self._message = message
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,18 +56,18 @@ class _Exchange(Response):
             return next(read, None) or await receive()
 
         server = await asyncio.to_thread(importlib.import_module, "ragq.mcp.server")
-        await server.Exchange(self._caller).run(scope, receive_again, send)
+        await server.Exchange(self._reach).run(scope, receive_again, send)
 
 
 @router.post("/mcp", include_in_schema=False)  # JSON-RPC, which OpenAPI cannot describe
 async def exchange(
     request: Request,
     context: ContextDependency,
-    tenant: Tenant,
+    caller: AnyCaller,
     store_id: Annotated[str, Query(alias="vector_store_id")] = DEFAULT_STORE_NAME,
 ) -> Response:
     """Answer one message of an MCP client."""
     scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
     base_url = str(request.base_url.replace(scheme="https" if scheme == "https" else "http"))
-    caller = Caller(context, tenant, store_id, base_url.rstrip("/"))
-    return _Exchange(caller, await request.body())  # read here, where a body over the limit is refused as elsewhere
+    reach = Reach(context, caller, store_id, base_url.rstrip("/"))
+    return _Exchange(reach, await request.body())  # read here, where a body over the limit is refused as elsewhere

@@ -21,7 +21,7 @@ from ragq import __version__
 from ragq.errors import NotFoundError, RagqError
 from ragq.http.access import MAX_JSON_BYTES
 from ragq.mcp.documents import Documents
-from ragq.mcp.route import Caller
+from ragq.mcp.route import Reach
 from ragq.mcp.tools import TOOLS, Tools
 from ragq.schemas.checks import check_json
 from ragq.schemas.objects import validate
@@ -67,10 +67,10 @@ _TEMPLATES = types.ListResourceTemplatesResult(
 class Exchange:
     """A message of a client, and what is done for it."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-        self._documents = Documents(caller)
-        self._tools = Tools(caller, self._documents)
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._documents = Documents(reach)
+        self._tools = Tools(reach, self._documents)
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the message. A client that disconnects cancels the question that it asked."""

@@ -16,8 +16,9 @@ from pydantic import BaseModel, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
+from ragq.http.callers import Role
 from ragq.mcp.documents import Document, Documents, DocumentText
-from ragq.mcp.route import Caller
+from ragq.mcp.route import Reach
 from ragq.models import Answer, Citation, Question, new_id
 from ragq.queues.questions import ask, check_question, perform_now
 from ragq.rag.conversation import bound_text
@@ -116,9 +117,9 @@ class AddCall(BaseModel):
 class Tools:
     """The tools, for one caller."""
 
-    def __init__(self, caller: Caller, documents: Documents) -> None:
-        self._caller = caller
-        self._context = caller.context
+    def __init__(self, reach: Reach, documents: Documents) -> None:
+        self._reach = reach
+        self._context = reach.context
         self._documents = documents
         self._unanswered: set[str] = set()
 
@@ -130,7 +131,7 @@ class Tools:
             vector_store_ids=[await self._documents.find_store()],
             max_results=MOST_PASSAGES,
         )
-        done = await perform_now(self._context, self._caller.tenant, arguments, SearchResults)
+        done = await perform_now(self._context, self._reach.tenant, arguments, SearchResults)
         titles = {result.file_id: result.filename for result in done.results}  # in the order of the best passages
         found: FoundDocuments = {
             "results": [
@@ -150,7 +151,7 @@ class Tools:
         response_id, store_id = new_id(RESPONSE_PREFIX), await self._documents.find_store()
         self._unanswered.add(response_id)
         question = Question(call.question, [store_id])
-        await ask(self._context, self._caller.tenant, response_id, question, Request(input=call.question))
+        await ask(self._context, self._reach.tenant, response_id, question, Request(input=call.question))
         job = await self._wait(response_id, report)
         if job.error:
             raise RagqError(job.error.message, code=job.error.code)
@@ -167,7 +168,8 @@ class Tools:
 
     async def add_document(self, call: AddCall, _report: Report) -> Output:
         """Add a document in any format that ragq reads, such as Markdown, PDF or Word. It can be searched when its status is completed."""
-        context, tenant = self._context, self._caller.tenant
+        self._reach.caller.require(Role.USER)
+        context, tenant = self._context, self._reach.tenant
         store_id = await self._documents.find_store()
         content = _read_content(call)
         record = await save_file(
@@ -184,7 +186,7 @@ class Tools:
 
     async def _wait(self, response_id: str, report: Report) -> Job:
         """Wait for a question's end, and report its place in the queue."""
-        queue, tenant = self._context.queue, self._caller.tenant
+        queue, tenant = self._context.queue, self._reach.tenant
         for step in itertools.count(1):
             job = await queue.fetch(response_id, tenant)
             if job is None or step > FOREGROUND_SECONDS / PROGRESS_SECONDS:

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from ragq.errors import InvalidRequestError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, UserTenant, listing
 from ragq.schemas.batch_lines import Endpoint
 from ragq.schemas.objects import Body, Listing
 from ragq.schemas.questions import Metadata
@@ -83,7 +83,7 @@ class BatchCreate(Body):
 
 
 @router.post("", responses=refusals(404))
-async def create_batch(body: BatchCreate, context: ContextDependency, tenant: Tenant) -> Batch:
+async def create_batch(body: BatchCreate, context: ContextDependency, tenant: UserTenant) -> Batch:
     """Create a batch. It is validated and run in the background."""
     file = await context.files.get(tenant, body.input_file_id)
     if file.purpose != "batch":
@@ -116,7 +116,7 @@ async def get_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -
 
 
 @router.post("/{batch_id}/cancel")
-async def cancel_batch(batch_id: str, context: ContextDependency, tenant: Tenant) -> Batch:
+async def cancel_batch(batch_id: str, context: ContextDependency, tenant: UserTenant) -> Batch:
     """Cancel a batch's unfinished requests. A batch that has ended or is being written is left unchanged."""
     return render_batch(await context.batches.cancel(tenant, batch_id))
 

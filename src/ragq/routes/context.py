@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from ragq.client.job import Enqueued
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, UnavailableError
+from ragq.http.callers import Caller, Role, caller_with, tenant_with
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
 from ragq.parsing.parser import Parser
@@ -68,15 +69,15 @@ class ApiContext(Context):
     """The connections of an API process, and its state for HTTP.
 
     Attributes:
-        keys: Checks the API key; None if no key is set.
+        keys: Checks API keys.
         parser: Draws pages of documents in processes of its own, which start with the first page.
         drawings: Limits how many pages are drawn at once.
         embedding_parts: Limits what large requests for embeddings put into the queue at once.
     """
 
     streams: Streams
+    keys: KeyCheck
     not_ready: str | None = "starting"
-    keys: KeyCheck | None = None
     readiness: Readiness = field(default_factory=Readiness)
     parser: Parser = field(default_factory=Parser)
     drawings: Drawings = field(default_factory=Drawings)
@@ -166,13 +167,13 @@ async def _context(request: Request) -> ApiContext:
 ContextDependency = Annotated[ApiContext, Depends(_context)]
 
 
-async def _tenant(request: Request) -> str:
-    """The tenant whose data the request may access; `Access` has authenticated the caller before this."""
-    tenant: str = request.state.tenant
-    return tenant
-
-
-Tenant = Annotated[str, Depends(_tenant)]
+# Each route declares the least role for it by one of these.
+Tenant = Annotated[str, Depends(tenant_with(Role.READER))]
+UserTenant = Annotated[str, Depends(tenant_with(Role.USER))]
+AdminTenant = Annotated[str, Depends(tenant_with(Role.ADMIN))]
+AnyCaller = Annotated[Caller, Depends(caller_with(Role.READER))]
+Admin = Annotated[Caller, Depends(caller_with(Role.ADMIN))]
+Operator = Annotated[Caller, Depends(caller_with(Role.OPERATOR))]
 
 
 Order = Annotated[Literal["asc", "desc"], Query()]

@@ -13,7 +13,7 @@ from ragq.context import Context
 from ragq.errors import TransientError
 from ragq.http.input import CheckedRoute
 from ragq.queues.documents import cancel_documents
-from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, UserTenant, listing, pace_polling
 from ragq.routes.store_files import (
     ChunkingStrategy,
     FileCounts,
@@ -73,7 +73,7 @@ class FileBatchCreate(Body):
 
 @router.post("")
 async def create_file_batch(
-    vector_store_id: str, body: FileBatchCreate, response: Response, context: ContextDependency, tenant: Tenant
+    vector_store_id: str, body: FileBatchCreate, response: Response, context: ContextDependency, tenant: UserTenant
 ) -> FileBatch:
     """Put files into a store and start to ingest them."""
     store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
@@ -99,7 +99,7 @@ async def get_file_batch(
 
 @router.post("/{batch_id}/cancel")
 async def cancel_file_batch(
-    vector_store_id: str, batch_id: str, context: ContextDependency, tenant: Tenant
+    vector_store_id: str, batch_id: str, context: ContextDependency, tenant: UserTenant
 ) -> FileBatch:
     """Cancel the unfinished ingests of a batch. A batch that has ended is left unchanged."""
     batch, batches = await _find(context, tenant, vector_store_id, batch_id), context.file_batches

@@ -17,7 +17,7 @@ from ragq.context import Context
 from ragq.errors import DocumentError, InvalidRequestError, NotFoundError, TooLargeError
 from ragq.http.input import CheckedRoute
 from ragq.parsing.parser import check_supported
-from ragq.routes.context import ContextDependency, Cursor, Order, Tenant, listing
+from ragq.routes.context import ContextDependency, Cursor, Order, Tenant, UserTenant, listing
 from ragq.schemas.objects import Deleted, Listing
 from ragq.storage.files import FileRecord
 from ragq.storage.paging import Page
@@ -83,7 +83,7 @@ async def create_file(
     file: Annotated[UploadFile, File()],
     purpose: Annotated[Purpose, Form()],
     context: ContextDependency,
-    tenant: Tenant,
+    tenant: UserTenant,
     anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
     seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
 ) -> FileObject:
@@ -258,7 +258,7 @@ def _attachment(filename: str) -> str:
 
 
 @router.delete("/{file_id}")
-async def delete_file(file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
+async def delete_file(file_id: str, context: ContextDependency, tenant: UserTenant) -> Deleted:
     """Delete a file and its chunks in every store."""
     record = await context.files.get(tenant, file_id)
     async with context.files.locked_bytes(record.sha256):

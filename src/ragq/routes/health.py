@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -10,9 +10,10 @@ from typing_extensions import TypedDict
 
 from ragq import __version__
 from ragq.client.queue_monitor import ListState, WorkerState
+from ragq.http.callers import Role
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import shows
-from ragq.routes.context import ContextDependency, Tenant
+from ragq.routes.context import AnyCaller, ContextDependency
 
 router = APIRouter(route_class=CheckedRoute)
 
@@ -22,12 +23,12 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 
 
 class Status(TypedDict):
-    """Queues, workers and the kind of answers."""
+    """The kind of answers; for the operator, queues and workers, too."""
 
     version: str
     answers: dict[str, str | None]
-    queues: list[ListState]
-    workers: list[WorkerState]
+    queues: NotRequired[list[ListState]]
+    workers: NotRequired[list[WorkerState]]
 
 
 @router.get("/healthz")
@@ -38,7 +39,7 @@ async def check_health() -> dict[str, str]:
 
 @router.get("/readyz", responses=shows(dict[str, str]) | NOT_READY)
 async def check_readiness(request: Request, context: ContextDependency) -> JSONResponse:
-    """Show whether Valkey, PostgreSQL and the migrations are ready; to callers with the key, also why not."""
+    """Show whether Valkey, PostgreSQL and the migrations are ready; to the operator, also why not."""
     faults: dict[str, str] = {}
     if context.not_ready:
         faults["start"] = context.not_ready
@@ -53,14 +54,16 @@ async def check_readiness(request: Request, context: ContextDependency) -> JSONR
 
 
 @router.get("/status")
-async def show_status(context: ContextDependency, _tenant: Tenant) -> Status:
-    """Show queues, workers and the kind of answers."""
-    settings, described = context.settings, await context.queue.monitor.describe()
-    return {
+async def show_status(context: ContextDependency, caller: AnyCaller) -> Status:
+    """Show the kind of answers; to the operator, queues and workers, too."""
+    settings = context.settings
+    status: Status = {
         "version": __version__,
         "answers": {"kind": "generated", "model": settings.llm_model}
         if settings.llm_base_url
         else {"kind": "extractive"},
-        "queues": described.queues,
-        "workers": described.workers,
     }
+    if caller.role is Role.OPERATOR:
+        described = await context.queue.monitor.describe()
+        status |= {"queues": described.queues, "workers": described.workers}
+    return status

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from ragq import metrics
 from ragq.http.input import CheckedRoute
 from ragq.models import QueueName
-from ragq.routes.context import ContextDependency, Tenant
+from ragq.routes.context import ContextDependency, Operator
 
 router = APIRouter(prefix="/metrics", route_class=CheckedRoute)
 
@@ -22,7 +22,7 @@ class Targets(TypedDict):
 
 
 @router.get("", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def show_metrics(context: ContextDependency, _tenant: Tenant) -> Response:
+async def show_metrics(context: ContextDependency, _caller: Operator) -> Response:
     """Show the metrics of this process and the state of the queue."""
     status = await context.queue.monitor.describe()
     for gauge in (metrics.JOBS, metrics.OLDEST):
@@ -37,7 +37,7 @@ async def show_metrics(context: ContextDependency, _tenant: Tenant) -> Response:
 
 
 @router.get("/targets")
-async def list_targets(context: ContextDependency, _tenant: Tenant) -> list[Targets]:
+async def list_targets(context: ContextDependency, _caller: Operator) -> list[Targets]:
     """List the metrics addresses of live workers, in the form of Prometheus's HTTP service discovery."""
     return [
         {"targets": [worker.metrics], "labels": {"worker": worker.name, "queues": ",".join(worker.queues)}}

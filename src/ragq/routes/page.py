@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import SecretStr
 
-from ragq.errors import NotFoundError
+from ragq.errors import AuthenticationError, ForbiddenError, NotFoundError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.http.session import COOKIE, is_open, open_session
-from ragq.routes.context import ContextDependency
+from ragq.http.session import COOKIE
+from ragq.routes.context import ApiContext, ContextDependency
 from ragq.schemas.objects import Body
 
 router = APIRouter(route_class=CheckedRoute)
@@ -63,22 +63,29 @@ def _send(name: str, request: Request) -> Response:
 @router.get("/session")
 async def show_session(request: Request, context: ContextDependency) -> dict[str, Any]:
     """Show whether a key is set, and whether this browser must send it."""
-    keys = context.keys
     return {
         "object": "session",
-        "key_required": keys is not None,
-        "is_open": keys is None or is_open(request.cookies.get(COOKIE, ""), keys.key),
+        "key_required": context.keys.is_required,
+        "is_open": await _is_open(context, request.cookies.get(COOKIE, "")),
     }
+
+
+async def _is_open(context: ApiContext, cookie: str) -> bool:
+    try:
+        await context.keys.check_session(cookie)
+    except (AuthenticationError, ForbiddenError):
+        return False
+    return True
 
 
 @router.post("/session", status_code=204, responses=refusals(401, 429))
 async def create_session(body: SessionCreate, request: Request, context: ContextDependency) -> Response:
-    """Check the key and set a cookie that replaces it for 12 hours."""
-    response = Response(status_code=204)
-    if context.keys is not None:
-        context.keys.check(body.key.get_secret_value(), request.client.host if request.client else "")
+    """Check the key and set a cookie that replaces it for 12 hours, if it is valid for so long."""
+    response, keys = Response(status_code=204), context.keys
+    if keys.is_required:
+        caller = await keys.check(body.key.get_secret_value(), request.client.host if request.client else "")
         is_secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-        response.set_cookie(COOKIE, open_session(context.keys.key), httponly=True, samesite="strict", secure=is_secure)
+        response.set_cookie(COOKIE, keys.open_session(caller), httponly=True, samesite="strict", secure=is_secure)
     return response
 
 

@@ -13,7 +13,7 @@ from ragq.errors import DOCUMENT_CODES
 from ragq.http.input import CheckedRoute
 from ragq.parsing.parser import check_supported
 from ragq.queues.documents import document_job_id, enqueue_documents
-from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing, pace_polling
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, UserTenant, listing, pace_polling
 from ragq.schemas.filters import AttributeValues
 from ragq.schemas.objects import Body, Deleted, Listing
 from ragq.storage.file_batches import FileBatchRecord
@@ -152,7 +152,7 @@ class AttributesUpdate(Body):
 
 @router.post("")
 async def create_store_file(
-    vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: Tenant
+    vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: UserTenant
 ) -> StoreFile:
     """Put a file into a store and start to ingest it. If it is there already, only changed fields are applied."""
     store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
@@ -198,7 +198,7 @@ async def get_store_file(
 
 @router.post("/{file_id}")
 async def update_store_file(
-    vector_store_id: str, file_id: str, body: AttributesUpdate, context: ContextDependency, tenant: Tenant
+    vector_store_id: str, file_id: str, body: AttributesUpdate, context: ContextDependency, tenant: UserTenant
 ) -> StoreFile:
     """Replace the attributes of a file in a store."""
     return render_store_file(
@@ -224,7 +224,9 @@ async def get_store_file_content(
 
 
 @router.delete("/{file_id}")
-async def delete_store_file(vector_store_id: str, file_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
+async def delete_store_file(
+    vector_store_id: str, file_id: str, context: ContextDependency, tenant: UserTenant
+) -> Deleted:
     """Remove a file and its chunks from a store. The file itself is kept."""
     await context.store_files.detach(tenant, await context.stores.resolve(tenant, vector_store_id), file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}

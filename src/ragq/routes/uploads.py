@@ -15,7 +15,7 @@ from ragq.context import Context
 from ragq.errors import InvalidRequestError
 from ragq.http.input import CheckedRoute
 from ragq.models import new_id
-from ragq.routes.context import ContextDependency, Tenant
+from ragq.routes.context import ContextDependency, UserTenant
 from ragq.routes.files import FORM_LIMITS, FileObject, Purpose, check_file, render_file, save_file
 from ragq.schemas.objects import Body
 from ragq.storage.uploads import PartRecord, UploadRecord, blob_of, too_much
@@ -71,7 +71,7 @@ class UploadComplete(Body):
 
 
 @router.post("")
-async def create_upload(body: UploadCreate, context: ContextDependency, tenant: Tenant) -> Upload:
+async def create_upload(body: UploadCreate, context: ContextDependency, tenant: UserTenant) -> Upload:
     """Begin a file that comes in parts. It must be completed within an hour."""
     check_file(context, filename=body.filename, purpose=body.purpose, size=body.bytes)
     seconds = body.expires_after.seconds if body.expires_after else None
@@ -83,7 +83,7 @@ async def create_upload(body: UploadCreate, context: ContextDependency, tenant: 
 
 @router.post("/{upload_id}/parts", form_limits=FORM_LIMITS)
 async def create_part(
-    upload_id: str, data: Annotated[UploadFile, File()], context: ContextDependency, tenant: Tenant
+    upload_id: str, data: Annotated[UploadFile, File()], context: ContextDependency, tenant: UserTenant
 ) -> UploadPart:
     """Add a part. Parts may come in any order, and several at once."""
     size = data.size or 0
@@ -107,7 +107,9 @@ async def create_part(
 
 
 @router.post("/{upload_id}/complete")
-async def complete_upload(upload_id: str, body: UploadComplete, context: ContextDependency, tenant: Tenant) -> Upload:
+async def complete_upload(
+    upload_id: str, body: UploadComplete, context: ContextDependency, tenant: UserTenant
+) -> Upload:
     """Join the parts to an ordinary file. A repeat shows the same file."""
     upload = await context.uploads.get(tenant, upload_id)
     if upload.status != "completed":
@@ -132,7 +134,7 @@ async def complete_upload(upload_id: str, body: UploadComplete, context: Context
 
 
 @router.post("/{upload_id}/cancel")
-async def cancel_upload(upload_id: str, context: ContextDependency, tenant: Tenant) -> Upload:
+async def cancel_upload(upload_id: str, context: ContextDependency, tenant: UserTenant) -> Upload:
     """Cancel an upload, and delete its parts."""
     await context.uploads.cancel(tenant, upload_id)
     await _delete_bytes(context, await context.uploads.list_parts(upload_id))

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.context import ContextDependency, PageDependency, Tenant, UserTenant, listing
 from ragq.routes.store_files import (
     ChunkingStrategy,
     FileCounts,
@@ -77,7 +77,7 @@ class StoreUpdate(Body):
 
 
 @router.post("", responses=refusals(404))
-async def create_store(body: StoreCreate, context: ContextDependency, tenant: Tenant) -> VectorStore:
+async def create_store(body: StoreCreate, context: ContextDependency, tenant: UserTenant) -> VectorStore:
     """Create a store and start to ingest its files."""
     file_ids = body.file_ids or []
     await check_files(context, tenant, file_ids)
@@ -108,7 +108,7 @@ async def get_store(vector_store_id: str, context: ContextDependency, tenant: Te
 
 @router.post("/{vector_store_id}")
 async def update_store(
-    vector_store_id: str, body: StoreUpdate, context: ContextDependency, tenant: Tenant
+    vector_store_id: str, body: StoreUpdate, context: ContextDependency, tenant: UserTenant
 ) -> VectorStore:
     """Change a store's name, metadata or expiry. Omitted fields are left unchanged."""
     store_id = await context.stores.resolve(tenant, vector_store_id)
@@ -121,7 +121,7 @@ async def update_store(
 
 
 @router.delete("/{vector_store_id}")
-async def delete_store(vector_store_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
+async def delete_store(vector_store_id: str, context: ContextDependency, tenant: UserTenant) -> Deleted:
     """Delete a store. Its files are kept."""
     store_id = await context.stores.resolve(tenant, vector_store_id)
     await context.stores.delete(tenant, store_id)

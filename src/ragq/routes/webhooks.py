@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from ragq.client.webhooks.target import check_url
 from ragq.http.input import CheckedRoute
-from ragq.routes.context import ContextDependency, PageDependency, Tenant, listing
+from ragq.routes.context import AdminTenant, ContextDependency, PageDependency, listing
 from ragq.schemas.objects import Body, Deleted, Listing
 from ragq.storage.webhooks import DeliveryRecord, EndpointRecord
 
@@ -66,7 +66,7 @@ class WebhookEndpointCreate(Body):
 
 @router.post("")
 async def create_webhook_endpoint(
-    body: WebhookEndpointCreate, context: ContextDependency, tenant: Tenant
+    body: WebhookEndpointCreate, context: ContextDependency, tenant: AdminTenant
 ) -> WebhookEndpoint:
     """Create an endpoint. The secret is shown only now."""
     check_url(context.settings, body.url)
@@ -78,7 +78,7 @@ async def create_webhook_endpoint(
 
 @router.get("")
 async def list_webhook_endpoints(
-    page: PageDependency, context: ContextDependency, tenant: Tenant
+    page: PageDependency, context: ContextDependency, tenant: AdminTenant
 ) -> Listing[WebhookEndpoint]:
     """List endpoints by age."""
     records = await context.webhooks.list_endpoints(tenant, page)
@@ -86,13 +86,15 @@ async def list_webhook_endpoints(
 
 
 @router.get("/{webhook_endpoint_id}")
-async def get_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> WebhookEndpoint:
+async def get_webhook_endpoint(
+    webhook_endpoint_id: str, context: ContextDependency, tenant: AdminTenant
+) -> WebhookEndpoint:
     """Show an endpoint."""
     return render_endpoint(await context.webhooks.get_endpoint(tenant, webhook_endpoint_id))
 
 
 @router.delete("/{webhook_endpoint_id}")
-async def delete_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: Tenant) -> Deleted:
+async def delete_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: AdminTenant) -> Deleted:
     """Delete an endpoint and its deliveries."""
     await context.webhooks.delete_endpoint(tenant, webhook_endpoint_id)
     return {"id": webhook_endpoint_id, "object": "webhook_endpoint", "deleted": True}
@@ -100,7 +102,7 @@ async def delete_webhook_endpoint(webhook_endpoint_id: str, context: ContextDepe
 
 @router.get("/{webhook_endpoint_id}/deliveries")
 async def list_webhook_deliveries(
-    webhook_endpoint_id: str, page: PageDependency, context: ContextDependency, tenant: Tenant
+    webhook_endpoint_id: str, page: PageDependency, context: ContextDependency, tenant: AdminTenant
 ) -> Listing[WebhookDelivery]:
     """List an endpoint's deliveries by age."""
     records = await context.webhooks.list_deliveries(tenant, webhook_endpoint_id, page)

@@ -1,0 +1,1 @@
+"""Keys and tenants, for admins and for the operator."""
