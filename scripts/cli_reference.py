@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 
 import click
 from generated_files import ROOT, write_or_check
@@ -16,7 +17,7 @@ from ragq.cli import main as ragq
 
 NOTES = ROOT / "scripts" / "cli_notes.md"
 PAGE = ROOT / "docs" / "reference" / "cli.md"
-HEADING = re.compile(r"## ragq (\S+)")
+HEADING = re.compile(r"## ragq (.+)")
 
 
 def describe(name: str, command: click.Command) -> str:
@@ -36,6 +37,15 @@ def describe_option(option: click.Option, context: click.Context) -> str:
     return f"| `{option.opts[0]}{metavar}` | {option.help}{default} |".replace("<", "").replace(">", "")
 
 
+def find_commands(group: click.Group, of: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield the commands of a group, and those of the groups in it, by what follows `ragq`."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from find_commands(command, f"{of}{name} ")
+        else:
+            yield of + name, command
+
+
 def write_page(notes: str) -> str:
     """Write the page.
 
@@ -43,10 +53,9 @@ def write_page(notes: str) -> str:
         SystemExit: A command has no heading, or a heading no command.
     """
     assert isinstance(ragq, click.Group)
-    noted = set(HEADING.findall(notes))
-    if noted != ragq.commands.keys():
-        sys.exit(f"cli_reference: commands and headings differ: {', '.join(sorted(noted ^ ragq.commands.keys()))}.")
-    commands = ragq.commands
+    noted, commands = set(HEADING.findall(notes)), dict(find_commands(ragq))
+    if noted != commands.keys():
+        sys.exit(f"cli_reference: commands and headings differ: {', '.join(sorted(noted ^ commands.keys()))}.")
     page = HEADING.sub(lambda found: f"{found[0]}\n\n{describe(found[1], commands[found[1]])}", notes)
     return re.sub(r"\n{3,}", "\n\n", page).rstrip() + "\n"
 

@@ -208,6 +208,8 @@ class Page:
                 yield from self._table(section, ("field", "is", "meaning"), list(self._rows(one, "")))
                 yield ""
         yield f"Errors: {', '.join(errors)}."
+        if role := operation.get("x-least-role"):
+            yield f"Least [role](../how-to/keys.md#roles): `{role}`."
 
     def _inline(self, schema: Json) -> list[Json]:
         """The fields of an answer that no section of its own shows."""

@@ -7,7 +7,7 @@ Of a page's fenced blocks these are run, in their order:
 - `python`: a program, which must succeed.
 
 In what a page prints, `…` stands for any part of a line, with the blanks of a table around it, and a line that is `…` alone for
-any lines. In a command, `resp_…` and `file-…` stand for the last id of that form that was printed, as a reader copies it.
+any lines. In a command, `resp_…`, `file-…` and `key_…` stand for the last id of that form that was printed, as a reader copies it.
 
 A comment on a line of its own says what the page's prose says about the next block, or what the reader does there:
 
@@ -34,7 +34,7 @@ from tests.servers import wait_until
 LANGUAGES = ("sh", "console", "python")
 MARK = re.compile(r"<!-- test: (.+) -->")
 WITHOUT_BLOCK = ("new terminal", "Ctrl-C")
-ID = re.compile(r"\b(resp_|file-)…")
+ID = re.compile(r"\b(resp_|file-|key_)…")
 ELLIPSIS = re.compile(r"(?: {2,})?…(?: {2,})?")
 END = "[end of the command]"
 PATIENCE_SECONDS = 40
@@ -232,7 +232,7 @@ class Desk:
         return command
 
     def _read(self, printed: str) -> str:
-        for found in re.finditer(r"\b(resp_|file-)[0-9a-f]{32}", printed):
+        for found in re.finditer(r"\b(resp_|file-|key_)[0-9a-f]{32}", printed):
             self._ids[found[1]] = found[0]
         for word, other in self._instead.items():
             printed = printed.replace(other, word)

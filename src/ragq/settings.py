@@ -51,7 +51,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".ragq"), description="Folder of the embedded services and of uploaded files.")
     api_key: SecretStr | None = Field(
         None,
-        description="Key that every route with data then requires. Beyond loopback it must have 16 characters or more.",
+        description="The operator's key; every route with data then requires it, or one that `ragq keys` made. Beyond loopback "
+        "it must have 16 characters or more.",
     )
     allowed_hosts: str = Field(
         "",

@@ -28,6 +28,7 @@ HOW_TO = [
     "operate.md",
     "receive-webhooks.md",
     "mcp.md",
+    "keys.md",
     "use-a-managed-valkey.md",
     "use-elasticache.md",
     "use-memorydb.md",

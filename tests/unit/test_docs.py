@@ -62,7 +62,9 @@ def test_every_make_target_and_ragq_command_named_exists(page: Path) -> None:
         assert target in targets, f"make {target}"
     for name, rest in re.findall(r"(?:^|[/(;] ?|exec \w+ )ragq ([a-z]+)\b(.*)", code, re.MULTILINE):
         command = main.commands.get(name)
-        assert command is not None, f"ragq {name}"
+        if isinstance(command, click.Group) and (inner := re.match(r" ([a-z]+)", rest)):
+            command = command.commands.get(inner[1])
+        assert command is not None, f"ragq {name}{rest}"
         known = {option for parameter in command.params for option in parameter.opts}
         for option in re.findall(r"(?<!\S)--[a-z-]+", rest.partition("#")[0]):
             assert option in known | {"--help"}, f"ragq {name} {option}"
@@ -87,7 +89,11 @@ def test_the_readme_is_short() -> None:
 def test_every_command_and_option_is_in_the_reference() -> None:
     assert isinstance(main, click.Group)
     text = (ROOT / "docs" / "reference" / "cli.md").read_text()
-    for name, command in main.commands.items():
+    groups = {name: command for name, command in main.commands.items() if isinstance(command, click.Group)}
+    inner = {f"{of} {name}": command for of, group in groups.items() for name, command in group.commands.items()}
+    for name, command in (main.commands | inner).items():
+        if name in groups:
+            continue
         assert f"## ragq {name}\n" in text
         part = text.partition(f"## ragq {name}\n")[2].partition("\n## ")[0]
         for parameter in command.params:

@@ -46,7 +46,12 @@ def _show_new_key(key: dict[str, Any], *, as_json: bool) -> None:
 @keys.command(name="create")
 @click.argument("name")
 @click.option(
-    "--role", type=click.Choice(["reader", "user", "admin"]), default="user", show_default=True, help="What it allows."
+    "--role",
+    type=click.Choice(["reader", "user", "admin"]),
+    metavar="ROLE",
+    default="user",
+    show_default=True,
+    help="reader, user or admin.",
 )
 @click.option("--expires-in-days", type=click.IntRange(1, 3650), help="After so many days it opens nothing.")
 @tenant_option

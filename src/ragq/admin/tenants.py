@@ -30,7 +30,7 @@ class Tenant(TypedDict):
 class TenantCreate(Body):
     """A tenant, by a short name of lower-case letters, digits and hyphens."""
 
-    id: str = Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
+    id: str = Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")
 
 
 @router.post("")
