@@ -40,11 +40,20 @@ MIDDLE = (0.2, 0.8)  # of the answers, without the start and the end
 
 
 def write_questions(count: int, mark: str) -> list[str]:
-    """Make different questions from the headings of the documents; `mark` makes them new."""
+    """Make different questions from the headings of the documents.
+
+    Args:
+        mark: Letters that make them new. With their number it is one word of letters, which no document has; with
+            digits it would be a code, whose parts are searched for as well.
+    """
     texts = [path.read_text() for path in sorted(DOCUMENTS.rglob("*.md"))]
     topics = [topic.strip("*` ") for text in texts for topic in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
     made = [form.format(topic) for form in FORMS for topic in topics]
-    return [f"{made[number % len(made)]}? ({mark}{number})" for number in range(count)]
+    return [f"{made[number % len(made)]}? (q{mark}{_in_letters(number)})" for number in range(count)]
+
+
+def _in_letters(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "bcdfghjklm"))
 
 
 @contextmanager
@@ -164,7 +173,7 @@ def measure_latency(ragq: Ragq, llm: FakeLlm, seconds: float) -> dict[str, Any]:
     """Time of a foreground question beyond a direct call of the LLM; such a call is made between any two questions."""
     figures = {}
     for rate in RATES:
-        asked = write_questions(int(rate * seconds), f"r{rate}-")
+        asked = write_questions(int(rate * seconds), f"r{_in_letters(rate)}")
         pace = {"llm_url": llm.base_url, "rate": rate, "seconds": seconds, "questions": asked}
         found = generate(generator.paced, ragq.url, **pace)
         usual = found["direct"]["p50"]
