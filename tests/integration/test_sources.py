@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from ragq.client.model_faults import ContextTooLongError
 from ragq.models import DEFAULT_STORE_NAME, Question
 from ragq.queues.running import RunningJob, WorkerContext
 from ragq.queues.worker import process_query
@@ -78,3 +79,15 @@ async def test_a_comparison_has_sources_of_both_documents(context: WorkerContext
     _, sources = await ask(context, llm, f"{question}, compared with Zolt?", max_results=2)
     assert any("Zolt" in source for source in sources)
     assert any("Quorra" in source for source in sources)
+
+
+async def test_an_llm_with_a_short_memory_is_given_fewer_sources_until_they_fit(
+    context: WorkerContext, llm: FakeLlm
+) -> None:
+    await put(context, fees=FEES, rules=RULES)
+    question = "[[fake context_characters={}]] When is the harbour of Quorra closed to all ships?"
+    _, all_of_them = await ask(context, llm, question.format(0))
+    _, some = await ask(context, llm, question.format(1800))
+    assert 0 < len("".join(some)) < len("".join(all_of_them)) / 2  # all of them are in half of the budget, too
+    with pytest.raises(ContextTooLongError):
+        await ask(context, llm, question.format(100))

@@ -63,23 +63,12 @@ async def generate(
     searched: str,
     is_streamed: bool,
 ) -> Answer:
-    """Ask the LLM; if the prompt is too long for it, once more with half the sources and a bounded conversation.
+    """Ask the LLM; if the prompt is too long for it, with fewer sources.
 
     Args:
         searched: The question as it was searched for.
     """
-    budget = context.settings.prompt_tokens
-    asking = _Asking(job, context, searched, is_streamed)
-    try:
-        completion, evidence = await asking.ask(question, results, budget)
-    except ContextTooLongError:
-        question = replace(question, history=bound_history(question.history))
-        try:
-            completion, evidence = await asking.ask(question, results, budget // 2)
-        except ContextTooLongError as error:
-            if error.otherwise is None:
-                raise
-            raise error.otherwise from error
+    completion, evidence = await _ask_with_what_fits(_Asking(job, context, searched, is_streamed), question, results)
     text, citations, statements = await _cite(context, question, completion, evidence)
     job.note(first_token_ms=round(completion.first_token_seconds * 1000))
     return Answer(
@@ -94,6 +83,32 @@ async def generate(
         logprobs=completion.logprobs,
         statements=statements,
     )
+
+
+async def _ask_with_what_fits(
+    asking: _Asking, question: Question, results: list[SearchResult]
+) -> tuple[Completion, Evidence]:
+    """Ask with all sources, then with a bounded conversation and half of them, and half again, down to one.
+
+    Where the LLM did not say that the length is at fault, half of them are tried, and no fewer.
+
+    Raises:
+        ContextTooLongError: One source is too long.
+    """
+    budget = asking.context.settings.prompt_tokens
+    try:
+        return await asking.ask(question, results, budget)
+    except ContextTooLongError:
+        question = replace(question, history=bound_history(question.history))
+    while True:
+        budget //= 2
+        try:
+            return await asking.ask(question, results, budget)
+        except ContextTooLongError as error:
+            if error.otherwise:
+                raise error.otherwise from error
+            if not results or budget <= results[0].token_count:
+                raise
 
 
 async def _cite(
