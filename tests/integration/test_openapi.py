@@ -57,6 +57,8 @@ def known(http: httpx2.Client) -> dict[str, str]:
     ids["item_id"] = item["id"]
     chat = {"messages": [{"role": "user", "content": "How tall is it?"}], "store": True}
     ids["completion_id"] = post("/v1/chat/completions", json=chat)["id"]
+    ids["key_id"] = post("/v1/admin/keys", json={"name": "A laptop"})["id"]
+    ids["tenant_id"] = post("/v1/admin/tenants", json={"id": "quorra"})["id"]
     runs = {"input_file_id": lines, "endpoint": "/v1/responses", "completion_window": "24h"}
     return ids | {"file_batch": batch, "batch": post("/v1/batches", json=runs)["id"]}
 
@@ -123,6 +125,16 @@ TAKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/v1/vector_stores/{vector_store_id}/search", {"body": {"query": "How tall is the lighthouse?"}}),
     ("POST", "/v1/vector_stores/{vector_store_id}/files", {"body": {"file_id": "file_id", "attributes": {"year": 7}}}),
     ("POST", "/v1/webhook_endpoints", {"body": {"url": "http://hooks.test/other"}}),
+    ("POST", "/v1/admin/keys", {"body": {"name": "CI", "role": "reader", "expires_in_seconds": 60}}),
+    ("GET", "/v1/admin/keys", {}),
+    ("GET", "/v1/admin/keys/{key_id}", {}),
+    ("POST", "/v1/admin/keys/{key_id}/rotate", {}),
+    ("DELETE", "/v1/admin/keys/{key_id}", {}),
+    ("POST", "/v1/admin/tenants", {"body": {"id": "birch"}}),
+    ("GET", "/v1/admin/tenants", {}),
+    ("GET", "/v1/admin/tenants/{tenant_id}", {}),
+    ("POST", "/v1/admin/tenants/{tenant_id}/suspend", {}),
+    ("POST", "/v1/admin/tenants/{tenant_id}/resume", {}),
     ("GET", "/job-status", {"query": {"job_id": "job_id"}}),
     ("DELETE", "/v1/responses/{response_id}", {}),
     ("DELETE", "/v1/webhook_endpoints/{webhook_endpoint_id}", {}),

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from ragq.errors import InvalidRequestError
 from ragq.http.callers import Caller, Role
 from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
 from ragq.routes.context import Admin, ContextDependency, PageDependency, listing
 from ragq.schemas.objects import Body, Deleted, Listing
 from ragq.storage.api_keys import KeyRecord
@@ -71,7 +72,7 @@ def choose_tenant(caller: Caller, named: str | None) -> str:
     return named or caller.tenant
 
 
-@router.post("")
+@router.post("", responses=refusals(404))
 async def create_key(body: KeyCreate, context: ContextDependency, caller: Admin) -> ApiKey:
     """Create a key. Its value is shown only now."""
     ends = None if body.expires_in_seconds is None else datetime.now(UTC) + timedelta(seconds=body.expires_in_seconds)

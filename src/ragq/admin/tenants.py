@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from ragq.errors import InvalidRequestError
 from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
 from ragq.models import DEFAULT_TENANT
 from ragq.routes.context import ContextDependency, Operator, PageDependency, listing
 from ragq.schemas.objects import Body, Listing
@@ -33,7 +34,7 @@ class TenantCreate(Body):
     id: str = Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")
 
 
-@router.post("")
+@router.post("", responses=refusals(409))
 async def create_tenant(body: TenantCreate, context: ContextDependency, _caller: Operator) -> Tenant:
     """Create a tenant."""
     return render_tenant(await context.tenants.create(body.id))
