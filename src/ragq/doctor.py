@@ -16,11 +16,13 @@ from ragq.client.llm_client import LlmClient
 from ragq.client.queue_audit import audit_queue
 from ragq.client.rerank_client import RerankClient
 from ragq.client.rq_client import JobQueue
+from ragq.context import Context
 from ragq.errors import RagqError, UnavailableError
 from ragq.models import Orphan, QueueName, new_id
 from ragq.parsing.ocr import choose_languages, find_tesseract, list_languages
 from ragq.queues.expiry import find_left_requests
 from ragq.queues.sweeper import find_abandoned
+from ragq.queues.tenant_removal import find_left
 from ragq.settings import Settings, check_exposure
 from ragq.storage.archive import Archive
 from ragq.storage.audit import audit_store
@@ -54,11 +56,12 @@ class Diagnosis:
         return all(finding.ok for finding in self.checks) and all(orphan.harmless for orphan in self.orphans)
 
 
-async def diagnose(read: Callable[[], Settings], *, audit: bool) -> Diagnosis:
+async def diagnose(read: Callable[[], Settings], *, audit: bool, tenant: str | None = None) -> Diagnosis:
     """Run all checks and, with `audit`, the audit. Problems are returned as findings, never raised.
 
     Args:
         read: Reads the settings; its error becomes the first finding.
+        tenant: Find what is left of this tenant instead of orphans.
     """
     try:
         settings = read()
@@ -69,10 +72,11 @@ async def diagnose(read: Callable[[], Settings], *, audit: bool) -> Diagnosis:
     if not audit:
         return Diagnosis(checks, [])
     try:
-        orphans = await find_orphans(settings)
+        orphans = await (find_left_of(settings, tenant) if tenant else find_orphans(settings))
     except RagqError as error:
         return Diagnosis([*checks, Finding("audit", ok=False, message=f"Not possible. {error}")], [])
-    done = Finding("audit", ok=True, message=f"Done. Orphans: {len(orphans)}.")
+    found = f"Left of the tenant {tenant}" if tenant else "Orphans"
+    done = Finding("audit", ok=True, message=f"Done. {found}: {len(orphans)}.")
     return Diagnosis([*checks, done], orphans)
 
 
@@ -117,6 +121,18 @@ async def find_orphans(settings: Settings) -> list[Orphan]:
             find_left_requests(queue, Archive(database)),
         )
     return [orphan for part in found for orphan in part]
+
+
+async def find_left_of(settings: Settings, tenant_id: str) -> list[Orphan]:
+    """Find what is left of a tenant in Valkey and PostgreSQL. Read-only.
+
+    Raises:
+        UnavailableError: A server does not answer.
+    """
+    async with _connected(settings) as (queue, database):
+        return await find_left(
+            Context(settings=settings, queue=queue, database=database, blobs=BlobStore(settings)), tenant_id
+        )
 
 
 async def forgive(settings: Settings, sha256: str) -> None:

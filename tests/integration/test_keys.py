@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-import openai
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -20,39 +17,18 @@ from ragq.http.callers import FRESH_SECONDS, Role
 from ragq.http.openapi import find_role
 from ragq.server import PARTS
 from tests.servers import KEY, Ragq, stop, wait_until
+from tests.tenants import SECRET, SESSION, Caller, make_objects
 
-TEXT = b"The lighthouse of Quorra is 61 metres tall."
-SECRET = "Quorra"
 UNKNOWN = "0" * 32
-SESSION = httpx2.Client(timeout=60)
 OPEN = {"/", "/web/{name}", "/session", "/healthz", "/readyz"}  # to those without a key
 WEBSOCKET = "WS"
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Someone with a key."""
-
-    url: str
-    key: str
-
-    def call(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return SESSION.request(method, self.url + path, headers=headers, **options)
-
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        answer = self.call("POST", path, json=body or {})
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
 
 
 @pytest.fixture(scope="module")
 def root(plain_ragq: Ragq) -> Iterator[Caller]:
     """The operator, at an API process with a key."""
     api, url = plain_ragq.spawn_api(RAGQ_API_KEY=KEY)
-    with SESSION:
-        yield Caller(url, KEY)
+    yield Caller(url, KEY)
     stop(api)
 
 
@@ -76,38 +52,7 @@ def acme(callers: dict[str, Caller]) -> Caller:
 @pytest.fixture(scope="module")
 def ids(acme: Caller) -> dict[str, str]:
     """An object of each kind that acme has, by the names of the routes' parameters."""
-    sdk = openai.OpenAI(base_url=f"{acme.url}/v1", api_key=acme.key, max_retries=0)
-    file = sdk.files.create(file=("harbour.md", TEXT), purpose="assistants")
-    store = sdk.vector_stores.create(name="harbours")
-    batch = sdk.vector_stores.file_batches.create_and_poll(vector_store_id=store.id, file_ids=[file.id])
-    assert batch.file_counts.completed == 1
-    conversation = sdk.conversations.create(items=[{"type": "message", "role": "user", "content": f"Of {SECRET}"}])
-    asking: dict[str, Any] = {"tools": [{"type": "file_search", "vector_store_ids": [store.id]}]}
-    response = sdk.responses.create(model="ragq", input=f"How tall is the lighthouse of {SECRET}?", **asking)
-    assert "61" in response.output_text
-    chat = sdk.chat.completions.create(
-        model="ragq", store=True, messages=[{"role": "user", "content": f"How tall is {SECRET}?"}]
-    )
-    line = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": {"model": "ragq", "input": "Who?"}}
-    lines = sdk.files.create(file=("in.jsonl", io.BytesIO(json.dumps(line).encode())), purpose="batch")
-    asked = sdk.batches.create(input_file_id=lines.id, endpoint="/v1/responses", completion_window="24h")
-    upload = sdk.uploads.create(filename="a.md", bytes=3, mime_type="text/markdown", purpose="assistants")
-    key = acme.post("/v1/admin/keys", {"name": "another"})
-    return {
-        "file_id": file.id,
-        "vector_store_id": store.id,
-        "vector_store_id batch_id": batch.id,
-        "conversation_id": conversation.id,
-        "item_id": sdk.conversations.items.list(conversation.id).data[0].id,
-        "response_id": response.id,
-        "completion_id": chat.id,
-        "batch_id": asked.id,
-        "upload_id": upload.id,
-        "webhook_endpoint_id": acme.post("/v1/webhook_endpoints", {"url": "https://hooks.example.com/acme"})["id"],
-        "key_id": key["id"],
-        "tenant_id": "acme",
-        "job_id": response.id,
-    }
+    return make_objects(acme)
 
 
 BODIES: dict[str, dict[str, Any]] = {  # of the routes that need one

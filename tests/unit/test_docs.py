@@ -91,7 +91,7 @@ def test_every_command_and_option_is_in_the_reference() -> None:
     text = (ROOT / "docs" / "reference" / "cli.md").read_text()
     groups = {name: command for name, command in main.commands.items() if isinstance(command, click.Group)}
     inner = {f"{of} {name}": command for of, group in groups.items() for name, command in group.commands.items()}
-    for name, command in (main.commands | inner).items():
+    for name, command in (dict(main.commands) | inner).items():
         if name in groups:
             continue
         assert f"## ragq {name}\n" in text

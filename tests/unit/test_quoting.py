@@ -53,9 +53,9 @@ def test_the_cost_is_linear_in_what_was_sent_and_small() -> None:
 
     def seconds(count: int) -> float:
         texts = [f"{place} " + "lorem ipsum dolor " * 45 for place in range(count)]
-        started = time.perf_counter()
+        started = time.thread_time()
         quote(message, [KEY], texts)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     few, many = (min(seconds(count) for _ in range(5)) for count in (32, 320))
     assert few < 0.1

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import click
 
 from ragq.terminal import format_table
+
+POLL_SECONDS = 1.0
 
 url_option = click.option("--url", help="Where the API listens (RAGQ_URL).")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -147,3 +150,18 @@ def resume_tenant(name: str, url: str | None) -> None:
     """Let a suspended tenant go on."""
     _call(url, "POST", f"/v1/admin/tenants/{name}/resume")
     click.echo(f"Tenant {name} goes on.")
+
+
+@tenants.command(name="delete")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@url_option
+def delete_tenant(name: str, yes: bool, url: str | None) -> None:
+    """Delete a tenant with its documents, answers and keys, and wait until they are gone."""
+    if not yes:
+        click.confirm(f"Delete the tenant {name} and everything it has?", abort=True)
+    _call(url, "DELETE", f"/v1/admin/tenants/{name}")
+    while any(one["id"] == name for one in _call(url, "GET", "/v1/admin/tenants", params={"limit": "100"})["data"]):
+        click.echo(".", nl=False, err=True)
+        time.sleep(POLL_SECONDS)
+    click.echo(f"Nothing is left of {name}.")

@@ -24,7 +24,7 @@ class Tenant(TypedDict):
 
     id: str
     object: Literal["tenant"]
-    status: Literal["active", "suspended"]
+    status: Literal["active", "suspended", "deleting"]
     created_at: int
 
 
@@ -55,8 +55,7 @@ async def get_tenant(tenant_id: str, context: ContextDependency, _caller: Operat
 @router.post("/{tenant_id}/suspend")
 async def suspend_tenant(tenant_id: str, context: ContextDependency, _caller: Operator) -> Tenant:
     """Suspend a tenant: after five seconds its keys open nothing. Its data stays."""
-    if tenant_id == DEFAULT_TENANT:
-        raise InvalidRequestError("The tenant 'default' is the operator's: it cannot be suspended.", param="tenant_id")
+    _check_other(tenant_id, "suspended")
     return render_tenant(await context.tenants.suspend(tenant_id, suspended=True))
 
 
@@ -66,11 +65,23 @@ async def resume_tenant(tenant_id: str, context: ContextDependency, _caller: Ope
     return render_tenant(await context.tenants.suspend(tenant_id, suspended=False))
 
 
+@router.delete("/{tenant_id}")
+async def delete_tenant(tenant_id: str, context: ContextDependency, _caller: Operator) -> Tenant:
+    """Delete a tenant with all that it has. Its keys open nothing after five seconds; the rest goes in the background."""
+    _check_other(tenant_id, "deleted")
+    return render_tenant(await context.tenants.mark_deleted(tenant_id))
+
+
+def _check_other(tenant_id: str, done: str) -> None:
+    if tenant_id == DEFAULT_TENANT:
+        raise InvalidRequestError(f"The tenant 'default' is the operator's: it cannot be {done}.", param="tenant_id")
+
+
 def render_tenant(record: TenantRecord) -> Tenant:
     """Render a tenant."""
     return {
         "id": record.id,
         "object": "tenant",
-        "status": "suspended" if record.suspended_at else "active",
+        "status": "deleting" if record.deleted_at else "suspended" if record.suspended_at else "active",
         "created_at": int(record.created_at.timestamp()),
     }

@@ -39,6 +39,7 @@ from ragq.client.job import (
 )
 from ragq.client.queue_monitor import QueueMonitor
 from ragq.client.request_client import Requests
+from ragq.client.tenant_keys import TenantKeys
 from ragq.client.valkey_check import check_valkey
 from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translate_errors
 from ragq.errors import OverloadedError, UnavailableError
@@ -79,6 +80,7 @@ class JobQueue:
         )
         self._scripts = {name: _script(text) for name, text in read_scripts().items()}
         self.requests = Requests(settings)
+        self.tenants = TenantKeys(self._valkey, self.prefix)
         self.monitor = QueueMonitor(self._valkey, self.prefix, self._run)
         self.events = EventReader(self._valkey, self._listener, self.prefix)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}

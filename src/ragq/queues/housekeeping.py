@@ -19,6 +19,7 @@ from ragq.errors import TransientError
 from ragq.queues.conversations import settle
 from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores, expire_uploads
 from ragq.queues.sweeper import sweep
+from ragq.queues.tenant_removal import remove_tenants
 from ragq.queues.webhooks import deliver_forever
 from ragq.records import Job
 from ragq.storage.vector_index import is_index_due, make_index
@@ -35,6 +36,7 @@ RESPONSE_EXPIRY_SECONDS = 600.0
 SWEEP_SECONDS = 10.0
 FILE_EXPIRY_SECONDS = 60.0
 REQUESTS_SECONDS = 300.0
+TENANTS_SECONDS = 5.0
 INDEX_SECONDS = 10.0
 INDEX_AGAIN_SECONDS = 600.0  # after it failed, as on a full disk: a try may take long
 
@@ -47,6 +49,7 @@ def start_housekeeping(context: Context) -> list[asyncio.Task[None]]:
         "sweep": partial(sweep_forever, context),
         "expire": partial(expire_forever, context),
         "requests": partial(clear_requests_forever, context),
+        "tenants": partial(remove_tenants_forever, context),
         "index": partial(index_forever, context),
         "webhooks": partial(deliver_forever, context.settings, context.webhooks),
     }
@@ -143,6 +146,14 @@ async def clear_requests_forever(context: Context) -> None:
         if await context.queue.claim_period("requests", every_seconds=REQUESTS_SECONDS):
             await delete_unused_requests(context.queue, context.archive)
         await asyncio.sleep(REQUESTS_SECONDS / 4)
+
+
+async def remove_tenants_forever(context: Context) -> None:
+    """Remove, periodically, the data of tenants that were deleted."""
+    while True:
+        if await context.queue.claim_period("tenants", every_seconds=TENANTS_SECONDS):
+            await remove_tenants(context)
+        await asyncio.sleep(TENANTS_SECONDS / 2)
 
 
 async def index_forever(context: Context) -> None:

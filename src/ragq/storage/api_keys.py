@@ -33,7 +33,7 @@ _ROTATE = """
 # What a key opens, by its hash or its id. That it was used is written at most once a minute.
 _OPEN = """
     WITH found AS (
-        SELECT k.id, k.tenant_id, k.role, t.suspended_at IS NOT NULL AS is_suspended
+        SELECT k.id, k.tenant_id, k.role, coalesce(t.suspended_at, t.deleted_at) IS NOT NULL AS is_suspended
         FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
         WHERE {condition} AND (k.expires_at IS NULL OR k.expires_at > now())
     ), used AS (

@@ -1,5 +1,5 @@
--- A suspended tenant's keys open nothing.
-ALTER TABLE tenants ADD COLUMN suspended_at timestamptz;
+-- A suspended tenant's keys open nothing, nor do those of one that is being deleted, which is done in the background.
+ALTER TABLE tenants ADD COLUMN suspended_at timestamptz, ADD COLUMN deleted_at timestamptz;
 -- The keys that `ragq keys` makes, by their SHA-256: a key has 256 random bits, so a slow hash would protect nothing more.
 -- `hint` is what lists show of it. A rotated key's old secret holds until `previous_until`.
 CREATE TABLE api_keys (
