@@ -102,7 +102,7 @@ class DocumentWriter:
 
     def add_text(self, text: str) -> None:
         """Write a paragraph, or several; its lines are kept."""
-        if block := "\n".join(line.rstrip() for line in clean(text).split("\n")).strip():
+        if block := "\n".join(map(str.rstrip, clean(text).split("\n"))).strip():
             self._write_block(block)
 
     def add_table(
