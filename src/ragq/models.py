@@ -217,9 +217,10 @@ class ParsedDocument:
         return self.places[position - 1] if position else None
 
     def heading_at(self, offset: int) -> str | None:
-        """The last heading that starts at or before `offset`."""
+        """The last heading at or before `offset`; only pages go on below a heading of the place before them."""
         position = bisect_right(self.headings, offset, key=lambda heading: heading[0])
-        return self.headings[position - 1][1] if position else None
+        (start, title), place = self.headings[position - 1] if position else (-1, None), self.place_at(offset)
+        return None if place and place.kind is not PlaceKind.PAGE and start < place.start else title
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,7 +263,10 @@ class Settings(BaseSettings):
         "are installed.",
     )
     ocr_page_seconds: Seconds = Field(
-        30, le=600, description="By how much each page that is read by OCR extends `RAGQ_PARSE_TIMEOUT_SECONDS`."
+        30,
+        le=600,
+        description="Time limit for OCR of one page. When it begins, `RAGQ_PARSE_TIMEOUT_SECONDS` is extended so that this time and 5 s "
+        "are left, for a document by that of 2,000 pages in all.",
     )
 
     @classmethod

@@ -28,7 +28,7 @@ from ragq.environment import worker_variables
 from ragq.errors import ConfigurationError, RagqError, UnavailableError
 from ragq.models import QueueName
 from ragq.settings import Settings, check_exposure
-from ragq.tasks import end_tasks
+from ragq.tasks import end_tasks, freeze_heap
 
 log = structlog.get_logger(__name__)
 
@@ -199,6 +199,7 @@ class Fleet:
         self._children = self._make_children(self._socket.fileno())
         self.run(self._wait_until_ready())
         self._is_ready = True
+        freeze_heap()
 
     def _make_children(self, fd: int) -> list[Child]:
         ragq = [sys.executable, "-m", "ragq.cli"]

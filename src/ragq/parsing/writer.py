@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 from ragq.models import Place, PlaceKind, Table
 from ragq.parsing.languages import detect_language
-from ragq.parsing.ocr import Ocr
+from ragq.parsing.ocr import INSTALL, Ocr
 from ragq.parsing.tables import Cells, write_rows
 
 TITLE_CHARACTERS = 200  # of a heading alone
@@ -21,6 +21,7 @@ PATH_CHARACTERS = 300  # of a heading with its parents
 MAX_WARNINGS = 20
 MAX_ATTACHMENT_DEPTH = 3
 MAX_ATTACHMENTS = 200
+MAX_PICTURES = 20  # read by OCR, in all that a document holds
 BLOCK_GAP = "\n\n"
 
 Progress = Callable[[int, int], None]
@@ -76,6 +77,8 @@ class DocumentWriter:
         self._path: list[tuple[int, str]] = []
         self._within: list[str] = []
         self._attachments = 0
+        self._pictures = 0
+        self._unread_pictures = 0
         self._has_lines = False
 
     def warn(self, message: str) -> None:
@@ -102,7 +105,7 @@ class DocumentWriter:
 
     def add_text(self, text: str) -> None:
         """Write a paragraph, or several; its lines are kept."""
-        if block := "\n".join(line.rstrip() for line in clean(text).split("\n")).strip():
+        if block := "\n".join(map(str.rstrip, clean(text).split("\n"))).strip():
             self._write_block(block)
 
     def add_table(
@@ -134,14 +137,24 @@ class DocumentWriter:
         if len(self._within) >= MAX_ATTACHMENT_DEPTH or self._attachments > MAX_ATTACHMENTS:
             self.warn(f"attachment {name!r} was not read: there are too many.")
             return
-        with self._inside(_squeeze(clean(name))[:TITLE_CHARACTERS] or "without a name"):
-            self._add(Place(self._next_start(), None, 1, "", self._attachment))
+        with self._attached(name):
             try:
                 self._read_attachment(data, name, self)
             except UnreadableError as error:
                 self.warn(str(error))
-        self._path = []
-        self._add(Place(self._next_start(), None, 1, "", self._attachment))
+
+    def add_picture(self, data: bytes, name: str) -> None:
+        """Write the text in a picture that this document holds, as OCR finds it; a picture without text leaves nothing.
+
+        `finish` warns of pictures that were not read: OCR is not installed, or they are too many.
+        """
+        if not self.ocr.is_available or self._pictures >= MAX_PICTURES:
+            self._unread_pictures += 1
+            return
+        self._pictures += 1
+        if text := BLOCK_GAP.join(filter(None, self.ocr.read_pages(data))):
+            with self._attached(name):
+                self.add_text(text)
 
     def add_verbatim(
         self, text: str, *, headings: Iterable[tuple[int, str]] = (), tables: Iterable[Table] = (), has_lines: bool
@@ -162,6 +175,7 @@ class DocumentWriter:
         Raises:
             UnreadableError: There is no text.
         """
+        self._warn_of_pictures()
         text = "".join(self._parts)
         if not text or text.isspace():
             raise UnreadableError(" ".join(self._warnings) or "No text found in the file.", "no_text")
@@ -181,15 +195,24 @@ class DocumentWriter:
         return " › ".join(self._within)
 
     @contextmanager
-    def _inside(self, name: str) -> Iterator[None]:
+    def _attached(self, name: str) -> Iterator[None]:
+        """Write what follows as an attachment's text."""
         title, encoding = self.title, self.encoding
-        self._within.append(name)
+        self._within.append(_squeeze(clean(name))[:TITLE_CHARACTERS] or "without a name")
         self._path = []
+        self._add(Place(self._next_start(), None, 1, "", self._attachment))
         try:
             yield
         finally:
             self._within.pop()
             self.title, self.encoding = title, encoding
+        self._path = []
+        self._add(Place(self._next_start(), None, 1, "", self._attachment))
+
+    def _warn_of_pictures(self) -> None:
+        if count := self._unread_pictures:
+            which = "1 picture was" if count == 1 else f"{count:,} pictures were"
+            self.warn(f"{which} not read: " + ("there are too many." if self.ocr.is_available else f"{INSTALL}."))
 
     def _add(self, place: Place) -> None:
         if self._places and self._places[-1].start == place.start:

@@ -10,6 +10,7 @@ from office_oxide import Document, OfficeOxideError
 from ragq.models import PlaceKind
 from ragq.parsing.archives import DAMAGED, ENCRYPTED, Archive, first_text
 from ragq.parsing.kinds import Kind, detect, open_ole
+from ragq.parsing.readers.embedded import write_embedded
 from ragq.parsing.tables import Span, fill_grid
 from ragq.parsing.writer import DocumentWriter, UnreadableError
 
@@ -41,6 +42,8 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
         _write_slides(tree["sections"], document)
     else:
         _write_sections(tree["sections"], document)
+    if kind in (Kind.DOCX, Kind.PPTX):
+        write_embedded(Archive(data), document)
 
 
 def read_tree(data: bytes, kind: Kind) -> Node:

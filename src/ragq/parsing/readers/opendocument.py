@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 
 from ragq.models import PlaceKind
 from ragq.parsing.archives import DAMAGED, ENCRYPTED, Archive, attribute, first_text, local_name, parse_xml
+from ragq.parsing.readers.embedded import write_embedded
 from ragq.parsing.sheets import write_sheet
 from ragq.parsing.tables import MAX_COLUMNS, Cells, Span, fill_grid
 from ragq.parsing.writer import DocumentWriter, UnreadableError
@@ -50,6 +51,8 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
         case _:
             _write_page_margins(pages, document)
             _TextWriter(document, archive).write(content)
+    if archive:
+        write_embedded(archive, document)
 
 
 def _find_content(root: Element) -> Element:

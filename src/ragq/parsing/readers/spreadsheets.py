@@ -17,6 +17,7 @@ from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, Pass
 from ragq.models import PlaceKind
 from ragq.parsing.archives import DAMAGED, ENCRYPTED, Archive
 from ragq.parsing.kinds import Kind, detect
+from ragq.parsing.readers.embedded import write_embedded
 from ragq.parsing.readers.office import read_title, read_tree
 from ragq.parsing.sheets import write_sheet
 from ragq.parsing.writer import DocumentWriter, UnreadableError
@@ -55,6 +56,8 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
         write_sheet(document, partial(_read_rows, cells, found))
         _write_comments(document, found)
         document.progress(number, len(sheets))
+    if kind is Kind.XLSX:
+        write_embedded(Archive(data), document)
 
 
 def _open(data: bytes) -> CalamineWorkbook:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 
@@ -31,9 +32,10 @@ def find_margins(pages: list[list[str]]) -> list[set[int]]:
         if len(found) < LEAST_PAGES:
             continue
         kept = isinstance(key, str)
-        for position, (index, place) in enumerate(found):
-            near = found[max(0, position - 2 * EDGE_LINES * NEAR_PAGES) : position + 2 * EDGE_LINES * NEAR_PAGES + 1]
-            if len({other for other, _ in near if abs(other - index) <= NEAR_PAGES}) >= LEAST_PAGES:
+        indexes = list(dict.fromkeys(index for index, _ in found))
+        for index, place in found:
+            near = bisect_right(indexes, index + NEAR_PAGES) - bisect_left(indexes, index - NEAR_PAGES)
+            if near >= LEAST_PAGES:
                 if not kept:
                     margins[index].add(place)
                 kept = False

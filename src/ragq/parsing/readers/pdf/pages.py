@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ctypes import byref
+from ctypes import byref, c_ushort
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import groupby
@@ -136,16 +136,19 @@ class PageReader:
 def _read_text(text_page: pypdfium2.PdfTextPage) -> tuple[str, bool]:
     """Return the text within the page's box, and whether each of its characters has its own index in pdfium.
 
-    pdfium's text within a box lacks some line ends, so that it is used only where it leaves something out.
+    pdfium's text within a box may lack line ends: the whole text is better, unless more of it is outside the box.
     """
     count = text_page.count_chars()
-    whole = text_page.get_text_range() if count else ""
     page: pypdfium2.PdfPage = text_page.page
     left, bottom, right, top = page.get_bbox()
-    if pdfium.FPDFText_GetBoundedText(text_page, left, top, right, bottom, None, 0) < len(whole):
-        bounded = text_page.get_text_bounded(left, bottom, right, top)
-        if len(_SPACE.sub("", bounded)) < len(_SPACE.sub("", whole)):
-            return bounded, False
+    buffer = (c_ushort * (count + 1))()
+    length = pdfium.FPDFText_GetBoundedText(text_page, left, top, right, bottom, buffer, count + 1)
+    bounded = memoryview(buffer)[:length].tobytes().decode("utf-16-le", "ignore")
+    if len(bounded) == count:
+        return bounded, True
+    whole = text_page.get_text_range() if count else ""
+    if len(bounded) < len(whole) and len(_SPACE.sub("", bounded)) < len(_SPACE.sub("", whole)):
+        return bounded, False
     return whole, len(whole) == count
 
 

@@ -81,25 +81,22 @@ def _write_page(page: ReadPage, margins: set[int], headings: dict[int, Heading],
     """Write the lines of a page between its headings and tables."""
     tables = {line: table for table in page.tables for line in table.lines}
     lines = page.text.split("\n")
-    block: list[str] = []
-    number = 0
-    while number < len(lines):
-        heading, table = headings.get(number) if number not in margins else None, tables.get(number)
-        if heading or table:
-            document.add_text("\n".join(block))
-            block = []
-        if table:
+    start = 0
+    for place in sorted(headings.keys() - margins | tables.keys()):
+        if place < start:  # in a heading of several lines
+            continue
+        document.add_text(_join(lines, start, place, margins))
+        if table := tables.get(place):
             _write_table(table, document)
-            number += 1
-            continue
-        if heading:
-            document.add_heading(heading.level, " ".join(lines[number : number + heading.lines]))
-            number += heading.lines
-            continue
-        if number not in margins:
-            block.append(lines[number])
-        number += 1
-    document.add_text("\n".join(block))
+            start = place + 1
+        else:
+            start = place + headings[place].lines
+            document.add_heading(headings[place].level, " ".join(lines[place:start]))
+    document.add_text(_join(lines, start, len(lines), margins))
+
+
+def _join(lines: list[str], start: int, end: int, margins: set[int]) -> str:
+    return "\n".join([lines[number] for number in range(start, end) if number not in margins])
 
 
 def _write_table(table: TableBlock, document: DocumentWriter) -> None:
