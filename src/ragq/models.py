@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 DEFAULT_TENANT = "default"
 DEFAULT_STORE_NAME = "default"
-KEY_PREFIX = "ragq-"  # of API keys that were made
 
 AttributeValue = str | int | float | bool
 Attributes = dict[str, AttributeValue]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +11,7 @@ from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError, Un
 from ragq.http import keys, session
 from ragq.http.callers import FRESH_SECONDS, STALE_SECONDS, Caller, Callers, Role
 from ragq.http.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, KeyCheck
+from ragq.storage.api_keys import OpenedKey
 from tests.clock import Clock
 
 KEY = "a key that only this test knows"
@@ -89,31 +90,24 @@ def test_no_more_than_so_many_addresses_are_remembered(clock: Clock, monkeypatch
     assert list(check._addresses) == ["192.0.2.7", "192.0.2.8", "192.0.2.9"]
 
 
-@dataclass
-class Made:
-    """A key that was made."""
-
-    id: str = "key_1"
-    tenant_id: str = "acme"
-    role: str = "user"
-    is_suspended: bool = False
+MADE = OpenedKey("key_1", "acme", "user", is_suspended=False)
 
 
 class Store:
     """Has one key, and may be away; counts how often it is asked."""
 
     def __init__(self) -> None:
-        self.key: Made | None = Made()
+        self.key: OpenedKey | None = MADE
         self.is_away = False
         self.asked = 0
 
-    async def open(self, value: str) -> Made | None:
+    async def open(self, value: str) -> OpenedKey | None:
         self.asked += 1
         if self.is_away:
             raise UnavailableError("away")
         return self.key if value == VALUE else None
 
-    async def open_id(self, key_id: str) -> Made | None:
+    async def open_id(self, key_id: str) -> OpenedKey | None:
         return await self.open(VALUE if self.key and key_id == self.key.id else "")
 
 
@@ -166,13 +160,13 @@ def test_keys_that_were_found_lately_go_on_while_the_database_is_away(
 def test_only_an_admin_of_the_default_tenant_is_the_operator(
     check: KeyCheck, store: Store, tenant: str, role: str, found: Role
 ) -> None:
-    store.key = Made(tenant_id=tenant, role=role)
+    store.key = replace(MADE, tenant_id=tenant, role=role)
     assert find(check).role is found
     assert find(check, KEY) == Caller("default", Role.OPERATOR)
 
 
 def test_a_suspended_tenants_key_is_refused_without_counting_as_a_guess(check: KeyCheck, store: Store) -> None:
-    store.key = Made(is_suspended=True)
+    store.key = replace(MADE, is_suspended=True)
     for _ in range(GUESSES + 1):
         with pytest.raises(ForbiddenError) as refusal:
             find(check)

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 
 from ragq.errors import ForbiddenError, UnavailableError
 from ragq.models import DEFAULT_TENANT
+from ragq.storage.api_keys import OpenedKey
 
 FRESH_SECONDS = 5.0  # how long a key that was found is used without asking again: a revoked one works no longer
 STALE_SECONDS = 300.0  # the same, while PostgreSQL does not answer
@@ -61,26 +62,13 @@ class Caller:
 ROOT = Caller(DEFAULT_TENANT, Role.OPERATOR)
 
 
-class Key(Protocol):
-    """A key that was made and is valid."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def tenant_id(self) -> str: ...
-    @property
-    def role(self) -> str: ...
-    @property
-    def is_suspended(self) -> bool: ...
-
-
 class KeyStore(Protocol):
     """Where the keys are that were made."""
 
-    async def open(self, value: str) -> Key | None:
+    async def open(self, value: str) -> OpenedKey | None:
         """Find a key by its value."""
 
-    async def open_id(self, key_id: str) -> Key | None:
+    async def open_id(self, key_id: str) -> OpenedKey | None:
         """Find a key by its id."""
 
 
@@ -96,7 +84,7 @@ class Callers:
     def __init__(self, store: KeyStore | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
         self._clock = clock
-        self._remembered: OrderedDict[tuple[str, bytes], tuple[Key, float]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, bytes], tuple[OpenedKey, float]] = OrderedDict()
 
     async def by_value(self, value: str) -> Caller | None:
         """The caller with a key; None if it is unknown, revoked or expired.
@@ -112,7 +100,9 @@ class Callers:
         """The caller of a session that was opened with a key, as `by_value`."""
         return _caller(await self._open(("id", key_id.encode()), lambda store: store.open_id(key_id)))
 
-    async def _open(self, place: tuple[str, bytes], find: Callable[[KeyStore], Awaitable[Key | None]]) -> Key | None:
+    async def _open(
+        self, place: tuple[str, bytes], find: Callable[[KeyStore], Awaitable[OpenedKey | None]]
+    ) -> OpenedKey | None:
         known, now = self._remembered.get(place), self._clock()
         if known and now - known[1] < FRESH_SECONDS:
             return known[0]
@@ -133,7 +123,7 @@ class Callers:
         return key
 
 
-def _caller(key: Key | None) -> Caller | None:
+def _caller(key: OpenedKey | None) -> Caller | None:
     if key is None:
         return None
     if key.is_suspended:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ragq.errors import AuthenticationError, OverloadedError
 from ragq.http.callers import ROOT, Caller, Callers
 from ragq.http.session import open_session, read_session
-from ragq.models import KEY_PREFIX
 from ragq.settings import LEAST_KEY_CHARACTERS
+from ragq.storage.api_keys import KEY_PREFIX
 
 GUESSES = 10  # wrong keys that an address may send at once
 GUESS_SECONDS = 6.0  # after which it may send one more

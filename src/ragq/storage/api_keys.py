@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ragq.errors import NotFoundError
-from ragq.models import KEY_PREFIX, new_id
+from ragq.models import new_id
 from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
 
+KEY_PREFIX = "ragq-"  # by which people, and scanners for secrets, know a key
 HINT_CHARACTERS = 4  # of a key's end, which lists show
 
 _KEYS = Listed(

@@ -14,6 +14,7 @@ from ragq.parsing.kinds import open_ole
 from ragq.parsing.writer import DocumentWriter, UnreadableError
 
 LEAST_PICTURE_BYTES = 10_000  # smaller ones are logos and icons
+MOST_CHARACTERS = 5_000  # of a document whose pictures are read: those in a longer text repeat it, in worse words
 
 _OBJECT = re.compile(r"(?:word|ppt|xl)/embeddings/[^/]+")
 _PICTURE = re.compile(r"(?:(?:word|ppt|xl)/media|Pictures)/[^/]+\.(?:png|jpe?g|tiff?|gif|bmp|webp)", re.IGNORECASE)
@@ -22,12 +23,15 @@ _PACKAGE = "Package"  # the stream of an OLE object that holds a file of the new
 
 
 def write_embedded(archive: Archive, document: DocumentWriter) -> None:
-    """Write embedded files as attachments, the data of charts among them, and then the text of large pictures."""
+    """Write embedded files as attachments, the data of charts among them, and then the text of large pictures.
+
+    Pictures are read if they may be what the document says, as in a scan within a text, or slides of pictures.
+    """
     names = sorted(archive.names, key=lambda name: ([int(number) for number in _NUMBER.findall(name)], name))
     for name in filter(_OBJECT.fullmatch, names):
         with _warning(name, document):
             document.add_attachment(_unpack(archive.read(name)), name.rpartition("/")[2])
-    for name in filter(_PICTURE.fullmatch, names):
+    for name in filter(_PICTURE.fullmatch, names) if document.length <= MOST_CHARACTERS else ():
         if archive.size(name) >= LEAST_PICTURE_BYTES:
             with _warning(name, document):
                 document.add_picture(archive.read(name), name.rpartition("/")[2])
