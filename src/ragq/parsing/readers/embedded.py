@@ -14,7 +14,7 @@ from ragq.parsing.kinds import open_ole
 from ragq.parsing.writer import DocumentWriter, UnreadableError
 
 LEAST_PICTURE_BYTES = 10_000  # smaller ones are logos and icons
-MOST_CHARACTERS = 5_000  # of a document whose pictures are read: those in a longer text repeat it, in worse words
+MOST_CHARACTERS = 1_000  # of a document whose pictures are read: those in a longer text repeat it, in worse words
 
 _OBJECT = re.compile(r"(?:word|ppt|xl)/embeddings/[^/]+")
 _PICTURE = re.compile(r"(?:(?:word|ppt|xl)/media|Pictures)/[^/]+\.(?:png|jpe?g|tiff?|gif|bmp|webp)", re.IGNORECASE)
