@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -99,15 +100,16 @@ async def generate(
 async def _cite(
     context: WorkerContext, question: Question, completion: Completion, evidence: Evidence
 ) -> tuple[str, list[Citation], list[Statement] | None]:
-    """Check the statements of an answer; of one in JSON, and of one that was not to rest on sources, there are none."""
+    """Check the statements of an answer; of one that was not to rest on sources, there are none."""
     text, turns = completion.text, context.turns
     if is_structured(question):
         text = unwrap(text)
         if completion.finish_reason == "stop":
             await _check_form(text, question)
-        return text, await turns.run(cite_values(text, evidence.sources)), None
-    has_round = asks_for_round(question.text, question.instructions)
-    text, citations, statements = await turns.run(cite_in_steps(text, evidence, has_round=has_round))
+        text, citations, statements = await turns.run(cite_values(text, evidence))
+    else:
+        has_round = asks_for_round(question.text, question.instructions)
+        text, citations, statements = await turns.run(cite_in_steps(text, evidence, has_round=has_round))
     if not question.vector_store_ids and not evidence.sources:
         return text, citations, None
     for statement in statements:
@@ -143,6 +145,8 @@ class _Asking:
         assert self.context.llm
         messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
         said = [text_of(message) for message in (*question.history, *question.following)]
+        if is_structured(question):  # a value may be one of those that the schema lists
+            said.append(json.dumps(question.options["response_format"], ensure_ascii=False))
         evidence = Evidence(f"{question.text} {self.searched}", sources, said=said)
         await self.context.turns.run(evidence.read())
         limits = {

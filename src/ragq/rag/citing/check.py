@@ -26,7 +26,7 @@ from ragq.rag.citing.alignment import (
 )
 from ragq.rag.citing.fits import Fits
 from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, PRONOUNS, REFUSING, SAYING, SOURCES, TALK
-from ragq.rag.citing.support import MAX_SENTENCES, find_statements
+from ragq.rag.citing.support import read_sentences
 from ragq.rag.citing.wording import Kind, Word, find_stems, read_words
 from ragq.rag.sentences import Span
 
@@ -145,28 +145,30 @@ class Evidence:
             self._repeatable |= find_stems(text[:MAX_SAID])
             yield
         for number, source in enumerate(self.sources):
-            for start, end in find_statements(source)[:MAX_SENTENCES] or [(0, len(source.text))]:
-                text = source.text[start:end]
-                for stem in find_stems(text):
+            for span, stems in read_sentences(source):
+                for stem in stems:
                     places = self._places[stem]
                     if len(places) < MAX_POSTINGS:
                         places.append(len(self._sentences))
-                self._sentences.append(_Sentence(number, (start, end), text))
+                self._sentences.append(_Sentence(number, span, source.text[slice(*span)]))
             yield
 
-    def judge(self, text: str, named: list[int]) -> Verdict:
+    def judge(self, text: str, named: list[int], *, is_whole: bool = True) -> Verdict:
         """Judge a statement.
 
         Args:
             text: The statement, without markers.
             named: Positions of the sources that its markers name, from 0.
+            is_whole: It may answer the whole question by itself, unlike one of many values.
         """
         words = read_words(text)
         content = [word for word in words if word.is_content and word.text.casefold() not in META]
         new = [word for word in content if not self._asked.holds(word)]
         repeated = [word for word in content if self._asked.holds(word)]
         repeats = len(repeated) >= LEAST_REPEATED
-        statement = _Statement(words, content, new or content, repeated if repeats else self._asked_content, repeats)
+        statement = _Statement(
+            words, content, new or content, repeated if repeats else self._asked_content * is_whole, repeats
+        )
         verdict = _decide(self._find(statement), named, len(self.sources))
         if verdict.kind != "unsupported":
             return verdict
