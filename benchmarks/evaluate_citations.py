@@ -274,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="?", type=Path, default=Path(), help="the folder of xquad.en.json")
     parser.add_argument("--language", choices=sorted(NEGATED), default="en")
-    parser.add_argument("--statements", type=int, default=1000)
+    parser.add_argument("--statements", type=int, default=1200)
     arguments = parser.parse_args()
     path = arguments.data / f"xquad.{arguments.language}.json"
     if not path.is_file():
