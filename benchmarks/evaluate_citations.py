@@ -3,18 +3,22 @@
 Each statement stands in an answer of its own, with the marker of the right source, of a wrong one, or without a marker.
 The statements are sentences of a paragraph and short answers, true as they are and made false by another answer of the
 same paragraph or of another one, by another digit, or by a negation; and, for English, those of `data/paraphrases.json`,
-which were written by hand. Quotes are compared with the paragraphs as this program read them.
+which were written by hand. The paragraphs are files of four formats by turns. Each quote is compared with the bytes of a
+text file at its offsets; of HTML and DOCX, with the paragraph and with the text that ragq shows of the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import html
+import io
 import json
 import random
 import re
 import socket
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +42,19 @@ NEGATED = {
     "es": (r" (es|fue|era|son|fueron|está|había|ha|puede|tiene) ", r" no \1 "),
     "hi": (r" (है|था|थे|थी|हैं)(?=[ ।])", r" नहीं \1"),
 }
-SOURCE = re.compile(r"source \[(\d+)\] (\d+)\.txt")
+FORMATS = ("txt", "md", "html", "docx")
+SOURCE = re.compile(r"source \[(\d+)\] (\d+)\.(?:txt|md|html|docx)")
+DOCX = {
+    "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    '<Override PartName="/word/document.xml" ContentType='
+    '"application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>',
+    "_rels/.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship '
+    'Id="r1" Target="word/document.xml" '
+    'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"/></Relationships>',
+    "word/document.xml": '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
+    '<w:p><w:r><w:t xml:space="preserve">{}</w:t></w:r></w:p></w:body></w:document>',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +154,59 @@ class ScriptedLlm:
         return web.json_response({"object": "chat.completion", "choices": [choice]})
 
 
+def write_file(number: int, text: str) -> tuple[str, bytes]:
+    """Write a paragraph as a file; its format depends on its number."""
+    form = FORMATS[number % len(FORMATS)]
+    if form == "docx":
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for name, part in DOCX.items():
+                archive.writestr(name, part.format(html.escape(text)) if "{}" in part else part)
+        return f"{number}.docx", packed.getvalue()
+    page = {
+        "txt": text,
+        "md": f"# Paragraph {number}\n\n{text}\n",
+        "html": f'<!DOCTYPE html><meta charset="utf-8"><title>{number}</title><p>{html.escape(text)}</p>',
+    }[form]
+    return f"{number}.{form}", page.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A paragraph, its file as it was written, and the text that ragq shows of the file."""
+
+    paragraph: str
+    written: bytes
+    shown: str
+
+    def holds(self, passage: dict[str, Any]) -> bool:
+        """Tell whether a quote stands at its offsets, word for word."""
+        quote, place = str(passage["quote"]), slice(passage["start"], passage["end"])
+        if passage["filename"].endswith((".txt", ".md")):
+            return self.written.decode()[place] == quote
+        return quote in self.paragraph and self.shown[place] == quote
+
+
 async def evaluate(client: ApiClient, paragraphs: list[dict[str, Any]], cases: list[Case]) -> dict[str, Any]:
     """Ingest the paragraphs, ask for each case, and compare the verdicts with the truth."""
     store = (await client.call("POST", "/v1/vector_stores", json={"name": "XQuAD"}))["id"]
     slots = asyncio.Semaphore(AT_ONCE)
 
+    files: dict[int, str] = {}
+
     async def put(number: int, text: str) -> None:
+        name, written = write_file(number, text)
         form = aiohttp.FormData({"purpose": "assistants"})
-        form.add_field("file", text.encode(), filename=f"{number}.txt")
+        form.add_field("file", written, filename=name)
         async with slots:
             file = await client.call("POST", "/v1/files", data=form)
             await client.call("POST", f"/v1/vector_stores/{store}/files", json={"file_id": file["id"]})
+        files[number] = file["id"]
+
+    async def read(number: int, text: str) -> Original:
+        async with slots:
+            page = await client.call("GET", f"/v1/vector_stores/{store}/files/{files[number]}/content")
+        return Original(text, write_file(number, text)[1], page["data"][0]["text"])
 
     async def ask(number: int, case: Case) -> dict[str, Any]:
         body = {"model": "ragq", "seed": number, "vector_store_ids": [store]}
@@ -163,11 +221,12 @@ async def evaluate(client: ApiClient, paragraphs: list[dict[str, Any]], cases: l
     await asyncio.gather(*(put(number, one["context"]) for number, one in enumerate(paragraphs)))
     while (await client.call("GET", f"/v1/vector_stores/{store}"))["file_counts"]["in_progress"]:
         await asyncio.sleep(0.2)
+    originals = await asyncio.gather(*(read(number, one["context"]) for number, one in enumerate(paragraphs)))
     shown = await asyncio.gather(*(ask(number, case) for number, case in enumerate(cases)))
-    return _count(paragraphs, list(zip(cases, shown, strict=True)))
+    return _count(originals, list(zip(cases, shown, strict=True)))
 
 
-def _count(paragraphs: list[dict[str, Any]], asked: list[tuple[Case, dict[str, Any]]]) -> dict[str, Any]:
+def _count(originals: list[Original], asked: list[tuple[Case, dict[str, Any]]]) -> dict[str, Any]:
     counts, kinds = Counter[str](), dict[str, Counter[str]]()
     for case, shown in asked:
         message = shown["choices"][0]["message"]
@@ -181,13 +240,17 @@ def _count(paragraphs: list[dict[str, Any]], asked: list[tuple[Case, dict[str, A
         counts.update([f"{group} {case.is_true}", *([f"{group} {case.is_true} flagged"] if is_flagged else [])])
         names = [one["citation"]["filename"] for one in message["annotations"]]
         if case.is_true and case.marker == "wrong":
-            counts.update(["wrong markers", *(["moved"] if names == [f"{case.paragraph}.txt"] else [])])
+            counts.update(
+                [
+                    "wrong markers",
+                    *(["moved"] if names == [f"{case.paragraph}.{FORMATS[case.paragraph % len(FORMATS)]}"] else []),
+                ]
+            )
         for one in message["annotations"]:
             passage = one["citation"]
-            text = paragraphs[int(passage["filename"].removesuffix(".txt"))]["context"]
-            counts.update(
-                ["quotes", *(["verbatim"] if text[passage["start"] : passage["end"]] == passage["quote"] else [])]
-            )
+            name, form = passage["filename"].split(".")
+            is_verbatim = originals[int(name)].holds(passage)
+            counts.update(["quotes", form, *(["verbatim", f"{form} verbatim"] if is_verbatim else [])])
     return {
         "statements": counts["made True"] + counts["made False"],
         "unsupported_found": _share(counts, "made False"),
@@ -196,6 +259,7 @@ def _count(paragraphs: list[dict[str, Any]], asked: list[tuple[Case, dict[str, A
         "paraphrases_false_alarms": _share(counts, "paraphrase True"),
         "wrong_markers_moved": [counts["moved"], counts["wrong markers"]],
         "quotes_verbatim": [counts["verbatim"], counts["quotes"]],
+        "quotes_verbatim_by_format": {form: [counts[f"{form} verbatim"], counts[form]] for form in FORMATS},
         "paragraph_not_retrieved": counts["not retrieved"],
         "unsupported_by_kind": {name: [one["unsupported"], one["all"]] for name, one in sorted(kinds.items())},
     }
@@ -210,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="?", type=Path, default=Path(), help="the folder of xquad.en.json")
     parser.add_argument("--language", choices=sorted(NEGATED), default="en")
-    parser.add_argument("--statements", type=int, default=400)
+    parser.add_argument("--statements", type=int, default=1200)
     arguments = parser.parse_args()
     path = arguments.data / f"xquad.{arguments.language}.json"
     if not path.is_file():

@@ -36,6 +36,7 @@ from aiohttp import web
 
 MARKER = re.compile(r"\[\[fake ((?:[^\]]|\](?!\]))*)\]\]")
 WORD = re.compile(r"\w+")
+JUDGING = "You check an answer."
 FINISHED_EARLY = (
     "status",
     "body",
@@ -84,6 +85,7 @@ class Behaviour:
         keepalive_line: The comment.
         linger: Seconds the body stays open after its last event.
         dimensions: Length of embeddings.
+        judge: Changes for a call that judges statements, as in a query string: `status=500`.
         job: Key of the call in `/stats`; empty: a hash of the question.
     """
 
@@ -124,6 +126,7 @@ class Behaviour:
     keepalive_line: str = ": still thinking"
     linger: float = 0.0
     dimensions: int = 384
+    judge: str = ""
     job: str = ""
 
     def changed(self, pairs: list[tuple[str, str]]) -> Behaviour:
@@ -249,6 +252,8 @@ class FakeLlm:
         self.requests = [*self.requests[-999:], body]
         messages = "\n\n".join(content_of(message) for message in body["messages"])
         behaviour = self._behaviour(str(body.get("model", "")), messages)
+        if messages.startswith(JUDGING):
+            behaviour = behaviour.changed(parse_qsl(behaviour.judge))
         question = question_of(content_of(body["messages"][-1]))
         job = behaviour.job or hashlib.sha256(question.encode()).hexdigest()[:16]
         self.stats.by_job[job] += 1

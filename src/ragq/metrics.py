@@ -42,6 +42,12 @@ LLM_CALLS = Counter("ragq_llm_calls", "LLM calls; code is 'ok' or the error code
 STATEMENTS = Counter(
     "ragq_statements", "Statements of LLM answers by verdict: supported, unsupported or uncited.", ["verdict"]
 )
+JUDGEMENTS = Counter(
+    "ragq_judgements",
+    "Calls of the LLM as a judge of statements; code is 'ok' or why the check's verdicts stay.",
+    ["code"],
+)
+JUDGED_TOKENS = Counter("ragq_judge_tokens", "Tokens of these calls: input or output.", ["kind"])
 LLM_BREAKER = Gauge("ragq_llm_breaker_open", "Circuit breaker of the LLM: 0 closed, 0.5 probing, 1 open.")
 EMBEDDING_CALLS = Counter(
     "ragq_embedding_calls", "Calls of the embedding endpoint; code is 'ok' or the error code.", ["code"]

@@ -338,6 +338,7 @@ class Answer:
         tool_calls: Calls whose results the client sends back in another request.
         logprobs: OpenAI's entries for the tokens of the text, if they were asked for.
         statements: In their order; None if they were not checked.
+        judging: What the judge of the statements cost; None if none was asked.
         confidence: How likely an extractive answer answers the question, 0…1; None of an LLM's.
         reason: What speaks for or against it.
     """
@@ -352,6 +353,7 @@ class Answer:
     tool_calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     statements: list[Statement] | None = None
+    judging: Usage | None = None
     confidence: float | None = None
     reason: str = ""
 

@@ -185,6 +185,9 @@ class Settings(BaseSettings):
     )
     llm_breaker_window_seconds: Seconds = Field(30, description="Length of a breaker's window.")
     llm_breaker_probe_seconds: Seconds = Field(5, description="How often an open breaker lets one call through.")
+    judge: bool = Field(
+        False, description="Ask the LLM, in a second call, whether the sources hold the statements of its answer."
+    )
     prompt_tokens: int = Field(3000, ge=200, description="Budget for the sources in the prompt, in tokens.")
     max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved if the question does not set a number.")
     meaning_weight: float = Field(

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ragq.rag.citing.check import Evidence
+from ragq.rag.citing.cite import Cited
 from ragq.rag.citing.cite_json import cite_values
 from ragq.rag.json_form import FormError, WholeJson, check_answer, check_schema, unwrap
 from ragq.tasks import run_through
@@ -86,11 +88,32 @@ def test_json_is_shown_while_it_comes_and_anything_else_at_the_end() -> None:
     assert [fenced.add(piece) for piece in ("```json\n", '{"a": 1}', "\n```")] == ["", "", ""]
 
 
-def test_a_value_is_cited_by_the_sentence_that_holds_its_words() -> None:
-    sources = [make_result("Dogs bark. The lighthouse of Quorra is 61 metres tall."), make_result("Cats hunt mice.")]
-    text = json.dumps({"lighthouse": "lighthouse of Quorra, 61 metres", "cats": "mice", "other": "zebra", "n": [1]})
-    citations = run_through(cite_values(text, sources))
+def check_values(values: object, question: str = "") -> Cited:
+    sources = [
+        make_result("Dogs bark. The lighthouse of Quorra is 61 metres tall. Ilse Brandt built it."),
+        make_result("Cats hunt mice."),
+    ]
+    evidence = Evidence(question, sources, said=['{"enum": ["high", "low"]}'])
+    run_through(evidence.read())
+    return run_through(cite_values(json.dumps(values), evidence))
+
+
+def test_each_value_is_a_statement_and_cited_by_the_sentence_that_holds_it() -> None:
+    values = {"height": 61, "cats": "They hunt mice.", "builder": "Karl Brandt", "risk": "high", "open": True}
+    text, citations, statements = check_values(values)
+    assert [(text[one.start : one.end], one.verdict, one.citations) for one in statements] == [
+        ("61", "supported", [0]),
+        ('"They hunt mice."', "supported", [1]),
+        ('"Karl Brandt"', "unsupported", []),
+        ('"high"', "uncited", []),
+        ("true", "uncited", []),
+    ]
     assert [one.quote for one in citations] == ["The lighthouse of Quorra is 61 metres tall.", "Cats hunt mice."]
-    assert [text[: one.index].endswith(end) for one, end in zip(citations, ('metres"', 'mice"'), strict=True)] == [
-        True
-    ] * 2
+    assert [text[: one.index].endswith(end) for one, end in zip(citations, ("61", 'mice."'), strict=True)] == [True] * 2
+
+
+def test_one_false_sentence_makes_a_value_unsupported() -> None:
+    _, citations, (statement,) = check_values(["Cats hunt mice. The lighthouse of Quorra is 62 metres tall."])
+    assert statement.verdict == "unsupported"
+    assert "62" in statement.reason
+    assert [one.quote for one in citations] == ["Cats hunt mice."]

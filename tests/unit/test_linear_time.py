@@ -138,7 +138,9 @@ def call_tools(text: str) -> None:
 
 
 def cite_json(text: str) -> None:
-    run_through(cite_values(f'{{"a": "{text}", {text}: "{text}', [make_result("Cats hunt mice.")] * 3))
+    evidence = Evidence("", [make_result("Cats hunt mice.")] * 3)
+    run_through(evidence.read())
+    run_through(cite_values(f'{{"a": "{text}", {text}: "{text}', evidence))
     unwrap(f"```{text}")
     shown = WholeJson()
     for start in range(0, len(text), 5):

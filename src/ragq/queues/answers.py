@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,12 +13,13 @@ from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
 from ragq.completions.answer import OnDelta
 from ragq.errors import RagqError, UnavailableError
-from ragq.metrics import STATEMENTS
-from ragq.models import Answer, Citation, Question, SearchResult, Statement
+from ragq.metrics import JUDGED_TOKENS, JUDGEMENTS, STATEMENTS
+from ragq.models import Answer, Question, SearchResult, Usage
 from ragq.queues.running import RunningJob, WorkerContext
 from ragq.rag.citing.check import Evidence
-from ragq.rag.citing.cite import CitedStream, asks_for_round, cite_in_steps
+from ragq.rag.citing.cite import Cited, CitedStream, asks_for_round, cite_in_steps
 from ragq.rag.citing.cite_json import cite_values
+from ragq.rag.citing.judge import apply_judgement, build_judging, choose_judged, read_judgement
 from ragq.rag.conversation import bound_history, bound_text, text_of
 from ragq.rag.json_form import FormError, WholeJson, check_answer, is_structured, unwrap
 from ragq.rag.prompt import build_messages
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 REWRITE_SECONDS = 10.0  # after this, the original question is searched for
 REWRITE_TOKENS = 200
+JUDGE_SECONDS = 15.0  # after this, the verdicts of the check stay
+JUDGE_TOKENS = 400
 
 
 async def make_standalone(job: RunningJob, context: WorkerContext, question: Question) -> Question:
@@ -69,11 +73,15 @@ async def generate(
         searched: The question as it was searched for.
     """
     completion, evidence = await _ask_with_what_fits(_Asking(job, context, searched, is_streamed), question, results)
-    text, citations, statements = await _cite(context, question, completion, evidence)
+    cited = await _cite(context, question, completion, evidence)
+    cited, judging = await _judge(job, context, searched, cited, evidence)
+    is_checked = bool(question.vector_store_ids or evidence.sources)
+    for statement in cited.statements if is_checked else []:
+        STATEMENTS.labels(statement.verdict).inc()
     job.note(first_token_ms=round(completion.first_token_seconds * 1000))
     return Answer(
-        text,
-        citations,
+        cited.text,
+        cited.citations,
         "generated",
         completion.usage,
         truncated=completion.finish_reason == "length",
@@ -81,7 +89,8 @@ async def generate(
         refusal=completion.refusal,
         tool_calls=completion.tool_calls,
         logprobs=completion.logprobs,
-        statements=statements,
+        statements=cited.statements if is_checked else None,
+        judging=judging,
     )
 
 
@@ -111,23 +120,42 @@ async def _ask_with_what_fits(
                 raise
 
 
-async def _cite(
-    context: WorkerContext, question: Question, completion: Completion, evidence: Evidence
-) -> tuple[str, list[Citation], list[Statement] | None]:
-    """Check the statements of an answer; of one in JSON, and of one that was not to rest on sources, there are none."""
-    text, turns = completion.text, context.turns
+async def _cite(context: WorkerContext, question: Question, completion: Completion, evidence: Evidence) -> Cited:
+    """Check the statements of an answer."""
+    text = completion.text
     if is_structured(question):
         text = unwrap(text)
         if completion.finish_reason == "stop":
             await _check_form(text, question)
-        return text, await turns.run(cite_values(text, evidence.sources)), None
+        return await context.turns.run(cite_values(text, evidence))
     has_round = asks_for_round(question.text, question.instructions)
-    text, citations, statements = await turns.run(cite_in_steps(text, evidence, has_round=has_round))
-    if not question.vector_store_ids and not evidence.sources:
-        return text, citations, None
-    for statement in statements:
-        STATEMENTS.labels(statement.verdict).inc()
-    return text, citations, statements
+    return await context.turns.run(cite_in_steps(text, evidence, has_round=has_round))
+
+
+async def _judge(
+    job: RunningJob, context: WorkerContext, asked: str, cited: Cited, evidence: Evidence
+) -> tuple[Cited, Usage | None]:
+    """Ask the LLM whether the sources hold the statements, if it is to judge; on an error the verdicts of the check stay."""
+    judged = choose_judged(cited.statements) if context.settings.judge and evidence.sources else []
+    if not judged or context.llm is None:
+        return cited, None
+    deadline = min(job.deadline, asyncio.get_running_loop().time() + JUDGE_SECONDS)
+    messages = build_judging(asked, cited.text, cited.statements, judged, evidence.sources)
+    try:
+        completion = await context.llm.complete(
+            messages, options={"max_tokens": JUDGE_TOKENS, "temperature": 0}, deadline=deadline
+        )
+    except RagqError as error:
+        log.warning("statements_not_judged", job_id=job.id, error=str(error))
+        JUDGEMENTS.labels(error.code).inc()
+        return cited, None
+    usage = completion.usage
+    JUDGED_TOKENS.labels("input").inc(usage.input_tokens)
+    JUDGED_TOKENS.labels("output").inc(usage.output_tokens)
+    judgement = read_judgement(completion.text, judged)
+    JUDGEMENTS.labels("ok" if judgement else "unreadable").inc()
+    statements, citations = apply_judgement(cited.statements, cited.citations, judgement)
+    return cited._replace(statements=statements, citations=citations), usage
 
 
 async def _check_form(text: str, question: Question) -> None:
@@ -158,6 +186,8 @@ class _Asking:
         assert self.context.llm
         messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
         said = [text_of(message) for message in (*question.history, *question.following)]
+        if is_structured(question):  # a value may be one of those that the schema lists
+            said.append(json.dumps(question.options["response_format"], ensure_ascii=False))
         evidence = Evidence(f"{question.text} {self.searched}", sources, said=said)
         await self.context.turns.run(evidence.read())
         limits = {

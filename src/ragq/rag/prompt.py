@@ -41,8 +41,8 @@ def build_messages(
         sources.append(result)
         left -= result.token_count
     sources = join_neighbours(sources)
-    fence = f"<<{secrets.token_hex(FENCE_BYTES)}>>"
-    shown = [_show(number, source, fence) for number, source in enumerate(sources, 1)]
+    fence = make_fence()
+    shown = [show_source(number, source, fence) for number, source in enumerate(sources, 1)]
     asked = query.text
     if query.vector_store_ids:
         material = "\n\n".join(shown) if shown else "There are no sources."
@@ -67,7 +67,13 @@ def _write_rules(query: Question, fence: str) -> str:
     return "\n\n".join(filter(None, [*rules, query.instructions]))
 
 
-def _show(number: int, source: SearchResult, fence: str) -> str:
+def make_fence() -> str:
+    """Make the beginning of the lines around sources, which no document can know."""
+    return f"<<{secrets.token_hex(FENCE_BYTES)}>>"
+
+
+def show_source(number: int, source: SearchResult, fence: str) -> str:
+    """Write a source between fences, with its number and name."""
     name = " ".join(source.filename.split())  # a name must not start lines of its own
     location = f", {where}" if (where := " ".join(str(source.location).split())) else ""
     return f"{fence} source [{number}] {name}{location}\n{source.text}\n{fence} end of source [{number}]"

@@ -17,8 +17,15 @@ from ragq.queues.questions import ask, check_question
 from ragq.records import Request
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.schemas.objects import Body, JobError
-from ragq.schemas.response_objects import AnswerConfidence, Timing
-from ragq.schemas.responses import RESPONSE_PREFIX, STATUS_WORDS, StatusWord, render_confidence, timing_of
+from ragq.schemas.response_objects import AnswerConfidence, AnswerSupport, Timing
+from ragq.schemas.responses import (
+    RESPONSE_PREFIX,
+    STATUS_WORDS,
+    StatusWord,
+    render_confidence,
+    render_support,
+    timing_of,
+)
 
 router = APIRouter(route_class=CheckedRoute)
 
@@ -36,6 +43,7 @@ class Result(TypedDict):
     answer: str
     kind: Literal["extractive", "generated"]
     confidence: AnswerConfidence | None
+    support: AnswerSupport | None
     sources: list[Citation]
     timing: Timing
 
@@ -86,6 +94,7 @@ async def job_status(job_id: str, context: ContextDependency, tenant: Tenant) ->
             "answer": answer.text,
             "kind": answer.kind,
             "confidence": render_confidence(answer),
+            "support": render_support(answer),
             "sources": answer.citations,
             "timing": timing_of(job),
         }

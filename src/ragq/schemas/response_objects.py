@@ -106,6 +106,13 @@ class CheckedStatement(TypedDict):
     citations: list[int]
 
 
+class Judging(TypedDict):
+    """What the LLM as a judge of the statements cost, beside the answer."""
+
+    input_tokens: int
+    output_tokens: int
+
+
 class AnswerSupport(TypedDict):
     """How many statements of an LLM's answer the sources hold, and each of them."""
 
@@ -113,6 +120,7 @@ class AnswerSupport(TypedDict):
     unsupported: int
     uncited: int
     statements: list[CheckedStatement]
+    judge: Judging | None
 
 
 class AnswerConfidence(TypedDict):

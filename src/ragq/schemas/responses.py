@@ -21,6 +21,7 @@ from ragq.schemas.response_objects import (
     CitedUrl,
     FoundChunk,
     InputObject,
+    Judging,
     MessageItem,
     OutputItem,
     Passage,
@@ -272,7 +273,12 @@ def render_support(answer: Answer) -> AnswerSupport | None:
         "unsupported": counts["unsupported"],
         "uncited": counts["uncited"],
         "statements": [render_statement(one) for one in answer.statements],
+        "judge": _render_judging(answer.judging) if answer.judging else None,
     }
+
+
+def _render_judging(usage: Usage) -> Judging:
+    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
 
 
 def render_statement(statement: Statement) -> CheckedStatement:

@@ -24,8 +24,9 @@ from ragq.rag.citing.alignment import (
     find_opposite,
     is_noun,
 )
+from ragq.rag.citing.fits import Fits
 from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, PRONOUNS, REFUSING, SAYING, SOURCES, TALK
-from ragq.rag.citing.support import MAX_SENTENCES, find_statements
+from ragq.rag.citing.support import read_sentences
 from ragq.rag.citing.wording import Kind, Word, find_stems, read_words
 from ragq.rag.sentences import Span
 
@@ -38,9 +39,9 @@ MAX_NAME = 500  # characters of a source's name and heading
 LEAST_SHARE = 0.26  # of a statement's own words that a passage must hold
 EXACT_WEIGHT = 2  # of a name or number among the own words
 LEAST_REPEATED = 2  # words of the question; a statement with fewer is taken for an answer to all of it
-NEIGHBOUR_SHARE = 0.4  # what a word counts that stands in the sentence before or after
-LEAST_FIT = 0.65  # of the words of the question that the best passage holds
-LEAST_FIT_UNREPEATED = 0.5  # the same, where the statement does not repeat them
+MAX_LEAD = 0.38  # by which another sentence may fit the question better than the one that has the answer
+MAX_LEAD_BARE = 0.45  # the same for a statement that does not repeat words of the question
+BARE_WORDS = 6  # of such a statement that is a bare answer, not more about the subject
 LEAST_COVER = 0.7  # of what the best passage holds; others are not looked at
 ALIGNED_SHARE = 0.6  # of a statement's words that stand in the sentence in the same order, for a replaced one to count
 COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
@@ -144,28 +145,30 @@ class Evidence:
             self._repeatable |= find_stems(text[:MAX_SAID])
             yield
         for number, source in enumerate(self.sources):
-            for start, end in find_statements(source)[:MAX_SENTENCES] or [(0, len(source.text))]:
-                text = source.text[start:end]
-                for stem in find_stems(text):
+            for span, stems in read_sentences(source):
+                for stem in stems:
                     places = self._places[stem]
                     if len(places) < MAX_POSTINGS:
                         places.append(len(self._sentences))
-                self._sentences.append(_Sentence(number, (start, end), text))
+                self._sentences.append(_Sentence(number, span, source.text[slice(*span)]))
             yield
 
-    def judge(self, text: str, named: list[int]) -> Verdict:
+    def judge(self, text: str, named: list[int], *, is_whole: bool = True) -> Verdict:
         """Judge a statement.
 
         Args:
             text: The statement, without markers.
             named: Positions of the sources that its markers name, from 0.
+            is_whole: It may answer the whole question by itself, unlike one of many values.
         """
         words = read_words(text)
         content = [word for word in words if word.is_content and word.text.casefold() not in META]
         new = [word for word in content if not self._asked.holds(word)]
         repeated = [word for word in content if self._asked.holds(word)]
         repeats = len(repeated) >= LEAST_REPEATED
-        statement = _Statement(words, content, new or content, repeated if repeats else self._asked_content, repeats)
+        statement = _Statement(
+            words, content, new or content, repeated if repeats else self._asked_content * is_whole, repeats
+        )
         verdict = _decide(self._find(statement), named, len(self.sources))
         if verdict.kind != "unsupported":
             return verdict
@@ -183,8 +186,8 @@ class Evidence:
         weights = {word: self._weigh(word, len(places[word])) for word in statement.content}
         found: dict[int, Finding] = {}
         tried = self._try_windows(statement, places, weights)
-        best_fit = max((fit for _, _, fit in tried), default=0.0)
-        for cover, window, fit in tried:
+        fits = Fits(statement.asked, places, self._sentences, lambda source: self._about[source])
+        for cover, window in tried:
             if cover < LEAST_COVER * tried[0][0]:
                 break
             source = self._sentences[window[0]].source
@@ -192,7 +195,7 @@ class Evidence:
             if before and not before.fault:
                 continue
             span = (self._sentences[window[0]].span[0], self._sentences[window[-1]].span[1])
-            fault = self._find_fault(window, statement, fit, best_fit)
+            fault = self._find_fault(window, statement, fits)
             if before is None or not fault:
                 found[source] = Finding(source, span, fault, cover, len(window) == 1)
             if fault and cover == tried[0][0] and self._copies(window, statement):
@@ -201,13 +204,13 @@ class Evidence:
 
     def _try_windows(
         self, statement: _Statement, places: Places, weights: dict[Word, float]
-    ) -> list[tuple[float, tuple[int, ...], float]]:
-        """Sentences, and pairs, with most of the statement's words: how much of it they have, and of what was asked."""
+    ) -> list[tuple[float, tuple[int, ...]]]:
+        """Sentences, and pairs, with most of the statement's words, and how much of it they have."""
         scores: Counter[int] = Counter()
         for word in statement.content:
             for place in places[word]:
                 scores[place] += weights[word]  # type: ignore[assignment]
-        tried: list[tuple[float, tuple[int, ...], float]] = []
+        tried: list[tuple[float, tuple[int, ...]]] = []
         total = sum(weights.values()) or 1
         window: tuple[int, ...]
         for place, _ in scores.most_common(CANDIDATES):
@@ -215,7 +218,7 @@ class Evidence:
                 if self._is_window(window):
                     held = sum(weights[word] for word in statement.content if not places[word].isdisjoint(window))
                     cover = held / total - PAIR_COST * (len(window) - 1)
-                    tried.append((cover, window, self._fit(window, statement, places)))
+                    tried.append((cover, window))
         return sorted(tried, key=lambda one: (-one[0], len(one[1])))
 
     def _weigh(self, word: Word, count: int) -> float:
@@ -243,23 +246,7 @@ class Evidence:
         """The words of each source's name and heading."""
         return [_read_name(f"{one.filename} {one.heading or ''} {one.location}"[-MAX_NAME:]) for one in self.sources]
 
-    def _fit(self, window: tuple[int, ...], statement: _Statement, places: Places) -> float:
-        """How much of what was asked, and of the statement's words in it, stands in a passage or near it."""
-        source = self._sentences[window[0]].source
-        near = [
-            place
-            for place in (window[0] - 1, window[-1] + 1)
-            if 0 <= place < len(self._sentences) and self._sentences[place].source == source
-        ]
-        fit = 0.0
-        for word in statement.asked:
-            if not places[word].isdisjoint(window):
-                fit += 1
-            elif not places[word].isdisjoint(near) or not self._about[source].isdisjoint(word.keys):
-                fit += NEIGHBOUR_SHARE
-        return fit
-
-    def _find_fault(self, window: tuple[int, ...], statement: _Statement, fit: float, best_fit: float) -> str:
+    def _find_fault(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> str:
         """Why a passage does not hold a statement; empty if it does."""
         missing = [word for word in statement.own if not self._holds(window, word)]
         exact = [word for word in missing if word.is_exact and not self._is_initials(window, word)]
@@ -275,8 +262,10 @@ class Evidence:
             return self._explain_missing(missing[0])
         if (
             statement.own
-            and len(statement.own) <= len(statement.asked)
-            and fit < (LEAST_FIT if statement.repeats else LEAST_FIT_UNREPEATED) * best_fit
+            and (
+                len(statement.own) <= len(statement.asked) if statement.repeats else len(statement.words) <= BARE_WORDS
+            )
+            and self._is_led(window, statement, fits)
         ):
             return "No sentence of the sources holds this together."
         codes = align(statement.words, words)
@@ -285,6 +274,14 @@ class Evidence:
             or find_opposite(statement.words, words)
             or self._replaces(statement, words, codes)
         )
+
+    def _is_led(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> bool:
+        """Tell whether a sentence without the statement's own words fits the question clearly better."""
+        held = {place: sum(self._sentences[place].holds(word) for word in statement.own) for place in window}
+        most = max(held.values())
+        fit = max(fits.of(place) for place in window if held[place] == most)
+        lead = MAX_LEAD if statement.repeats else MAX_LEAD_BARE
+        return fits.find_better(fit + lead, lambda place: all(map(self._sentences[place].holds, statement.own)))
 
     def _copies(self, window: tuple[int, ...], statement: _Statement) -> bool:
         """Tell whether a statement is a passage with one part changed."""

@@ -15,11 +15,10 @@ from ragq.models import Citation, SearchResult, Statement
 from ragq.rag.citing.check import Evidence, Verdict
 from ragq.rag.citing.markers import MarkerReader, read_marker
 from ragq.rag.citing.statements import Cut, StatementCutter
-from ragq.rag.citing.support import Support
-from ragq.rag.sentences import find_terms
+from ragq.rag.citing.support import find_support
+from ragq.rag.citing.wording import find_stems
 from ragq.tasks import run_through
 
-STRONG_SUPPORT = 0.6  # share of a value's terms that a sentence must hold to be cited unasked
 PIECE_CHARACTERS = 500  # read at a time
 BURST_CHARACTERS = 4000  # a longer piece is not shown before the end: checking it would keep others waiting
 MAX_STATEMENTS = 2000  # of one answer that are checked; a marker after the last of them stays, without a citation
@@ -111,7 +110,6 @@ class _CitedReader:
         self._count = len(evidence.sources)
         self._markers = MarkerReader(has_round=has_round)
         self._cutter = StatementCutter()
-        self._supports = [Support(source) for source in evidence.sources]
         self._line = ""  # the end of what was read
         self._statements = self._citations = self._quoted = 0
         self._judged = ("", [0], Verdict("uncited"))
@@ -196,16 +194,15 @@ class _CitedReader:
             if found and found.is_one_sentence and mark.sources == [found.source + 1] and len(cut.marks) == 1:
                 yield make_citation(sources[found.source], *found.span, index)
                 continue
-            terms = find_terms(cut.text[: mark.place] or cut.text)
+            stems = find_stems(cut.text[: mark.place] or cut.text)
             for number in mark.sources:
-                yield self._quote(number - 1, terms, index)
+                yield self._quote(number - 1, stems, index)
 
-    def _quote(self, place: int, terms: set[str], index: int) -> Citation:
-        """Quote the sentences of a source that have most of the terms; the whole chunk when they have none."""
-        share, span = self._supports[place].find(terms)
-        if not share:
-            span = (0, len(self._evidence.sources[place].text))
-        return make_citation(self._evidence.sources[place], *span, index)
+    def _quote(self, place: int, stems: set[str], index: int) -> Citation:
+        """Quote the sentences of a source that have most of the stems; the whole chunk when they have none."""
+        source = self._evidence.sources[place]
+        share, span = find_support(source, stems)
+        return make_citation(source, *(span if share else (0, len(source.text))), index)
 
 
 def make_citation(source: SearchResult, start: int, end: int, index: int) -> Citation:

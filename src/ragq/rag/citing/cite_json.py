@@ -1,35 +1,55 @@
-"""Find what in the sources supports the values of an answer in JSON."""
+"""Check the values of an answer in JSON: each is a statement."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from itertools import islice
 
-from ragq.models import Citation, SearchResult
-from ragq.rag.citing.cite import STRONG_SUPPORT, make_citation
-from ragq.rag.citing.support import Support
-from ragq.rag.sentences import find_terms
+from ragq.models import Statement
+from ragq.rag.citing.check import Evidence, Verdict
+from ragq.rag.citing.cite import Cited, make_citation
+from ragq.rag.sentences import find_sentences
 
-MAX_VALUES = 500  # of one answer, for which sources are looked for
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?')
+MAX_VALUES = 500  # of one answer that are checked
+MAX_SENTENCES = 20  # of one value
+_WORST_FIRST = ("unsupported", "supported", "uncited")
+_NOTHING = "It says nothing that could be checked."
+_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"(?P<name>\s*:)?|-?\d[\d.eE+-]*|true|false|null')
 
 
-def cite_values(text: str, sources: list[SearchResult]) -> Generator[None, None, list[Citation]]:
-    """Find the sentences that support the texts in a JSON answer, in steps of a millisecond or less.
+def cite_values(text: str, evidence: Evidence) -> Generator[None, None, Cited]:
+    """Check each value of a JSON answer, in steps of a few milliseconds or less; its text stays as it is.
 
-    A sentence must hold most of a value's words, and all of them if it has one or two.
+    Args:
+        evidence: Of the sources, read.
     """
-    supports = [Support(source) for source in sources]
-    citations: list[Citation] = []
-    values = (match for match in _STRING.finditer(text) if not match[2])  # the others are names
-    for match in islice(values, MAX_VALUES):
-        terms = find_terms(match[1])
-        least = STRONG_SUPPORT if len(terms) > 2 else 1.0
-        if terms:
-            found = [(*one.find(terms), one.source) for one in supports if one.bound(terms) >= least]
-            share, span, source = max(found, key=lambda one: one[0], default=(0.0, (0, 0), None))
-            if source and share >= least:
-                citations.append(make_citation(source, *span, index=match.end()))
+    cited = Cited(text, [], [])
+    values = [match for match in islice(_VALUE.finditer(text), 2 * MAX_VALUES) if not match["name"]][:MAX_VALUES]
+    for match in values:
+        value = _read(match.group())
+        parts = find_sentences(value)[:MAX_SENTENCES] if value else []
+        verdicts = [evidence.judge(value[start:end], [], is_whole=len(values) == 1) for start, end in parts]
+        worst = min(verdicts, key=lambda one: _WORST_FIRST.index(one.kind), default=Verdict("uncited", _NOTHING))
+        first = len(cited.citations)
+        for verdict in verdicts:
+            if verdict.kind == "supported" and verdict.found:
+                source = evidence.sources[verdict.found.source]
+                quote = make_citation(source, *verdict.found.span, index=match.end())
+                cited.citations.append(replace(quote, verdict=worst.kind, reason=worst.reason))
+        positions = list(range(first, len(cited.citations)))
+        cited.statements.append(Statement(*match.span(), worst.kind, worst.reason, positions))
         yield
-    return citations
+    return cited
+
+
+def _read(written: str) -> str:
+    """The text of a value; empty for one that is neither a text nor a number."""
+    if written[0] == '"':
+        try:
+            return str(json.loads(written, strict=False))
+        except ValueError:
+            return written.strip('"')
+    return "" if written in ("true", "false", "null") else written

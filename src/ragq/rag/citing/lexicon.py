@@ -119,8 +119,8 @@ TALK = frozenset(
     " मैं आप आपको आपके मुझे कृपया नमस्ते धन्यवाद".split()
 )
 I_SAY = frozenset("i ich yo मैं".split())
-KNOWING = frozenset("know find answer determine weiß finden beantworten sé encuentro jaanta".split())
-REFUSING = frozenset("unable cannot lack lacks insufficient fehlen fehlt faltan जानकारी".split())
+KNOWING = frozenset("know find answer determine weiß finden beantworten sé encuentro जानता जानती पता".split())
+REFUSING = frozenset("unable cannot lack lacks insufficient fehlen fehlt faltan असमर्थ अभाव".split())
 NONE = frozenset("no nobody none kein keine keiner niemand ningún ninguna nadie".split())
 WEAK = frozenset(
     "without neither nor none nothing nowhere nobody ohne weder nichts nirgends sin ni nada tampoco बिना कभी".split()

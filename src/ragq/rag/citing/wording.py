@@ -31,6 +31,7 @@ _THOUSANDS = re.compile(r"\d{1,3}(?:([.,'’ \u00a0\u2009\u202f])\d{3})(?:\1\d{3
 _DECIMAL = re.compile(r"(\d+)[.,](\d+)")
 _UNIT = re.compile(r"(\d[\d.,]*?)(km|cm|mm|m|kg|g|mg|mb|gb|tb|kb|ghz|mhz|mph|st|nd|rd|th|s|er|e|º|ª|a|o|bn|k)")
 _RANGE = re.compile(r"\d+(?:[-/]\d+)+")
+_STOPS = (STOP_WORDS | LIGHT) - ENGLISH  # never looked up
 _STEM_CHARACTERS = 6
 _LOOSE_CHARACTERS = 4
 
@@ -94,9 +95,9 @@ def read_words(text: str) -> list[Word]:
 def find_stems(text: str) -> set[str]:
     """The stems of a text's words, and the parts of its numbers: what is looked up before the words are read."""
     if text.isascii():
-        return set(map(_stem, _ASCII_RUN.findall(text.lower())))
+        return set(map(_stem, {*_ASCII_RUN.findall(text.lower())} - _STOPS))
     stems: set[str] = set()
-    for run in _RUN.findall(text.casefold()):
+    for run in {*_RUN.findall(text.casefold())} - _STOPS:
         if run.isascii() or not _CJK.search(run):
             stems.add(_stem(run))
         else:
