@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ragq.models import Location, PlaceKind, SearchResult
-from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, NOT_CERTAIN, answer_extractively
+from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, NOT_CERTAIN, TASK_PASSAGES, answer_extractively
 from ragq.rag.sentences import MAX_SENTENCE_CHARACTERS, find_sentences, find_terms
 
 PLANTS = (
@@ -280,3 +280,10 @@ def test_a_sentence_that_repeats_the_question_is_no_answer() -> None:
         answer_extractively(asked, [make_result(text)]).citations[0].quote
         == "A document that kills its worker is quarantined."
     )
+
+
+def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_its_whole_passages() -> None:
+    passages = [f"Panes are numbered. A pane can be moved by hand. Command {name} breaks it out." for name in "abcdef"]
+    results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(passages)]
+    task = answer_extractively("move a pane with a command", results)
+    assert task.text == "\n\n".join([NOT_CERTAIN, *passages[:TASK_PASSAGES]])

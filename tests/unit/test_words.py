@@ -6,11 +6,11 @@ import struct
 
 import pytest
 
-from ragq.models import Chunk
+from ragq.models import Chunk, Location, PlaceKind
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.sentences import find_terms
 from ragq.rag.words import Word, index_words, question_words
-from ragq.storage.search.word_vector import POSITIONS, index_chunk, pack_words
+from ragq.storage.search.word_vector import POSITIONS, TITLE_REPEATS, index_chunk, pack_words
 
 
 @pytest.mark.parametrize(
@@ -136,4 +136,10 @@ def test_words_are_packed_as_postgresql_reads_them() -> None:
 
 def test_a_chunk_is_found_by_its_heading_and_its_context_too() -> None:
     chunk = Chunk("text", 0, 4, None, "Heading", 1, context="report 2024")
-    assert index_chunk(chunk, "en") == pack_words(["report", "2024", "head", "text"])
+    assert index_chunk(chunk, "en") == pack_words(["report", "2024", "head", "text", *["head"] * TITLE_REPEATS])
+
+
+def test_the_titles_of_a_chunks_own_sections_count_more_than_their_parents_titles() -> None:
+    location = Location(PlaceKind.SECTION, name="Parent › Child", sections=((2, "Parent › Other"),))
+    chunk = Chunk("text", 0, 4, None, "Parent › Child", 1, location)
+    assert index_chunk(chunk, "en") == pack_words(["parent", "child", "text", *["child", "other"] * TITLE_REPEATS])

@@ -8,7 +8,15 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from ragq.models import CERTAIN, Answer, Citation, SearchResult
-from ragq.rag.blocks import MAX_TERM_CHARACTERS, asks_for_several, asks_how, find_blocks, find_paragraph, find_term
+from ragq.rag.blocks import (
+    MAX_TERM_CHARACTERS,
+    asks_for_several,
+    asks_how,
+    asks_what_to_do,
+    find_blocks,
+    find_paragraph,
+    find_term,
+)
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.support import find_statements
 from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, judge
@@ -23,6 +31,8 @@ NO_ANSWER = "The documents do not answer this question."
 NOT_CERTAIN = "No sentence answers this for certain. Nearest passages:"
 PASSAGES = 3  # shown where no sentence answers for certain
 PASSAGE_CHARACTERS = 400
+TASK_PASSAGES = 4  # and of a question that asks what to do, whole up to
+WHOLE_CHARACTERS = 1000
 
 # Tuned on the first half of XQuAD-en, with MiniLM's similarities and the store's fused scores. Coverage, 0…1, is the
 # share of the question's terms, weighed by rarity, that a text holds; the others are weighed against it.
@@ -81,12 +91,16 @@ def answer_in_steps(
     best = _add_lines(scored[0][1], sentences, weights)
     held = best.terms | best.context
     confidence = judge(
-        results, _cover(held, weights), _missing(question, held, weights), trust_similarity=trust_similarity
+        results,
+        _cover(held, weights),
+        _missing(question, held, weights),
+        trust_similarity=trust_similarity,
+        asks_what_to_do=asks_what_to_do(question),
     )
     if confidence.value < UNCERTAIN:
         return _refuse(confidence)
     if confidence.value < CERTAIN:
-        return _show_nearest(scored, confidence)
+        return _show_nearest(scored, confidence, question)
     chosen = [_add_lines(one, sentences, weights) for one in _choose(scored)]
     return _quote(_drop_overlaps([_make_whole(one, question) for one in chosen]), confidence)
 
@@ -229,16 +243,30 @@ def _make_whole(sentence: _Sentence, question: str) -> _Sentence:
     return sentence if term is None else replace(sentence, start=term)
 
 
-def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence) -> Answer:
-    """Show the best sentence of each of the nearest passages, with what follows it."""
-    chosen: list[_Sentence] = []
+def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence, question: str) -> Answer:
+    """Show the best sentence of each of the nearest passages, with what follows it; whole passages for what to do."""
+    best: dict[int, _Sentence] = {}
     for _, sentence in scored:
-        passage = _widen(sentence)
-        if all(one.source is not sentence.source and passage.text not in one.text for one in chosen):
+        best.setdefault(id(sentence.source), sentence)
+    first, *others = best.values()
+    is_task = asks_what_to_do(question)
+    if is_task:  # more of them are right in the order of the search
+        others.sort(key=lambda one: -one.source.score)
+    chosen: list[_Sentence] = []
+    for sentence in [first, *others]:
+        passage = _take_whole(sentence) if is_task else _widen(sentence)
+        if all(passage.text not in one.text for one in chosen):
             chosen.append(passage)
-        if len(chosen) == PASSAGES:
+        if len(chosen) == (TASK_PASSAGES if is_task else PASSAGES):
             break
     return _quote(chosen, confidence, text=NOT_CERTAIN, gap="\n\n")
+
+
+def _take_whole(sentence: _Sentence) -> _Sentence:
+    text = sentence.source.text
+    if len(text) > WHOLE_CHARACTERS or sentence.source.location.unit == "row":
+        return _widen(sentence)
+    return replace(sentence, start=len(text) - len(text.lstrip()), end=len(text.rstrip()))
 
 
 def _widen(sentence: _Sentence) -> _Sentence:

@@ -9,7 +9,7 @@ from ragq.rag.sentences import Span
 
 MAX_BLOCK_CHARACTERS = 1200  # a longer list or piece of code is not quoted whole
 MAX_PARAGRAPH_CHARACTERS = 500
-MAX_DEFINITION_CHARACTERS = 700
+MAX_DEFINITION_CHARACTERS = 1200
 MAX_TERM_CHARACTERS = 100
 
 _LINE = re.compile(r"[^\n]*\n?")
@@ -40,6 +40,11 @@ def asks_for_several(question: str) -> bool:
 def asks_how(question: str) -> bool:
     """Whether a question asks what to do."""
     return _ASKS_HOW.match(question) is not None
+
+
+def asks_what_to_do(question: str) -> bool:
+    """Whether a question asks how, or is none: a task in a few words, such as "rename a window"."""
+    return asks_how(question) or not question.rstrip().endswith(("?", "？", "؟"))
 
 
 def find_paragraph(passage: str, start: int, end: int) -> Span:

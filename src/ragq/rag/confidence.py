@@ -14,6 +14,9 @@ from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 # those around it; `lead` is how far the best chunk is ahead of the others.
 BIAS, COVERAGE, SIMILARITY, SCORE, LEAD = -6.72, 4.3, 1.4, 6.5, 10.3
 WORDS_BIAS, WORDS_COVERAGE, WORDS_SCORE, WORDS_LEAD = -6.3, 4.3, 6.9, 10.3  # without MiniLM's similarities
+# Of a question that asks what to do the limits are stricter for an answer and looser for a refusal: tuned on the first half
+# of benchmarks/data/how_to.jsonl. A sentence of a manual that has its words is often of another option.
+TASK_BIAS, TASK_SLOPE = -0.78, 0.45
 FEWEST_OTHERS = 3  # with fewer other chunks, chunks of the usual score are assumed
 USUAL_SCORE = 0.15
 # Files that come with a question are not searched, and their chunks have the score 1. What a search gives to a chunk without
@@ -32,7 +35,12 @@ class Confidence:
 
 
 def judge(
-    results: Sequence[SearchResult], coverage: float, missing: Sequence[str], *, trust_similarity: bool
+    results: Sequence[SearchResult],
+    coverage: float,
+    missing: Sequence[str],
+    *,
+    trust_similarity: bool,
+    asks_what_to_do: bool = False,
 ) -> Confidence:
     """Judge an answer from what was found, best first.
 
@@ -40,6 +48,7 @@ def judge(
         coverage: Of the best sentence with what stands around it, 0…1.
         missing: The question's words that they lack, the rarest first.
         trust_similarity: The similarities are MiniLM's.
+        asks_what_to_do: As `blocks.asks_what_to_do` tells.
     """
     highest = SCORE_WITHOUT_WORDS + SCORE_OF_WORDS * coverage
     best, *others = (min(result.score, highest) for result in results)
@@ -50,6 +59,8 @@ def judge(
         logit = BIAS + COVERAGE * coverage + SIMILARITY * max(known) + SCORE * best + LEAD * lead
     else:
         logit = WORDS_BIAS + WORDS_COVERAGE * coverage + WORDS_SCORE * best + WORDS_LEAD * lead
+    if asks_what_to_do and coverage:
+        logit = TASK_BIAS + TASK_SLOPE * logit
     return Confidence(round(1 / (1 + math.exp(-logit)), 3), _explain(coverage, missing))
 
 
