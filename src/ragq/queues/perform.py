@@ -20,6 +20,7 @@ from ragq.queues.running import RunningJob, WorkerContext
 from ragq.queues.worker import FUNCTIONS, check_payload, document_failed
 from ragq.records import DocumentArguments, Failure, Result
 from ragq.settings import Settings
+from ragq.storage.database import OTHER_MODEL
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ AWAITED_BACKOFF_MAX_SECONDS = 8.0
 AWAITED = (
     "queue_unavailable",
     "database_unavailable",
+    OTHER_MODEL,
     "blobs_unavailable",
     "llm_breaker_open",
     "embedding_breaker_open",
