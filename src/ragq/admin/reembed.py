@@ -61,7 +61,9 @@ async def reembed(settings: Settings, report: Report) -> None:
     assert settings.database_url
     client = create_embedding_client(settings)
     if client.dimensions != settings.embedding_dimensions:
-        raise ConfigurationError(f"Set RAGQ_EMBEDDING_DIMENSIONS={client.dimensions}, or unset it: so long are the vectors.")
+        raise ConfigurationError(
+            f"Set RAGQ_EMBEDDING_DIMENSIONS={client.dimensions}, or unset it: so long are the vectors."
+        )
     database = await Database.open(settings, settings.database_url.get_secret_value(), connections=1)
     try:
         await client.start()

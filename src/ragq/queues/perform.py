@@ -46,10 +46,12 @@ class Retry:
 
     Attributes:
         charge: Whether this run counts as a try.
+        ends_worker: No job can succeed in this worker any more, so it stops.
     """
 
     delay_seconds: float
     charge: bool
+    ends_worker: bool = False
 
 
 async def perform(job: ClaimedJob, running: RunningJob, context: WorkerContext) -> Outcome | Retry:
@@ -115,7 +117,7 @@ def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> R
     delay = (error.retry_after_seconds or 0) + random.uniform(0, backoff)
     if (not is_awaited and job.tries + 1 >= tries) or time.monotonic() + delay >= job.deadline:
         return None
-    return Retry(delay, charge=not is_awaited)
+    return Retry(delay, charge=not is_awaited, ends_worker=error.code == OTHER_MODEL)
 
 
 async def _record_failure(job: ClaimedJob, running: RunningJob, context: WorkerContext, error: RagqError) -> None:

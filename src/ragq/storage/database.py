@@ -241,7 +241,9 @@ class Database:
         async with self.session() as connection, connection.transaction():
             if await find_pending(connection):
                 await _run_pending(connection, settings)
-            await connection.execute("LOCK TABLE facts IN SHARE ROW EXCLUSIVE MODE")  # another process may start with another model
+            await connection.execute(
+                "LOCK TABLE facts IN SHARE ROW EXCLUSIVE MODE"
+            )  # another process may start with another model
             found = EmbeddingModel.of_facts(await read_facts(connection))
             if found is None:
                 await write_facts(connection, wanted.facts())
@@ -279,11 +281,11 @@ class Database:
 
 
 def _other_model(reason: str) -> UnavailableError:
-    """Transient, so that a job goes back to the queue, for a worker that has the right settings."""
+    """Transient, so that a job goes back to the queue, for a worker that has the right settings; this worker stops."""
     return UnavailableError(
         f"{reason} Restart it with the settings of the database's embedding model.",
         code=OTHER_MODEL,
-        retry_after_seconds=2,
+        retry_after_seconds=0.2,
     )
 
 

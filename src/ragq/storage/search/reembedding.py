@@ -244,6 +244,6 @@ async def retry_locked(change: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _next_column(facts: dict[str, str]) -> str:
-    """A name that no earlier model had: embedding_2, embedding_3, …"""
+    """A name that no earlier model had: embedding_2, then embedding_3."""
     number = column_of(facts).rpartition("_")[2]
     return f"embedding_{int(number) + 1 if number.isdigit() else 2}"
