@@ -11,6 +11,7 @@ import httpx2
 import psycopg
 import pytest
 
+from ragq.storage.vector_index import write_index
 from tests.servers import FakeLlm, Ragq, stop, wait_until
 
 CHUNKS = 300
@@ -51,6 +52,7 @@ def service(tmp_path: Path) -> Iterator[Ragq]:
             [CHUNKS - 1],
         )
         connection.execute("UPDATE vector_store_files SET chunk_count = %s", [CHUNKS])
+    query(service, write_index())
     yield service
     service.end()
 
@@ -79,10 +81,11 @@ def search(http: httpx2.Client, text: str) -> list[dict[str, Any]]:
 
 
 def query(service: Ragq, statement: str) -> Any:
+    """Run a statement; returns the first value of the first row, if any."""
     with psycopg.connect(service.services["database_url"], autocommit=True) as connection:
-        row = connection.execute(statement).fetchone()
-    assert row
-    return row[0]
+        done = connection.execute(statement)
+        row = done.fetchone() if done.description else None
+    return row[0] if row else None
 
 
 def unfilled(service: Ragq) -> int:
@@ -158,6 +161,8 @@ def test_searches_go_on_while_all_chunks_are_embedded_again(service: Ragq, serve
         )
         == 0
     )
+    index = "SELECT indexdef FROM pg_indexes WHERE indexname = 'chunks_by_embedding'"
+    assert "hnsw (embedding_2 " in query(service, index)
     assert service.stop() == 0
 
     again = Ragq(service.folder, **served).start()
