@@ -17,6 +17,8 @@ from tests.servers import FakeLlm, Ragq, stop, wait_until
 CHUNKS = 300
 DIMENSIONS = 48
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
