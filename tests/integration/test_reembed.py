@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_searches_go_on_while_all_chunks_are_embedded_again(service: Ragq, serve
 
         second = service.spawn("reembed", "--json", **served)
         wait_until(lambda: unfilled(service) < left, seconds=60, what="the run to go on")
+        second.send_signal(signal.SIGSTOP)  # so that what follows happens before its end
         assert "Another `ragq reembed`" in service.run("reembed", **served).stderr
         with httpx2.Client(base_url=service.url, timeout=60) as http:
             late = put(http, "late.md", "The ferry to Quorra leaves at noon.\n")
@@ -144,6 +146,7 @@ def test_searches_go_on_while_all_chunks_are_embedded_again(service: Ragq, serve
             http.delete(f"/v1/files/{gone}").raise_for_status()
             # A worker with the new settings may start before the switch: it waits, and takes over.
             worker = service.spawn("worker", **served)
+            second.send_signal(signal.SIGCONT)
             assert second.wait(120) == 0
             assert search(http, "When does the ferry leave?")[0]["file_id"] == late
         searcher.stop()
