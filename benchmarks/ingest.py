@@ -30,7 +30,7 @@ import psycopg
 from benchmarks.corpus import ROOT, Made, write_notes, write_reports
 from benchmarks.harness import PEERS, Report, arguments, cpu_seconds, draw_bars, pss_mb, tree
 from benchmarks.ingest_parts import collect_chunks, embed_alone, run_without_embedding, upload
-from ragq.storage.vector_index import CREATE_INDEX
+from ragq.storage.vector_index import write_index
 from tests.servers import Ragq
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ def count_chunks(ragq: Ragq, vectors: Path | None) -> int:
 def make_index(ragq: Ragq) -> None:
     """Create the vector index, as ragq does when there are many chunks."""
     with psycopg.connect(database_url(ragq), autocommit=True) as connection:
-        connection.execute(CREATE_INDEX)
+        connection.execute(write_index())
 
 
 def database_url(ragq: Ragq) -> str:

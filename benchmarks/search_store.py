@@ -31,7 +31,7 @@ from ragq.settings import Settings
 from ragq.storage.database import Database
 from ragq.storage.files import Files
 from ragq.storage.ingests import Ingests
-from ragq.storage.vector_index import CREATE_INDEX
+from ragq.storage.vector_index import write_index
 from tests.ingests import put_in
 
 Vectors = NDArray[np.float32]
@@ -122,7 +122,7 @@ def build(url: str, stores: dict[str, range]) -> dict[str, Any]:
                 list(pool.map(_load, *zip(*[(url, store, files[n::2]) for n in range(2)], strict=True)))
         figures["load_seconds"] = round(time.monotonic() - started)
         steps = [(name, f"ALTER TABLE chunks ADD CONSTRAINT {name} {rule}") for name, rule in constraints]
-        steps += [*indexes, ("chunks_by_embedding", CREATE_INDEX), ("vacuum_analyze", "VACUUM ANALYZE")]
+        steps += [*indexes, ("chunks_by_embedding", write_index()), ("vacuum_analyze", "VACUUM ANALYZE")]
         for name, statement in steps:
             started = time.monotonic()
             connection.execute(statement)

@@ -121,7 +121,7 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     """Run a worker for QUEUES (default: all), like `rq worker` after `ragq env`."""
     from ragq.environment import join_services, worker_variables
-    from ragq.prepare import wait_for_valkey
+    from ragq.prepare import wait_for_model, wait_for_valkey
 
     settings = join_services(_settings(data_dir=data_dir))
     os.environ |= worker_variables(settings)
@@ -133,6 +133,7 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
 
     while True:
         asyncio.run(wait_for_valkey(settings))
+        asyncio.run(wait_for_model(settings))
         try:
             rq(["worker", *(["--burst"] if burst else []), *(queues or QueueName)], prog_name="rq")
         except SystemExit as end:
@@ -158,6 +159,22 @@ def migrate_command(data_dir: Path | None) -> None:
     from ragq.prepare import migrate
 
     asyncio.run(migrate(join_services(_settings(data_dir=data_dir))))
+
+
+@main.command(name="reembed")
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each step.")
+def reembed_command(data_dir: Path | None, as_json: bool) -> None:
+    """Change the database to the settings' embedding model. Searches go on with the old one until all is embedded.
+
+    Give this command the new RAGQ_EMBEDDING_* settings, and restart the API and the workers with them when it has ended. Run
+    it again after an interruption: it goes on where it was. With the old settings it removes what an unfinished run left.
+    """
+    from ragq.admin.reembed import reembed, show
+    from ragq.environment import join_services
+
+    settings = join_services(_settings(data_dir=data_dir))
+    _run(reembed(settings, lambda progress: show(progress, as_json=as_json)))
 
 
 @main.command()

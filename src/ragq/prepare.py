@@ -18,7 +18,7 @@ from ragq.embedded.processes import end_with_parent
 from ragq.errors import RagqError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.settings import Settings, read_settings
-from ragq.storage.database import Database
+from ragq.storage.database import OTHER_MODEL, Database
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +90,25 @@ async def wait_for_valkey(settings: Settings) -> None:
             await asyncio.sleep(1)
         else:
             return await queue.close()
+
+
+async def wait_for_model(settings: Settings) -> None:
+    """Wait while the database has the vectors of another embedding model, until `ragq reembed` switches to this one."""
+    assert settings.database_url
+    database = await Database.open(settings, settings.database_url.get_secret_value(), connections=1)
+    try:
+        while True:
+            try:
+                await database.vector_column()
+            except UnavailableError as error:
+                if error.code != OTHER_MODEL:  # the worker itself waits for PostgreSQL
+                    return
+                log.warning("waiting_for_embedding_model", error=str(error))
+                await asyncio.sleep(1)
+            else:
+                return
+    finally:
+        await database.close()
 
 
 if __name__ == "__main__":

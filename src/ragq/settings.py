@@ -241,6 +241,15 @@ class Settings(BaseSettings):
     )
     embedding_dimensions: int = Field(384, ge=8, le=2000, description="Length of the model's vectors.")
     embedding_window_tokens: int = Field(256, ge=64, description="The model's context in tokens.")
+    embedding_query_prefix: str = Field(
+        "",
+        description="Put before each question that a served model embeds: `query: ` with a space at the end for E5. Models that need "
+        "none have none.",
+    )
+    embedding_document_prefix: str = Field(
+        "",
+        description="Put before each passage that a served model embeds: `passage: ` for E5. After a change, `ragq reembed`.",
+    )
     embedding_floor: float = Field(
         0.0,
         ge=0,
@@ -297,8 +306,13 @@ class Settings(BaseSettings):
 
     @property
     def embedding_name(self) -> str:
-        """Name of the embedding model; a database can be used only with the model it was created for."""
+        """Name of the embedding model; a database is used with the model of its vectors only."""
         return self.embedding_model if self.embedding_base_url and self.embedding_model else LOCAL_EMBEDDING_MODEL
+
+    @property
+    def document_prefix(self) -> str:
+        """What stands before each passage that is embedded; the local model needs nothing."""
+        return self.embedding_document_prefix if self.embedding_base_url else ""
 
 
 @cache

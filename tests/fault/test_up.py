@@ -119,7 +119,7 @@ def test_a_signal_while_postgresql_is_waited_for_ends_it_soon(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("variables", "cause"),
     [
-        ({"RAGQ_EMBEDDING_DIMENSIONS": "512"}, "This database was made with other settings: embedding_dimensions"),
+        ({"RAGQ_EMBEDDING_DIMENSIONS": "512"}, "The database has vectors of all-MiniLM-L6-v2 (384 dimensions)"),
         ({"RAGQ_BLOB_URL": "nonsense://bucket"}, "ended with code"),
         ({"RAGQ_METRICS_PORT": "1", "RAGQ_METRICS_HOST": "192.0.2.1"}, "worker 1 ended with code 1"),
     ],

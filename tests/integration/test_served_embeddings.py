@@ -275,3 +275,11 @@ async def test_while_the_breaker_is_open_a_question_waits_and_is_not_charged(con
     assert sum(retry.charge for retry in retries) == 3
     assert any(not retry.charge for retry in retries)
     assert len(endpoint.calls) == 4
+
+
+async def test_questions_and_passages_get_the_prefixes_of_the_model() -> None:
+    prefixes = {"embedding_query_prefix": "1", "embedding_document_prefix": "2"}
+    async with serving(answer, **prefixes) as (endpoint, client):
+        await client.embed_query("7")
+        await client.embed_documents(["8", "9"])
+    assert [call["input"] for call in endpoint.calls] == [["17"], ["28", "29"]]

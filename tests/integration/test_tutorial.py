@@ -37,6 +37,7 @@ HOW_TO = [
 ]
 OTHER_HOW_TO = {
     "deploy-with-compose.md",  # make compose-test has its commands
+    "use-another-embedding-model.md",  # tests/integration/test_reembed.py runs the command
     "use-your-client.md",  # make clients-test runs its clients, each in an environment of its own
 }
 NOT_RUN = {

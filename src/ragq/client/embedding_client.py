@@ -172,7 +172,7 @@ class HttpEmbeddingClient:
         self._endpoint.open()
 
     async def embed_query(self, text: str) -> Vectors:
-        return await self._queries.get(text)
+        return await self._queries.get(self.settings.embedding_query_prefix + text)
 
     async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
@@ -180,7 +180,7 @@ class HttpEmbeddingClient:
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         start, size = 0, BATCH_SIZE
         while start < len(texts):
-            batch = list(texts[start : start + size])
+            batch = [self.settings.document_prefix + text for text in texts[start : start + size]]
             try:
                 vectors[start : start + len(batch)] = await self._embed_patiently(batch)
             except RefusedInputError:

@@ -240,6 +240,8 @@ class _Runner:
             again = partial(self._queue.retry_later, job.id, job.attempt, delay_seconds=done.delay_seconds)
             await retry_until_available(partial(again, charge=done.charge))
             self._remove(job.id, job.attempt)
+            if done.ends_worker:
+                self._stopping.set()
             return
         running.note(worker=self._name)
         self._outcomes.append(done)

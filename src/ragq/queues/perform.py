@@ -20,6 +20,7 @@ from ragq.queues.running import RunningJob, WorkerContext
 from ragq.queues.worker import FUNCTIONS, check_payload, document_failed
 from ragq.records import DocumentArguments, Failure, Result
 from ragq.settings import Settings
+from ragq.storage.database import OTHER_MODEL
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ AWAITED_BACKOFF_MAX_SECONDS = 8.0
 AWAITED = (
     "queue_unavailable",
     "database_unavailable",
+    OTHER_MODEL,
     "blobs_unavailable",
     "llm_breaker_open",
     "embedding_breaker_open",
@@ -44,10 +46,12 @@ class Retry:
 
     Attributes:
         charge: Whether this run counts as a try.
+        ends_worker: No job can succeed in this worker any more, so it stops.
     """
 
     delay_seconds: float
     charge: bool
+    ends_worker: bool = False
 
 
 async def perform(job: ClaimedJob, running: RunningJob, context: WorkerContext) -> Outcome | Retry:
@@ -113,7 +117,7 @@ def _plan_retry(job: ClaimedJob, error: TransientError, settings: Settings) -> R
     delay = (error.retry_after_seconds or 0) + random.uniform(0, backoff)
     if (not is_awaited and job.tries + 1 >= tries) or time.monotonic() + delay >= job.deadline:
         return None
-    return Retry(delay, charge=not is_awaited)
+    return Retry(delay, charge=not is_awaited, ends_worker=error.code == OTHER_MODEL)
 
 
 async def _record_failure(job: ClaimedJob, running: RunningJob, context: WorkerContext, error: RagqError) -> None:

@@ -7,6 +7,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
@@ -222,6 +223,17 @@ class _Locator:
         return replace(location, unit="row", numbers=() if location.kind is PlaceKind.SECTION else numbers)
 
 
-def searched_text(chunk: Chunk) -> str:
+class Searched(Protocol):
+    """What a chunk is searched by."""
+
+    @property
+    def context(self) -> str | None: ...
+    @property
+    def heading(self) -> str | None: ...
+    @property
+    def text(self) -> str: ...
+
+
+def searched_text(chunk: Searched) -> str:
     """What is embedded for a chunk: its context and heading before its text. Words are searched in the same."""
     return "\n".join(filter(None, [chunk.context, chunk.heading, chunk.text]))

@@ -19,6 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from ragq.errors import ConfigurationError, InvalidRequestError, TooLargeError, TransientError, UnavailableError
 from ragq.settings import Settings
 from ragq.storage.database_check import check_database
+from ragq.storage.search.vector_column import EmbeddingModel, column_of, read_facts, write_facts
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,7 @@ Plan = Literal["once", "anew"] | None
 
 MIGRATION_LOCK = 0x72616771  # "ragq"
 PREPARE: dict[Plan, bool | None] = {"once": True, "anew": False, None: None}
+OTHER_MODEL = "embedding_model_changed"  # code of the error of a process with settings of another embedding model
 READY_SECONDS = 1.0  # PostgreSQL must provide a connection within this to count as ready
 CONNECT_SECONDS = 5
 RESTED_SECONDS = 1.0  # a connection idle for longer is checked before it is used
@@ -92,6 +94,7 @@ class Database:
         self._direct_url = direct.get_secret_value() if direct else url
         self._pool = pool
         self._failures = failures
+        self._vector_column: str | None = None
 
     @classmethod
     async def open(cls, settings: Settings, url: str, *, connections: int = 10) -> Database:
@@ -154,6 +157,11 @@ class Database:
                     "A text contains the character U+0000, which cannot be stored: remove it."
                 ) from error
             raise
+        except psycopg.errors.UndefinedColumn as error:
+            if not self._vector_column or self._vector_column not in str(error):
+                raise
+            self._vector_column = None
+            raise _other_model("The embedding model was changed while this process ran.") from error
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             if isinstance(error, psycopg.errors.ProgramLimitExceeded):
                 raise TooLargeError("A text is longer than PostgreSQL can index: split it.", detail=error) from error
@@ -205,6 +213,22 @@ class Database:
         ):
             yield cursor
 
+    async def vector_column(self) -> str:
+        """Name of the column with the vectors of the settings' embedding model.
+
+        Raises:
+            UnavailableError: The database has the vectors of another model, or has not been migrated.
+        """
+        if self._vector_column is None:
+            await self.check_ready()
+            async with self.connection() as connection:
+                facts = await read_facts(connection)
+            wanted, found = EmbeddingModel.of_settings(self._settings), EmbeddingModel.of_facts(facts)
+            if found != wanted:
+                raise _other_model(f"The database has vectors of {found}, the settings name {wanted}.")
+            self._vector_column = column_of(facts)
+        return self._vector_column
+
     async def migrate(self, *, embedding_model: str) -> None:
         """Run the pending migrations, under a lock. Idempotent.
 
@@ -212,22 +236,21 @@ class Database:
             ConfigurationError: The database cannot hold the schema, or was made for another embedding model.
         """
         settings = self._settings
-        facts = {
-            "embedding_model": embedding_model,
-            "embedding_dimensions": str(settings.embedding_dimensions),
-        }
+        wanted = EmbeddingModel(embedding_model, settings.embedding_dimensions, settings.document_prefix)
         await self.check_suitable()
         async with self.session() as connection, connection.transaction():
             if await find_pending(connection):
                 await _run_pending(connection, settings)
-            for fact, value in facts.items():
-                await connection.execute("INSERT INTO facts VALUES (%s, %s) ON CONFLICT DO NOTHING", [fact, value])
-            found = dict(await (await connection.execute("SELECT name, value FROM facts")).fetchall())
-        wrong = [f"{name} is {found[name]!r}, now {value!r}" for name, value in facts.items() if found[name] != value]
-        if wrong:
+            await connection.execute(
+                "LOCK TABLE facts IN SHARE ROW EXCLUSIVE MODE"
+            )  # another process may start with another model
+            found = EmbeddingModel.of_facts(await read_facts(connection))
+            if found is None:
+                await write_facts(connection, wanted.facts())
+        if found not in (None, wanted):
             raise ConfigurationError(
-                f"This database was made with other settings: {'; '.join(wrong)}. Set them back, or use a new database "
-                "and ingest the documents again."
+                f"The database has vectors of {found}, the settings name {wanted}. Set it back, or embed the documents "
+                "again with `ragq reembed`."
             )
 
     async def check_suitable(self) -> None:
@@ -255,6 +278,15 @@ class Database:
                 f"The database's migrations have not run yet: {', '.join(pending)}. `ragq migrate` runs them.",
                 retry_after_seconds=2,
             )
+
+
+def _other_model(reason: str) -> UnavailableError:
+    """Transient, so that a job goes back to the queue, for a worker that has the right settings; this worker stops."""
+    return UnavailableError(
+        f"{reason} Restart it with the settings of the database's embedding model.",
+        code=OTHER_MODEL,
+        retry_after_seconds=0.2,
+    )
 
 
 async def find_pending(connection: AsyncConnection[Any]) -> list[str]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 STORE_STEP = 200  # chunks stored by one statement; with the vector index each takes 2 ms, or 10 on a busy machine
 
 _COPY = """
-    COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, embedding,
+    COPY chunks (vector_store_id, file_id, ordinal, tenant_id, start_offset, end_offset, page, heading, token_count, text, {vectors},
                  location, context, text_search)
     FROM STDIN (FORMAT binary)"""
 # The embedding is a halfvec in pgvector's binary form: length, 0, numbers; the words are a tsvector in PostgreSQL's. Text is
@@ -189,13 +189,14 @@ class Ingests:
             language: ISO 639-1 code; the chunks' words are cut to stems by its rules.
             progress: Called with (chunks stored, total chunks).
         """
+        copy = _COPY.format(vectors=await self._database.vector_column())
         async with self._database.connection() as connection, connection.transaction() as transaction:
             await connection.execute(
                 "SET LOCAL idle_in_transaction_session_timeout = '60s'"
             )  # in case this process freezes
             for first in range(0, len(chunks), STORE_STEP):
                 some = slice(first, first + STORE_STEP)
-                await _copy_chunks(connection, record, first, chunks[some], vectors[some], language)
+                await _copy_chunks(connection, copy, record, first, chunks[some], vectors[some], language)
                 if progress:
                     progress(first + len(chunks[some]), len(chunks))
             if not await _replace_version(connection, record, attempt):
@@ -313,6 +314,7 @@ async def _replace_version(connection: AsyncConnection[Any], record: StoreFileRe
 
 async def _copy_chunks(
     connection: AsyncConnection[Any],
+    statement: str,
     record: StoreFileRecord,
     first: int,
     chunks: Sequence[Chunk],
@@ -321,7 +323,7 @@ async def _copy_chunks(
 ) -> None:
     where = (record.vector_store_id, record.file_id)
     indexed = await asyncio.to_thread(lambda: [index_chunk(chunk, language) for chunk in chunks])
-    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types(_COPY_TYPES)
         for ordinal, (chunk, vector) in enumerate(zip(chunks, vectors.astype(">f2"), strict=True), start=first):
             place = (ordinal, record.tenant_id, chunk.start, chunk.end, chunk.page)

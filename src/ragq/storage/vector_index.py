@@ -13,13 +13,12 @@ from psycopg import AsyncConnection
 
 from ragq.storage.database import MIGRATION_LOCK, Database
 from ragq.storage.search.chunks import EXACT_SEARCH_CHUNKS
+from ragq.storage.search.vector_column import FIRST_COLUMN, column_of, read_facts
 
 log = structlog.get_logger(__name__)
 
 INDEX_LOCK = MIGRATION_LOCK + 1
-CREATE_INDEX = """
-    CREATE INDEX CONCURRENTLY chunks_by_embedding ON chunks USING hnsw (embedding halfvec_cosine_ops)
-    WITH (m = 24, ef_construction = 128)"""
+INDEX = "chunks_by_embedding"
 # A build that is cancelled or cut off leaves an invalid index, which searches do not use.
 _IS_DUE = """
     SELECT CASE WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding') AND indisvalid) THEN false
@@ -27,13 +26,19 @@ _IS_DUE = """
                     SELECT sum(chunk_count) AS chunks FROM vector_store_files WHERE chunk_count > 0 GROUP BY tenant_id
                 ) AS of_tenant) END"""
 # Not in a transaction, so that neither ingests nor searches wait for it.
-_MAKE = (
+_SETTINGS = (
     "SET statement_timeout = 0",
     "SET maintenance_work_mem = '2GB'",
     "SET max_parallel_maintenance_workers = 0",  # workers share that much memory in /dev/shm, and a container has 64 MB
-    "DROP INDEX CONCURRENTLY IF EXISTS chunks_by_embedding",
-    CREATE_INDEX,
 )
+
+
+def write_index(name: str = INDEX, column: str = FIRST_COLUMN) -> str:
+    """Write the statement that creates the index of a column of vectors."""
+    return (
+        f"CREATE INDEX CONCURRENTLY {name} ON chunks USING hnsw ({column} halfvec_cosine_ops) "
+        "WITH (m = 24, ef_construction = 128)"
+    )
 
 
 async def is_index_due(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) -> bool:
@@ -52,15 +57,18 @@ async def make_index(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) ->
             return False
         due = await _ask(connection, _IS_DUE, above)
         if due:
-            await _make(connection)
+            await create_index(connection, INDEX, column_of(await read_facts(connection)))
         return due
 
 
-async def _make(connection: AsyncConnection[Any]) -> None:
+async def create_index(connection: AsyncConnection[Any], name: str, column: str) -> None:
+    """Create the index of a column of vectors, in place of one that is invalid. Searches and ingests go on."""
     started = time.monotonic()
     log.info("vectors_being_indexed")
-    for statement in _MAKE:
+    for statement in _SETTINGS:
         await connection.execute(statement)
+    await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    await connection.execute(write_index(name, column))
     log.info("vectors_indexed", seconds=round(time.monotonic() - started, 1))
 
 

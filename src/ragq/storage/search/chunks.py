@@ -84,7 +84,12 @@ class Chunks:
         assert found  # it has one row
         words = await self._choose_words(text, found)
         return Scope(
-            write_search(len(words.ranking), condition if filters else None, are_few=found["are_few"]),
+            write_search(
+                len(words.ranking),
+                condition if filters else None,
+                are_few=found["are_few"],
+                vectors=await self._database.vector_column(),
+            ),
             {name: found[name] for name in ("stores", "store_of_file", "files")}
             | {
                 "tenant": tenant_id,

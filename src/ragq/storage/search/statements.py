@@ -47,7 +47,7 @@ _SEARCH = """
     ), by_words AS (
         SELECT file_id, vector_store_id, ordinal, {sum} AS rank FROM ranked, rarity ORDER BY rank DESC LIMIT %(candidates)s
     ), scored AS (
-        SELECT file_id, vector_store_id, ordinal, (1 - (candidate.embedding <=> %(vector)s::halfvec))::float8 AS similarity,
+        SELECT file_id, vector_store_id, ordinal, (1 - (candidate.{vectors} <=> %(vector)s::halfvec))::float8 AS similarity,
                1 - exp(-coalesce(rank, {sum_of_ranks}) / total / {scale}) AS words
         FROM nearest FULL JOIN by_words USING (file_id, vector_store_id, ordinal)
              JOIN chunks candidate USING (file_id, vector_store_id, ordinal), rarity, asked
@@ -67,8 +67,8 @@ _SEARCH = """
          JOIN vector_store_files v USING (file_id, vector_store_id)
     ORDER BY best.score DESC, chunk.file_id, chunk.ordinal
 """
-_EXACT = "(embedding <=> %(vector)s::halfvec) + 0"  # no index matches this expression
-_BY_INDEX = "embedding <=> %(vector)s::halfvec"
+_EXACT = "({vectors} <=> %(vector)s::halfvec) + 0"  # no index matches this expression
+_BY_INDEX = "{vectors} <=> %(vector)s::halfvec"
 _AMONG_FEW = """
     AND (vector_store_id, file_id) IN (SELECT * FROM unnest(%(store_of_file)s::text[], %(files)s::text[]))"""
 # A subquery for each chunk, not a join, so that the index's order, nearest first, is kept.
@@ -120,16 +120,18 @@ SHARES = """
         SELECT relnamespace::regnamespace::name, relname, 'text_search'::name FROM pg_class WHERE oid = 'chunks'::regclass)"""
 
 
-def write_search(count: int, condition: str | None, *, are_few: bool) -> str:
+def write_search(count: int, condition: str | None, *, are_few: bool, vectors: str) -> str:
     """Write the search for a question of `count` words.
 
     Args:
         condition: The filter, as `compile_filter` writes it; None for all files.
         are_few: The chunks that match are few: scan them, without the index.
+        vectors: Name of the column of vectors.
     """
     distance, among = (_EXACT, _AMONG_FEW) if are_few else (_BY_INDEX, _AMONG_MANY)
     restriction = "" if condition is None else among.format(condition=condition)
-    return _SEARCH.format(distance=distance, among=restriction, **_parts(count))
+    distance = distance.format(vectors=vectors)
+    return _SEARCH.format(vectors=vectors, distance=distance, among=restriction, **_parts(count))
 
 
 @cache
