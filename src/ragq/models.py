@@ -68,8 +68,6 @@ class Orphan:
     """An inconsistency that an audit found.
 
     Attributes:
-        kind: Stable name, for programs.
-        id: Id of the job, list, file or blob.
         meaning: What is wrong and what to do, for people.
         harmless: It disappears by itself or has no effect.
     """
