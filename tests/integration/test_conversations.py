@@ -209,11 +209,11 @@ async def make(context: Context) -> str:
 
 async def test_a_response_is_added_once_however_often_it_is_settled(context: Context) -> None:
     id_ = await make(context)
-    await context.conversations.open_response(id_, "resp_a")
+    await context.conversations.open_response("default", id_, "resp_a")
     await asyncio.gather(*(settle(context, ended(id_)) for _ in range(4)))
     assert await kept(context, id_) == ["msg_a_in0", "msg_a"]
     await context.conversations.delete_item("default", id_, "msg_a_in0")
-    await context.conversations.open_response(id_, "resp_a")
+    await context.conversations.open_response("default", id_, "resp_a")
     assert await context.conversations.list_open(id_) == []
     await settle(context, ended(id_))
     assert await kept(context, id_) == ["msg_a"]
@@ -236,7 +236,7 @@ async def test_nothing_is_added_to_a_deleted_conversation_and_nobody_adds_to_ano
     await context.conversations.settle("acme", id_, "resp_a", [("msg_x", {"type": "message"})])
     assert await kept(context, id_) == []
     assert await context.conversations.find_item("acme", "msg_a") is None
-    await context.conversations.open_response(id_, "resp_a")
+    await context.conversations.open_response("default", id_, "resp_a")
     await context.conversations.delete("default", id_)
     await settle(context, ended(id_))
     row = await context.database.row("SELECT count(*) AS n FROM conversation_items")
@@ -256,7 +256,7 @@ async def test_the_archiver_settles_before_a_response_leaves_valkey(context: Con
 
 async def test_a_response_that_was_never_queued_is_forgotten_in_a_minute(context: Context) -> None:
     id_ = await make(context)
-    await context.conversations.open_response(id_, "resp_a")
+    await context.conversations.open_response("default", id_, "resp_a")
     await settle_ended(context, "default", id_)
     assert len(await context.conversations.list_open(id_)) == 1
     await context.database.row(

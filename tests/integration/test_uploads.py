@@ -159,4 +159,4 @@ async def test_parts_that_nobody_completes_are_deleted(context: WorkerContext, t
     async with context.database.connection() as connection:
         await connection.execute("UPDATE uploads SET expires_at = now() - interval '25 hours'")
     await expire_uploads(uploads, context.blobs)
-    assert await uploads.list_parts(upload.id) == {}
+    assert await uploads.list_parts("default", upload.id) == {}

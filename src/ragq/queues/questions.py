@@ -74,7 +74,7 @@ async def ask(
         is_repeat: Whether the client resends a request without an `Idempotency-Key`; None with a key.
     """
     if request.conversation:
-        await context.conversations.open_response(request.conversation, response_id)
+        await context.conversations.open_response(tenant, request.conversation, response_id)
     enqueued = await context.queue.enqueue(
         NewJob(
             id=response_id,

@@ -115,7 +115,7 @@ async def complete_upload(
     if upload.status != "completed":
         upload = await context.uploads.get_pending(tenant, upload_id)
     if upload.file_id is None:
-        all_parts = await context.uploads.list_parts(upload_id)
+        all_parts = await context.uploads.list_parts(tenant, upload_id)
         with tempfile.TemporaryFile() as file:
             await _join(context, _choose(upload, all_parts, body.part_ids), file, md5=body.md5)
             await context.uploads.complete(tenant, upload_id)
@@ -137,7 +137,7 @@ async def complete_upload(
 async def cancel_upload(upload_id: str, context: ContextDependency, tenant: UserTenant) -> Upload:
     """Cancel an upload, and delete its parts."""
     await context.uploads.cancel(tenant, upload_id)
-    await _delete_bytes(context, await context.uploads.list_parts(upload_id))
+    await _delete_bytes(context, await context.uploads.list_parts(tenant, upload_id))
     return await _render(context, tenant, await context.uploads.get(tenant, upload_id))
 
 

@@ -170,14 +170,18 @@ class Conversations:
             id=item_id,
         )
 
-    async def open_response(self, conversation_id: str, response_id: str) -> None:
-        """Note that a response is about to be queued. Idempotent, also after the response was settled."""
+    async def open_response(self, tenant_id: str, conversation_id: str, response_id: str) -> None:
+        """Note that a response is about to be queued. Idempotent, also after the response was settled.
+
+        Nothing happens if this tenant has no such conversation.
+        """
         await self._database.row(
             """INSERT INTO conversation_responses (response_id, conversation_id)
-               SELECT %(response)s, id FROM conversations WHERE id = %(conversation)s
+               SELECT %(response)s, id FROM conversations WHERE tenant_id = %(tenant)s AND id = %(conversation)s
                ON CONFLICT DO NOTHING RETURNING response_id""",
             response=response_id,
             conversation=conversation_id,
+            tenant=tenant_id,
         )
 
     async def forget_response(self, response_id: str) -> None:

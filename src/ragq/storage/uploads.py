@@ -130,10 +130,11 @@ class Uploads:
             raise too_much(upload, size)
         return parts[0]
 
-    async def list_parts(self, upload_id: str) -> dict[str, PartRecord]:
-        """The parts of an upload, by id."""
-        query = "SELECT id, upload_id, bytes, created_at FROM upload_parts WHERE upload_id = %(upload)s"
-        parts = await self._database.records(PartRecord, query, upload=upload_id)
+    async def list_parts(self, tenant_id: str, upload_id: str) -> dict[str, PartRecord]:
+        """The parts of an upload, by id; none if this tenant has no such upload."""
+        query = """SELECT p.id, p.upload_id, p.bytes, p.created_at FROM upload_parts p JOIN uploads u ON u.id = p.upload_id
+                   WHERE u.tenant_id = %(tenant)s AND u.id = %(upload)s"""
+        parts = await self._database.records(PartRecord, query, tenant=tenant_id, upload=upload_id)
         return {part.id: part for part in parts}
 
     async def complete(self, tenant_id: str, upload_id: str) -> None:
@@ -152,7 +153,8 @@ class Uploads:
     async def set_file(self, tenant_id: str, upload_id: str, file_id: str) -> None:
         """Record the file of a completed upload, and forget its parts."""
         await self._database.row(
-            """WITH parts AS (DELETE FROM upload_parts WHERE upload_id = %(id)s)
+            """WITH parts AS (DELETE FROM upload_parts p USING uploads u
+                             WHERE u.id = p.upload_id AND u.tenant_id = %(tenant)s AND u.id = %(id)s)
                UPDATE uploads SET file_id = %(file)s WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id""",
             tenant=tenant_id,
             id=upload_id,
@@ -184,6 +186,11 @@ class Uploads:
 
 def blob_of(upload_id: str, part_id: str) -> str:
     return f"{FOLDER}/{upload_id}.{part_id}"
+
+
+def upload_of(blob: str) -> str:
+    """The id of the upload that the bytes of this name are a part of."""
+    return blob.removeprefix(f"{FOLDER}/").partition(".")[0]
 
 
 def too_much(upload: UploadRecord, size: int) -> InvalidRequestError:
