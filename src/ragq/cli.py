@@ -291,7 +291,7 @@ def status(url: str | None, as_json: bool) -> None:
 @main.command(name="doctor")
 @data_dir_option
 @click.option("--audit", is_flag=True, help="Also find inconsistent jobs, files and chunks. Read-only.")
-@click.option("--tenant", metavar="NAME", help="With --audit: find everything of this tenant, such as a deleted one.")
+@click.option("--tenant", metavar="T", help="With --audit: find what is left of this tenant instead.")
 @click.option("--forgive", metavar="SHA256", help="Allow the bytes of this SHA-256 to be read again, and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor_command(data_dir: Path | None, audit: bool, tenant: str | None, forgive: str | None, as_json: bool) -> None:
@@ -303,10 +303,10 @@ def doctor_command(data_dir: Path | None, audit: bool, tenant: str | None, forgi
         asyncio.run(doctor.forgive(join_services(_settings(data_dir=data_dir)), forgive))
         click.echo("Forgiven. Put the file into its store again.")
         return
-    if tenant and not audit:
-        raise click.UsageError("--tenant needs --audit.")
+    if tenant is not None and not audit:
+        raise click.UsageError("--tenant goes with --audit.")
     diagnosis = asyncio.run(
-        doctor.diagnose(lambda: join_services(_settings(data_dir=data_dir)), audit=audit, tenant=tenant)
+        doctor.diagnose(lambda: join_services(_settings(data_dir=data_dir)), audit=audit, tenant_id=tenant)
     )
     click.echo(json.dumps(asdict(diagnosis), indent=2) if as_json else doctor.format_diagnosis(diagnosis))
     if not diagnosis.is_healthy:

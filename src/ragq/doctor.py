@@ -13,19 +13,17 @@ import click
 
 from ragq.client.embedding_client import create_embedding_client
 from ragq.client.llm_client import LlmClient
-from ragq.client.queue_audit import audit_queue
+from ragq.client.queue_audit import audit_queue, find_keys_of
 from ragq.client.rerank_client import RerankClient
 from ragq.client.rq_client import JobQueue
-from ragq.context import Context
 from ragq.errors import RagqError, UnavailableError
 from ragq.models import Orphan, QueueName, new_id
 from ragq.parsing.ocr import choose_languages, find_tesseract, list_languages
-from ragq.queues.expiry import find_left_requests
+from ragq.queues.expiry import find_left_requests, find_unused_requests
 from ragq.queues.sweeper import find_abandoned
-from ragq.queues.tenant_removal import find_left
 from ragq.settings import Settings, check_exposure
 from ragq.storage.archive import Archive
-from ragq.storage.audit import audit_store
+from ragq.storage.audit import audit_store, count_rows_of, list_unowned_bytes
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
 from ragq.storage.files import Files
@@ -33,6 +31,12 @@ from ragq.storage.store_files import StoreFiles
 
 CHECK_SECONDS = 15.0
 MODEL_SECONDS = 5.0
+RECHECK_SECONDS = 1.0
+LEFT = {
+    "row_of_tenant": "PostgreSQL has so many rows of the tenant in this table.",
+    "key_of_tenant": "Valkey has this key or entry, which names the tenant or has lost its job.",
+    "bytes_without_owner": "No row and no job names these bytes of the blob store. They may have been the tenant's.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,12 @@ class Diagnosis:
         return all(finding.ok for finding in self.checks) and all(orphan.harmless for orphan in self.orphans)
 
 
-async def diagnose(read: Callable[[], Settings], *, audit: bool, tenant: str | None = None) -> Diagnosis:
+async def diagnose(read: Callable[[], Settings], *, audit: bool, tenant_id: str | None = None) -> Diagnosis:
     """Run all checks and, with `audit`, the audit. Problems are returned as findings, never raised.
 
     Args:
         read: Reads the settings; its error becomes the first finding.
-        tenant: Find what is left of this tenant instead of orphans.
+        tenant_id: Audit what is left of this tenant instead.
     """
     try:
         settings = read()
@@ -72,11 +76,11 @@ async def diagnose(read: Callable[[], Settings], *, audit: bool, tenant: str | N
     if not audit:
         return Diagnosis(checks, [])
     try:
-        orphans = await (find_left_of(settings, tenant) if tenant else find_orphans(settings))
+        orphans = await (find_orphans(settings) if tenant_id is None else find_left_of(settings, tenant_id))
     except RagqError as error:
         return Diagnosis([*checks, Finding("audit", ok=False, message=f"Not possible. {error}")], [])
-    found = f"Left of the tenant {tenant}" if tenant else "Orphans"
-    done = Finding("audit", ok=True, message=f"Done. {found}: {len(orphans)}.")
+    what = "Orphans" if tenant_id is None else f"Left of the tenant '{tenant_id}'"
+    done = Finding("audit", ok=True, message=f"Done. {what}: {len(orphans)}.")
     return Diagnosis([*checks, done], orphans)
 
 
@@ -124,15 +128,30 @@ async def find_orphans(settings: Settings) -> list[Orphan]:
 
 
 async def find_left_of(settings: Settings, tenant_id: str) -> list[Orphan]:
-    """Find what is left of a tenant in Valkey and PostgreSQL. Read-only.
+    """Find everything of a tenant in Valkey and PostgreSQL, and bytes of which nothing tells whose they are. Read-only.
+
+    Such bytes, and keys in Valkey, may be on their way to a row, so they are looked for twice, a second apart.
 
     Raises:
         UnavailableError: A server does not answer.
     """
+    assert settings.valkey_url
+    url = settings.valkey_url.get_secret_value()
     async with _connected(settings) as (queue, database):
-        return await find_left(
-            Context(settings=settings, queue=queue, database=database, blobs=BlobStore(settings)), tenant_id
-        )
+        blobs, archive = BlobStore(settings), Archive(database)
+
+        async def look() -> tuple[set[str], set[str]]:
+            unowned = await list_unowned_bytes(database, blobs) | await find_unused_requests(queue, archive)
+            return await find_keys_of(settings, url, tenant_id), unowned
+
+        keys, unowned = await look()
+        if keys or unowned:
+            await asyncio.sleep(RECHECK_SECONDS)
+            keys, unowned = (before & now for before, now in zip((keys, unowned), await look(), strict=True))
+        rows = await count_rows_of(database, tenant_id)
+    left = [Orphan("row_of_tenant", f"{table}: {count}", LEFT["row_of_tenant"]) for table, count in rows.items()]
+    left += [Orphan("key_of_tenant", key, LEFT["key_of_tenant"]) for key in sorted(keys)]
+    return left + [Orphan("bytes_without_owner", name, LEFT["bytes_without_owner"]) for name in sorted(unowned)]
 
 
 async def forgive(settings: Settings, sha256: str) -> None:

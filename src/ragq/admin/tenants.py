@@ -37,7 +37,9 @@ class TenantCreate(Body):
 @router.post("", responses=refusals(409))
 async def create_tenant(body: TenantCreate, context: ContextDependency, _caller: Operator) -> Tenant:
     """Create a tenant."""
-    return render_tenant(await context.tenants.create(body.id))
+    created = await context.tenants.create(body.id)
+    await context.queue.tenant_jobs.open(body.id)
+    return render_tenant(created)
 
 
 @router.get("")

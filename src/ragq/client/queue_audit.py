@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,19 +70,37 @@ async def audit_queue(settings: Settings, url: str) -> list[Orphan]:
     Raises:
         UnavailableError: Valkey does not answer.
     """
-    connection = redis.asyncio.Redis.from_url(
-        url, decode_responses=True, encoding_errors="replace", socket_timeout=30, socket_connect_timeout=3
-    )
-    reader = _Reader(connection, settings.key_prefix)
-    try:
+    async with _connected(url) as connection:
+        reader = _Reader(connection, settings.key_prefix)
         before = await reader.read(None)
         suspects = list(_find_orphans(before))
         if not suspects:
             return []
         await asyncio.sleep(RECHECK_SECONDS)
         after = await reader.read({_job_id(orphan) for orphan in suspects})
-        still = {orphan for orphan in _find_orphans(after) if _unmoved(orphan, before, after)}
-        return [orphan for orphan in suspects if orphan in still]
+    still = {orphan for orphan in _find_orphans(after) if _unmoved(orphan, before, after)}
+    return [orphan for orphan in suspects if orphan in still]
+
+
+async def find_keys_of(settings: Settings, url: str, tenant_id: str) -> set[str]:
+    """Find what names a tenant in Valkey: keys by their name, jobs by their tenant, and entries of all other keys.
+
+    Results and events without a job are found, too, since nothing tells whose they are.
+
+    Raises:
+        UnavailableError: Valkey does not answer.
+    """
+    async with _connected(url) as connection:
+        return await _Reader(connection, settings.key_prefix).find_keys_of(tenant_id)
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    connection = redis.asyncio.Redis.from_url(
+        url, decode_responses=True, encoding_errors="replace", socket_timeout=30, socket_connect_timeout=3
+    )
+    try:
+        yield connection
     except UNAVAILABLE as error:
         raise UnavailableError("Valkey does not answer.", detail=error, code="queue_unavailable") from error
     finally:
@@ -154,6 +174,35 @@ class _Reader:
             readable = not isinstance(stream, exceptions.ResponseError)
             counts[id_] = sum(fields.get("type") == SUCCESS for _, fields in stream) if readable else 0
         return counts
+
+    async def find_keys_of(self, tenant_id: str) -> set[str]:
+        """Read every key under the prefix, except for the mark that refuses a deleted tenant's jobs."""
+        named, found = re.compile(rf"(^|[@:]){re.escape(tenant_id)}(:|$)"), set[str]()
+        all_keys = {str(key) async for key in self._redis.scan_iter(f"{self._prefix}:*", count=1000)}
+        keys = sorted(all_keys - {f"{self._prefix}:closed"})
+        kinds = await self._pipe(keys, lambda pipe, key: pipe.type(key))
+        for key, kind in zip(keys, kinds, strict=True):
+            what, _, name = key.removeprefix(f"{self._prefix}:").partition(":")
+            is_lost = what in ("results", "events") and f"{self._prefix}:job:{name}" not in all_keys
+            if is_lost or named.search(f"{what}:{name}"):
+                found.add(key)
+            elif what == "job":
+                found |= {key} if kind == "hash" and await self._redis.hget(key, "tenant") == tenant_id else set()
+            elif what not in ("results", "events"):
+                found |= {f"{key} {entry}" for entry in await self._read_entries(key, kind) if named.search(entry)}
+        return found
+
+    async def _read_entries(self, key: str, kind: str) -> list[str]:
+        """The members or fields of a collection, or a text."""
+        if kind == "list":
+            return await self._read_list(key)
+        if kind == "zset":
+            return [str(member) async for member, _ in self._redis.zscan_iter(key, count=1000)]
+        if kind == "set":
+            return [str(member) async for member in self._redis.sscan_iter(key, count=1000)]
+        if kind == "hash":
+            return [part async for pair in self._redis.hscan_iter(key, count=1000) for part in map(str, pair)]
+        return [str(await self._redis.get(key))] if kind == "string" else []
 
     async def _pipe(self, ids: list[str], command: Callable[[Any, str], Any]) -> list[Any]:
         answers: list[Any] = []

@@ -39,7 +39,7 @@ from ragq.client.job import (
 )
 from ragq.client.queue_monitor import QueueMonitor
 from ragq.client.request_client import Requests
-from ragq.client.tenant_keys import TenantKeys
+from ragq.client.tenant_jobs import TenantJobs
 from ragq.client.valkey_check import check_valkey
 from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translate_errors
 from ragq.errors import OverloadedError, UnavailableError
@@ -55,6 +55,7 @@ RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
 MISSED_DEADLINE = Failure("deadline_exceeded", "No worker was free to start the job before its deadline.")
 REFETCH_SECONDS = 2.0
 MEMORY_FULL, MEMORY_FULL_SECONDS, MEMORY_LOG_SECONDS = b"memory", 5, 10.0
+CLOSED = b"closed"
 RECENT_SECONDS = 60.0  # within this, a client resends a request whose response it lost
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # from a hash that another program wrote
@@ -80,8 +81,8 @@ class JobQueue:
         )
         self._scripts = {name: _script(text) for name, text in read_scripts().items()}
         self.requests = Requests(settings)
-        self.tenants = TenantKeys(self._valkey, self.prefix)
         self.monitor = QueueMonitor(self._valkey, self.prefix, self._run)
+        self.tenant_jobs = TenantJobs(self._valkey, self.prefix, self._run)
         self.events = EventReader(self._valkey, self._listener, self.prefix)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._done_task: asyncio.Task[None] | None = None
@@ -329,6 +330,8 @@ class JobQueue:
 
 
 def _refusal(reason: bytes, name: str, retry_ms: int) -> OverloadedError:
+    if reason == CLOSED:
+        return OverloadedError("The tenant is being deleted: it takes no new work.", retry_after_seconds=60)
     full = reason == MEMORY_FULL
     why = "Valkey's memory is full" if full else f"Too many jobs, or too large ones, wait in '{name}'"
     return OverloadedError(

@@ -80,6 +80,11 @@ async def find_left_requests(queue: JobQueue, archive: Archive) -> list[Orphan]:
     return [Orphan("request_without_job", name, LEFT, harmless=True) for name in sorted(found)]
 
 
+async def find_unused_requests(queue: JobQueue, archive: Archive) -> set[str]:
+    """Find parts of requests, however young, whose job is neither in Valkey nor in the archive. Read-only."""
+    return await _find_unused(queue, archive, 0)
+
+
 async def _find_unused(queue: JobQueue, archive: Archive, older_than_seconds: float) -> set[str]:
     names = list((await queue.requests.list_settled(older_than_seconds)).items())
     unused: set[str] = set()

@@ -19,7 +19,7 @@ from ragq.errors import TransientError
 from ragq.queues.conversations import settle
 from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores, expire_uploads
 from ragq.queues.sweeper import sweep
-from ragq.queues.tenant_removal import remove_tenants
+from ragq.queues.tenant_removal import remove_tenant
 from ragq.queues.webhooks import deliver_forever
 from ragq.records import Job
 from ragq.storage.vector_index import is_index_due, make_index
@@ -152,7 +152,9 @@ async def remove_tenants_forever(context: Context) -> None:
     """Remove, periodically, the data of tenants that were deleted."""
     while True:
         if await context.queue.claim_period("tenants", every_seconds=TENANTS_SECONDS):
-            await remove_tenants(context)
+            for tenant_id in await context.tenants.list_deleted():
+                async for removed in remove_tenant(context, tenant_id):
+                    log.info("tenant_shrinks", tenant=tenant_id, what=removed.what, count=removed.count)
         await asyncio.sleep(TENANTS_SECONDS / 2)
 
 

@@ -1,93 +1,104 @@
-"""Remove everything of a tenant that was deleted: from Valkey, PostgreSQL and the blob store."""
+"""Delete a tenant with everything that it has: jobs, files, bytes, rows, and at last the tenant."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 
 from ragq.context import Context
-from ragq.errors import NotFoundError
-from ragq.models import Orphan
-from ragq.storage.uploads import blob_of
+from ragq.errors import InvalidRequestError, NotFoundError
+from ragq.models import DEFAULT_TENANT
+from ragq.storage.tenant_data import TenantData
+from ragq.storage.uploads import FOLDER, upload_of
 
 log = structlog.get_logger(__name__)
 
-PASS_SECONDS = (
-    2.0  # after which a pass that found nothing is made again: an answer may have been on its way to the archive
-)
-LEFT = "It is left of the tenant. If the tenant was deleted, report it."
+CLOSED_SECONDS = 3600.0  # for which Valkey refuses the tenant's jobs: longer than any request that began before
+FILES_BATCH = 500
+JOBS_BATCH = 500
 
 
-async def remove_tenants(context: Context) -> None:
-    """Remove the tenants that were deleted. It may be cut short at any point, and run again, or twice at once."""
-    for tenant_id in await context.tenants.list_deleted():
-        await remove_tenant(context, tenant_id)
-        log.info("tenant_removed", tenant=tenant_id)
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A step of a removal: `what` is "jobs", "uploads", "files" or the name of a table, `count` how many of these went."""
+
+    what: str
+    count: int
 
 
-async def remove_tenant(context: Context, tenant_id: str) -> None:
-    """Remove all data of a tenant, and the tenant at last.
+async def remove_tenant(context: Context, tenant_id: str) -> AsyncIterator[Removed]:
+    """Delete a tenant and everything of it, in steps; yields each step that deleted something.
 
-    Jobs that run are ended, and what they bring is refused. Bytes that another tenant has as well stay.
+    First its keys stop to work and its jobs are refused, also for an hour after the end. Then go jobs (running ones are cancelled and
+    cannot commit), files with the bytes that no other tenant shares, and rows. The row in `tenants` is the last, in a transaction that
+    finds no other row, so a removal that was cut short is completed by calling this again. It is no error if there is no such tenant:
+    what may be left of it is deleted. Iterate to the end: a step is taken when it is asked for.
+
+    Raises:
+        InvalidRequestError: It is the tenant `default`.
+        UnavailableError: A server does not answer: call this again.
     """
-    clean = 0
-    while clean < 2:
-        if await _remove_some(context, tenant_id):
-            clean = 0
-        else:
-            clean += 1
-            await asyncio.sleep(PASS_SECONDS)
-    await context.queue.tenants.forget(tenant_id)
-    await context.tenants.forget(tenant_id)
+    if tenant_id == DEFAULT_TENANT:
+        raise InvalidRequestError(f"The tenant '{DEFAULT_TENANT}' cannot be deleted.", param="tenant_id")
+    data = TenantData(context.database)
+    is_gone = False
+    while not is_gone:
+        await data.suspend(tenant_id)
+        await context.queue.tenant_jobs.close(tenant_id, seconds=CLOSED_SECONDS)
+        for part in (_remove_jobs, _remove_uploads, _remove_files):
+            async for removed in part(context, data, tenant_id):
+                yield removed
+        async for table, count in data.delete_rows(tenant_id):
+            yield Removed(table, count)
+        is_gone = await data.delete_tenant(tenant_id)
+    log.info("tenant_deleted", tenant=tenant_id)
 
 
-async def _remove_some(context: Context, tenant_id: str) -> int:
-    """Remove what is found; returns how much."""
-    count = await _remove_jobs(context, tenant_id)
-    for upload_id, part_id in await context.tenants.list_parts(tenant_id):
-        await context.blobs.delete(blob_of(upload_id, part_id))
-    count += await context.tenants.delete_rows(tenant_id)
-    while store_ids := await context.tenants.list_of(tenant_id, "vector_stores"):
-        for store_id in store_ids:
-            with contextlib.suppress(NotFoundError):
-                await context.stores.delete(tenant_id, store_id)
-        count += len(store_ids)
-    while file_ids := await context.tenants.list_of(tenant_id, "files"):
-        for file_id in file_ids:
-            await _remove_file(context, tenant_id, file_id)
-        count += len(file_ids)
-    return count
+async def _remove_jobs(context: Context, data: TenantData, tenant_id: str) -> AsyncIterator[Removed]:
+    """Delete jobs, and the large parts of their requests before them: without its job, nothing tells whose such a part is."""
+    jobs, requests = context.queue.tenant_jobs, context.queue.requests
+    parts = defaultdict[str, list[str]](list)
+    for name, job_id in (await requests.list_settled(0)).items():
+        parts[job_id].append(name)
+
+    async def delete_parts(job_ids: list[str]) -> None:
+        for name in [name for job_id in job_ids for name in parts.get(job_id, ())]:
+            await context.blobs.delete(name)
+
+    await jobs.clear(tenant_id)  # first, since to take each job out of a long list would take long
+    async for job_ids in jobs.find(tenant_id):
+        await delete_parts(job_ids)
+        await jobs.delete(job_ids)
+        yield Removed("jobs", len(job_ids))
+    await jobs.clear(tenant_id)
+    others = list(parts)
+    for start in range(0, len(others), JOBS_BATCH):
+        await delete_parts(await data.list_responses(tenant_id, others[start : start + JOBS_BATCH]))
 
 
-async def _remove_jobs(context: Context, tenant_id: str) -> int:
-    """Delete jobs, and the large parts of requests, also of those in the archive."""
-    queue = context.queue
-    job_ids = set(await queue.tenants.list_jobs(tenant_id))
-    requests = await queue.requests.list_settled(0)
-    archived = await context.tenants.find_jobs(tenant_id, list(set(requests.values())))
-    for job_id in job_ids:
-        await queue.delete(job_id)
-    for name, job_id in requests.items():
-        if job_id in job_ids | archived:
-            await queue.requests.delete(name)
-    return len(job_ids)
+async def _remove_uploads(context: Context, data: TenantData, tenant_id: str) -> AsyncIterator[Removed]:
+    """Delete the parts of uploads; their rows go with the others."""
+    uploads = await data.list_uploads(tenant_id)
+    names = (
+        [name for name in await context.blobs.list_older(FOLDER, 0) if upload_of(name) in uploads] if uploads else []
+    )
+    for name in names:
+        await context.blobs.delete(name)
+    if names:
+        yield Removed("uploads", len(names))
 
 
-async def _remove_file(context: Context, tenant_id: str, file_id: str) -> None:
-    with contextlib.suppress(NotFoundError):
-        record = await context.files.get(tenant_id, file_id)
-        async with context.files.locked_bytes(record.sha256):
-            if orphan := await context.files.delete(tenant_id, file_id):
-                await context.blobs.delete(orphan)
-
-
-async def find_left(context: Context, tenant_id: str) -> list[Orphan]:
-    """Find what is left of a tenant, by looking at every table and every key for its name. Read-only."""
-    rows = await context.tenants.count_left(tenant_id)
-    keys = await context.queue.tenants.find_left(tenant_id)
-    return [
-        *(Orphan("rows_of_tenant", f"{table}: {count}", LEFT) for table, count in rows.items()),
-        *(Orphan("key_of_tenant", key, LEFT) for key in keys),
-    ]
+async def _remove_files(context: Context, data: TenantData, tenant_id: str) -> AsyncIterator[Removed]:
+    """Delete files with their chunks; the bytes go first, so that a kill in between leaves none without a row."""
+    while files := await data.list_files(tenant_id, limit=FILES_BATCH):
+        for file_id, sha256 in files:
+            async with context.files.locked_bytes(sha256):
+                if await data.release_bytes(tenant_id, sha256):
+                    await context.blobs.delete(sha256)
+                with suppress(NotFoundError):  # another removal of the tenant was faster
+                    await context.files.delete(tenant_id, file_id)
+        yield Removed("files", len(files))

@@ -121,14 +121,19 @@ async def save_file(
     sha256 = await asyncio.to_thread(_hash, content)
     async with context.files.locked_bytes(sha256):
         await context.blobs.put(sha256, content)
-        return await context.files.create(
-            tenant,
-            filename=filename,
-            purpose=purpose,
-            size=size,
-            sha256=sha256,
-            expires_after_seconds=expires_after_seconds,
-        )
+        try:
+            return await context.files.create(
+                tenant,
+                filename=filename,
+                purpose=purpose,
+                size=size,
+                sha256=sha256,
+                expires_after_seconds=expires_after_seconds,
+            )
+        except NotFoundError:
+            if not await context.files.list_files_of(sha256):
+                await context.blobs.delete(sha256)
+            raise
 
 
 def check_file(context: Context, *, filename: str, purpose: str, size: int) -> None:

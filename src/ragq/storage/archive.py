@@ -46,7 +46,8 @@ class Archive:
     async def store(self, jobs: list[Job]) -> None:
         """Archive finished jobs, and put their events into the outbox, in one transaction.
 
-        Idempotent: of two versions of a job the one with the later end is kept, and an end that is known adds no event.
+        Idempotent: of two versions of a job the one with the later end is kept, and an end that is known adds no event. Jobs of a
+        tenant that was deleted are left out; the lock on its row lets the deletion of a tenant wait for this.
         """
         latest = {job.id: job for job in sorted(jobs, key=_ended_at)}
         if not latest:
@@ -54,10 +55,11 @@ class Archive:
         async with self._database.connection() as connection, connection.transaction():
             stored = await connection.execute(
                 """INSERT INTO responses AS r (id, tenant_id, created_at, ended_at, job, model, metadata)
-                   SELECT id, tenant_id, to_timestamp(created_at), to_timestamp(ended_at), job, model, metadata::jsonb
+                   SELECT j.id, tenant_id, to_timestamp(j.created_at), to_timestamp(ended_at), job, model, metadata::jsonb
                    FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[], %s::text[], %s::text[], %s::text[])
                         AS j (id, tenant_id, created_at, ended_at, job, model, metadata)
-                   ORDER BY id
+                        JOIN tenants t ON t.id = j.tenant_id
+                   ORDER BY j.id FOR KEY SHARE OF t
                    ON CONFLICT (id) DO UPDATE
                    SET job = excluded.job, created_at = excluded.created_at, ended_at = excluded.ended_at,
                        archived_at = excluded.archived_at, model = excluded.model,
@@ -132,11 +134,12 @@ class Archive:
         async with self._database.connection() as connection:
             await connection.execute(
                 """INSERT INTO responses AS r (id, tenant_id, created_at, ended_at)
-                   VALUES (%s, %s, now(), now() - make_interval(secs => %s))
+                   SELECT %(id)s, t.id, now(), now() - make_interval(secs => %(seconds)s)
+                   FROM tenants t WHERE t.id = %(tenant)s FOR KEY SHARE OF t
                    ON CONFLICT (id) DO UPDATE
                    SET job = NULL, metadata = NULL, created_at = excluded.created_at, ended_at = excluded.ended_at
                    WHERE r.tenant_id = excluded.tenant_id""",
-                [job_id, tenant_id, TOMBSTONE_SECONDS],
+                {"id": job_id, "tenant": tenant_id, "seconds": TOMBSTONE_SECONDS},
             )
 
     async def expire(self, older_than_seconds: float) -> int:

@@ -59,12 +59,16 @@ class Files:
         """Record uploaded bytes; the same bytes under the same name and purpose are the same file.
 
         A repeated upload keeps the later expiry; no expiry counts as the latest.
+
+        Raises:
+            NotFoundError: The tenant was deleted.
         """
         records = await self._database.records(
             FileRecord,
             """INSERT INTO files AS f (id, tenant_id, filename, purpose, bytes, sha256, created_at, expires_at)
-               VALUES (%(id)s, %(tenant)s, %(filename)s, %(purpose)s, %(bytes)s, %(sha256)s, now(),
-                       now() + make_interval(secs => %(seconds)s))
+               SELECT %(id)s, t.id, %(filename)s, %(purpose)s, %(bytes)s, %(sha256)s, now(),
+                      now() + make_interval(secs => %(seconds)s)
+               FROM tenants t WHERE t.id = %(tenant)s
                ON CONFLICT (tenant_id, sha256, filename, purpose) DO UPDATE
                SET expires_at = CASE WHEN f.expires_at IS NOT NULL AND excluded.expires_at IS NOT NULL
                                      THEN greatest(f.expires_at, excluded.expires_at) END
@@ -77,6 +81,8 @@ class Files:
             sha256=sha256,
             seconds=expires_after_seconds,
         )
+        if not records:
+            raise NotFoundError("The tenant was deleted, so it takes no files.")
         return records[0]
 
     async def get(self, tenant_id: str, file_id: str) -> FileRecord:

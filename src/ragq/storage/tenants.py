@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
-
-from psycopg import sql
 
 from ragq.errors import ConflictError, NotFoundError
 from ragq.storage.database import Database
@@ -16,19 +13,6 @@ _TENANTS = Listed("tenants", "SELECT id, created_at, suspended_at, deleted_at FR
 _CREATE = """
     INSERT INTO tenants (id) VALUES (%(id)s) ON CONFLICT DO NOTHING RETURNING id, created_at, suspended_at, deleted_at"""
 SETTLED_SECONDS = 10  # after which no API process takes the keys of a deleted tenant, and what it had begun is done
-STEP_ROWS = 1000  # deleted by one statement
-# Tables of a tenant whose rows are deleted as they are; what hangs on them goes with them.
-_PLAIN = (
-    "api_keys",
-    "webhook_endpoints",
-    "batches",
-    "conversations",
-    "responses",
-    "vector_store_file_batches",
-    "uploads",
-)
-_DELETE = """
-    DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE tenant_id = %s LIMIT %s)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,57 +88,3 @@ class Tenants:
         async with self._database.connection() as connection:
             rows = await (await connection.execute(query, [SETTLED_SECONDS])).fetchall()
         return [str(row[0]) for row in rows]
-
-    async def delete_rows(self, tenant_id: str) -> int:
-        """Delete a tenant's rows, but for files and stores, in short statements; returns how many."""
-        count = 0
-        for table in _PLAIN:
-            deleted = STEP_ROWS
-            while deleted == STEP_ROWS:
-                async with self._database.connection() as connection:
-                    done = await connection.execute(_DELETE.format(table=table), [tenant_id, STEP_ROWS])
-                deleted = done.rowcount
-                count += deleted
-        return count
-
-    async def list_of(self, tenant_id: str, table: Literal["files", "vector_stores"]) -> list[str]:
-        """List some ids of a tenant's files or stores."""
-        query = f"SELECT id FROM {table} WHERE tenant_id = %s LIMIT %s"  # noqa: S608  (one of two names)
-        async with self._database.connection() as connection:
-            rows = await (await connection.execute(query, [tenant_id, STEP_ROWS])).fetchall()
-        return [str(row[0]) for row in rows]
-
-    async def list_parts(self, tenant_id: str) -> list[tuple[str, str]]:
-        """List (upload, part) of a tenant's uploads."""
-        query = "SELECT upload_id, p.id FROM upload_parts p JOIN uploads u ON u.id = upload_id WHERE tenant_id = %s"
-        async with self._database.connection() as connection:
-            rows = await (await connection.execute(query, [tenant_id])).fetchall()
-        return [(str(row[0]), str(row[1])) for row in rows]
-
-    async def find_jobs(self, tenant_id: str, job_ids: list[str]) -> set[str]:
-        """Find those of some jobs that are in the archive as this tenant's."""
-        async with self._database.connection() as connection:
-            query = "SELECT id FROM responses WHERE tenant_id = %s AND id = ANY(%s)"
-            rows = await (await connection.execute(query, [tenant_id, job_ids])).fetchall()
-        return {str(row[0]) for row in rows}
-
-    async def forget(self, tenant_id: str) -> None:
-        """Delete the tenant itself, after all that it had."""
-        await self._database.row("DELETE FROM tenants WHERE id = %(id)s RETURNING id", id=tenant_id)
-
-    async def count_left(self, tenant_id: str) -> dict[str, int]:
-        """Count what every table of the database that names tenants has of one, by the name of the table."""
-        async with self._database.connection() as connection:
-            found = await connection.execute(
-                """SELECT table_name, column_name FROM information_schema.columns
-                   WHERE table_schema = current_schema() AND (column_name LIKE 'tenant%' OR table_name = 'tenants')
-                     AND data_type = 'text'"""
-            )
-            counts: dict[str, int] = {}
-            for table, column in await found.fetchall():
-                query = sql.SQL("SELECT count(*) FROM {} WHERE {} = %s").format(
-                    sql.Identifier(table), sql.Identifier(column)
-                )
-                row = await (await connection.execute(query, [tenant_id])).fetchone()
-                counts[table] = counts.get(table, 0) + (row[0] if row else 0)
-        return {table: count for table, count in counts.items() if count}

@@ -12,6 +12,7 @@
 --   P:refused:LANE    hash: refused jobs expected back (a decaying count), and when it was updated, ms
 --   P:recent:PRINT    id of the job that a payload created recently
 --   P:bytes           hash: id -> "bytes:LANE" of a large unended job, in Valkey and the blob store
+--   P:closed          tenant -> until when its jobs are refused, ms
 --   P:queued_bytes    hash: LANE -> the sum of these
 --
 -- A NAME is "queue[.lane][@tenant]", a LANE its part before the "@", a QUEUE its part before the ".".

@@ -2,7 +2,7 @@
 -- ARGV: prefix, id, name, deadline ms from now, most jobs ahead, most ms of waiting, most bytes in its lane and those
 -- above (0: no limit), its own bytes, key to recognize a repeat by ('': none), ms for which to recognize one, 1 for a
 -- repeat, then field, value, …
--- Returns {1 created | 0 existed | -1 refused, fingerprint of the existing job, ms after which to retry a refused one,
+-- Returns {1 created | 0 existed | -1 refused, fingerprint of the existing job or why it was refused, ms after which to retry a refused one,
 -- id of the existing job} and, if created, {…, ms of its creation, its place from 1, estimated ms until its end or -1}.
 local id, name, most_jobs, most_ms = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local most_bytes, bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -11,6 +11,8 @@ local key, recent = job_key(id), ARGV[9] ~= '' and P .. ':recent:' .. ARGV[9]
 if redis.call('EXISTS', key) == 1 then
     return {0, redis.call('HGET', key, 'fingerprint') or '', 0, id}
 end
+local closed = name:match('@(.*)$') and redis.call('ZSCORE', P .. ':closed', name:match('@(.*)$'))
+if closed and tonumber(closed) > now then return {-1, 'closed', 60000, id} end
 local first = recent and redis.call('GET', recent)
 local state = first and read(first, 'status')[1]
 if state == 'canceled' or state == 'stopped' then state = nil end

@@ -1,0 +1,116 @@
+"""All rows of one tenant: to be found and deleted, by many short statements."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from psycopg import AsyncConnection, sql
+
+from ragq.storage.database import Database
+
+STEP_ROWS = 5_000  # deleted by one statement
+
+_OWN = "tenant_id = %(tenant)s"
+
+
+def _below(column: str, table: str) -> str:
+    return f"{column} IN (SELECT id FROM {table} WHERE {_OWN})"  # noqa: S608  (constants)
+
+
+# (table, condition), in an order in which no row is deleted before those that hang on it: so no statement deletes more than its step.
+# Files go one by one before these, with their bytes.
+_ROWS = (
+    ("api_keys", _OWN),
+    ("webhook_deliveries", _below("endpoint_id", "webhook_endpoints")),
+    ("webhook_endpoints", _OWN),
+    ("batch_lines", _below("batch_id", "batches")),
+    ("batches", _OWN),
+    ("conversation_items", _below("conversation_id", "conversations")),
+    ("conversation_responses", _below("conversation_id", "conversations")),
+    ("conversations", _OWN),
+    ("upload_parts", _below("upload_id", "uploads")),
+    ("uploads", _OWN),
+    ("vector_store_file_batch_files", _below("batch_id", "vector_store_file_batches")),
+    ("vector_store_file_batches", _OWN),
+    ("chunks", _below("vector_store_id", "vector_stores")),
+    ("vector_store_files", _OWN),
+    ("vector_stores", _OWN),
+    ("responses", _OWN),
+)
+_OF_TENANT = (*(table for table, condition in _ROWS if condition == _OWN), "files")
+
+
+class TenantData:
+    """Finds and deletes a tenant's rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def suspend(self, tenant_id: str) -> None:
+        """Let none of the tenant's keys open anything. Idempotent; a tenant that is not there is no error."""
+        query = "UPDATE tenants SET suspended_at = coalesce(suspended_at, now()) WHERE id = %(tenant)s RETURNING id"
+        await self._database.row(query, tenant=tenant_id)
+
+    async def list_files(self, tenant_id: str, *, limit: int) -> list[tuple[str, str]]:
+        """List (file, SHA-256), in any order."""
+        async with self._database.connection() as connection:
+            query = "SELECT id, sha256 FROM files WHERE tenant_id = %s LIMIT %s"
+            rows = await (await connection.execute(query, [tenant_id, limit])).fetchall()
+        return [(str(row[0]), str(row[1])) for row in rows]
+
+    async def release_bytes(self, tenant_id: str, sha256: str) -> bool:
+        """Whether no other tenant has a file with these bytes; then it is forgotten, too, that they are poison.
+
+        The caller holds the lock of the bytes.
+        """
+        query = "SELECT FROM files WHERE sha256 = %(sha256)s AND tenant_id <> %(tenant)s LIMIT 1"
+        if await self._database.row(query, tenant=tenant_id, sha256=sha256) is not None:
+            return False
+        await self._database.row("DELETE FROM poison WHERE sha256 = %(sha256)s RETURNING sha256", sha256=sha256)
+        return True
+
+    async def list_uploads(self, tenant_id: str) -> set[str]:
+        """List the ids of uploads."""
+        async with self._database.connection() as connection:
+            found = await connection.execute("SELECT id FROM uploads WHERE tenant_id = %s", [tenant_id])
+            return {str(row[0]) async for row in found}
+
+    async def list_responses(self, tenant_id: str, ids: Sequence[str]) -> list[str]:
+        """List which of these are archived responses of the tenant."""
+        async with self._database.connection() as connection:
+            query = "SELECT id FROM responses WHERE tenant_id = %s AND id = ANY(%s)"
+            rows = await (await connection.execute(query, [tenant_id, list(ids)])).fetchall()
+        return [str(row[0]) for row in rows]
+
+    async def delete_rows(self, tenant_id: str) -> AsyncIterator[tuple[str, int]]:
+        """Delete all rows but files and the tenant's own; yields (table, rows) after each statement."""
+        for table, condition in _ROWS:
+            deleted = STEP_ROWS
+            while deleted == STEP_ROWS:
+                async with self._database.connection() as connection, connection.transaction():
+                    await connection.execute("SET LOCAL statement_timeout = 0")  # archives are read from end to end
+                    deleted = await _delete_some(connection, table, condition, tenant_id)
+                if deleted:
+                    yield table, deleted
+
+    async def delete_tenant(self, tenant_id: str) -> bool:
+        """Delete the tenant's own row; False if rows have come in meanwhile, and then nothing is deleted.
+
+        Whatever adds a row of the tenant locks this row against deletion, so none comes in after this.
+        """
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            await connection.execute("SELECT FROM tenants WHERE id = %s FOR UPDATE", [tenant_id])
+            for table in _OF_TENANT:
+                query = sql.SQL("SELECT FROM {} WHERE tenant_id = %s LIMIT 1").format(sql.Identifier(table))
+                if (await connection.execute(query, [tenant_id])).rowcount:
+                    return False
+            await connection.execute("DELETE FROM tenants WHERE id = %s", [tenant_id])
+        return True
+
+
+async def _delete_some(connection: AsyncConnection[Any], table: str, condition: str, tenant_id: str) -> int:
+    query = f"""DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM {table} WHERE {condition} LIMIT {STEP_ROWS}))"""  # noqa: S608  (constants)
+    return (await connection.execute(query, {"tenant": tenant_id})).rowcount
