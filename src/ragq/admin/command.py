@@ -164,4 +164,5 @@ def delete_tenant(name: str, yes: bool, url: str | None) -> None:
     while any(one["id"] == name for one in _call(url, "GET", "/v1/admin/tenants", params={"limit": "100"})["data"]):
         click.echo(".", nl=False, err=True)
         time.sleep(POLL_SECONDS)
+    click.echo(err=True)
     click.echo(f"Nothing is left of {name}.")
