@@ -228,6 +228,21 @@ def test_a_reader_asks_over_mcp_and_a_websocket_and_adds_nothing(callers: dict[s
         connect(address, additional_headers={"Authorization": "Bearer ragq-unknown"})
 
 
+def test_a_websocket_ends_with_the_key_that_opened_it(callers: dict[str, Caller]) -> None:
+    admin = callers["birch admin"]
+    key = admin.post("/v1/admin/keys", {"name": "a socket", "role": "reader"})
+    question = json.dumps({"type": "response.create", "model": "ragq", "input": "Who?"})
+    address = admin.url.replace("http", "ws") + "/v1/responses"
+    with connect(address, additional_headers={"Authorization": f"Bearer {key['value']}"}) as socket:
+        socket.send(question)
+        while json.loads(socket.recv())["type"] != "response.completed":
+            pass
+        admin.call("DELETE", f"/v1/admin/keys/{key['id']}")
+        time.sleep(FRESH_SECONDS)
+        socket.send(question)
+        assert json.loads(socket.recv())["error"]["code"] == "invalid_api_key"
+
+
 def test_the_state_of_the_system_is_the_operators(root: Caller, callers: dict[str, Caller]) -> None:
     assert {"queues", "workers"} <= root.call("GET", "/status").json().keys()
     assert callers["acme admin"].call("GET", "/status").json().keys() == {"version", "answers"}

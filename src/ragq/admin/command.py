@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ragq.errors import PermanentError
 from ragq.terminal import format_table
 
 POLL_SECONDS = 1.0
@@ -161,8 +162,18 @@ def delete_tenant(name: str, yes: bool, url: str | None) -> None:
     if not yes:
         click.confirm(f"Delete the tenant {name} and everything it has?", abort=True)
     _call(url, "DELETE", f"/v1/admin/tenants/{name}")
-    while any(one["id"] == name for one in _call(url, "GET", "/v1/admin/tenants", params={"limit": "100"})["data"]):
+    while _is_there(url, name):
         click.echo(".", nl=False, err=True)
         time.sleep(POLL_SECONDS)
     click.echo(err=True)
     click.echo(f"Nothing is left of {name}.")
+
+
+def _is_there(url: str | None, tenant: str) -> bool:
+    try:
+        _call(url, "GET", f"/v1/admin/tenants/{tenant}")
+    except PermanentError as error:
+        if error.code != "not_found":
+            raise
+        return False
+    return True

@@ -95,6 +95,17 @@ class KeyCheck:
             return ROOT
         return await self._callers.by_value(given) if given.startswith(KEY_PREFIX) else None
 
+    async def confirm(self, caller: Caller) -> None:
+        """Check that the key of a caller who was let in is still valid, as on a connection that lasts.
+
+        Raises:
+            AuthenticationError: It was revoked, or has expired.
+            ForbiddenError: Its tenant is suspended.
+            UnavailableError: PostgreSQL does not answer.
+        """
+        if caller.key_id and await self._callers.by_id(caller.key_id) is None:
+            raise AuthenticationError("The API key was revoked, or has expired.")
+
     def open_session(self, caller: Caller) -> str:
         """Make the cookie of a session, which ends with the caller's key."""
         return open_session(self._key or "", caller.key_id)

@@ -12,10 +12,11 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from ragq.errors import InvalidRequestError, RagqError
 from ragq.http.access import IDLE, KEY_PROTOCOL, MAX_JSON_BYTES
+from ragq.http.callers import Caller
 from ragq.models import new_id
 from ragq.queues.questions import ask, read_question
 from ragq.records import Job, Request, write_record
-from ragq.routes.context import ApiContext, Tenant
+from ragq.routes.context import AnyCaller, ApiContext
 from ragq.schemas.questions import SEARCH_RESULTS, stream_of
 from ragq.schemas.responses import RESPONSE_PREFIX
 from ragq.tasks import end_tasks
@@ -30,12 +31,12 @@ POLICY_VIOLATION = 1008
 
 
 @router.websocket("/v1/responses")
-async def respond(socket: WebSocket, tenant: Tenant) -> None:
+async def respond(socket: WebSocket, caller: AnyCaller) -> None:
     """Answer a client's messages until it disconnects."""
     offered = [name for name in socket.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
     await socket.accept(subprotocol=offered[0] if offered else None)
     inbox = _Inbox(socket)
-    conversation = _Conversation(socket, inbox, tenant)
+    conversation = _Conversation(socket, inbox, caller)
     tasks = [asyncio.create_task(inbox.fill()), asyncio.create_task(conversation.run())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -76,10 +77,10 @@ class _Conversation:
     The latest response that was not stored can be continued while the connection lasts: it is kept here, and nowhere else.
     """
 
-    def __init__(self, socket: WebSocket, inbox: _Inbox, tenant: str) -> None:
+    def __init__(self, socket: WebSocket, inbox: _Inbox, caller: Caller) -> None:
         self._socket, self._inbox = socket, inbox
         self._context: ApiContext = socket.app.state.context
-        self._tenant = tenant
+        self._caller, self._tenant = caller, caller.tenant
         self._remembered: Job | None = None
         self._set_idle = socket.scope["extensions"][IDLE]["set"]
 
@@ -119,6 +120,7 @@ class _Conversation:
     async def _respond(self, turn: Turn) -> None:
         """Queue a question, send the events of its response, and cancel it if the client disconnects."""
         body, context = read_body(turn.fields), self._context
+        await context.keys.confirm(self._caller)
         asked = await read_question(body, context, self._tenant, remembered=self._remembered)
         response_id = new_id(RESPONSE_PREFIX)
         try:
