@@ -269,9 +269,11 @@ def test_a_key_is_shown_once_rotated_with_a_grace_and_revoked(root: Caller, acme
 
 
 def test_an_expired_key_opens_nothing(root: Caller, acme: Caller) -> None:
-    made = acme.post("/v1/admin/keys", {"name": "short", "expires_in_seconds": 1})
+    made = acme.post("/v1/admin/keys", {"name": "short", "expires_in_seconds": 3})
     late = Caller(root.url, made["value"])
+    assert late.call("GET", "/v1/files").status_code == 200
     wait_until(lambda: late.call("GET", "/v1/files").status_code == 401, seconds=3 * FRESH_SECONDS, what="it expires")
+    assert late.call("GET", "/v1/files").json()["error"]["code"] == "invalid_api_key"
 
 
 def test_an_admin_makes_no_key_for_another_tenant_and_does_not_lock_itself_out(

@@ -318,12 +318,30 @@ async def test_a_service_goes_on_while_a_tenant_with_a_running_question_is_remov
             tmp_path / "data", RAGQ_API_KEY=KEY, RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake/model"
         ).start()
         try:
-            await _remove_from(service)
+            before, after, kept, content, found = await _remove_from(service)
         finally:
             service.end()
+    assert before[0] == 1
+    assert after == (0, [])
+    assert content == SHARED
+    assert found == [kept]
 
 
-async def _remove_from(service: Ragq) -> None:
+Audited = tuple[int, list[dict[str, str]]]
+
+
+def _audit(service: Ragq) -> Audited:
+    """What `ragq doctor` finds of acme: its exit code, and what is left."""
+    done = service.run("doctor", "--audit", "--tenant", ACME, "--json")
+    return done.returncode, json.loads(done.stdout)["orphans"]
+
+
+async def _remove_from(service: Ragq) -> tuple[Audited, Audited, str, bytes, list[str]]:
+    """Remove acme while its question runs.
+
+    Returns:
+        What an audit finds before and after; of the other tenant its file, that file's bytes, and the files that a search finds.
+    """
     settings = Settings(_env_file=None, data_dir=service.folder)
     database = await Database.open(settings, service.services["database_url"])
     queue = JobQueue(settings, service.services["valkey_url"])
@@ -338,16 +356,14 @@ async def _remove_from(service: Ragq) -> None:
             return bool(valkey.hget("ragq:job:resp_of_acmes", "status") == b"started")
 
     await asyncio.to_thread(wait_until, is_running, what="the question runs")
-    done = service.run("doctor", "--audit", "--tenant", ACME, "--json")
-    assert done.returncode == 1, done.stdout
+    before = _audit(service)
     await remove(context)
-    done = service.run("doctor", "--audit", "--tenant", ACME, "--json")
-    assert (done.returncode, json.loads(done.stdout)["orphans"]) == (0, [])
+    after = _audit(service)
     async with httpx2.AsyncClient(
         base_url=f"{service.url}/v1", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
     ) as http:
-        assert (await http.get(f"/files/{kept}/content")).content == SHARED
-        found = await http.post("/vector_stores/default/search", json={"query": "words"})
-        assert [one["file_id"] for one in found.json()["data"]] == [kept]
+        content = (await http.get(f"/files/{kept}/content")).content
+        found = (await http.post("/vector_stores/default/search", json={"query": "words"})).json()["data"]
     await queue.close()
     await database.close()
+    return before, after, kept, content, [one["file_id"] for one in found]

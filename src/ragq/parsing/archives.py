@@ -24,7 +24,7 @@ ENCRYPTED = "The file is encrypted and needs a password: remove the password and
 
 # zipfile names few of its errors. Beside its own come those of the three decompressors and of the end of the data;
 # ValueError for names that are no text and for offsets before the beginning; KeyError for a part that is missing;
-# RuntimeError, NotImplementedError among them, for versions, methods and flags that it does not know; OSError from bzip2.
+# RuntimeError, and what is derived from it, for versions, methods and flags that zipfile does not know; OSError from bzip2.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, KeyError, RuntimeError, OSError)
 _IS_ENCRYPTED = 1  # of an entry's flags
 _PIECE = 1 << 20
