@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ragq import __version__
-from ragq.admin.command import keys, tenants
+from ragq.admin.command import keys, tenants, url_option
 from ragq.errors import RagqError
 from ragq.logs import configure_logging
 from ragq.models import QueueName
@@ -68,7 +68,6 @@ def _follow_parent(_context: click.Context, _parameter: click.Parameter, value: 
 data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Data folder of the embedded services."
 )
-url_option = click.option("--url", help="Where the API listens (RAGQ_URL).")
 host_option = click.option("--host", help="Address to listen on; beyond loopback, RAGQ_API_KEY is required.")
 with_parent_option = click.option(
     "--with-parent",
