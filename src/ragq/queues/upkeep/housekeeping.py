@@ -17,9 +17,11 @@ from ragq.client.rq_client import JobQueue
 from ragq.context import Context
 from ragq.errors import TransientError
 from ragq.queues.conversations import settle
-from ragq.queues.expiry import delete_unused_requests, expire_files_and_stores, expire_uploads
-from ragq.queues.sweeper import sweep
-from ragq.queues.tenant_removal import remove_tenant
+from ragq.queues.upkeep.expiry import delete_unused_requests, expire_files_and_stores, expire_uploads
+from ragq.queues.upkeep.job_actions import run_actions_forever
+from ragq.queues.upkeep.sweeper import sweep
+from ragq.queues.upkeep.tenant_removal import remove_tenant
+from ragq.queues.upkeep.usage import add_usage_forever
 from ragq.queues.webhooks import deliver_forever
 from ragq.records import Job
 from ragq.storage.vector_index import is_index_due, make_index
@@ -37,6 +39,7 @@ SWEEP_SECONDS = 10.0
 FILE_EXPIRY_SECONDS = 60.0
 REQUESTS_SECONDS = 300.0
 TENANTS_SECONDS = 5.0
+SHARES_SECONDS = 10.0
 INDEX_SECONDS = 10.0
 INDEX_AGAIN_SECONDS = 600.0  # after it failed, as on a full disk: a try may take long
 
@@ -46,11 +49,14 @@ def start_housekeeping(context: Context) -> list[asyncio.Task[None]]:
     parts = {
         "reap": partial(reap_forever, context.queue),
         "archive": partial(archive_forever, context),
+        "usage": partial(add_usage_forever, context),
         "sweep": partial(sweep_forever, context),
         "expire": partial(expire_forever, context),
         "requests": partial(clear_requests_forever, context),
         "tenants": partial(remove_tenants_forever, context),
+        "shares": partial(copy_shares_forever, context),
         "index": partial(index_forever, context),
+        "job-actions": partial(run_actions_forever, context),
         "webhooks": partial(deliver_forever, context.settings, context.webhooks),
     }
     return [asyncio.create_task(restart_on_error(part, name), name=name) for name, part in parts.items()]
@@ -98,7 +104,11 @@ async def archive_forever(context: Context) -> None:
             await archive_ended(context)
         if await queue.claim_period("expire-responses", every_seconds=RESPONSE_EXPIRY_SECONDS):
             await context.archive.expire(retention)
+            await context.jobs.expire(retention)
+            await context.job_actions.expire()
             await context.webhooks.expire(retention)
+            if count := await context.audit_log.expire(context.settings.audit_retention_seconds):
+                log.info("audit_entries_expired", count=count)
         await asyncio.sleep(ARCHIVE_SECONDS)
 
 
@@ -152,10 +162,19 @@ async def remove_tenants_forever(context: Context) -> None:
     """Remove, periodically, the data of tenants that were deleted."""
     while True:
         if await context.queue.claim_period("tenants", every_seconds=TENANTS_SECONDS):
+            await context.sessions.expire()
             for tenant_id in await context.tenants.list_deleted():
                 async for removed in remove_tenant(context, tenant_id):
                     log.info("tenant_shrinks", tenant=tenant_id, what=removed.what, count=removed.count)
         await asyncio.sleep(TENANTS_SECONDS / 2)
+
+
+async def copy_shares_forever(context: Context) -> None:
+    """Copy the tenants' weights and limits to Valkey periodically, which may have lost them."""
+    while True:
+        if await context.queue.claim_period("shares", every_seconds=SHARES_SECONDS):
+            await context.queue.tenant_jobs.set_shares(await context.tenants.read_shares())
+        await asyncio.sleep(SHARES_SECONDS / 2)
 
 
 async def index_forever(context: Context) -> None:

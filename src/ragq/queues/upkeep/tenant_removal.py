@@ -12,7 +12,8 @@ import structlog
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import DEFAULT_TENANT
-from ragq.storage.tenant_data import TenantData
+from ragq.storage.tenancy.tenant_data import TenantData
+from ragq.storage.tenancy.tenants import Tenants
 from ragq.storage.uploads import FOLDER, upload_of
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,8 @@ async def remove_tenant(context: Context, tenant_id: str) -> AsyncIterator[Remov
     data = TenantData(context.database)
     is_gone = False
     while not is_gone:
-        await data.suspend(tenant_id)
+        with suppress(NotFoundError):
+            await Tenants(context.database).suspend(tenant_id, suspended=True)
         await context.queue.tenant_jobs.close(tenant_id, seconds=CLOSED_SECONDS)
         for part in (_remove_jobs, _remove_uploads, _remove_files):
             async for removed in part(context, data, tenant_id):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from ragq.client.valkey_client import Command, ValkeyClient, translate_errors
@@ -30,6 +30,11 @@ class TenantJobs:
         async with translate_errors():
             await self._valkey.call("ZREM", f"{self._prefix}:closed", tenant_id)
 
+    async def set_shares(self, shares: Mapping[str, tuple[float, int | None]]) -> None:
+        """Write the (weight, most running jobs of a queue) of every tenant that has other ones than (1, None)."""
+        entries = {tenant: f"{weight:g}:{most_running or 0}" for tenant, (weight, most_running) in shares.items()}
+        await self._run("set_shares", *(part for entry in entries.items() for part in entry))
+
     async def find(self, tenant_id: str) -> AsyncIterator[list[str]]:
         """Yield the ids of the tenant's jobs in any state, in batches."""
         start = f"{self._prefix}:job:"
@@ -54,6 +59,11 @@ class TenantJobs:
         for counts in (f"{prefix}:tickets", f"{prefix}:served"):
             names = await self._members("HKEYS", counts, tenant_id)
             await self._call_all([["HDEL", counts, name] for name in names])
+        await self._call_all([["HDEL", f"{prefix}:shares", tenant_id]])
+        async for pools in self._scan(f"{prefix}:turns:*"):
+            await self._call_all([["ZREM", pool, tenant_id] for pool in pools])
+        async with translate_errors():
+            await self._valkey.call("ZREM", f"{prefix}:over_budget", tenant_id)
         async for rings in self._scan(f"{prefix}:ring:*"):
             for ring in rings:
                 names = await self._members("ZRANGE", ring, tenant_id, 0, -1)
@@ -63,6 +73,8 @@ class TenantJobs:
         kind, _, rest = key.removeprefix(f"{self._prefix}:").partition(":")
         if kind == "recent":
             return rest.rpartition(":")[0] == tenant_id
+        if kind == "limit":
+            return rest.endswith(f":t:{tenant_id}")
         return kind not in OF_JOBS and rest.partition("@")[2] == tenant_id
 
     async def _members(self, command: str, key: str, tenant_id: str, *arguments: int) -> list[str]:

@@ -7,7 +7,9 @@ from typing import Any
 
 from psycopg import AsyncConnection, sql
 
+from ragq.models import DEFAULT_TENANT
 from ragq.storage.database import Database
+from ragq.storage.tenancy.audit_log import SERVICE, AuditLog, Entry
 
 STEP_ROWS = 5_000  # deleted by one statement
 
@@ -22,6 +24,8 @@ def _below(column: str, table: str) -> str:
 # Files go one by one before these, with their bytes.
 _ROWS = (
     ("api_keys", _OWN),
+    ("sessions", _OWN),
+    ("usage", _OWN),
     ("webhook_deliveries", _below("endpoint_id", "webhook_endpoints")),
     ("webhook_endpoints", _OWN),
     ("batch_lines", _below("batch_id", "batches")),
@@ -34,11 +38,16 @@ _ROWS = (
     ("vector_store_file_batch_files", _below("batch_id", "vector_store_file_batches")),
     ("vector_store_file_batches", _OWN),
     ("chunks", _below("vector_store_id", "vector_stores")),
+    ("store_shares", _OWN),
     ("vector_store_files", _OWN),
+    ("file_keys", _OWN),
     ("vector_stores", _OWN),
+    ("feedback", _OWN),
     ("responses", _OWN),
+    ("jobs", _OWN),
+    ("job_actions", _OWN),
 )
-_OF_TENANT = (*(table for table, condition in _ROWS if condition == _OWN), "files")
+_OF_TENANT = (*(table for table, condition in _ROWS if condition == _OWN), "files", "audit_log")
 
 
 class TenantData:
@@ -47,14 +56,9 @@ class TenantData:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def suspend(self, tenant_id: str) -> None:
-        """Let none of the tenant's keys open anything. Idempotent; a tenant that is not there is no error."""
-        query = "UPDATE tenants SET suspended_at = coalesce(suspended_at, now()) WHERE id = %(tenant)s RETURNING id"
-        await self._database.row(query, tenant=tenant_id)
-
     async def list_files(self, tenant_id: str, *, limit: int) -> list[tuple[str, str]]:
         """List (file, SHA-256), in any order."""
-        async with self._database.connection() as connection:
+        async with self._database.for_all().connection() as connection:
             query = "SELECT id, sha256 FROM files WHERE tenant_id = %s LIMIT %s"
             rows = await (await connection.execute(query, [tenant_id, limit])).fetchall()
         return [(str(row[0]), str(row[1])) for row in rows]
@@ -65,20 +69,22 @@ class TenantData:
         The caller holds the lock of the bytes.
         """
         query = "SELECT FROM files WHERE sha256 = %(sha256)s AND tenant_id <> %(tenant)s LIMIT 1"
-        if await self._database.row(query, tenant=tenant_id, sha256=sha256) is not None:
+        if await self._database.for_all().row(query, tenant=tenant_id, sha256=sha256) is not None:
             return False
-        await self._database.row("DELETE FROM poison WHERE sha256 = %(sha256)s RETURNING sha256", sha256=sha256)
+        await self._database.for_all().row(
+            "DELETE FROM poison WHERE sha256 = %(sha256)s RETURNING sha256", sha256=sha256
+        )
         return True
 
     async def list_uploads(self, tenant_id: str) -> set[str]:
         """List the ids of uploads."""
-        async with self._database.connection() as connection:
+        async with self._database.for_all().connection() as connection:
             found = await connection.execute("SELECT id FROM uploads WHERE tenant_id = %s", [tenant_id])
             return {str(row[0]) async for row in found}
 
     async def list_responses(self, tenant_id: str, ids: Sequence[str]) -> list[str]:
         """List which of these are archived responses of the tenant."""
-        async with self._database.connection() as connection:
+        async with self._database.for_all().connection() as connection:
             query = "SELECT id FROM responses WHERE tenant_id = %s AND id = ANY(%s)"
             rows = await (await connection.execute(query, [tenant_id, list(ids)])).fetchall()
         return [str(row[0]) for row in rows]
@@ -88,25 +94,29 @@ class TenantData:
         for table, condition in _ROWS:
             deleted = STEP_ROWS
             while deleted == STEP_ROWS:
-                async with self._database.connection() as connection, connection.transaction():
+                async with self._database.for_all().connection() as connection, connection.transaction():
                     await connection.execute("SET LOCAL statement_timeout = 0")  # archives are read from end to end
                     deleted = await _delete_some(connection, table, condition, tenant_id)
                 if deleted:
                     yield table, deleted
+        if deleted := await AuditLog(self._database).forget(tenant_id, 0):
+            yield "audit_log", deleted
 
     async def delete_tenant(self, tenant_id: str) -> bool:
-        """Delete the tenant's own row; False if rows have come in meanwhile, and then nothing is deleted.
+        """Delete the tenant's own row, and note it in the audit log; False if rows have come in meanwhile, and then nothing is deleted.
 
         Whatever adds a row of the tenant locks this row against deletion, so none comes in after this.
         """
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.transaction(), self._database.for_all().connection() as connection:
             await connection.execute("SET LOCAL statement_timeout = 0")
             await connection.execute("SELECT FROM tenants WHERE id = %s FOR UPDATE", [tenant_id])
             for table in _OF_TENANT:
                 query = sql.SQL("SELECT FROM {} WHERE tenant_id = %s LIMIT 1").format(sql.Identifier(table))
                 if (await connection.execute(query, [tenant_id])).rowcount:
                     return False
-            await connection.execute("DELETE FROM tenants WHERE id = %s", [tenant_id])
+            deleted = await connection.execute("DELETE FROM tenants WHERE id = %s", [tenant_id])
+            if deleted.rowcount:  # not by another process
+                await AuditLog(self._database).add(Entry(SERVICE, "tenant.removed", DEFAULT_TENANT, tenant_id))
         return True
 
 

@@ -1,0 +1,1 @@
+"""What Valkey keeps by tenant."""

@@ -1,0 +1,125 @@
+"""Page through the API's lists, and find the object that a shortened id or a name means."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ragq.errors import InvalidRequestError, NotFoundError
+from ragq.terminal import format_table
+
+if TYPE_CHECKING:
+    from ragq.api_client import ApiClient
+
+PAGE = 100
+SEARCHED = 20_000  # objects among which a shortened id or a name is looked for, the newest first
+SHOWN = 5  # of several that a shortened id may mean
+WHOLE_ID = re.compile(r"[a-z]+[_-][0-9a-f]{32}(?:-file-[0-9a-f]{32}-\d+)?")  # the latter of a document's job
+SHORT_ID = re.compile(r"(?:[a-z]+[_-])?[0-9a-f]{12,}")  # long enough to be of one object alone
+SHOWN_ID = re.compile(r"([a-z]+[_-][0-9a-f]{12})[0-9a-f]{20}")
+
+limit_option = click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most lines, the newest first."
+)
+all_option = click.option("--all", "all_of_them", is_flag=True, help="All of them, whatever --limit says.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object that a command is about.
+
+    Attributes:
+        noun: What messages call it.
+        command: The command that lists them, for messages.
+        path: The API's list of them.
+        name: The field that has an object's name; empty if they have none.
+    """
+
+    noun: str
+    command: str
+    path: str
+    name: str = ""
+
+
+async def list_objects(
+    client: ApiClient,
+    path: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    most: int | None = None,
+    keep: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> dict[str, Any]:
+    """List objects, page after page, as one list of the API's form.
+
+    Args:
+        most: How many at most; None for all.
+        keep: Tells which ones are wanted.
+    """
+    found: list[dict[str, Any]] = []
+    wanted_params = dict(params or {}) | {"limit": PAGE}
+    while True:
+        page = await client.call("GET", path, params=wanted_params)
+        wanted = [one for one in page["data"] if keep(one)]
+        space = len(wanted) if most is None else most - len(found)
+        found += wanted[:space]
+        cursor = _cursor_after(page)
+        if len(found) == most or cursor is None:
+            return {"object": "list", "data": found, "has_more": cursor is not None or len(wanted) > space}
+        wanted_params["after"] = cursor
+
+
+def _cursor_after(page: dict[str, Any]) -> str | None:
+    """Where the next page begins; None after the last one. Lists of jobs have a cursor of their own."""
+    if "next" in page:
+        return page["next"]  # type: ignore[no-any-return]
+    return page["last_id"] if page["has_more"] else None
+
+
+async def find_id(client: ApiClient, kind: Kind, given: str) -> str:
+    """Find the id of the object that has a name, or whose id begins as given, with or without its prefix.
+
+    Raises:
+        NotFoundError: There is none.
+        InvalidRequestError: There are several.
+    """
+    if WHOLE_ID.fullmatch(given):
+        return given
+
+    def is_meant(one: dict[str, Any]) -> bool:
+        bare = re.split("[_-]", one["id"], maxsplit=1)[-1]
+        return bool(one["id"].startswith(given) or bare.startswith(given) or (kind.name and one[kind.name] == given))
+
+    most = 1 if SHORT_ID.fullmatch(given) else SEARCHED
+    found = (await list_objects(client, kind.path, most=most, keep=is_meant))["data"]
+    named = [one for one in found if kind.name and one[kind.name] == given]
+    meant = named or found
+    if not meant:
+        or_name = " or name" if kind.name else ""
+        raise NotFoundError(f"No {kind.noun} has this id{or_name}: '{given}'. `ragq {kind.command}` lists them.")
+    if len(meant) > 1:
+        shown = ", ".join(one["id"] for one in meant[:SHOWN]) + ", …" * (len(meant) > SHOWN)
+        raise InvalidRequestError(f"'{given}' may be each of {len(meant)} {kind.noun}s: give more of the id. {shown}")
+    found_id: str = meant[0]["id"]
+    return found_id
+
+
+def _shorten(object_id: str) -> str:
+    shown = SHOWN_ID.fullmatch(object_id)
+    return shown[1] if shown else object_id
+
+
+def show_objects(found: dict[str, Any], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print a list as JSON or as a table, and say if there are more. In a terminal ids are shortened."""
+    rows = found["data"]
+    if sys.stdout.isatty():
+        rows = [one | {"id": _shorten(one["id"])} for one in rows]
+    click.echo(json.dumps(found, indent=2) if as_json else format_table(rows, columns))
+    if found["has_more"]:
+        click.secho("There are more: --limit N or --all shows them.", dim=True, err=True)

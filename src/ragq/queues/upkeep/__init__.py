@@ -1,0 +1,1 @@
+"""What runs from time to time, in whichever process claims it first."""

@@ -1,0 +1,1 @@
+"""Tenants, their API keys and the removal of a tenant, in PostgreSQL."""
