@@ -44,7 +44,7 @@ class PgBouncer:
         self.url = f"postgresql://ragq:{quote(self._password, safe='')}@127.0.0.1:{self._port}/{self._name}"
 
     def __enter__(self) -> Self:
-        program = find_program(["pgbouncer"], package="pgbouncer")
+        program = find_program(["pgbouncer"], install="on Debian: apt-get install pgbouncer")
         settings = {
             "listen_addr": "127.0.0.1",
             "listen_port": self._port,

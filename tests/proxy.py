@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Self
 
-from ragq.client.rq_client import read_scripts
+from ragq.client.scripts import read_scripts
 
 READS = frozenset(
     b"AUTH CLIENT COMMAND CONFIG ECHO EVALSHA_RO EVAL_RO EXISTS GET HELLO HGET HGETALL HMGET INFO LLEN LRANGE MGET MULTI"

@@ -60,7 +60,7 @@ async def context(pooler: PgBouncer, pooled: Settings) -> AsyncIterator[WorkerCo
 
 async def test_each_transaction_has_its_settings_whichever_connection_serves_it(context: WorkerContext) -> None:
     async def look() -> tuple[str, ...]:
-        async with context.database.connection() as connection:
+        async with context.database.for_all().connection() as connection:
             names = "statement_timeout", "hnsw.iterative_scan", "hnsw.ef_search"
             shown = await connection.execute("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
             found: tuple[str, ...] = await shown.fetchone() or ()
@@ -68,6 +68,24 @@ async def test_each_transaction_has_its_settings_whichever_connection_serves_it(
             return found
 
     assert set(await asyncio.gather(*[look() for _ in range(60)])) == {("1min", "relaxed_order", "400")}
+
+
+async def test_each_transaction_has_its_tenant_whichever_connection_serves_it(context: WorkerContext) -> None:
+    who = "SELECT current_user::text AS role, current_setting('ragq.tenant', true) AS tenant, pg_sleep(0.01)::text AS slept"
+    tenants = [f"tenant_{number}" for number in range(20)]
+    found = await asyncio.gather(*[context.database.for_tenant(tenant).row(who) for tenant in tenants])
+    assert found == [{"role": "ragq_tenant", "tenant": tenant, "slept": ""} for tenant in tenants]
+    owners = await asyncio.gather(*[context.database.for_all().row(who) for _ in tenants])
+    assert owners == [{"role": "ragq", "tenant": owner and owner["tenant"], "slept": ""} for owner in owners]
+
+    async def fail() -> None:
+        async with context.database.for_tenant("default").transaction() as connection:
+            await connection.execute("INSERT INTO vector_stores (id, tenant_id) VALUES ('vs_undone', 'default')")
+            await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await fail()
+    assert await context.database.for_all().row("SELECT FROM vector_stores WHERE id = 'vs_undone'") is None
 
 
 async def test_documents_are_ingested_and_found_and_the_index_is_built(context: WorkerContext) -> None:
