@@ -1,0 +1,1 @@
+"""What operators see of Valkey and do there: jobs that have not ended, pauses and drains."""

@@ -1,0 +1,1 @@
+"""What the console shows and does, as routes: jobs, queues, workers and poison."""
