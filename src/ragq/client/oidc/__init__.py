@@ -1,0 +1,1 @@
+"""The OpenID provider at which people sign in."""
