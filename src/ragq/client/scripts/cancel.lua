@@ -12,7 +12,7 @@ elseif status == 'scheduled' then
     redis.call('ZREM', P .. ':scheduled:' .. name, id)
 elseif status == 'started' then
     unlease(id, name, job[4] or '')
-    redis.call('PUBLISH', P .. ':pubsub:' .. (job[5] or ''), cjson.encode({command = 'stop-job', job_id = id}))
+    redis.call('PUBLISH', P .. ':pubsub:' .. (job[5] or ''), cjson.encode({command = 'stop-job', job_id = id, attempt = whole(job[4], 0)}))
 else
     return status
 end

@@ -1,5 +1,6 @@
 -- Store final results, each only if its attempt still owns the job.
--- ARGV: prefix, worker's name, ttl seconds, then id, attempt, status, result field, result value, error, meta, ms run, …
+-- ARGV: prefix, worker's name, ttl seconds, then id, attempt, status, result field, result value, error, meta, ms run,
+-- what it cost as JSON ('': nothing), its tokens, …
 -- Returns 1 (stored, now or by an earlier call with the same commit) or 0 (refused) for each.
 local RESULT_TYPE = {finished = 1, failed = 2}
 local ttl = tonumber(ARGV[3])
@@ -13,7 +14,7 @@ local function learn(lane, ms)
 end
 
 local answer = {}
-for i = 4, #ARGV, 8 do
+for i = 4, #ARGV, 10 do
     local id, attempt, status = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local owned, state, name = owns(id, attempt)
     if owned then
@@ -22,6 +23,7 @@ for i = 4, #ARGV, 8 do
         redis.call('HSET', job_key(id), 'error', ARGV[i + 5], 'meta', ARGV[i + 6])
         unlease(id, name, attempt)
         learn(lane_of(name), tonumber(ARGV[i + 7]))
+        note_usage(id, ARGV[i + 8], ARGV[i + 9])
         finish(id, name, status, ttl)
         answer[#answer + 1] = 1
     else

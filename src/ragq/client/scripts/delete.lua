@@ -12,9 +12,10 @@ for _, set in ipairs({'delayed', 'deadlines', 'unarchived', 'scheduled:' .. name
     'canceled:' .. name}) do
     redis.call('ZREM', P .. ':' .. set, id)
 end
+if status == 'started' then keep_scopes(id) end
 redis.call('DEL', job_key(id), P .. ':results:' .. id, P .. ':events:' .. id)
 if status == 'started' then
-    redis.call('PUBLISH', P .. ':pubsub:' .. (job[5] or ''), cjson.encode({command = 'stop-job', job_id = id}))
+    redis.call('PUBLISH', P .. ':pubsub:' .. (job[5] or ''), cjson.encode({command = 'stop-job', job_id = id, attempt = whole(job[4], 0)}))
 end
 redis.call('PUBLISH', P .. ':done', id)
 return 1

@@ -77,11 +77,22 @@ end
 redis.call('DEL', P .. ':capacity')
 for queue, slots in pairs(capacity) do redis.call('HSET', P .. ':capacity', queue, slots) end
 
--- Dashboards requeue a job by pushing it to its list only, so every 10 s add lists with jobs to their ring.
+-- Dashboards requeue a job by pushing it to its list only, so every 10 s add lists with jobs to their ring. A job that
+-- one of RQ's tools ended while it ran must not hold a place of a tenant for ever.
 if math.floor(now / 10000) ~= math.floor(last / 10000) then
     for _, key in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
         local name = key:sub(#list_key('') + 1)
+        local _, most = share_of(tenant_of(name))
+        if most > 0 then
+            for _, entry in ipairs(redis.call('ZRANGE', P .. ':wip:' .. name, 0, -1)) do
+                local id, attempt = entry:match('^(.*):(.-)$')
+                local job = read(id or '', 'status', 'attempt')
+                if job[1] ~= 'started' or job[2] ~= attempt then redis.call('ZREM', P .. ':wip:' .. name, entry) end
+            end
+        end
         if redis.call('LLEN', key) > 0 then join_ring(name) end
+        local pool = pool_of(lane_of(name))
+        redis.call('ZREMRANGEBYSCORE', P .. ':turns:' .. pool, '-inf', string.format('(%.0f', times_of(pool, '')))
         for _, state in ipairs({'finished', 'failed', 'canceled'}) do
             redis.call('ZREMRANGEBYSCORE', P .. ':' .. state .. ':' .. name, '-inf', math.floor(now / 1000))
         end
