@@ -12,9 +12,11 @@ from typing import Any
 import redis.asyncio
 from redis import exceptions
 
+from ragq.client.job import pool_of
+from ragq.client.replication.address import connect
 from ragq.client.valkey_client import UNAVAILABLE
 from ragq.errors import UnavailableError
-from ragq.models import JobStatus, Orphan
+from ragq.models import DEFAULT_TENANT, JobStatus, Orphan
 from ragq.settings import Settings
 
 RECHECK_SECONDS = 1.0  # between the two snapshots
@@ -31,10 +33,13 @@ KINDS = {
     "scheduled_not_delayed": f"The job waits for a retry that is not scheduled. {_END}",
     "finished_without_one_result": "The job is finished but does not have exactly one result. Ask again.",
     "unreadable_job": "The job's key does not hold a job. Inspect it with valkey-cli, then delete it.",
-    "list_without_turn": "The list has jobs but is not in its lane's ring. A worker adds it in 10 s: is one running?",
+    "list_without_turn": "The list has jobs but is not in its lane's ring, and no job of its tenant runs whose end would "
+    "put it there. A worker adds it in 10 s: is one running?",
+    "uneven_turns": "The lists of a tenant have different turns, so its lanes are not in order. Each claim mends it.",
+    "turn_without_jobs": "Harmless: the list is empty but has a turn. The next claim drops it.",
     "stale_list_entry": "Harmless: the entry's job is gone or not queued. The next claim drops the entry.",
     "stale_lease": "Harmless: the lease's job is gone or not started. The lease is dropped when it expires.",
-    "wrong_queued_bytes": "The lane's count of waiting bytes is wrong, so admission is too strict or lax: report it.",
+    "wrong_queued_bytes": "The list's count of waiting bytes is wrong, so admission is too strict or lax: report it.",
     "stale_bytes": "Harmless: the job has ended, but its bytes are counted until its deadline.",
     "stale_in_flight_entry": "Harmless: this attempt is not running. Only the count of jobs in flight is wrong.",
 }
@@ -52,12 +57,14 @@ class _Snapshot:
     """The state of Valkey, read in steps while it changes; a job is None if its key does not hold a job."""
 
     lists: dict[str, list[str]]
-    in_flight: list[str]
+    in_flight: dict[str, list[str]]  # by the name of a list
     leases: set[str]
     delayed: set[str]
-    turns: set[str]
-    bytes: dict[str, str]  # job id -> "bytes:LANE"
-    queued_bytes: dict[str, str]  # lane -> bytes
+    turns: dict[str, float]  # name of a list -> time of its tenant's next turn
+    times: dict[str, float]  # pool -> its time
+    limited: set[str]  # tenants with a limit of running jobs
+    bytes: dict[str, str]  # job id -> "bytes:NAME"
+    queued_bytes: dict[str, str]  # name -> bytes
     jobs: dict[str, _JobState | None]
 
 
@@ -96,7 +103,7 @@ async def find_keys_of(settings: Settings, url: str, tenant_id: str) -> set[str]
 
 @contextlib.asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    connection = redis.asyncio.Redis.from_url(
+    connection = connect(
         url, decode_responses=True, encoding_errors="replace", socket_timeout=30, socket_connect_timeout=3
     )
     try:
@@ -118,12 +125,16 @@ class _Reader:
         """Read the lists and sets, then the given jobs, or all jobs for None."""
         lists = {name: await self._read_list(f"{self._prefix}:queue:{name}") for name in await self._scan("queue")}
         held, sums = await self._read_bytes()
+        in_flight, turns = await self._read_turns()
+        shares = await self._redis.hgetall(f"{self._prefix}:shares")
         return _Snapshot(
             lists=lists,
-            in_flight=[entry for name in await self._scan("wip") for entry in await self._read_set(f"wip:{name}")],
+            in_flight=in_flight,
             leases=set(await self._read_set("leases")),
             delayed=set(await self._read_set("delayed")),
-            turns={name for lane in await self._scan("ring") for name in await self._read_set(f"ring:{lane}")},
+            turns=turns,
+            times={pool: await self._read_time(pool) for pool in await self._scan("turns")},
+            limited={str(tenant) for tenant, share in shares.items() if not str(share).endswith(":0")},
             bytes=held,
             queued_bytes=sums,
             jobs=await self._read_jobs(await self._scan("job") if job_ids is None else sorted(job_ids)),
@@ -143,6 +154,21 @@ class _Reader:
 
     async def _read_set(self, name: str) -> list[str]:
         return list(map(str, await self._redis.zrange(f"{self._prefix}:{name}", 0, -1)))
+
+    async def _read_turns(self) -> tuple[dict[str, list[str]], dict[str, float]]:
+        """Read the jobs in flight and the turns in one transaction: a list has no turn while its tenant is full."""
+        names, lanes = await self._scan("wip"), await self._scan("ring")
+        pipeline = self._redis.pipeline(transaction=True)
+        for name in names:
+            pipeline.zrange(f"{self._prefix}:wip:{name}", 0, -1)
+        for lane in lanes:
+            pipeline.zrange(f"{self._prefix}:ring:{lane}", 0, -1, withscores=True)
+        answers = await pipeline.execute()
+        in_flight = dict(zip(names, answers[: len(names)], strict=True))
+        return in_flight, {name: turn for ring in answers[len(names) :] for name, turn in ring}
+
+    async def _read_time(self, pool: str) -> float:
+        return await self._redis.zscore(f"{self._prefix}:turns:{pool}", "@now") or 0
 
     async def _read_bytes(self) -> tuple[dict[str, str], dict[str, str]]:
         """Read the byte counts of jobs and of lanes, in one transaction."""
@@ -224,32 +250,53 @@ def _unmoved(orphan: Orphan, before: _Snapshot, after: _Snapshot) -> bool:
 
 
 def _find_orphans(snapshot: _Snapshot) -> Iterator[Orphan]:
-    yield from (
-        _orphan("list_without_turn", name) for name, ids in snapshot.lists.items() if ids and name not in snapshot.turns
-    )
+    yield from _find_bad_turns(snapshot)
     listed = {id_ for ids in snapshot.lists.values() for id_ in ids}
     yield from _find_bad_jobs(snapshot, listed)
     yield from _find_stale("stale_list_entry", snapshot, listed, JobStatus.QUEUED)
     yield from _find_stale("stale_lease", snapshot, snapshot.leases, JobStatus.STARTED)
     yield from _find_wrong_bytes(snapshot)
-    for entry in snapshot.in_flight:
+    for entry in (entry for entries in snapshot.in_flight.values() for entry in entries):
         id_, _, attempt = entry.partition(":")
         job = snapshot.jobs.get(id_)
         if job is None or (job.status, job.attempt) != (JobStatus.STARTED, attempt):
             yield _orphan("stale_in_flight_entry", entry)
 
 
+def _find_bad_turns(snapshot: _Snapshot) -> Iterator[Orphan]:
+    running = {_owner(name) for name, entries in snapshot.in_flight.items() if entries}
+    for name, ids in snapshot.lists.items():
+        may_wait = _owner(name)[1] in snapshot.limited and _owner(name) in running
+        if ids and name not in snapshot.turns and not may_wait:
+            yield _orphan("list_without_turn", name)
+    turns: dict[tuple[str, str], set[float]] = {}
+    for name, turn in snapshot.turns.items():
+        if not snapshot.lists.get(name):
+            yield _orphan("turn_without_jobs", name)
+        pool = pool_of(name.partition("@")[0])
+        turns.setdefault((pool, _owner(name)[1]), set()).add(max(turn, snapshot.times.get(pool, 0)))
+    yield from (
+        _orphan("uneven_turns", f"{pool} {tenant}") for (pool, tenant), found in turns.items() if len(found) > 1
+    )
+
+
+def _owner(name: str) -> tuple[str, str]:
+    """The queue and the tenant of a list."""
+    lane, _, tenant = name.partition("@")
+    return lane.partition(".")[0], tenant or DEFAULT_TENANT
+
+
 def _find_wrong_bytes(snapshot: _Snapshot) -> Iterator[Orphan]:
     sums: dict[str, int] = dict.fromkeys(snapshot.queued_bytes, 0)
     for id_, entry in snapshot.bytes.items():
-        size, _, lane = entry.partition(":")
-        sums[lane] = sums.get(lane, 0) + int(size)
+        size, _, name = entry.partition(":")
+        sums[name] = sums.get(name, 0) + int(size)
         job = snapshot.jobs.get(id_)
         if id_ not in snapshot.jobs or (job and job.status not in UNFINISHED):
             yield _orphan("stale_bytes", id_)
-    for lane, total in sums.items():
-        if total != int(snapshot.queued_bytes.get(lane, 0)):
-            yield _orphan("wrong_queued_bytes", lane)
+    for name, total in sums.items():
+        if total != int(snapshot.queued_bytes.get(name, 0)):
+            yield _orphan("wrong_queued_bytes", name)
 
 
 def _find_bad_jobs(snapshot: _Snapshot, listed: set[str]) -> Iterator[Orphan]:

@@ -64,7 +64,7 @@ async def count_rows_of(database: Database, tenant_id: str) -> dict[str, int]:
     The tables are read from the database's own catalogue.
     """
     counts: dict[str, int] = {}
-    async with database.connection() as connection, connection.transaction():
+    async with database.for_all().connection() as connection, connection.transaction():
         await connection.execute("SET LOCAL statement_timeout = 0")
         named = [row[0] for row in await (await connection.execute(_NAMED)).fetchall()]
         references = await (await connection.execute(_REFERENCES)).fetchall()
@@ -85,7 +85,7 @@ async def count_rows_of(database: Database, tenant_id: str) -> dict[str, int]:
 async def list_unowned_bytes(database: Database, blobs: BlobStore) -> set[str]:
     """List names of files' bytes and of parts of uploads in the blob store that no row names: nobody knows whose they are."""
     names = await blobs.list_names()  # before the rows: bytes are stored before their row
-    async with database.connection() as connection:
+    async with database.for_all().connection() as connection:
         query = "SELECT sha256 FROM files UNION SELECT concat(%s::text, '/', upload_id, '.', id) FROM upload_parts"
         known = {row[0] for row in await (await connection.execute(query, [FOLDER])).fetchall()}
     return {name for name in names if _SHA256.fullmatch(name) or name.startswith(f"{FOLDER}/")} - known
