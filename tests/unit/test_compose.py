@@ -25,14 +25,16 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text().splitlines()
 
 
 class _ConfiguredValkey:
-    """Answers CONFIG GET with flags of a command line, and INFO with nothing."""
+    """Answers CONFIG GET with flags of a command line, INFO with nothing, and has no keys."""
 
     def __init__(self, flags: dict[str, str]) -> None:
         self._flags = flags
 
-    async def call(self, *command: str) -> list[bytes] | bytes:
+    async def call(self, *command: str) -> list[bytes] | bytes | int:
         if command == ("INFO",):
             return b""
+        if command[0] == "EXISTS":
+            return 0
         assert command[:2] == ("CONFIG", "GET")
         return [part.encode() for name in command[2:] if name in self._flags for part in (name, self._flags[name])]
 
