@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ DOCUMENT = "harbour.pdf"
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """The system's Chromium."""
-    path = find_program(BROWSERS, package="chromium")
+    path = find_program(BROWSERS, install="on Debian: apt-get install chromium")
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path)
@@ -39,8 +40,13 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeLlm]:
 
 @pytest.fixture(scope="package")
 def ragq(tmp_path_factory: pytest.TempPathFactory, llm: FakeLlm) -> Iterator[Ragq]:
-    """A service that answers one question at a time, with a document in its store."""
-    folder = tmp_path_factory.mktemp("page")
+    with serve(tmp_path_factory.mktemp("page"), llm) as service:
+        yield service
+
+
+@contextlib.contextmanager
+def serve(folder: Path, llm: FakeLlm) -> Iterator[Ragq]:
+    """Start a service that answers one question at a time, with a document in its store."""
     pace = {"RAGQ_QUERY_CONCURRENCY": 1, "RAGQ_LEASE_SECONDS": 2, "RAGQ_HEARTBEAT_SECONDS": 0.5}
     service = Ragq(folder / "data", RAGQ_LLM_BASE_URL=llm.base_url, RAGQ_LLM_MODEL="fake", **pace).start()
     write_pdf(folder / DOCUMENT, [["The harbour has two piers."], ["The lighthouse of Quorra is 61 metres tall."]])
@@ -62,6 +68,10 @@ class Visitor:
         self._hosts: set[str] = set()
         self._faults: list[str] = []
         self.expected: list[str] = []
+
+    def allow(self, url: str) -> None:
+        """Let pages send requests to another host, too."""
+        self._homes.add(urlsplit(url).netloc)
 
     def visit(self, url: str, **options: Any) -> Page:
         """Open a page in a fresh browser context."""
@@ -95,7 +105,7 @@ def page(visitor: Visitor, ragq: Ragq) -> Iterator[Page]:
     """A fresh page of the service; files that a test adds to the store are removed afterwards."""
     yield visitor.visit(ragq.url)
     store = f"{ragq.url}/v1/vector_stores/default/files"
-    for file in httpx2.get(store).json()["data"]:
+    for file in httpx2.get(store, params={"limit": 100}).json()["data"]:
         if file["filename"] != DOCUMENT:
             httpx2.delete(f"{store}/{file['id']}")
 

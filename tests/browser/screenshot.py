@@ -1,4 +1,4 @@
-"""Take docs/images/page.png: the page with an answer from the handbook. Run it with `make screenshot`."""
+"""Take the pictures in docs/images: the page with an answer from the handbook, and the console. Run it with `make screenshot`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import httpx2
 from PIL import Image
-from playwright.sync_api import ViewportSize, expect, sync_playwright
+from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 
 from ragq.demo import HANDBOOK
 from tests.browser.conftest import BROWSERS
@@ -18,12 +19,20 @@ from tests.servers import Ragq
 
 ROOT = Path(__file__).parents[2]
 QUESTION = "What happens to a document that kills its worker?"
+QUESTIONS = (
+    "How is a batch cancelled?",
+    "Which settings does a worker need?",
+    "How long is a response kept?",
+    "What does a drain do?",
+    "How are webhooks signed?",
+    "When is a job put back?",
+)
 SIZE = ViewportSize(width=1280, height=720)
 COLOURS = 128
 
 
-def take(url: str, path: str) -> bytes:
-    """Ask a service the question and return a screenshot of its answer."""
+def take(url: str, path: str) -> dict[str, bytes]:
+    """Ask a service the question and return screenshots of its answer in light and dark, by name."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         page = browser.new_page(viewport=SIZE, color_scheme="light")
@@ -31,25 +40,63 @@ def take(url: str, path: str) -> bytes:
         page.get_by_label("Your question").fill(QUESTION)
         page.keyboard.press("Enter")
         expect(page.locator("#state")).to_have_text(re.compile(r"in [\d.]+ s"), timeout=30_000)
-        picture = page.screenshot()
+        pictures = in_both_themes(page, "page")
         browser.close()
-    return picture
+    return pictures
+
+
+def in_both_themes(page: Page, name: str) -> dict[str, bytes]:
+    """Take what a page shows in light and, as NAME-dark, in dark."""
+    light = page.screenshot()
+    page.emulate_media(color_scheme="dark")
+    return {name: light, f"{name}-dark": page.screenshot()}
+
+
+def take_console(url: str, path: str) -> dict[str, bytes]:
+    """Ask several questions, and return screenshots of the console's views, by name."""
+    for question in QUESTIONS:
+        body = {"input": question, "background": True}
+        httpx2.post(f"{url}/v1/responses", json=body).raise_for_status()
+    pictures = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        page = browser.new_page(viewport=SIZE, color_scheme="light")
+        page.goto(f"{url}/console#jobs?state=finished")
+        for question in QUESTIONS:
+            expect(page.get_by_role("link", name=question)).to_be_visible(timeout=30_000)
+        pictures["console-jobs"] = page.screenshot()
+        page.get_by_role("link", name=QUESTIONS[0]).click()
+        expect(page.locator(".stages")).to_be_visible()
+        pictures["console-job"] = page.screenshot()
+        page.goto(f"{url}/console#queues")
+        expect(page.get_by_role("img", name=re.compile(r"Throughput: ended [1-9]"))).to_be_visible(timeout=30_000)
+        pictures |= in_both_themes(page, "console")
+        page.goto(f"{url}/console#keys")
+        page.get_by_role("button", name="New key").click()
+        page.get_by_label("Name").fill("Laptop of the archive")
+        page.get_by_label("Expires after").select_option("90 days")
+        pictures["console-key-dark"] = page.screenshot()
+        browser.close()
+    return pictures
 
 
 def main() -> None:
-    """Start a service, ingest the handbook, and write the screenshot."""
+    """Start a service, ingest the handbook, and write the screenshots, or those whose names begin with the argument."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None) or sys.exit(
         "Chromium is missing (on Debian: apt-get install chromium)."
     )
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     with tempfile.TemporaryDirectory(prefix="ragq-screenshot-") as folder:
         service = Ragq(Path(folder) / "data").start()
         try:
             service.run("ingest", str(HANDBOOK)).check_returncode()
-            picture = take(service.url, path)
+            pictures = take(service.url, path) | take_console(service.url, path)
         finally:
             service.stop()
-    image = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    image.save(ROOT / "docs" / "images" / "page.png", optimize=True)
+    for name, picture in pictures.items():
+        if name.startswith(wanted):
+            image = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+            image.save(ROOT / "docs" / "images" / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

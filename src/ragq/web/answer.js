@@ -8,9 +8,11 @@ const answer = document.getElementById("answer");
 const sources = document.getElementById("sources");
 const found = document.getElementById("found");
 const check = document.getElementById("check");
+const tools = document.getElementById("tools");
 
 const HAS_BLOCKS = /\n\n|```|\n\s*(?:[-*•]|\d{1,3}[.)])\s/; // passages, code, steps
 const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // the LLM's own citation markers, replaced by ours
+const VERDICTS = { supported: "Held by its sources", unsupported: "Not held by any source", uncited: "Nothing to check" };
 
 export function clearAnswer() {
   result.hidden = true;
@@ -20,18 +22,20 @@ export function clearAnswer() {
   sources.replaceChildren();
   found.hidden = true;
   check.hidden = true;
+  tools.hidden = true;
 }
 
 // Shows what of an answer is there by now, with the marks of its statements.
-export function showText(text, unsupported = []) {
+export function showText(text, statements = []) {
   result.hidden = false;
   answer.setAttribute("aria-busy", "true"); // screen readers wait until it is complete
-  answer.replaceChildren(...citedText(text, [], new Map(), false, unsupported));
+  answer.replaceChildren(...citedText(text, [], new Map(), false, statements));
 }
 
-// Shows the finished answer; `kind` tells whether it contains an LLM's markers. Statements that no source holds are marked.
+// Shows the finished answer; `kind` tells whether it contains an LLM's markers. Each statement that was checked has a mark.
+// Returns the answer as it is shown, to be shared.
 export function showAnswer({ kind, content: [{ text, annotations }] }, support) {
-  const unsupported = support?.statements.filter(({ verdict }) => verdict === "unsupported") ?? [];
+  const statements = support?.statements ?? [];
   const numbers = new Map(); // one number for each passage, also if it is cited several times
   for (const citation of annotations) {
     const passage = passageOf(citation);
@@ -40,20 +44,33 @@ export function showAnswer({ kind, content: [{ text, annotations }] }, support) 
   result.hidden = false;
   answer.className = kind;
   answer.classList.toggle("blocks", HAS_BLOCKS.test(text));
-  answer.replaceChildren(...citedText(text, annotations, numbers, kind === "generated", unsupported));
+  answer.replaceChildren(...citedText(text, annotations, numbers, kind === "generated", statements));
   answer.removeAttribute("aria-busy");
   const firsts = [...numbers.keys()].map((passage) => annotations.find((citation) => passageOf(citation) === passage));
-  sources.replaceChildren(...firsts.map((citation) => sourceItem(citation, citation.quote)));
+  sources.replaceChildren(...firsts.map((citation, place) => sourceItem(citation, citation.quote, () => showPassage(firsts, place))));
   if (!firsts.length) sources.append(make("li", "none", "This answer cites no passage."));
-  showReasons(unsupported);
+  const reasons = statements.filter(isUnsupported).map(({ reason }) => reason);
+  showReasons(reasons);
+  return { answer: writtenText(), reasons, sources: firsts };
+}
+
+function isUnsupported({ verdict }) {
+  return verdict === "unsupported";
+}
+
+// The answer as text, with the numbers of its sources.
+function writtenText() {
+  const copy = answer.cloneNode(true);
+  for (const button of copy.querySelectorAll(".reference")) button.replaceWith(`[${button.textContent}]`);
+  return copy.textContent;
 }
 
 // Lists why statements are marked, for those who cannot point at them.
-function showReasons(unsupported) {
-  check.hidden = !unsupported.length;
-  check.querySelector("p").textContent = unsupported.length === 1 ? "No source holds the statement that is marked:" : "No source holds the statements that are marked:";
+function showReasons(reasons) {
+  check.hidden = !reasons.length;
+  check.querySelector("p").textContent = reasons.length === 1 ? "No source holds the statement that is marked:" : "No source holds the statements that are marked:";
   check.querySelector("ul").replaceChildren(
-    ...unsupported.map(({ reason }, number) => {
+    ...reasons.map((reason, number) => {
       const item = make("li", "", reason);
       item.id = `unsupported-${number}`;
       return item;
@@ -72,24 +89,29 @@ export function showFound(results) {
   found.hidden = false;
   found.open = false;
   found.querySelector("summary").textContent = results.length === 1 ? "The passage found" : `All ${results.length} passages found`;
-  found.querySelector("ul").replaceChildren(...results.map((passage) => sourceItem(passage, passage.text)));
+  found.querySelector("ul").replaceChildren(...results.map((passage, place) => sourceItem(passage, passage.text, () => showPassage(results, place))));
 }
 
 function passageOf({ file_id: id, start, end }) {
   return `${id} ${start} ${end}`;
 }
 
-function citedText(text, annotations, numbers, hasMarkers, unsupported) {
+function citedText(text, annotations, numbers, hasMarkers, statements) {
   const characters = [...text]; // an index counts characters, not UTF-16 units
   const parts = [];
   let from = 0;
-  for (const statement of unsupported) {
+  let unsupported = 0;
+  for (const statement of statements) {
     parts.push(...citedPart(from, statement.start));
-    const marked = make("mark", "unsupported", "");
-    marked.title = statement.reason;
-    marked.setAttribute("aria-describedby", `unsupported-${unsupported.indexOf(statement)}`);
-    marked.append(...citedPart(statement.start, statement.end));
-    parts.push(marked);
+    const part = citedPart(statement.start, statement.end);
+    if (isUnsupported(statement)) {
+      const marked = make("mark", "unsupported", "");
+      marked.title = statement.reason;
+      marked.setAttribute("aria-describedby", `unsupported-${unsupported++}`);
+      marked.append(...part);
+      parts.push(marked);
+    } else parts.push(...part);
+    parts.push(verdictMark(statement));
     from = statement.end;
   }
   parts.push(...citedPart(from, characters.length));
@@ -111,6 +133,16 @@ function citedText(text, annotations, numbers, hasMarkers, unsupported) {
   }
 }
 
+// A sign behind a statement, which says the verdict when it is pointed at or focused.
+function verdictMark({ verdict, reason }) {
+  const mark = make("span", `verdict ${verdict}`, "");
+  mark.tabIndex = 0;
+  mark.setAttribute("role", "img");
+  mark.title = reason ? `${VERDICTS[verdict]}: ${reason}` : VERDICTS[verdict];
+  mark.setAttribute("aria-label", mark.title);
+  return mark;
+}
+
 function reference(number) {
   const button = make("button", "reference", String(number));
   button.type = "button";
@@ -123,7 +155,7 @@ function reference(number) {
   return button;
 }
 
-function sourceItem({ file_id: file, filename, location, start, end }, text) {
+function sourceItem({ filename, location }, text, show) {
   const item = document.createElement("li");
   item.tabIndex = -1;
   const place = make("p", "place", "");
@@ -132,7 +164,7 @@ function sourceItem({ file_id: file, filename, location, start, end }, text) {
   const open = make("button", "quiet open", "Show in document");
   open.type = "button";
   open.setAttribute("aria-label", `Show in ${filename}${location ? `, ${location}` : ""}`);
-  open.onclick = () => showPassage({ file, start, end });
+  open.onclick = show;
   item.append(place, make("blockquote", "", text), open);
   return item;
 }

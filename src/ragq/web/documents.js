@@ -1,177 +1,177 @@
-// The documents of the default store: upload, progress, status, removal.
+// The documents of the store: pages of them, found by name and state, with their progress, and removal.
 
-import { ApiError, isTemporary, pause, request, upload } from "./api.js";
-import { make } from "./element.js";
+import { ApiError, isTemporary, pause, request } from "./api.js";
+import { DocumentRow } from "./document-row.js";
+import { storePath } from "./stores.js";
 
-const STORE = "v1/vector_stores/default/files";
+const PAGE = 10;
 const POLL_MS = 400;
-const STAGES = { parse: "Reading", embed: "Indexing", store: "Storing" };
+const SLOW_POLL_MS = 2000; // of the numbers alone
+const NO_MATCH = "No document matches.";
+const TYPING_MS = 250; // a search waits for so long a pause
+const NEWEST = { from: 0, query: {} };
 
 const list = document.getElementById("documents");
 const state = document.getElementById("documents-state");
-const choose = document.getElementById("choose");
-const input = document.getElementById("files");
-const drop = document.getElementById("drop");
+const count = document.getElementById("documents-count");
+const search = document.getElementById("find");
+const newer = document.getElementById("newer");
 const older = document.getElementById("older");
+const choose = document.getElementById("choose");
 
-const rows = new Map(); // file id → Row
+let rows = []; // of the page
+let added = []; // rows of files that are not uploaded yet, or were refused
+let place = NEWEST; // the page: the number of its first document, and where the server begins
+let counts = null; // the number of the store's files by status
+let loads = 0; // tells an old answer from the newest
 let isWatching = false;
+let typing = 0; // the timer of the search
 
-class Row {
-  constructor(name) {
-    this.item = document.createElement("li");
-    this.name = make("span", "name", name);
-    this.state = make("span", "hint", "Waiting");
-    this.progress = make("progress", "", "");
-    this.progress.setAttribute("aria-label", `Progress of ${name}`);
-    this.remove = make("button", "remove", "×");
-    this.remove.type = "button";
-    this.remove.setAttribute("aria-label", `Remove ${name}`);
-    this.item.append(this.name, this.remove, this.state, this.progress);
-    this.isPending = true;
-  }
+export function say(text) {
+  state.textContent = text;
+}
 
-  advance(text, share) {
-    this.state.textContent = text;
-    if (share === undefined) this.progress.removeAttribute("value");
-    else this.progress.value = share;
-  }
+// Shows the newest documents of the store.
+export async function loadDocuments() {
+  search.reset();
+  await load(NEWEST);
+}
 
-  end(text, kind) {
-    this.isPending = false;
-    this.item.className = kind;
-    this.state.textContent = text;
-    this.progress.remove();
-  }
-
-  show(file) {
-    const { status, last_error: error, progress, chunk_count: count, warnings } = file;
-    if (status === "completed") {
-      this.end([`${count} ${count === 1 ? "passage" : "passages"}`, ...warnings].join(". "), warnings.length ? "partly" : "ready");
-    } else if (status === "failed") this.end(error.message, "failed");
-    else if (status === "cancelled") this.end("Cancelled", "failed");
-    else if (progress?.total) {
-      this.advance(`${STAGES[progress.stage]} ${progress.done} of ${progress.total}`, progress.done / progress.total);
-    } else this.advance("Waiting for a worker");
+// Shows a page; returns whether it could.
+async function load(wanted) {
+  loads += 1;
+  const number = loads;
+  const found = Object.fromEntries([...new FormData(search)].filter(([, value]) => value));
+  const query = new URLSearchParams({ limit: PAGE, ...wanted.query, ...found });
+  try {
+    const page = await (await request("GET", `${storePath()}/files?${query}`)).json();
+    if (number !== loads) return false;
+    if (wanted.query.before && !page.has_more) return await load(NEWEST); // so that the first page is a whole one
+    place = wanted;
+    show(page, Boolean(found.filename || found.filter));
+    await recount();
+    watch();
+    return true;
+  } catch (error) {
+    if (error.status === 400 && wanted !== NEWEST) return load(NEWEST); // the document at which the page begins is gone
+    say(`The documents cannot be listed: ${error.message}`);
+    return false;
   }
 }
 
-function keep(id, row) {
-  rows.get(id)?.item.remove();
-  rows.set(id, row);
-  row.remove.onclick = () => remove(id, row);
-  describe();
+function show(page, isSearch) {
+  rows = page.data.map((file) => {
+    const row = new DocumentRow(file.filename, storePath(), remove);
+    row.show(file);
+    return row;
+  });
+  const uploads = place === NEWEST && !isSearch ? added.filter((row) => row.store === storePath()) : [];
+  list.replaceChildren(...[...uploads, ...rows].map((row) => row.item));
+  const { before } = place.query;
+  newer.hidden = place === NEWEST;
+  older.hidden = !(before ? true : page.has_more);
+  newer.onclick = () => turn({ from: Math.max(0, place.from - PAGE), query: { before: rows[0]?.id ?? page.first_id } }, newer, older);
+  older.onclick = () => turn({ from: place.from + PAGE, query: { after: rows.at(-1)?.id ?? page.last_id } }, older, newer);
+  if (isSearch && !rows.length) say(NO_MATCH);
+  else if (isSearch || state.textContent === NO_MATCH) say("");
+}
+
+async function turn(wanted, pressed, other) {
+  if (!(await load(wanted))) return;
+  if (pressed.hidden) (other.hidden ? choose : other).focus();
+  say(rows.length ? `Documents ${place.from + 1} to ${place.from + rows.length}` : "");
 }
 
 function describe() {
-  state.textContent = rows.size ? "" : "There are none yet. Answers come from what you add.";
+  const { total, in_progress: running, failed } = counts;
+  const parts = [total === 1 ? "1 document" : `${total.toLocaleString("en")} documents`];
+  if (running) parts.push(`${running.toLocaleString("en")} in progress`);
+  if (failed) parts.push(`${failed.toLocaleString("en")} failed`);
+  count.textContent = total || added.length ? parts.join(", ") : "There are none yet. Answers come from what you add.";
 }
 
-export async function loadDocuments(after) {
-  try {
-    show(await (await request("GET", `${STORE}?limit=100${after ? `&after=${after}` : ""}`)).json());
-  } catch (error) {
-    state.textContent = `The documents cannot be listed: ${error.message}`;
+// Adds rows for files that are to be uploaded, on top of the newest documents.
+export async function addRows(names) {
+  const made = names.map((name) => new DocumentRow(name, storePath(), remove));
+  added.unshift(...made);
+  await loadDocuments();
+  return made;
+}
+
+// Takes a row as that of a document of the store, once its file is there.
+export function keep(row, file) {
+  row.show(file);
+  added = added.filter((one) => one !== row);
+  if (row.item.isConnected) {
+    for (const twin of rows) if (twin.id === row.id) twin.item.remove();
+    rows = [row, ...rows.filter((one) => one.id !== row.id)];
   }
+  recount().then(watch);
 }
 
-function show(page) {
-  for (const file of page.data) {
-    const row = new Row(file.filename);
-    row.show(file);
-    keep(file.id, row);
-    list.append(row.item);
-  }
-  older.hidden = !page.has_more;
-  older.onclick = () => loadDocuments(page.last_id);
-  describe();
-  watch();
-}
-
-async function add(files) {
-  const waiting = [...files].map((file) => [file, new Row(file.name)]);
-  for (const [, row] of waiting) {
-    row.remove.onclick = () => row.item.remove();
-    list.prepend(row.item);
-  }
-  for (const [file, row] of waiting) if (row.item.isConnected) await ingest(file, row);
-}
-
-async function ingest(file, row) {
-  const form = new FormData();
-  form.append("purpose", "assistants");
-  form.append("file", file);
-  try {
-    const { id } = await upload("v1/files", form, (share) => row.advance(`Uploading ${Math.round(share * 100)} %`, share));
-    const body = { file_id: id };
-    row.show(await (await request("POST", STORE, { body })).json());
-    keep(id, row);
-    watch();
-  } catch (error) {
-    row.end(error.message, "failed");
-  }
-}
-
-// Polls the files in progress, one after the other, until none is left.
+// Follows what is in progress, until nothing is: the documents of this page one by one, the others by their number.
 async function watch() {
   if (isWatching) return;
   isWatching = true;
-  for (;;) {
-    const pending = [...rows].filter(([, row]) => row.isPending);
-    if (!pending.length) break;
-    for (const [id, row] of pending) if (rows.get(id) === row) await look(id, row);
-    await pause(POLL_MS);
+  try {
+    for (;;) {
+      const pending = rows.filter((row) => row.isPending);
+      if (!pending.length && !counts?.in_progress) break;
+      for (const row of pending) await look(row);
+      await recount();
+      await pause(pending.length ? POLL_MS : SLOW_POLL_MS);
+    }
+  } finally {
+    isWatching = false;
   }
-  isWatching = false;
 }
 
-async function look(id, row) {
+async function look(row) {
   try {
-    row.show(await (await request("GET", `${STORE}/${id}`)).json());
+    const file = await (await request("GET", `${row.store}/files/${row.id}`)).json();
+    if (row.item.isConnected) row.show(file);
   } catch (error) {
     if (!isTemporary(error)) row.end(error.message, "failed");
   }
 }
 
-async function remove(id, row) {
-  row.remove.disabled = true;
+async function recount() {
+  const store = storePath();
   try {
-    await request("DELETE", `${STORE}/${id}`);
-  } catch (error) {
-    if (!(error instanceof ApiError && error.status === 404)) {
-      row.remove.disabled = false;
-      row.state.textContent = error.message;
-      return;
-    }
+    const found = (await (await request("GET", store)).json()).file_counts;
+    if (store !== storePath()) return;
+    counts = found;
+    describe();
+  } catch {
+    // the next look tells
   }
-  const next = row.item.nextElementSibling?.querySelector("button") ?? choose;
-  row.item.remove();
-  rows.delete(id);
-  describe();
-  state.textContent ||= `${row.name.textContent} was removed.`;
-  next.focus();
 }
 
-choose.addEventListener("click", () => input.click());
-input.addEventListener("change", () => {
-  add([...input.files]);
-  input.value = "";
-});
+async function remove(row) {
+  row.isRemoved = true; // also while it waits for its upload
+  if (row.id) {
+    row.remove.disabled = true;
+    try {
+      await request("DELETE", `${row.store}/files/${row.id}`);
+    } catch (error) {
+      if (!(error instanceof ApiError && error.status === 404)) {
+        row.remove.disabled = false;
+        row.isRemoved = false;
+        row.state.textContent = error.message;
+        return;
+      }
+    }
+  }
+  added = added.filter((one) => one !== row);
+  rows = rows.filter((one) => one !== row);
+  row.leave(choose);
+  if (!rows.length && (place !== NEWEST || counts?.total > 1)) await load(NEWEST); // others have moved up
+  else await recount();
+  say(`${row.label} was removed.`);
+}
 
-// The whole page accepts files, so that a drop beside the box does not navigate away.
-const holdsFiles = (event) => event.dataTransfer.types.includes("Files");
-
-addEventListener("dragover", (event) => {
-  if (!holdsFiles(event)) return;
-  event.preventDefault();
-  drop.classList.add("over");
-});
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) drop.classList.remove("over");
-});
-addEventListener("drop", (event) => {
-  if (!holdsFiles(event)) return;
-  event.preventDefault();
-  drop.classList.remove("over");
-  add(event.dataTransfer.files);
+search.addEventListener("submit", (event) => event.preventDefault());
+search.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => load(NEWEST), TYPING_MS);
 });

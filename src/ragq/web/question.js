@@ -2,6 +2,10 @@
 
 import { clearAnswer, showAnswer, showFound, showText, showUnfinished } from "./answer.js";
 import { isTemporary, pause, readEvents, request } from "./api.js";
+import { findConversation, openConversation, showEarlier } from "./conversations.js";
+import { offerFeedback } from "./feedback.js";
+import { offerSharing } from "./share.js";
+import { searchedStore } from "./stores.js";
 
 const ENDS = ["completed", "incomplete", "failed", "cancelled"];
 const CERTAIN = 0.5; // from this confidence on an answer without an LLM is given as one
@@ -19,12 +23,14 @@ class Following {
   constructor({ input = "", id = null }) {
     this.input = input;
     this.id = id;
+    this.searched = searchedStore();
+    this.conversation = null; // its id, once the question is sent
     this.repeatKey = randomKey(); // makes a repeated request find the same response
     this.last = -1; // number of the newest event
     this.status = "queued";
     this.message = null; // id of the newest message; earlier ones are of workers that died
     this.text = "";
-    this.unsupported = []; // statements of it
+    this.statements = []; // of it
     this.doing = ["Sending …", "waiting"];
     this.stopping = new AbortController();
     this.signal = this.stopping.signal;
@@ -51,10 +57,12 @@ class Following {
     }
   }
 
-  open() {
+  async open() {
     const { signal } = this;
     if (this.id) return request("GET", `v1/responses/${this.id}?stream=true&starting_after=${this.last}`, { signal });
-    const body = { input: this.input, background: true, stream: true, include: ["file_search_call.results"] };
+    this.conversation ??= await findConversation(this.input, signal); // kept, so that a repeat is the same request
+    const { input, conversation, searched } = this;
+    const body = { input, conversation, ...searched, background: true, stream: true, include: ["file_search_call.results"] };
     return request("POST", "v1/responses", { body, signal, headers: { "Idempotency-Key": this.repeatKey } });
   }
 
@@ -96,7 +104,7 @@ class Following {
     if (item.type !== "message") return;
     this.message = item.id;
     this.text = "";
-    this.unsupported = [];
+    this.statements = [];
     showText("");
     this.say("Writing …", "running");
   }
@@ -104,8 +112,8 @@ class Following {
   add({ item_id: id, delta, statement }) {
     if (id !== this.message) return;
     this.text += delta;
-    if (statement?.verdict === "unsupported") this.unsupported.push(statement);
-    showText(this.text, this.unsupported);
+    if (statement) this.statements.push(statement);
+    showText(this.text, this.statements);
   }
 
   takeEnd(response) {
@@ -113,8 +121,9 @@ class Following {
     this.stop();
     const [search, message] = ["file_search_call", "message"].map((type) => response.output.find((item) => item.type === type));
     if (message) {
-      showAnswer(message, response.support);
+      offerSharing({ ...showAnswer(message, response.support), question: () => this.input });
       showFound(search?.results);
+      offerFeedback(this.id);
     } else showUnfinished();
     const seconds = (response.timing.total_ms / 1000).toFixed(1);
     if (response.status === "completed") {
@@ -201,23 +210,54 @@ function leave() {
   say("", "");
 }
 
-// Resumes the response in the page's address, as after a reload.
+// Opens what the page's address names, as after a reload: a response, which is resumed, or a conversation.
 export async function resume() {
   const id = location.hash.slice(1);
-  if (!id) leave();
-  if (!id.startsWith("resp_") || id === current?.id) return;
-  begin(new Following({ id }));
+  if (id.startsWith("resp_")) return id === current?.id ? undefined : resumeResponse(id);
+  if (id && !id.startsWith("conv_")) return;
+  leave();
   try {
-    const { data } = await (await request("GET", `v1/responses/${id}/input_items`)).json();
-    if (current.id === id) question.value = data.flatMap((item) => item.content.map((part) => part.text)).join("\n");
+    await openConversation(id || null);
+    if (!id) return;
+    question.value = "";
+    question.focus();
+  } catch (error) {
+    say(error.message, "error");
+  }
+}
+
+async function resumeResponse(id) {
+  begin(new Following({ id }));
+  openConversation(null); // until its own is known
+  try {
+    const [{ conversation }, { data }] = await Promise.all([read(`v1/responses/${id}`), read(`v1/responses/${id}/input_items`)]);
+    if (current?.id !== id) return;
+    current.input = question.value = data.flatMap((item) => item.content.map((part) => part.text)).join("\n");
+    await openConversation(conversation?.id ?? null, id);
   } catch {
     // the stream shows the error
   }
 }
 
+async function read(path) {
+  return (await request("GET", path)).json();
+}
+
+// Asks in the open conversation. The answer that is shown becomes one of the earlier ones.
+async function ask(input) {
+  const shown = showEarlier(); // before the new one is asked, so that it is not among them
+  begin(new Following({ input }));
+  try {
+    await shown;
+    question.scrollIntoView({ block: "nearest" });
+  } catch {
+    // the answer does not need what was before
+  }
+}
+
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (cancel.hidden && question.value.trim()) begin(new Following({ input: question.value }));
+  if (cancel.hidden && question.value.trim()) ask(question.value);
 });
 
 question.addEventListener("keydown", (event) => {

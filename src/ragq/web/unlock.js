@@ -1,11 +1,12 @@
 // The dialog that asks for the API key. Scripts cannot read it afterwards: the server sets an HttpOnly cookie.
 
 import { readError } from "./errors.js";
+import { offerSignIn, showPerson, signOut, takeFailure } from "./sign-in.js";
 
 const dialog = document.getElementById("unlock");
 const key = document.getElementById("key");
 const state = document.getElementById("unlock-state");
-const signOut = document.getElementById("sign-out");
+const signOutButton = document.getElementById("sign-out");
 
 let unlocking = null;
 
@@ -17,11 +18,20 @@ export function unlock() {
   return unlocking;
 }
 
-// Asks at the start if the key is needed.
+// Asks at the start if the key is needed; returns the session as it is then.
 export async function begin() {
-  const { key_required: isRequired, is_open: isOpen } = await (await fetch("session")).json();
-  signOut.hidden = !isRequired;
-  if (!isOpen) await unlock();
+  const session = await readSession();
+  signOutButton.hidden = !session.key_required;
+  offerSignIn(session.sign_in_url);
+  state.textContent = takeFailure();
+  showPerson(session.person);
+  if (session.is_open) return session;
+  await unlock();
+  return readSession();
+}
+
+async function readSession() {
+  return (await fetch("session")).json();
 }
 
 function ask() {
@@ -35,7 +45,7 @@ function ask() {
         return;
       }
       key.value = "";
-      signOut.hidden = false;
+      signOutButton.hidden = false;
       dialog.close();
       resolve();
     };
@@ -57,7 +67,4 @@ async function tryKey() {
 
 dialog.addEventListener("cancel", (event) => event.preventDefault());
 
-signOut.addEventListener("click", async () => {
-  await fetch("session", { method: "DELETE" });
-  location.replace(location.pathname);
-});
+signOutButton.addEventListener("click", signOut);

@@ -1,0 +1,63 @@
+// Adding files: by the button or dropped anywhere on the page, uploaded one after the other.
+
+import { request, upload } from "./api.js";
+import { addRows, keep, say } from "./documents.js";
+import { isReadOnly } from "./stores.js";
+
+const choose = document.getElementById("choose");
+const input = document.getElementById("files");
+const drop = document.getElementById("drop");
+
+async function add(files) {
+  if (isReadOnly()) return say("Another tenant shares this store: it may be read only.");
+  const waiting = [...files];
+  const made = await addRows(waiting.map((file) => file.name));
+  const all = waiting.length === 1 ? waiting[0].name : `${waiting.length} files`;
+  say(`Adding ${all} …`);
+  let refused = 0;
+  for (const [n, row] of made.entries()) {
+    if (row.isPending && !row.isRemoved && !(await ingest(waiting[n], row))) refused += 1;
+  }
+  if (refused === waiting.length) say(`${all} could not be added.`);
+  else say(refused ? `Added ${waiting.length - refused} of ${all}. The others say why not.` : `Added ${all}.`);
+}
+
+// Uploads a file and puts it into the store; returns whether it was taken.
+async function ingest(file, row) {
+  const form = new FormData();
+  form.append("purpose", "assistants");
+  form.append("file", file);
+  try {
+    const { id } = await upload("v1/files", form, (share) => row.advance(`Uploading ${Math.round(share * 100)} %`, share));
+    if (row.isRemoved) return true;
+    keep(row, await (await request("POST", `${row.store}/files`, { body: { file_id: id } })).json());
+    return true;
+  } catch (error) {
+    row.end(error.message, "failed");
+    return false;
+  }
+}
+
+choose.addEventListener("click", () => input.click());
+input.addEventListener("change", () => {
+  add(input.files);
+  input.value = "";
+});
+
+// The whole page accepts files, so that a drop beside the box does not navigate away.
+const holdsFiles = (event) => event.dataTransfer.types.includes("Files");
+
+addEventListener("dragover", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  drop.classList.add("over");
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) drop.classList.remove("over");
+});
+addEventListener("drop", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  drop.classList.remove("over");
+  add(event.dataTransfer.files);
+});

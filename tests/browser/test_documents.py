@@ -1,0 +1,105 @@
+"""The list of documents on the page: many of them, found by name, and many uploads at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import DOCUMENT, Visitor
+from tests.browser.test_page import drop
+from tests.servers import Ragq
+
+MANY = 41
+SIZE = {"width": 1280, "height": 900}
+
+
+@pytest.fixture
+def many(ragq: Ragq, tmp_path: Path) -> Iterator[None]:
+    """Documents beyond one page of the list."""
+    paths = [tmp_path / f"Notice {n}.txt" for n in range(MANY)]
+    for n, path in enumerate(paths):
+        path.write_text(f"Berth {n} is free.\n")
+    assert ragq.run("ingest", *map(str, paths)).returncode == 0
+    yield
+    store = f"{ragq.url}/v1/vector_stores/default/files"
+    for file in httpx2.get(store, params={"limit": 100, "filename": "notice"}).json()["data"]:
+        httpx2.delete(f"{store}/{file['id']}")
+
+
+def shown(page: Page) -> list[str]:
+    return page.locator("#documents .name").all_inner_texts()
+
+
+@pytest.mark.usefixtures("many")
+def test_many_documents_are_counted_turned_over_and_fit_on_a_screen(visitor: Visitor, ragq: Ragq) -> None:
+    page = visitor.visit(ragq.url, viewport=SIZE)
+    expect(page.locator("#documents-count")).to_have_text(f"{MANY + 1} documents")
+    expect(page.locator("#documents li")).to_have_count(10)
+    assert page.evaluate("document.documentElement.scrollHeight") <= SIZE["height"]
+    seen = shown(page)
+    first = seen[:]
+    for number in range(11, MANY + 2, 10):
+        page.get_by_role("button", name="Older").click()
+        expect(page.locator("#documents-state")).to_have_text(f"Documents {number} to {min(number + 9, MANY + 1)}")
+        seen += shown(page)
+    assert set(seen) == {DOCUMENT, *(f"Notice {n}.txt" for n in range(MANY))}
+    assert len(seen) == MANY + 1
+    expect(page.get_by_role("button", name="Older")).to_be_hidden()
+    expect(page.get_by_role("button", name="Newer")).to_be_focused()
+    for number in (31, 21, 11):
+        page.keyboard.press("Enter")
+        expect(page.locator("#documents-state")).to_have_text(f"Documents {number} to {number + 9}")
+    page.keyboard.press("Enter")
+    expect(page.locator("#documents-state")).to_have_text("Documents 1 to 10")
+    assert shown(page) == first
+    expect(page.get_by_role("button", name="Older")).to_be_focused()
+
+
+@pytest.mark.usefixtures("many")
+def test_documents_are_found_by_name_and_state(page: Page, tmp_path: Path) -> None:
+    broken = tmp_path / "broken notice.pdf"
+    broken.write_bytes(b"%PDF-1.7 nothing")
+    drop(page, broken)
+    expect(page.locator("#documents li.failed")).to_contain_text("broken notice.pdf")
+    expect(page.locator("#documents-count")).to_have_text(f"{MANY + 2} documents, 1 failed")
+    find = page.get_by_label("Find documents by name")
+    find.fill("NOTICE 3")
+    expect(page.locator("#documents li")).to_have_count(10)
+    find.fill("notice 33")
+    expect(page.locator("#documents li")).to_have_count(1)
+    find.fill("no such name")
+    expect(page.locator("#documents-state")).to_have_text("No document matches.")
+    find.fill("")
+    page.get_by_label("Show documents").select_option("Failed")
+    expect(page.locator("#documents li")).to_have_count(1)
+    page.get_by_role("button", name="Remove broken notice.pdf").press("Enter")
+    expect(page.locator("#documents-state")).to_have_text("broken notice.pdf was removed.")
+    expect(page.locator("#documents-count")).to_have_text(f"{MANY + 1} documents")
+
+
+def test_each_of_many_uploads_shows_how_it_ended_and_why(page: Page, visitor: Visitor, tmp_path: Path) -> None:
+    visitor.expected = ["400"]
+    paths = [tmp_path / f"Leaflet {n}.txt" for n in range(12)]
+    for path in paths:
+        path.write_text(f"{path.stem} is about ropes.\n")
+    empty, program = tmp_path / "empty.txt", tmp_path / "setup.exe"
+    empty.write_bytes(b"")
+    program.write_bytes(b"MZ")
+    page.get_by_label("Find documents by name").fill("harbour")
+    drop(page, *paths, empty, program)
+    expect(page.locator("#documents li.ready")).to_have_count(13)
+    expect(page.locator("#documents li.failed")).to_have_count(2)
+    expect(page.locator("#documents li", has_text="empty.txt")).to_contain_text("The file is empty")
+    expect(page.locator("#documents li", has_text="setup.exe")).to_contain_text(
+        re.compile("not supported|cannot be read")
+    )
+    expect(page.locator("#documents-state")).to_have_text("Added 12 of 14 files. The others say why not.")
+    expect(page.locator("#documents-count")).to_have_text("13 documents")
+    for name in ("empty.txt", "setup.exe"):
+        page.get_by_role("button", name=f"Remove {name}").click()
+    expect(page.locator("#documents li.failed")).to_have_count(0)

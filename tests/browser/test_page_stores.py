@@ -1,0 +1,93 @@
+"""The stores on the page: one is chosen to be asked and added to; they are made, renamed and deleted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import DOCUMENT
+from tests.browser.test_page import ask, drop
+from tests.servers import Ragq
+
+ANSWERED = re.compile("Answered")
+
+
+@pytest.fixture(autouse=True)
+def _no_stores(ragq: Ragq) -> Iterator[None]:
+    yield
+    for store in httpx2.get(f"{ragq.url}/v1/vector_stores", params={"limit": 100}).json()["data"]:
+        if store["name"] != "default":
+            httpx2.delete(f"{ragq.url}/v1/vector_stores/{store['id']}")
+
+
+def make_store(page: Page, name: str) -> None:
+    page.get_by_role("button", name="New store").press("Enter")
+    page.keyboard.type(name)
+    page.keyboard.press("Enter")
+    expect(page.locator("#store-state")).to_have_text(f"{name} was made, and is asked now.")
+
+
+def test_the_chosen_store_gets_the_files_and_is_asked(page: Page, tmp_path: Path) -> None:
+    expect(page.locator("#documents .name")).to_have_text([DOCUMENT])
+    make_store(page, "Minutes")
+    expect(page.locator("#documents li")).to_have_count(0)
+    expect(page.locator("#documents-count")).to_have_text(re.compile("There are none yet"))
+    minutes = tmp_path / "minutes.txt"
+    minutes.write_text("The board of Varn meets on Thursday.\n")
+    drop(page, minutes)
+    expect(page.locator("#documents li.ready .name")).to_have_text(["minutes.txt"])
+    ask(page, "[[fake text='It meets on Thursday [1].']] When does the board of Varn meet?")
+    expect(page.locator("#state")).to_have_text(ANSWERED)
+    expect(page.locator("#sources cite")).to_have_text(["minutes.txt"])
+    page.reload()
+    expect(page.locator("#documents .name")).to_have_text(["minutes.txt"])
+    page.get_by_label("Store", exact=True).select_option("default")
+    expect(page.locator("#documents .name")).to_have_text([DOCUMENT])
+    expect(page.locator("#documents-count")).to_have_text("1 document")
+    ask(page, "[[fake text='It is 61 metres tall [1].']] How tall is the lighthouse of Quorra?")
+    expect(page.locator("#sources cite")).to_have_text([DOCUMENT])
+    expect(page.locator("#found")).not_to_contain_text("minutes.txt")
+
+
+def test_a_store_is_renamed_and_deleted_when_that_is_meant(page: Page, ragq: Ragq) -> None:
+    make_store(page, "Minutes")
+    page.get_by_role("button", name="Rename the store").press("Enter")
+    dialog = page.get_by_role("dialog", name="Rename the store")
+    expect(dialog.get_by_label("Name")).to_have_value("Minutes")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Rename the store")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.type("Minutes of 2026")
+    page.keyboard.press("Enter")
+    expect(page.locator("#store-state")).to_have_text("The store is called Minutes of 2026 now.")
+    choice = page.get_by_label("Store", exact=True)
+    expect(choice.locator("option:checked")).to_have_text("Minutes of 2026")
+    delete = page.get_by_role("button", name="Delete the store")
+    delete.press("Enter")
+    expect(page.get_by_role("dialog", name="Delete this store?")).to_contain_text("0 in number")
+    page.keyboard.press("Enter")
+    expect(delete).to_be_focused()
+    delete.press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
+    expect(page.locator("#store-state")).to_have_text("Minutes of 2026 was deleted.")
+    expect(choice).to_be_focused()
+    expect(choice).to_have_value("default")
+    expect(page.locator("#documents .name")).to_have_text([DOCUMENT])
+    names = {store["name"] for store in httpx2.get(f"{ragq.url}/v1/vector_stores").json()["data"]}
+    assert "Minutes of 2026" not in names
+
+
+def test_a_chosen_store_that_was_deleted_elsewhere_gives_way_to_the_default_one(page: Page, ragq: Ragq) -> None:
+    make_store(page, "Minutes")
+    (made,) = [
+        store for store in httpx2.get(f"{ragq.url}/v1/vector_stores").json()["data"] if store["name"] == "Minutes"
+    ]
+    httpx2.delete(f"{ragq.url}/v1/vector_stores/{made['id']}")
+    page.reload()
+    expect(page.locator("#documents .name")).to_have_text([DOCUMENT])
+    expect(page.get_by_label("Store", exact=True)).to_have_value("default")
