@@ -78,7 +78,7 @@ def test_what_an_earlier_version_stored_is_located_by_its_page() -> None:
 async def test_an_earlier_versions_document_has_its_pages(context: WorkerContext) -> None:
     record = await attach(context, "Words of an old document. " * 10, filename="old.txt")
     assert await ingest(context, record) == "completed"
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("UPDATE vector_store_files SET details = '{}', page_starts = '{0, 100, 200}'")
     passage = await context.store_files.get_passage(record.tenant_id, record.file_id, 150, 160, around=0)
     assert passage.page == 2

@@ -95,7 +95,7 @@ async def test_a_worker_hears_of_a_deletion_and_its_late_commit_is_refused(queue
         heard.get_message(timeout=5)  # of the subscription
         await queue.delete("a")
         message = heard.get_message(timeout=5) or {}
-    assert json.loads(message["data"]) == {"command": "stop-job", "job_id": "a"}
+    assert json.loads(message["data"]) == {"command": "stop-job", "job_id": "a", "attempt": job.attempt}
     assert await queue.heartbeat([("a", job.attempt, None)]) == {"a"}
     assert await queue.commit("w1", [Outcome("a", job.attempt, DONE)]) == [False]
     assert await queue.fetch("a", "default") is None

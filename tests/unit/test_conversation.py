@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ragq.models import Message
+from ragq.models import AttachedFile, Message
 from ragq.rag.conversation import (
     HISTORY_CHARACTERS,
     HISTORY_MESSAGES,
@@ -87,7 +87,7 @@ def test_an_id_that_is_used_again_belongs_to_the_newest_call() -> None:
 def test_images_stay_with_the_question_and_files_are_apart() -> None:
     read = read_conversation([says("user", [{"type": "text", "text": "What is it?"}, IMAGE, FILE])])
     assert read
-    assert (read.text, read.media, read.files) == ("What is it?", [IMAGE], [FILE["file"]])
+    assert (read.text, read.media, read.files) == ("What is it?", [IMAGE], [AttachedFile("file-1")])
 
 
 def test_the_last_messages_are_kept_from_one_of_the_users_on() -> None:

@@ -66,7 +66,6 @@ def test_headings_are_found_in_time_linear_in_the_text(unit: str) -> None:
 def test_pdf_text_loses_what_is_no_text() -> None:
     raw = "one\x00 two \r\nexam\ufffe\r\nple Anglo\x02\r\nSaxon end\ufffe"
     assert clean_pdf_text(raw) == "one two\nexample Anglo-Saxon end-"
-    assert clean_pdf_text("a\ud800b") == "ab"
 
 
 def test_a_heading_under_long_ones_keeps_its_end() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ragq.errors import UnavailableError
-from ragq.models import Question, SearchResult
+from ragq.models import AttachedFile, Question, SearchResult
 from ragq.queues import retrieval
 
 CHUNK = SearchResult(
@@ -32,7 +32,8 @@ class Embedding:
     async def embed_query(self, _text: str) -> Any:
         raise UnavailableError("away", code="embedding_unavailable")
 
-    async def embed_documents(self, texts: list[str]) -> Any:
+    async def embed_documents(self, texts: list[str], *, tenant_id: str) -> Any:
+        del tenant_id
         self.documents += len(texts)
 
 
@@ -42,7 +43,7 @@ async def test_a_long_file_is_not_embedded_for_a_question_that_cannot_be(monkeyp
 
     monkeypatch.setattr(retrieval, "_read_file", read_file)
     context: Any = SimpleNamespace(embedding=Embedding(), settings=SimpleNamespace(prompt_tokens=3000, max_results=8))
-    job: Any = None
+    job: Any = SimpleNamespace(tenant_id="acme")
     with pytest.raises(UnavailableError):
-        await retrieval.read_attached(job, context, Question("Why?", [], files=[{"file_id": "file-1"}]))
+        await retrieval.read_attached(job, context, Question("Why?", [], files=[AttachedFile("file-1")]))
     assert context.embedding.documents == 0

@@ -11,6 +11,7 @@ MAX_BLOCK_CHARACTERS = 1200  # a longer list or piece of code is not quoted whol
 MAX_PARAGRAPH_CHARACTERS = 500
 MAX_DEFINITION_CHARACTERS = 1200
 MAX_TERM_CHARACTERS = 100
+MAX_OPTIONS_CHARACTERS = 300  # names of one option
 
 _LINE = re.compile(r"[^\n]*\n?")
 _ITEM = re.compile(r"[ \t]*(?:[-*+•▪‣◦–]|\(?(?:\d{1,3}|[a-zA-Z])[.)])[ \t]+\S")
@@ -20,6 +21,7 @@ _COMMENT = re.compile(r"[ \t]*<!--.*-->\s*$", re.DOTALL)
 _HEADING = re.compile(r"#{1,6}[ \t]+[^`/_\n]*([`/_])?")  # the group: it is a name in code
 _BREAK = re.compile(r"\n\s*\n|[?？]\s")
 _INDENT = re.compile(r"[ \t]*")
+_OPTIONS = re.compile(r"(?:^--?\w[^\n]{0,100}(?<![.:;,?!])\n\n)+\Z", re.MULTILINE)
 _ASKS_HOW = re.compile(
     r"\W*(?:how (?:do|can|should|to|would)\b|wie \w+ (?:ich|man|wir)\b|c[oó]mo\b|\w+ कैसे)", re.IGNORECASE
 )
@@ -61,8 +63,10 @@ def find_term(passage: str, start: int, end: int) -> int | None:
     """Where the term begins that a span defines or describes, not far above it.
 
     It is a short line that is indented less, as in manual pages and the help of programs, or a heading that is a name in
-    code, such as `GET /readyz`, over its first paragraph.
+    code, such as `GET /readyz`, over its first paragraph, or the options right above it, as in manuals read from HTML.
     """
+    if (options := _find_options(passage, start)) is not None:
+        return options
     nearby = 0
     if end > MAX_DEFINITION_CHARACTERS and not (
         nearby := passage.find("\n", end - MAX_DEFINITION_CHARACTERS, start) + 1
@@ -79,8 +83,16 @@ def find_term(passage: str, start: int, end: int) -> int | None:
             return first if heading[1] else None
         if first < begin and line and _indent(line) <= indent - 2:
             is_term = len(line.strip()) <= MAX_TERM_CHARACTERS and not line.endswith((".", ":", ";", ",", "?", "!"))
-            return first + _indent(line) if is_term and _indent(line) else None
+            is_option = first == 0 and line.startswith("-")  # a passage begins without the indent of its first line
+            return first + _indent(line) if is_term and (_indent(line) or is_option) else None
     return None
+
+
+def _find_options(passage: str, start: int) -> int | None:
+    """Where the lines of options begin that stand, each a paragraph of its own, right above the paragraph of a sentence."""
+    paragraph = passage.rfind("\n\n", max(0, start - MAX_DEFINITION_CHARACTERS), start) + 2
+    found = _OPTIONS.search(passage, max(0, paragraph - MAX_OPTIONS_CHARACTERS), paragraph)
+    return found.start() if found else None
 
 
 def _indent(line: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ragq.models import Message
+from ragq.models import AttachedFile, Message
 
 RULES = ("system", "developer")
 HISTORY_MESSAGES = 10
@@ -21,7 +21,7 @@ class Conversation:
     text: str
     media: list[dict[str, Any]]
     following: list[Message]
-    files: list[dict[str, Any]]
+    files: list[AttachedFile]
 
 
 def text_of(message: Message) -> str:
@@ -39,7 +39,7 @@ def read_conversation(messages: list[Message]) -> Conversation | None:
     a result only with its call. What comes before the first question is left out. A conversation that has only
     instructions asks what the last of them says.
     """
-    files = [part["file"] for message in messages for part in _parts(message) if part["type"] == "file"]
+    files = [_read_file(part["file"]) for message in messages for part in _parts(message) if part["type"] == "file"]
     rules = [text for message in messages if message["role"] in RULES and (text := text_of(message).strip())]
     turns = _flatten(_settle([_without_files(message) for message in messages if message["role"] not in RULES]))
     places = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
@@ -132,6 +132,10 @@ def _flatten(turns: list[_Turn]) -> list[Message]:
 
 def _parts(message: Message) -> list[dict[str, Any]]:
     return message["content"] if isinstance(message["content"], list) else []
+
+
+def _read_file(file: dict[str, Any]) -> AttachedFile:
+    return AttachedFile(file.get("file_id"), file.get("file_data"), file.get("filename"))
 
 
 def _without_files(message: Message) -> Message:

@@ -7,12 +7,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Protocol
-
-from semantic_text_splitter import MarkdownSplitter, TextSplitter
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING, Protocol
 
 from ragq.models import Chunk, Location, ParsedDocument, PlaceKind, Table
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Passage = tuple[int, str]  # (offset, text)
 
@@ -50,13 +50,13 @@ def split(
     """
     characters_per_token = _measure_density(document.text, tokenizer) * _FILL
     capacity = max(1, int(max_tokens * characters_per_token))
-    kind = MarkdownSplitter if document.headings and document.has_lines else TextSplitter
+    is_markdown = bool(document.headings) and document.has_lines
     chunks = []
     locator = _Locator(document)
     for passages in _iterate_parts(document):
         if not is_wanted():
             break
-        for passage, count in _cut(passages, capacity, kind, tokenizer, max_tokens, overlap_tokens):
+        for passage, count in _cut(passages, capacity, tokenizer, max_tokens, overlap_tokens, is_markdown=is_markdown):
             start, end = passage[0], passage[0] + len(passage[1])
             chunks.append(_make_chunk(document, passage, count, locator.find(start, end), context))
     for table in document.tables:
@@ -76,7 +76,7 @@ def _split_table(
         location = locator.find_rows(start, start + len(text), numbers)
         parts = [((start, text), count)]
         if count > WHOLE_ROW * max_tokens:
-            parts = list(_cut([(start, text)], WHOLE_ROW * max_tokens, TextSplitter, tokenizer, max_tokens, 0))
+            parts = list(_cut([(start, text)], WHOLE_ROW * max_tokens, tokenizer, max_tokens, 0))
         for passage, tokens in parts:
             yield _make_chunk(document, passage, tokens, location, about)
 
@@ -106,12 +106,16 @@ def _pack_rows(text: str, table: Table, tokenizer: Tokenizer, max_tokens: int) -
 def _cut(
     passages: list[Passage],
     capacity: int,
-    kind: type[MarkdownSplitter | TextSplitter],
     tokenizer: Tokenizer,
     max_tokens: int,
     overlap_tokens: int,
+    *,
+    is_markdown: bool = False,
 ) -> Iterator[tuple[Passage, int]]:
     """Yield chunks, each with its number of tokens."""
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter  # noqa: PLC0415  (only the processes that need it pay for it)
+
+    kind = MarkdownSplitter if is_markdown else TextSplitter
     to_cut = [(passage, capacity) for passage in passages]
     while to_cut:
         parts = [

@@ -25,7 +25,9 @@ from ragq.rag.citing.alignment import (
     is_noun,
 )
 from ragq.rag.citing.fits import Fits
-from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, PRONOUNS, REFUSING, SAYING, SOURCES, TALK
+from ragq.rag.citing.kinds import AnswerKind, is_of, read_kind
+from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, REFUSING, SAYING, SOURCES, TALK
+from ragq.rag.citing.sentence import Sentence, keys_of
 from ragq.rag.citing.support import read_sentences
 from ragq.rag.citing.wording import Kind, Word, find_stems, read_words
 from ragq.rag.sentences import Span
@@ -39,9 +41,10 @@ MAX_NAME = 500  # characters of a source's name and heading
 LEAST_SHARE = 0.26  # of a statement's own words that a passage must hold
 EXACT_WEIGHT = 2  # of a name or number among the own words
 LEAST_REPEATED = 2  # words of the question; a statement with fewer is taken for an answer to all of it
-MAX_LEAD = 0.38  # by which another sentence may fit the question better than the one that has the answer
-MAX_LEAD_BARE = 0.45  # the same for a statement that does not repeat words of the question
-BARE_WORDS = 6  # of such a statement that is a bare answer, not more about the subject
+MAX_LEAD = 0.33  # by which another sentence may fit the question better than the one that has the answer
+MISFIT = 0.4  # by how much less, if the question asks for a name, time or number and the answer has none
+CLOSER_SHARE = 1.2  # of what another answer in the same passage is closer to the question's words, by which it is less
+BARE_WORDS = 6  # of a statement without the question's words that is a bare answer, not more about the subject
 LEAST_COVER = 0.7  # of what the best passage holds; others are not looked at
 ALIGNED_SHARE = 0.6  # of a statement's words that stand in the sentence in the same order, for a replaced one to count
 COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
@@ -50,38 +53,6 @@ COPIED_WORDS = 7  # that a copy has at the least
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
 
 Places = dict[Word, set[int]]  # of each word, the sentences that have it
-_SIGNS = "*_\"'”“’‘«»()[]{},.;:!?-–—"
-
-
-class _Sentence:
-    """A sentence of a source, or the question; its words are read when it is looked at closely."""
-
-    def __init__(self, source: int, span: Span, text: str) -> None:
-        self.source = source
-        self.span = span
-        self._text = text
-
-    @cached_property
-    def words(self) -> list[Word]:
-        return read_words(self._text)
-
-    @cached_property
-    def keys(self) -> set[str]:
-        return _keys(self.words)
-
-    @cached_property
-    def loose(self) -> set[str]:
-        return {word.loose for word in self.words if word.loose}
-
-    @cached_property
-    def goes_on(self) -> bool:
-        """Whether it begins with a pronoun, which stands for something in the sentence before."""
-        return any(word.strip(_SIGNS).casefold() in PRONOUNS for word in self._text[:100].split()[:4])
-
-    def holds(self, word: Word) -> bool:
-        return any(key in self.keys for key in word.keys) or bool(
-            word.loose and not word.is_exact and word.loose in self.loose
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +82,14 @@ class _Statement:
     own: list[Word]
     asked: list[Word]  # what of the question it must fit: its words that are repeated, or all of them
     repeats: bool
+    value: list[Word] | None  # what follows the colon, if the words before it are the question's
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is a short answer to the question, not more about the subject."""
+        if self.repeats:
+            return self.value is not None or len(self.own) <= len(self.asked)
+        return len(self.words) <= BARE_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +113,9 @@ class Evidence:
         self.sources = sources
         self._said = said or []
         self._repeatable: set[str] = set()
-        self._asked = _Sentence(-1, (0, 0), question)
+        self._asked = Sentence(-1, (0, 0), question)
         self._asked_content = [word for word in self._asked.words if word.is_content]
-        self._sentences: list[_Sentence] = []
+        self._sentences: list[Sentence] = []
         self._places: dict[str, list[int]] = defaultdict(list)  # of each stem, the sentences that have it
 
     def read(self) -> Generator[None, None, None]:
@@ -150,7 +129,7 @@ class Evidence:
                     places = self._places[stem]
                     if len(places) < MAX_POSTINGS:
                         places.append(len(self._sentences))
-                self._sentences.append(_Sentence(number, span, source.text[slice(*span)]))
+                self._sentences.append(Sentence(number, span, source.text[slice(*span)]))
             yield
 
     def judge(self, text: str, named: list[int], *, is_whole: bool = True) -> Verdict:
@@ -166,8 +145,9 @@ class Evidence:
         new = [word for word in content if not self._asked.holds(word)]
         repeated = [word for word in content if self._asked.holds(word)]
         repeats = len(repeated) >= LEAST_REPEATED
+        asked = repeated if repeats else self._asked_content * is_whole
         statement = _Statement(
-            words, content, new or content, repeated if repeats else self._asked_content * is_whole, repeats
+            words, content, new or content, asked, repeats, self._read_value(text) if repeats else None
         )
         verdict = _decide(self._find(statement), named, len(self.sources))
         if verdict.kind != "unsupported":
@@ -179,6 +159,12 @@ class Evidence:
         if reason := _explain_unchecked(statement, text):
             return Verdict("uncited", reason, verdict.found if named else None)
         return verdict
+
+    def _read_value(self, text: str) -> list[Word] | None:
+        """The words of an answer such as "Height of the tower: 61 metres" that stand after the label."""
+        label, _, value = text.partition(": ")
+        is_label = value and all(self._asked.holds(word) for word in read_words(label) if word.is_content)
+        return read_words(value) if is_label else None
 
     def _find(self, statement: _Statement) -> list[Finding]:
         """The best passage of each source, best first, each with why it does not hold the statement."""
@@ -260,14 +246,10 @@ class Evidence:
         total, lost = (sum(EXACT_WEIGHT if word.is_exact else 1 for word in one) for one in (statement.own, missing))
         if total - lost < LEAST_SHARE * total:
             return self._explain_missing(missing[0])
-        if (
-            statement.own
-            and (
-                len(statement.own) <= len(statement.asked) if statement.repeats else len(statement.words) <= BARE_WORDS
-            )
-            and self._is_led(window, statement, fits)
-        ):
-            return "No sentence of the sources holds this together."
+        if statement.own and statement.is_answer and self._is_led(window, statement, fits):
+            return "Another sentence of the sources answers the question better."
+        if statement.value is not None:  # a label stands in no order with its value
+            return find_contradiction(statement.value, words, align(statement.value, words))
         codes = align(statement.words, words)
         return (
             find_contradiction(statement.words, words, codes)
@@ -276,12 +258,44 @@ class Evidence:
         )
 
     def _is_led(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> bool:
-        """Tell whether a sentence without the statement's own words fits the question clearly better."""
+        """Tell whether a sentence without the statement's own words answers the question clearly better."""
         held = {place: sum(self._sentences[place].holds(word) for word in statement.own) for place in window}
         most = max(held.values())
         fit = max(fits.of(place) for place in window if held[place] == most)
-        lead = MAX_LEAD if statement.repeats else MAX_LEAD_BARE
-        return fits.find_better(fit + lead, lambda place: all(map(self._sentences[place].holds, statement.own)))
+        lead = MAX_LEAD - CLOSER_SHARE * self._find_closer(window, statement, fits)
+        if self._kind and not any(is_of(word, self._kind) for word in statement.own):
+            lead -= MISFIT
+        return fits.find_better(
+            fit + lead, self._sentences[window[0]].source, lambda place: self._is_rival(place, window, statement)
+        )
+
+    def _is_rival(self, place: int, window: tuple[int, ...], statement: _Statement) -> bool:
+        """Tell whether a sentence may have another answer than the statement."""
+        sentence = self._sentences[place]
+        if all(map(sentence.holds, statement.own)) or (place == window[-1] + 1 and sentence.goes_on):
+            return False
+        return any(self._is_candidate(word, statement) for word in sentence.words)
+
+    def _is_candidate(self, word: Word, statement: _Statement) -> bool:
+        """Tell whether a word could be another answer than the statement's own words."""
+        if not word.is_content or (self._kind and not is_of(word, self._kind)):
+            return False
+        return not self._asked.holds(word) and not any(set(word.keys) & set(own.keys) for own in statement.own)
+
+    def _find_closer(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> float:
+        """By how much another answer in a passage is closer to the question's words than the statement's."""
+        words = [word for place in window for word in self._sentences[place].words]
+        keys = {key for word in statement.own for key in word.keys}
+        asked = fits.locate(words)
+        own = [fits.closeness(asked, place) for place, word in enumerate(words) if not keys.isdisjoint(word.keys)]
+        others = [
+            fits.closeness(asked, place) for place, word in enumerate(words) if self._is_candidate(word, statement)
+        ]
+        return max(0.0, max(others, default=0.0) - max(own, default=0.0))
+
+    @cached_property
+    def _kind(self) -> AnswerKind | None:
+        return read_kind(self._asked.words)
 
     def _copies(self, window: tuple[int, ...], statement: _Statement) -> bool:
         """Tell whether a statement is a passage with one part changed."""
@@ -307,7 +321,7 @@ class Evidence:
         matched = count_matched(codes)
         if matched < ALIGNED_SHARE * len(statement.words):
             return ""
-        known = _keys(theirs)
+        known = keys_of(theirs)
         for tag, start, end, first, last in codes:
             said = [word for word in statement.words[start:end] if word.is_content]
             meant = [word for word in theirs[first:last] if word.is_content]
@@ -317,7 +331,7 @@ class Evidence:
             is_long = len(statement.words) >= COPIED_WORDS
             is_verbatim = is_long and matched >= VERBATIM_SHARE * others
             is_asked = all(self._asked.holds(word) for word in said)
-            if is_asked and not (is_verbatim and any(word.is_exact for word in meant)):
+            if is_asked and not (is_verbatim and any(word.is_exact or word.kind is Kind.COUNT for word in meant)):
                 continue  # such as the name of what the source calls "the company"
             word = max(said, key=lambda one: one.is_exact)
             is_fixed = word.is_exact or word.kind is Kind.COUNT
@@ -368,8 +382,4 @@ def _decide(findings: list[Finding], named: list[int], count: int) -> Verdict:
 
 @lru_cache(maxsize=2000)  # the sources of many questions are parts of one document
 def _read_name(name: str) -> frozenset[str]:
-    return frozenset(_keys(read_words(name.replace("_", " "))))
-
-
-def _keys(words: list[Word]) -> set[str]:
-    return {key for word in words if word.kind is not Kind.STOP for key in word.keys}
+    return frozenset(keys_of(read_words(name.replace("_", " "))))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
 
+from ragq.rag.citing.sentence import Sentence
 from ragq.rag.citing.wording import Word
 
 # Fitted to find the sentence that has the answer, on the first half of XQuAD.
@@ -16,21 +17,9 @@ MEANT_SHARE = 0.8  # what a word counts that stands in the sentence before, wher
 NEAR_SHARE = 0.3  # what a word counts that stands in the sentence before, or in the source's name
 PAIR_SHARE = 0.36  # what two neighbouring words of the question count that stand near each other, in the same order
 PAIR_WORDS = 3  # how far apart they may be
-CANDIDATES = 6  # sentences with most of the words, of which pairs are looked for
-
-
-class Sentence(Protocol):
-    """A sentence of a source."""
-
-    source: int
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it begins with a pronoun, which stands for something in the sentence before."""
-
-    @property
-    def words(self) -> Sequence[Word]:
-        """Its words, in their order."""
+OTHER_SOURCE = 0.1  # what a sentence of another source has to fit better
+REACH = 10  # words, at which a word of the question counts about a third as close
+CANDIDATES = 8  # sentences with most of the words, of which pairs are looked for
 
 
 class Fits:
@@ -77,15 +66,41 @@ class Fits:
             self._known[place] = self._covers.get(place, 0.0) + self._cover_near(place) + PAIR_SHARE * self._pair(place)
         return self._known[place]
 
-    def find_better(self, fit: float, is_left_out: Callable[[int], bool]) -> bool:
-        """Tell whether a sentence that is not left out fits better; only those with most of the words are tried."""
+    def find_better(self, fit: float, source: int, is_rival: Callable[[int], bool]) -> bool:
+        """Tell whether a rival fits better; only sentences with most of the words are tried.
+
+        Args:
+            source: Of the sentence that fits so well; one of another source has to fit better by `OTHER_SOURCE`.
+        """
         nearest = sorted(self._covers, key=lambda place: (-self._covers[place], place))[:CANDIDATES]
         return any(
             self._covers[place] + MEANT_SHARE * (1 - self._covers[place]) + PAIR_SHARE > fit  # else it cannot
-            and not is_left_out(place)
-            and self.of(place) > fit
+            and is_rival(place)
+            and self.of(place) - OTHER_SOURCE * (self._sentences[place].source != source) > fit
             for place in nearest
         )
+
+    def locate(self, words: Sequence[Word]) -> dict[str, list[int]]:
+        """Where in a passage the question's words stand, in order."""
+        places: dict[str, list[int]] = {}
+        for place, word in enumerate(words):
+            for key in self._by_key.keys() & set(word.keys):
+                places.setdefault(key, []).append(place)
+        return places
+
+    def closeness(self, asked: Mapping[str, Sequence[int]], position: int) -> float:
+        """How close to a position the question's words stand: the share of them, each less the farther away it is.
+
+        Args:
+            asked: As of `locate`.
+        """
+        return sum(
+            self._by_key[key] * math.exp(-_find_distance(places, position) / REACH) for key, places in asked.items()
+        )
+
+    @cached_property
+    def _by_key(self) -> dict[str, float]:
+        return {key: weight for word, weight in self._weights.items() for key in word.keys}
 
     def _cover_near(self, place: int) -> float:
         source = self._sentences[place].source
@@ -122,3 +137,9 @@ class Fits:
             ):
                 found += weight
         return found / (total or 1)
+
+
+def _find_distance(places: Sequence[int], position: int) -> int:
+    """How far the nearest of some places, in order, is from a position."""
+    after = bisect_left(places, position)
+    return min(abs(place - position) for place in places[max(0, after - 1) : after + 1])

@@ -158,7 +158,9 @@ ENGLISH = frozenset(
     "war die man hat son sin once elf mil mar mai ni con sino gut bis sie art".split()
 )  # mean something else there
 LANGUAGES = {
-    "en": frozenset("the of and is was were are in to it its by that which with for from has had".split()),
+    "en": frozenset(
+        "the of and is was were are in to it its by that which with for from has had what who when where why how did does".split()
+    ),
     "de": NOUNS_CAPITAL,
     "es": frozenset("el la los las de del y es fue en que una un por con se su para al era".split()),
     "hi": frozenset("का के की है में और को से था ने पर एक हैं थे थी".split()),
