@@ -71,13 +71,13 @@ async def fail(context: WorkerContext, record: StoreFileRecord, error: RagqError
 
 async def make_older(context: WorkerContext, seconds: float = 60) -> None:
     """Make all files in stores older."""
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute(
             "UPDATE vector_store_files SET created_at = created_at - make_interval(secs => %s)", [seconds]
         )
 
 
 async def count_chunks(context: WorkerContext) -> int:
-    row = await context.database.row("SELECT count(*) AS chunks FROM chunks")
+    row = await context.database.for_all().row("SELECT count(*) AS chunks FROM chunks")
     assert row
     return int(row["chunks"])

@@ -40,7 +40,7 @@ def archive(database: Database) -> Archive:
 
 
 async def count(database: Database, where: str) -> int:
-    row = await database.row(f"SELECT count(*) AS rows FROM responses WHERE {where}")
+    row = await database.for_all().row(f"SELECT count(*) AS rows FROM responses WHERE {where}")
     assert row
     return int(row["rows"])
 
@@ -153,7 +153,7 @@ async def test_no_tenant_deletes_what_is_anothers(archive: Archive) -> None:
 
 async def test_a_job_of_an_older_version_is_read(archive: Archive, database: Database) -> None:
     await archive.store([make_job("resp_a")])
-    async with database.connection() as connection:
+    async with database.for_all().connection() as connection:
         await connection.execute(
             """UPDATE responses SET job = ((job::jsonb - 'position') || '{"forgotten": 1}')::text"""
         )

@@ -77,7 +77,13 @@ def locate(document: ParsedDocument, words: str) -> str:
             for suffix in ("pptx", "odp", "ppt.gz")
         ),
         ("report.epub", {"180 metres": "chapter 1: Berths", "follows the moon": "chapter 2: Tides"}),
-        ("report.rtf", {"180 metres. Grüße aus Łódź.": "", "Service: Pilot; Price: 250.00 €": "row 4"}),
+        (
+            "report.rtf",
+            {
+                "180 metres. Grüße aus Łódź.": "section Berths",
+                "Service: Pilot; Price: 250.00 €": "section Berths › Fees",
+            },
+        ),
     ],
 )
 async def test_samples_of_office_programs(tmp_path: Path, name: str, facts: dict[str, str]) -> None:
@@ -85,6 +91,16 @@ async def test_samples_of_office_programs(tmp_path: Path, name: str, facts: dict
     assert {words: locate(document, words) for words in facts} == facts
     assert document.title == {"r": "Harbour report", "p": "Price list", "t": "Ferry lines"}[name[0]]
     assert not document.warnings
+
+
+async def test_rtf_has_headings_where_its_styles_say_so(tmp_path: Path) -> None:
+    row = rb"\trowd\cellx100\cellx200\intbl\outlinelevel1 Fee\cell Price\cell\row "
+    data = rb"{\rtf1{\stylesheet{\s1\outlinelevel0 heading 1;}}\pard\outlinelevel0 Berths\par\pard\outlinelevel2\par"
+    data += rb"\pard\outlinelevel1{\b Fees} of 2024\par\pard\outlinelevel9 Due at once.\par " + row * 2 + rb"}"
+    document = await read(tmp_path, "a.rtf", data)
+    assert document.headings == ((0, "Berths"), (8, "Berths › Fees of 2024"))
+    assert document.text.startswith("Berths\n\nFees of 2024\n\nDue at once.\n\n")
+    assert "\x01" not in document.text
 
 
 PAGE = """<!doctype html><html><head><title>Fees</title><meta charset="{charset}"><script>var hidden = 1</script></head>

@@ -19,8 +19,8 @@ import pytest
 from ragq.client.embedding_client import LocalEmbeddingClient, Progress
 from ragq.models import Attributes, Chunk, ParsedDocument
 from ragq.queues.documents import document_job_id
-from ragq.queues.expiry import expire_files_and_stores
 from ragq.queues.running import WorkerContext
+from ragq.queues.upkeep.expiry import expire_files_and_stores
 from ragq.storage import database as database_module
 from ragq.storage import removal
 from ragq.storage.file_batches import FileBatches
@@ -44,7 +44,7 @@ async def slow(
     context: WorkerContext, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[WorkerContext]:
     """A context with a database that needs longer for a long document than one statement may take."""
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute(SLOW)
     options = database_module.STARTUP_OPTIONS.replace("=1min", f"={STATEMENT_MS}")
     monkeypatch.setattr(database_module, "STARTUP_OPTIONS", options)
@@ -52,7 +52,7 @@ async def slow(
     hurried = await open_context(context.settings, database_url)
     yield hurried
     await hurried.close()
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("DROP TRIGGER take_time ON chunks")
 
 
@@ -105,7 +105,7 @@ async def test_many_chunks_are_deleted_in_steps(slow: WorkerContext, what: str) 
     elif what == "store":
         await stores.delete(TENANT, made.id)
     elif what == "expired store":
-        async with slow.database.connection() as connection:
+        async with slow.database.for_all().connection() as connection:
             await connection.execute("UPDATE vector_stores SET expires_at = now() WHERE id = %s", [made.id])
         await expire_files_and_stores(slow.files, stores, slow.blobs)
     else:
@@ -137,8 +137,10 @@ class EndlessEmbedding(LocalEmbeddingClient):
         self.began = asyncio.Event()
         self.ended_at = 0.0
 
-    async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Any:
-        del texts, progress
+    async def embed_documents(
+        self, texts: Sequence[str], progress: Progress | None = None, *, tenant_id: str = ""
+    ) -> Any:
+        del texts, progress, tenant_id
         self.began.set()
         try:
             await asyncio.Event().wait()
@@ -160,13 +162,13 @@ async def delete_store(context: WorkerContext, record: StoreFileRecord) -> None:
 
 
 async def expire_file(context: WorkerContext, record: StoreFileRecord) -> None:
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("UPDATE files SET expires_at = now() WHERE id = %s", [record.file_id])
     await expire_files_and_stores(context.files, Stores(context.database), context.blobs)
 
 
 async def expire_store(context: WorkerContext, record: StoreFileRecord) -> None:
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("UPDATE vector_stores SET expires_at = now() WHERE id = %s", [record.vector_store_id])
     await expire_files_and_stores(context.files, Stores(context.database), context.blobs)
 
@@ -244,7 +246,7 @@ async def test_a_file_put_in_again_with_another_chunking_is_ingested_again(conte
     record = await attach(context, "words")
     where = (TENANT, record.vector_store_id)
     assert await ingest(context, record) == "completed"
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("UPDATE vector_store_files SET status = %s", [state])
     again = await put_in(context.database, where[1], record.file_id, max_chunk_tokens=100, chunk_overlap_tokens=0)
     assert (again.status, again.max_chunk_tokens, again.chunk_count) == ("in_progress", 100, 1)
@@ -283,7 +285,7 @@ async def test_a_file_put_in_again_replaces_those_of_its_name(
     if not is_done:
         assert await count_chunks(context) == 1, "what is replaced stays until the other is visible"
         assert await ingest(context, await look(context, old)) == "completed"
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         rows = await (await connection.execute("SELECT file_id FROM vector_store_files")).fetchall()
     assert {row[0] for row in rows} == {old.file_id, other.file_id}
 

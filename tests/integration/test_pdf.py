@@ -120,6 +120,32 @@ async def test_pictures_are_documents(tmp_path: Path, form: str) -> None:
 
 
 @needs_ocr
+async def test_a_picture_beside_text_is_read_on_its_page(tmp_path: Path) -> None:
+    def draw(top: int, height: int) -> Callable[[Canvas], None]:
+        def page(canvas: Canvas) -> None:
+            text(*["The survey of the park was pasted in below, as the office scanned it."] * 3)(canvas)
+            canvas.drawImage(ImageReader(make_picture(LINES)), 50, top - height, 500, height)
+
+        return page
+
+    document = await read(tmp_path, make_pdf(draw(690, 600), draw(200, 50), text(*LINES)))
+    assert document.text.count("The survey of the park") == 6
+    first, second, _ = (place.start for place in document.places)
+    assert first < document.text.index(LINES[0]) < second
+    assert document.text.count(LINES[0]) == 4 + 1  # the second picture is too small, and the last page has it as text
+
+
+@needs_ocr
+async def test_a_scan_with_its_text_is_not_read_again(tmp_path: Path) -> None:
+    def page(canvas: Canvas) -> None:
+        scan(LINES)(canvas)
+        text(*LINES, "Its text lies on the picture, as scanners put it, so that it can be searched.")(canvas)
+
+    document = await read(tmp_path, make_pdf(page))
+    assert document.text.count(LINES[0]) == 1
+
+
+@needs_ocr
 async def test_each_page_of_a_tiff_is_a_page(tmp_path: Path) -> None:
     pages = [make_picture([f"This is the {name} page of the fax."]) for name in ("first", "second", "third")]
     document = await read(tmp_path, save(pages[0], "TIFF", save_all=True, append_images=pages[1:]), "fax.tif")

@@ -25,6 +25,18 @@ Errors: 503.
 
 The lamp is green."""
 
+FROM_HTML = """-q
+
+--quiet
+
+Say nothing.
+
+-n <count>
+
+--dry-run
+
+Remove nothing. Show what would be done."""
+
 
 def quote(passage: str, sentence: str, *, term: bool = True) -> str:
     start = passage.index(sentence)
@@ -48,6 +60,10 @@ def quote(passage: str, sentence: str, *, term: bool = True) -> str:
         ("It is late.\n  We go home.", "We go home.", "We go"),
         (f"  --far\n      Begin. {'More words. ' * 100}Last.", "Last.", "Last."),
         ("One line alone.", "One line alone.", "One"),
+        (FROM_HTML, "Show what would be done.", "-n <count>\n"),
+        (FROM_HTML, "Say nothing.", "-q\n"),
+        ("--checksum, -c\n     Compare sums.", "Compare sums.", "--checksum"),
+        ("- Wait.\n\nWe go home.", "We go home.", "We go"),
     ],
     ids=[
         "option",
@@ -59,6 +75,10 @@ def quote(passage: str, sentence: str, *, term: bool = True) -> str:
         "sentence",
         "far",
         "alone",
+        "options of HTML",
+        "first options",
+        "cut indent",
+        "list",
     ],
 )
 def test_a_definition_begins_with_its_term(passage: str, sentence: str, begins: str) -> None:

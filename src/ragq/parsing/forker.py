@@ -31,6 +31,8 @@ HANDBOOK = Path(__file__).resolve().parents[1] / "handbook" / "handbook.pdf"
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
+GC_THRESHOLD = 10_000  # net allocations in a child before a collection: a document's objects live to its end
+
 Children = dict[socket.socket, int]  # the caller's line → the child
 
 
@@ -124,6 +126,7 @@ def main() -> None:
     if not refuse_network():
         print("ragq: this system cannot refuse the network to processes that read documents.", file=sys.stderr)  # noqa: T201
     gc.freeze()  # so that a collection in a child does not copy our memory
+    gc.set_threshold(GC_THRESHOLD)
     with socket.socket(fileno=sys.stdin.fileno()) as requests:
         serve(requests)
 

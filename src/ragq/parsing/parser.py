@@ -39,6 +39,8 @@ _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _PROGRESS_LINE = re.compile(rb"^(\d{1,9}) (\d{1,9})$", re.MULTILINE)
 _OCR_LINE = re.compile(rb"^ocr (\d{1,9})$", re.MULTILINE)
 _READ_BYTES = 1 << 18
+# msgspec prepares a type at its first use, and crashes the process if two threads do that at once: so prepare it now.
+msgspec.json.Decoder(ParsedDocument)
 
 
 def check_supported(filename: str) -> None:

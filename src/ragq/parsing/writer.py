@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 
 from ragq.models import Place, PlaceKind, Table
 from ragq.parsing.languages import detect_language
@@ -180,9 +180,9 @@ class DocumentWriter:
         if not text or text.isspace():
             raise UnreadableError(" ".join(self._warnings) or "No text found in the file.", "no_text")
         return text, {
-            "places": [asdict(place) for place in self._places if place.start < len(text)],
+            "places": [_as_json(place) for place in self._places if place.start < len(text)],
             "headings": self._headings,
-            "tables": [asdict(table) for table in self._tables],
+            "tables": [_as_json(table) for table in self._tables],
             "has_lines": self._has_lines,
             "title": _squeeze(clean(self.title))[:TITLE_CHARACTERS],
             "encoding": self.encoding,
@@ -230,6 +230,11 @@ class DocumentWriter:
             raise UnreadableError(too_long(self.max_characters), "too_large")
         self.length += len(text)
         self._parts.append(text)
+
+
+def _as_json(one: Place | Table) -> dict[str, object]:
+    """Return the fields as `asdict` would, but without a deep copy of each value."""
+    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def too_long(max_characters: int) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import AsyncConnection, Rollback
 from psycopg.types.json import Jsonb
 
+from ragq.accounts.views import Viewer
 from ragq.errors import DocumentError, PoisonError, RagqError
 from ragq.models import Attributes, Chunk, Location, ParsedDocument
 from ragq.storage.database import Database
@@ -22,6 +23,7 @@ from ragq.storage.files import POISON_REASON
 from ragq.storage.removal import StoredFile, delete_chunks, remove_older_of_same_name
 from ragq.storage.search.word_vector import index_chunk
 from ragq.storage.store_files import StoreFileRecord
+from ragq.storage.tenancy.visibility import HAVE_READERS, see_documents, values_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,16 +44,26 @@ _COPY_TYPES = (
     *("bytea", "jsonb", "text", "bytea"),
 )
 
-_ATTACH = f"""
-    INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, max_chunk_tokens,
+_GIVEN = "(SELECT array_agg(one ORDER BY one) FROM jsonb_array_elements_text(a.readers::jsonb) AS one)"
+
+
+def _attach(viewer: Viewer) -> str:
+    """Put files into a store. One that replaces others gets their readers, unless it is given its own."""
+    return f"""
+    INSERT INTO vector_store_files AS v (vector_store_id, file_id, tenant_id, attributes, readers, max_chunk_tokens,
                                          chunk_overlap_tokens, replace_same_name, status, error_code, error_message)
     SELECT s.id, f.id, s.tenant_id, coalesce(a.attributes::jsonb, h.attributes, '{{}}'),
+           coalesce({_GIVEN}, h.readers, CASE WHEN a.replace THEN (
+               SELECT o.readers FROM vector_store_files o JOIN files named ON named.id = o.file_id
+               WHERE o.vector_store_id = s.id AND named.filename = f.filename AND o.readers IS NOT NULL
+                 {see_documents(viewer, "o")}
+               ORDER BY o.created_at DESC LIMIT 1) END),
            CASE WHEN a.keeps AND h.file_id IS NOT NULL THEN h.max_chunk_tokens ELSE a.size END,
            CASE WHEN a.keeps AND h.file_id IS NOT NULL THEN h.chunk_overlap_tokens ELSE a.overlap END, a.replace,
            CASE WHEN p.sha256 IS NULL THEN 'in_progress' ELSE 'failed' END, p.code, {POISON_REASON}
-    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(sizes)s::int[], %(overlaps)s::int[], %(replace)s::bool[],
-                %(keeps)s::bool[])
-         AS a (file_id, attributes, size, overlap, replace, keeps)
+    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(readers)s::text[], %(sizes)s::int[], %(overlaps)s::int[],
+                %(replace)s::bool[], %(keeps)s::bool[])
+         AS a (file_id, attributes, readers, size, overlap, replace, keeps)
          JOIN files f ON f.id = a.file_id AND f.tenant_id = %(tenant)s
          JOIN vector_stores s ON s.id = %(store)s AND s.tenant_id = %(tenant)s
          LEFT JOIN vector_store_files h ON (h.vector_store_id, h.file_id) = (s.id, f.id)
@@ -61,22 +73,28 @@ _ATTACH = f"""
     SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
         generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
         max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
-        attributes = excluded.attributes, replace_same_name = excluded.replace_same_name
-    WHERE v.status IN ('failed', 'cancelled')
-       OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
-          IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)
+        attributes = excluded.attributes, readers = excluded.readers, replace_same_name = excluded.replace_same_name
+    WHERE (v.status IN ('failed', 'cancelled')
+           OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
+              IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)){see_documents(viewer, "v")}
     RETURNING v.file_id
-"""  # noqa: S608  (a constant)
-# Changes to an attached file that need no ingest. One that is to replace others counts as attached now.
-_ATTACH_AGAIN = """
+"""  # noqa: S608  (constants)
+
+
+def _attach_again(viewer: Viewer) -> str:
+    """Changes to an attached file that need no ingest. One that is to replace others counts as attached now."""
+    return f"""
     UPDATE vector_store_files v
-    SET attributes = coalesce(a.attributes::jsonb, v.attributes), replace_same_name = v.replace_same_name OR a.replace,
+    SET attributes = coalesce(a.attributes::jsonb, v.attributes), readers = coalesce({_GIVEN}, v.readers),
+        replace_same_name = v.replace_same_name OR a.replace,
         created_at = CASE WHEN a.replace THEN clock_timestamp() ELSE v.created_at END
-    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(replace)s::bool[]) AS a (file_id, attributes, replace)
+    FROM unnest(%(files)s::text[], %(attributes)s::text[], %(readers)s::text[], %(replace)s::bool[])
+         AS a (file_id, attributes, readers, replace)
     WHERE v.tenant_id = %(tenant)s AND v.vector_store_id = %(store)s AND v.file_id = a.file_id
-      AND v.file_id <> ALL(%(ingested)s) AND (a.replace OR a.attributes IS NOT NULL)
+      AND v.file_id <> ALL(%(ingested)s)
+      AND (a.replace OR a.attributes IS NOT NULL OR a.readers IS NOT NULL){see_documents(viewer, "v")}
     RETURNING CASE WHEN a.replace AND v.status = 'completed' THEN v.file_id END
-"""
+"""  # noqa: S608  (constants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +103,7 @@ class Attachment:
 
     Attributes:
         attributes: None keeps the attributes that the file has in the store.
+        readers: Groups that may read the document; None keeps those that it has, or gives it those of the file that it replaces.
         keeps_chunking: Keep the chunk sizes that the file has in the store; the given ones are for a new file.
         replace_same_name: When this file becomes visible, older files of the same name leave the store.
     """
@@ -95,6 +114,7 @@ class Attachment:
     chunk_overlap_tokens: int | None = None
     replace_same_name: bool = False
     keeps_chunking: bool = False
+    readers: Sequence[str] | None = None
 
 
 _COMPLETE = """
@@ -115,24 +135,23 @@ class Ingests:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def attach_many(self, tenant_id: str, store_id: str, attachments: Sequence[Attachment]) -> None:
+    async def attach_many(self, tenant: Viewer, store_id: str, attachments: Sequence[Attachment]) -> None:
         """Attach files to a store for ingestion. For a file that is already attached, only differences are applied.
 
         Changed attributes and `replace_same_name` apply at once, or with the ingest in progress. A changed chunking, or a
         failed or cancelled ingest, starts a new ingest; the old version stays visible until that is done. Poison fails
         at once.
         """
-        async with self._database.connection() as connection, connection.transaction():
-            await attach_with(connection, tenant_id, store_id, attachments)
+        async with self._database.for_tenant(tenant).transaction() as connection:
+            await attach_with(connection, tenant, store_id, attachments)
 
     async def begin_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int, attempt: int) -> bool:
         """Start an attempt; False if the file was deleted, is done, or has a later generation or attempt."""
-        row = await self._database.row(
+        row = await self._database.for_tenant(tenant_id).row(
             """UPDATE vector_store_files SET attempt = %(attempt)s
                WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
                  AND generation = %(generation)s AND attempt <= %(attempt)s AND status = 'in_progress'
                RETURNING file_id""",
-            tenant=tenant_id,
             store=store_id,
             file=file_id,
             generation=generation,
@@ -142,12 +161,11 @@ class Ingests:
 
     async def restart_ingest(self, tenant_id: str, store_id: str, file_id: str, generation: int) -> int | None:
         """Restart an ingest in progress; returns its new generation, or None if this generation is over."""
-        row = await self._database.row(
+        row = await self._database.for_tenant(tenant_id).row(
             """UPDATE vector_store_files SET generation = generation + 1, attempt = 0
                WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
                  AND generation = %(generation)s AND status = 'in_progress'
                RETURNING generation""",
-            tenant=tenant_id,
             store=store_id,
             file=file_id,
             generation=generation,
@@ -156,11 +174,10 @@ class Ingests:
 
     async def is_ingest_of(self, record: StoreFileRecord, attempt: int) -> bool:
         """Whether the file is still in its store and this attempt of this generation is the latest."""
-        row = await self._database.row(
+        row = await self._database.for_tenant(record.tenant_id).row(
             """SELECT FROM vector_store_files
                WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
                  AND generation = %(generation)s AND attempt = %(attempt)s""",
-            tenant=record.tenant_id,
             store=record.vector_store_id,
             file=record.file_id,
             generation=record.generation,
@@ -190,7 +207,7 @@ class Ingests:
             progress: Called with (chunks stored, total chunks).
         """
         copy = _COPY.format(vectors=await self._database.vector_column())
-        async with self._database.connection() as connection, connection.transaction() as transaction:
+        async with self._database.for_tenant(record.tenant_id).copying() as (connection, end_copying):
             await connection.execute(
                 "SET LOCAL idle_in_transaction_session_timeout = '60s'"
             )  # in case this process freezes
@@ -199,8 +216,9 @@ class Ingests:
                 await _copy_chunks(connection, copy, record, first, chunks[some], vectors[some], language)
                 if progress:
                     progress(first + len(chunks[some]), len(chunks))
+            await end_copying()
             if not await _replace_version(connection, record, attempt):
-                raise Rollback(transaction)
+                raise Rollback
             # The text is one value; 200 MB take seconds, up to a minute.
             await connection.execute("SET LOCAL statement_timeout = '600s'")
             stored = [document.text, _details(document), len(chunks), _usage_bytes(chunks, vectors)]
@@ -216,7 +234,7 @@ class Ingests:
 
         A PoisonError also records the bytes as poison, in the same transaction.
         """
-        await self._database.row(
+        await self._database.for_tenant(tenant_id).row(
             """WITH failed AS (
                    UPDATE vector_store_files SET status = 'failed', error_code = %(code)s, error_message = %(message)s
                    WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
@@ -227,7 +245,6 @@ class Ingests:
                SELECT f.sha256, %(code)s, %(message)s FROM failed JOIN files f ON f.id = failed.file_id
                WHERE %(poison)s
                ON CONFLICT DO NOTHING RETURNING sha256""",
-            tenant=tenant_id,
             store=store_id,
             file=file_id,
             generation=generation,
@@ -239,36 +256,40 @@ class Ingests:
 
 
 async def attach_with(
-    connection: AsyncConnection[Any], tenant_id: str, store_id: str, attachments: Sequence[Attachment]
+    connection: AsyncConnection[Any], tenant: Viewer, store_id: str, attachments: Sequence[Attachment]
 ) -> None:
     """Put files into a store, as `Ingests.attach_many` does, in the caller's transaction."""
     wanted = list({one.file_id: one for one in attachments}.values())
     columns = {
         "files": [one.file_id for one in wanted],
         "attributes": [None if one.attributes is None else json.dumps(one.attributes) for one in wanted],
+        "readers": [None if one.readers is None else json.dumps(sorted(set(one.readers))) for one in wanted],
         "sizes": [one.max_chunk_tokens for one in wanted],
         "overlaps": [one.chunk_overlap_tokens for one in wanted],
         "replace": [one.replace_same_name for one in wanted],
         "keeps": [one.keeps_chunking for one in wanted],
     }
-    values = {"tenant": tenant_id, "store": store_id, **columns}
-    ingested = [row[0] for row in await (await connection.execute(_ATTACH, values)).fetchall()]
-    updated = await connection.execute(_ATTACH_AGAIN, values | {"ingested": ingested})
+    values = {"store": store_id, **columns, **values_of(tenant)}
+    if any(one.readers for one in wanted):
+        await connection.execute(HAVE_READERS, values)
+    ingested = [row[0] for row in await (await connection.execute(_attach(tenant), values)).fetchall()]
+    updated = await connection.execute(_attach_again(tenant), values | {"ingested": ingested})
     if replacing := [row[0] for row in await updated.fetchall() if row[0]]:
         await remove_older_of_same_name(connection, store_id, replacing)
 
 
 async def cancel_batch(
-    connection: AsyncConnection[Any], tenant_id: str, store_id: str, batch_id: str
+    connection: AsyncConnection[Any], tenant: Viewer, store_id: str, batch_id: str
 ) -> list[tuple[str, int]]:
     """Cancel a batch's files in progress, in the caller's transaction; returns (file, generation) of each."""
     found = await connection.execute(
-        """UPDATE vector_store_files v SET status = 'cancelled', generation = v.generation + 1, attempt = 0
+        f"""UPDATE vector_store_files v SET status = 'cancelled', generation = v.generation + 1, attempt = 0
            FROM vector_store_file_batch_files f
-           WHERE f.batch_id = %s AND v.vector_store_id = f.vector_store_id AND v.file_id = f.file_id
-             AND v.tenant_id = %s AND v.vector_store_id = %s AND v.status = 'in_progress'
-           RETURNING v.file_id, v.generation - 1""",
-        [batch_id, tenant_id, store_id],
+           WHERE f.batch_id = %(batch)s AND v.vector_store_id = f.vector_store_id AND v.file_id = f.file_id
+             AND v.tenant_id = %(tenant)s AND v.vector_store_id = %(store)s AND v.status = 'in_progress'
+             {see_documents(tenant, "v")}
+           RETURNING v.file_id, v.generation - 1""",  # noqa: S608
+        values_of(tenant) | {"batch": batch_id, "store": store_id},
     )
     return [(str(row[0]), int(row[1])) for row in await found.fetchall()]
 

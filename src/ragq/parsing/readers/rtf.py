@@ -1,4 +1,4 @@
-"""RTF: its text and its tables."""
+"""RTF: its text, headings and tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ MAX_DEPTH = 1_000
 
 _TITLE = re.compile(r"\{\\title ([^{}\\]{1,300})\}")
 _PICTURE = re.compile(r"(?:[0-9a-fA-F]{40,}\s*)+")
-_BINARY = re.compile(r"\\bin\d+ ")
+_OUTLINE = re.compile(r"\\outlinelevel([0-8])(?!\d) ?")  # of a paragraph's style; 9 is running text
+_MARKED = r"\g<0>\\'01\1 "  # leaves the control character 1 and the level before the text of a heading
+_HEADING = re.compile(r"\x01(\d) (.*)")
 
 
 def read(data: bytes, filename: str, document: DocumentWriter) -> None:
@@ -23,14 +25,18 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
     _check_depth(source)
     if title := _TITLE.search(source):
         document.title = title[1]
+    source = _OUTLINE.sub(_MARKED, source)
     text: str = rtf_to_text(source, encoding="cp1252", errors="replace")  # type: ignore[no-untyped-call]
     for is_table, lines in _iterate_blocks(text):
+        plain = [_HEADING.sub(r"\2", line) for line in lines]
         if is_table:
             document.add_table(
-                [[cell.strip() for cell in line.rstrip().removesuffix("|").split("|")] for line in lines]
+                [[cell.strip() for cell in line.rstrip().removesuffix("|").split("|")] for line in plain]
             )
+        elif heading := _HEADING.fullmatch(lines[0]):
+            document.add_heading(int(heading[1]) + 1, heading[2])
         else:
-            document.add_text("\n".join(lines))
+            document.add_text("\n".join(plain))
 
 
 def _check_depth(source: str) -> None:

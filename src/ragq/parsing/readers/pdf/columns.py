@@ -6,7 +6,6 @@ import re
 from ctypes import byref, c_double
 from dataclasses import dataclass
 
-import pypdfium2
 import pypdfium2.raw as pdfium
 
 from ragq.parsing.readers.pdf.words import Word
@@ -185,14 +184,18 @@ def _find_over(cell: Cell, columns: list[tuple[float, float]]) -> list[int]:
     return over or [min(range(len(columns)), key=lambda one: abs(sum(columns[one]) / 2 - center))]
 
 
-def has_columns(text_page: pypdfium2.PdfTextPage) -> bool:
-    """Tell at little cost whether several lines of a page have several cells, as far as pdfium draws them apart."""
+def has_columns(text_page: pdfium.FPDF_TEXTPAGE, boxes: int) -> bool:
+    """Tell at little cost whether several lines of a page have several cells, as far as pdfium draws them apart.
+
+    Args:
+        boxes: How many of text pdfium has counted on the page; it tells none of them before that.
+    """
     left, top, right, bottom = c_double(), c_double(), c_double(), c_double()
     pointers = byref(left), byref(top), byref(right), byref(bottom)
     lines = cells = 0
     wider = 0.0
     start = end = low = high = 0.0  # of the box before, along the line and across it
-    for number in range(pdfium.FPDFText_CountRects(text_page, 0, -1)):
+    for number in range(boxes):
         pdfium.FPDFText_GetRect(text_page, number, *pointers)
         along, across = (left.value, right.value), (bottom.value, top.value)
         wider += along[1] - along[0] - across[1] + across[0]
@@ -203,10 +206,12 @@ def has_columns(text_page: pypdfium2.PdfTextPage) -> bool:
         if is_same_line and gap > CELL_GAP * (across[1] - across[0]):
             cells += 1
             lines += cells == LEAST_COLUMNS - 1
+            if lines == LEAST_ROWS - 1:
+                return True
         elif not is_same_line:
             cells = 0
         (start, end), (low, high) = along, across
-    return lines >= LEAST_ROWS - 1
+    return False
 
 
 def count_header_rows(rows: list[list[str]]) -> int | None:

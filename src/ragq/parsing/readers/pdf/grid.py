@@ -6,7 +6,6 @@ from collections import defaultdict
 from ctypes import byref, c_float
 from dataclasses import dataclass, field
 
-import pypdfium2
 import pypdfium2.raw as pdfium
 
 from ragq.parsing.readers.pdf.columns import divide, is_number
@@ -59,7 +58,7 @@ class Grid:
     is_layout: bool = False
 
 
-def read_segments(page: pypdfium2.PdfPage) -> list[Segment]:
+def read_segments(page: pdfium.FPDF_PAGE) -> list[Segment]:
     """Read the level and upright lines that are drawn on a page."""
     segments: list[Segment] = []
     matrix, x, y = pdfium.FS_MATRIX(), c_float(), c_float()

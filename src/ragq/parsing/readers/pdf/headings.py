@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pypdfium2
 
@@ -32,35 +33,49 @@ class Heading:
     lines: int = 1
 
 
+class Entry(NamedTuple):
+    """An entry of an outline: the index of a page, a level from 1, and a title."""
+
+    page: int
+    level: int
+    title: str
+
+
 Headings = dict[int, dict[int, Heading]]
 """Index of a page → number of its line → heading."""
 
 
-def read_outline(pdf: pypdfium2.PdfDocument) -> dict[int, list[tuple[int, str]]]:
-    """Return the level and title of what the outline says of each page."""
-    outline: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    entries: Iterator[pypdfium2.PdfBookmark] = pdf.get_toc(max_depth=MAX_DEPTH)
-    for entry in itertools.islice(entries, MAX_ENTRIES):
-        target = entry.get_dest()
+def read_outline(pdf: pypdfium2.PdfDocument) -> Iterator[Entry]:
+    """Yield what the outline says of pages."""
+    bookmarks: Iterator[pypdfium2.PdfBookmark] = pdf.get_toc(max_depth=MAX_DEPTH)
+    for bookmark in itertools.islice(bookmarks, MAX_ENTRIES):
+        target = bookmark.get_dest()
         index = target.get_index() if target else None
         if index is not None:
-            outline[index].append((entry.level + 1, entry.get_title()))
-    return outline
+            yield Entry(index, bookmark.level + 1, bookmark.get_title())
 
 
-def match_outline(outline: dict[int, list[tuple[int, str]]], pages: Sequence[ReadPage]) -> Headings:
-    """Find the lines that are the outline's titles, each on its page."""
+def match_outline(outline: Iterable[Entry], pages: Sequence[list[str]]) -> Headings:
+    """Find the lines that are the outline's titles, each on its page.
+
+    Args:
+        pages: The lines of each page.
+    """
     headings: Headings = {}
-    for index, entries in outline.items():
+    by_page: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for entry in outline:
+        by_page[entry.page].append((entry.level, entry.title))
+    for index, entries in by_page.items():
         if not 0 <= index < len(pages):
             continue
         longest = max(len(title) for _, title in entries) + MORE_CHARACTERS
-        lines = [_simplify(line) if len(line) < longest else "" for line in pages[index].text.split("\n")]
+        wanted = [{_simplify(title), _simplify(_NUMBER.sub("", title))} - {""} for _, title in entries]
+        starts = {title[0] for titles in wanted for title in titles}
+        lines = [number for number, line in enumerate(pages[index]) if _may_begin(line, starts)]
         found: dict[int, Heading] = {}
-        for level, title in entries:
-            wanted = {_simplify(title), _simplify(_NUMBER.sub("", title))} - {""}
-            place = _find(lines, wanted, set(found))
-            if place:
+        for (level, _), titles in zip(entries, wanted, strict=True):
+            free = [number for number in lines if number not in found]
+            if place := _find(pages[index], free, longest, titles):
                 found[place[0]] = Heading(level, place[1])
         if found:
             headings[index] = found
@@ -71,15 +86,20 @@ def _simplify(text: str) -> str:
     return _NO_WORD.sub("", text).lower()
 
 
-def _find(lines: list[str], wanted: set[str], taken: set[int]) -> tuple[int, int] | None:
-    """Find where a title stands: its first line and the number of its lines."""
-    for first, line in enumerate(lines):
-        if first in taken or not line:
-            continue
+def _may_begin(line: str, starts: set[str]) -> bool:
+    """Whether a line may be the first of a title: it begins with the letter of one, or a number or sign before it."""
+    return not line[:1].isalpha() or line[:1].lower() in starts
+
+
+def _find(lines: list[str], numbers: list[int], longest: int, titles: set[str]) -> tuple[int, int] | None:
+    """Find a title that begins in one of the lines with these numbers: its first line and the number of its lines."""
+    for first in numbers:
         joined = ""
         for count, part in enumerate(lines[first : first + JOINED_LINES], start=1):
-            joined += part
-            if joined in wanted or joined.lstrip("0123456789") in wanted:
+            joined += _simplify(part) if len(part) < longest else ""
+            if not joined:
+                break
+            if joined in titles or joined.lstrip("0123456789") in titles:
                 return first, count
     return None
 

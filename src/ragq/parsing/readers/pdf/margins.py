@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
+from itertools import islice
 
 EDGE_LINES = 3  # of the text of a page, at its top and at its bottom
 EDGE_SHARE = 4  # of a page with few lines only each fourth, so that never a whole page is taken for its header
@@ -44,9 +45,15 @@ def find_margins(pages: list[list[str]]) -> list[set[int]]:
 
 def _iterate_keys(index: int, lines: list[str]) -> Iterator[tuple[int, Hashable]]:
     """Yield each line at an edge with what makes it the same on other pages."""
-    filled = [place for place, line in enumerate(lines) if line.strip()]
-    edge = min(EDGE_LINES, len(filled) // EDGE_SHARE)
-    for place in dict.fromkeys(filled[:edge] + filled[len(filled) - edge :]):
+    filled = (place for place, line in enumerate(lines) if line and not line.isspace())
+    first = list(
+        islice(filled, EDGE_LINES * EDGE_SHARE)
+    )  # no more of them are needed to know how many count as an edge
+    edge = len(first) // EDGE_SHARE
+    last = islice(
+        (place for place in range(len(lines) - 1, -1, -1) if lines[place] and not lines[place].isspace()), edge
+    )
+    for place in dict.fromkeys([*first[:edge], *reversed(list(last))]):
         if len(lines[place]) > MAX_CHARACTERS:
             continue
         line = " ".join(lines[place].split())

@@ -12,10 +12,9 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from ragq.parsing.ocr import Ocr
+from ragq.parsing.readers.pdf.pictures import find_pictures, measure_pictures, render
 from ragq.parsing.readers.pdf.tables import TableBlock, find_tables
 
-DOTS_PER_INCH = 300
-MAX_PIXELS = 16_000_000  # of a rendered page: A3 at 300 dots per inch
 GARBLED_SHARE = 0.05  # of unreadable characters: such a page is read as a picture, where that is possible
 LOST_SHARE = 0.2  # such a page has no text that is worth keeping
 FEW_CHARACTERS, LEAST_COVERED = (
@@ -23,14 +22,12 @@ FEW_CHARACTERS, LEAST_COVERED = (
     0.5,
 )  # so little text beside pictures that cover so much of the page: it may be scanned
 HARDLY_ANY, LEAST_PICTURE, LEAST_PATHS = 10, 0.02, 50  # no text: it may be in a picture, or drawn as curves
-LOOKED_AT_OBJECTS = 2000
+MAX_PICTURES = 20  # of a document that are read by OCR, on pages with text
 MAX_MEASURED_LINES = 40
 SHORT_LINE, LONG_LINE = 120, 60
 
-# pdfium puts U+FFFE or 0x02 where a hyphen ended a line.
-_LINE_END_HYPHEN = re.compile(r"[\ufffe\x02](?:\r?\n)?(?P<next>.?)")
+_HYPHEN = "\ufffe"  # pdfium puts it, or 0x02, where a hyphen ended a line
 _TABLE = "\ufffc"  # stands in the text for a table
-_SPACE = re.compile(r"\s+")
 _NO_CHARACTER = re.compile(r"[\x00\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff]")
 _SENTENCE_END = (".", ",", ";", ":", "?", "!", "-", "\ufffe", "\x02")
 
@@ -53,6 +50,7 @@ class ReadPage:
         heights: Of some lines, how high their letters are.
         tables: Which of its lines are tables.
         is_recognized: Its text is what OCR found.
+        pictures: What OCR found in each picture beside the text.
     """
 
     text: str = ""
@@ -60,63 +58,88 @@ class ReadPage:
     heights: dict[str, float] = field(default_factory=dict)
     tables: list[TableBlock] = field(default_factory=list)
     is_recognized: bool = False
+    pictures: list[str] = field(default_factory=list)
 
 
 class PageReader:
     """Reads the pages of a PDF one by one."""
 
-    def __init__(self, pdf: pypdfium2.PdfDocument, ocr: Ocr, *, measures_sizes: bool) -> None:
+    def __init__(
+        self, pdf: pypdfium2.PdfDocument, ocr: Ocr, *, measures_sizes: bool, has_pictures: bool = False
+    ) -> None:
+        """Read from a PDF.
+
+        Args:
+            measures_sizes: Whether headings are to be found by their sizes.
+            has_pictures: Whether to look for pictures on pages that have text.
+        """
         self._pdf = pdf
+        self._pictures = MAX_PICTURES if has_pictures and ocr.is_available else 0
         self._ocr = ocr
         self._measures_sizes = measures_sizes
         self._box = pdfium.FS_RECTF()
+        self._text = _TextBuffer()
 
     def read(self, index: int) -> ReadPage:
-        """Read a page."""
+        """Read a page. This calls pdfium itself: its Python objects cost a twentieth of the whole reading."""
+        page = pdfium.FPDF_LoadPage(self._pdf, index)
+        text_page = pdfium.FPDFText_LoadPage(page) if page else None
         try:
-            page = self._pdf[index]
-            text_page = page.get_textpage()
-        except pypdfium2.PdfiumError:
-            return ReadPage(state=State.DAMAGED)
-        raw, is_indexed = _read_text(text_page)
+            return self._read(index, page, text_page) if text_page else ReadPage(state=State.DAMAGED)
+        finally:
+            if text_page:
+                pdfium.FPDFText_ClosePage(text_page)
+            if page:
+                pdfium.FPDF_ClosePage(page)
+
+    def _read(self, index: int, page: pdfium.FPDF_PAGE, text_page: pdfium.FPDF_TEXTPAGE) -> ReadPage:
+        raw, is_indexed = self._text.read(page, text_page)
         read = ReadPage(clean_pdf_text(raw))
         characters = len(read.text) - read.text.count(" ") - read.text.count("\n")
         garbled = _count_garbled(read.text, raw) / max(1, characters)
         if garbled > GARBLED_SHARE:
-            self._recognize(page, read, State.GARBLED)
+            self._recognize(index, read, State.GARBLED)
             if read.state is State.GARBLED and garbled > LOST_SHARE:
                 read.text = ""
         elif characters < FEW_CHARACTERS:
-            self._recognize_picture(page, read, characters)
+            self._recognize_picture(index, page, read, characters)
         if is_indexed and read.state is State.READ and not read.is_recognized:
             if tables := find_tables(page, text_page, raw):
                 _replace(read, raw.split("\r\n"), tables)
             if self._measures_sizes:
                 read.heights = self._measure(text_page, raw)
-        text_page.close()
-        page.close()
+        if self._pictures and read.state is State.READ and not read.is_recognized:
+            self._read_pictures(index, page, text_page, read)
         return read
 
-    def _recognize_picture(self, page: pypdfium2.PdfPage, read: ReadPage, characters: int) -> None:
-        covered, paths = _measure_pictures(page)
+    def _read_pictures(
+        self, index: int, page: pdfium.FPDF_PAGE, text_page: pdfium.FPDF_TEXTPAGE, read: ReadPage
+    ) -> None:
+        """Read the pictures beside the text, as where a scan was pasted in."""
+        for box in find_pictures(page, text_page)[: self._pictures]:
+            self._pictures -= 1
+            read.pictures += filter(None, self._ocr.read_pages(render(self._pdf[index], box)))
+
+    def _recognize_picture(self, index: int, page: pdfium.FPDF_PAGE, read: ReadPage, characters: int) -> None:
+        covered, paths = measure_pictures(page)
         if characters < HARDLY_ANY:
             if covered > LEAST_PICTURE or paths >= LEAST_PATHS:
-                self._recognize(page, read, State.EMPTY)
+                self._recognize(index, read, State.EMPTY)
             elif not read.text:
                 read.state = State.BLANK
         elif covered > LEAST_COVERED:
-            self._recognize(page, read, State.READ)
+            self._recognize(index, read, State.READ)
 
-    def _recognize(self, page: pypdfium2.PdfPage, read: ReadPage, otherwise: State) -> None:
+    def _recognize(self, index: int, read: ReadPage, otherwise: State) -> None:
         """Read the page as a picture, and keep that if it is more than its text; else it is what `otherwise` says."""
-        pages = self._ocr.read_pages(_render(page)) if self._ocr.is_available else []
+        pages = self._ocr.read_pages(render(self._pdf[index])) if self._ocr.is_available else []
         text = pages[0] if pages else ""
         if text and (otherwise is State.GARBLED or len(text) > len(read.text)):
             read.text, read.is_recognized = text, True
         elif not (read.text and otherwise is State.EMPTY):
             read.state = otherwise
 
-    def _measure(self, text_page: pypdfium2.PdfTextPage, raw: str) -> dict[str, float]:
+    def _measure(self, text_page: pdfium.FPDF_TEXTPAGE, raw: str) -> dict[str, float]:
         """Measure the letters of lines that may be headings, and of a few long ones to compare with."""
         heights: dict[str, float] = {}
         offset = 0
@@ -133,37 +156,57 @@ class PageReader:
         return heights
 
 
-def _read_text(text_page: pypdfium2.PdfTextPage) -> tuple[str, bool]:
-    """Return the text within the page's box, and whether each of its characters has its own index in pdfium.
+class _TextBuffer:
+    """Reads the text of pages into memory that grows with the longest."""
 
-    pdfium's text within a box may lack line ends: the whole text is better, unless more of it is outside the box.
-    """
-    count = text_page.count_chars()
-    page: pypdfium2.PdfPage = text_page.page
-    left, bottom, right, top = page.get_bbox()
-    buffer = (c_ushort * (count + 1))()
-    length = pdfium.FPDFText_GetBoundedText(text_page, left, top, right, bottom, buffer, count + 1)
-    bounded = memoryview(buffer)[:length].tobytes().decode("utf-16-le", "ignore")
-    if len(bounded) == count:
-        return bounded, True
-    whole = text_page.get_text_range() if count else ""
-    if len(bounded) < len(whole) and len(_SPACE.sub("", bounded)) < len(_SPACE.sub("", whole)):
-        return bounded, False
-    return whole, len(whole) == count
+    def __init__(self) -> None:
+        self._box = pdfium.FS_RECTF()
+        self._reserve(4096)
+
+    def read(self, page: pdfium.FPDF_PAGE, text_page: pdfium.FPDF_TEXTPAGE) -> tuple[str, bool]:
+        """Return the text within the page's box, and whether each of its characters has its own index in pdfium.
+
+        pdfium's text within a box may lack line ends: the whole text is better, unless more of it is outside the box.
+        """
+        count = pdfium.FPDFText_CountChars(text_page)
+        if count <= 0:
+            return "", True
+        if count >= self._size:
+            self._reserve(2 * count)
+        pdfium.FPDF_GetPageBoundingBox(page, byref(self._box))
+        box = self._box.left, self._box.top, self._box.right, self._box.bottom
+        whole = self._decode(pdfium.FPDFText_GetText(text_page, 0, count, self._buffer) - 1)
+        if pdfium.FPDFText_GetBoundedText(text_page, *box, None, 0) >= count:  # so on most pages, and no copy is needed
+            return whole, len(whole) == count
+        bounded = self._decode(pdfium.FPDFText_GetBoundedText(text_page, *box, self._buffer, count + 1))
+        if len(bounded) == count:
+            return bounded, True
+        if len(bounded) < len(whole) and len("".join(bounded.split())) < len("".join(whole.split())):
+            return bounded, False
+        return whole, len(whole) == count
+
+    def _reserve(self, size: int) -> None:
+        self._size = size
+        self._buffer = (c_ushort * (size + 1))()
+        self._bytes = memoryview(self._buffer).cast("B")
+
+    def _decode(self, length: int) -> str:
+        return str(self._bytes[: 2 * length], "utf-16-le", "ignore") if length > 0 else ""
 
 
 def clean_pdf_text(raw: str) -> str:
-    """Join words hyphenated at line ends and remove what is no text: NULs, lone surrogates, carriage returns."""
-
-    def join(match: re.Match[str]) -> str:
-        following = match["next"]
-        return ("" if following.islower() else "-") + following if following else "-"
-
-    has_hyphens = "\ufffe" in raw or "\x02" in raw
-    text = _LINE_END_HYPHEN.sub(join, raw) if has_hyphens else raw
-    text = text.replace("\x00", "").replace("\r\n", "\n").replace("\r", "\n")
-    text = text if text.isascii() else text.encode("utf-8", "ignore").decode("utf-8")
+    """Join words hyphenated at line ends and remove what is no text: NULs, carriage returns, white space at line ends."""
+    text = raw.replace("\x00", "").replace("\r\n", "\n").replace("\r", "\n").replace("\x02", _HYPHEN)
+    if _HYPHEN in text:
+        first, *others = text.split(_HYPHEN)
+        text = first + "".join(map(_continue, others))
     return "\n".join(map(str.rstrip, text.split("\n"))).strip()
+
+
+def _continue(text: str) -> str:
+    """Go on after a hyphen at a line's end: it divides a word if a small letter follows."""
+    text = text.removeprefix("\n")
+    return text if text[:1].islower() else f"-{text}"
 
 
 def _replace(read: ReadPage, raw: list[str], tables: list[TableBlock]) -> None:
@@ -183,32 +226,3 @@ def _replace(read: ReadPage, raw: list[str], tables: list[TableBlock]) -> None:
 def _count_garbled(text: str, raw: str) -> int:
     """Count the unreadable characters: controls, those of private use, and U+FFFD."""
     return 0 if text.replace("\n", "").isprintable() else len(_NO_CHARACTER.findall(raw))
-
-
-def _measure_pictures(page: pypdfium2.PdfPage) -> tuple[float, int]:
-    """Return which share of the page pictures cover, and how many curves are drawn on it."""
-    width, height = page.get_size()
-    covered, paths = 0.0, 0
-    for place in range(min(pdfium.FPDFPage_CountObjects(page), LOOKED_AT_OBJECTS)):
-        drawn = pdfium.FPDFPage_GetObject(page, place)
-        match pdfium.FPDFPageObj_GetType(drawn):
-            case pdfium.FPDF_PAGEOBJ_PATH:
-                paths += 1
-            case pdfium.FPDF_PAGEOBJ_IMAGE | pdfium.FPDF_PAGEOBJ_FORM:
-                left, bottom, right, top = (pdfium.FS_FLOAT() for _ in range(4))
-                if pdfium.FPDFPageObj_GetBounds(drawn, left, bottom, right, top):
-                    covered += abs(right.value - left.value) * abs(top.value - bottom.value)
-    return covered / max(1.0, width * height), paths
-
-
-def _render(page: pypdfium2.PdfPage) -> bytes:
-    """Draw a page in shades of grey, as a PNM file."""
-    width, height = page.get_size()
-    scale = min(DOTS_PER_INCH / 72, (MAX_PIXELS / max(1.0, width * height)) ** 0.5)
-    try:
-        bitmap = page.render(scale=scale, grayscale=True, may_draw_forms=False)
-    except pypdfium2.PdfiumError:
-        return b""
-    pixels = memoryview(bitmap.buffer).cast("B")
-    rows = (pixels[start : start + bitmap.width] for start in range(0, bitmap.height * bitmap.stride, bitmap.stride))
-    return b"P5 %d %d 255\n" % (bitmap.width, bitmap.height) + b"".join(rows)

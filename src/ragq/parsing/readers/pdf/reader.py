@@ -19,6 +19,7 @@ _NO_TITLE = re.compile(
     r"|document ?\d*$|\W*$|\d+$",
     re.IGNORECASE,
 )
+_PICTURE = re.compile(rb"/Subtype\s*/Image\b")  # is never packed, unlike most of a PDF
 _UNREADABLE = {
     State.EMPTY: "no text",
     State.GARBLED: "text in unknown characters",
@@ -31,8 +32,9 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
     """Write the text of each page, without the headers and footers that repeat."""
     del filename
     pdf = _open(data)
-    outline = read_outline(pdf)
-    reader = PageReader(pdf, document.ocr, measures_sizes=not outline)
+    entries = read_outline(pdf)
+    first = next(entries, None)
+    reader = PageReader(pdf, document.ocr, measures_sizes=not first, has_pictures=bool(_PICTURE.search(data)))
     pages: list[ReadPage] = []
     length = 0
     for index in range(len(pdf)):
@@ -45,12 +47,16 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
         raise _explain(pages, is_ocr_there=document.ocr.is_available)
     title = pdf.get_metadata_value("Title").strip()
     document.title = "" if _NO_TITLE.match(title) else title
-    margins = find_margins([page.text.split("\n") for page in pages])
-    headings = match_outline(outline, pages) if outline else find_headings(pages)
+    lines = [page.text.split("\n") for page in pages]
+    margins = find_margins(lines)
+    # pdfium finds the pages of the other entries faster once it has read the pages
+    headings = match_outline([first, *entries], lines) if first else find_headings(pages)
     labels = _read_labels(pdf)
     for index, page in enumerate(pages):
         document.start_place(PlaceKind.PAGE, index + 1, labels[index] if labels else "")
-        _write_page(page, margins[index], headings.get(index, {}), document)
+        _write_page(lines[index], page.tables, margins[index], headings.get(index, {}), document)
+        for picture in page.pictures:
+            document.add_text(picture)
     for state, what in _UNREADABLE.items():
         if numbers := [index + 1 for index, page in enumerate(pages) if page.state is state]:
             have = "has" if len(numbers) == 1 else "have"
@@ -77,10 +83,18 @@ def _open(data: bytes) -> pypdfium2.PdfDocument:
     return pdf
 
 
-def _write_page(page: ReadPage, margins: set[int], headings: dict[int, Heading], document: DocumentWriter) -> None:
+def _write_page(
+    lines: list[str],
+    blocks: list[TableBlock],
+    margins: set[int],
+    headings: dict[int, Heading],
+    document: DocumentWriter,
+) -> None:
     """Write the lines of a page between its headings and tables."""
-    tables = {line: table for table in page.tables for line in table.lines}
-    lines = page.text.split("\n")
+    if not (blocks or headings or margins):
+        document.add_text("\n".join(lines))
+        return
+    tables = {line: table for table in blocks for line in table.lines}
     start = 0
     for place in sorted(headings.keys() - margins | tables.keys()):
         if place < start:  # in a heading of several lines

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from ctypes import byref
 from dataclasses import dataclass
 
-import pypdfium2
 import pypdfium2.raw as pdfium
 
 GLUED_GAP = 0.25  # of a letter's height: letters further apart are two words, even if pdfium saw no space
@@ -45,7 +44,7 @@ class Word:
         return (self.top + self.bottom) / 2
 
 
-def read_words(text_page: pypdfium2.PdfTextPage, lines: list[str]) -> tuple[list[Word], Turn]:
+def read_words(text_page: pdfium.FPDF_TEXTPAGE, lines: list[str]) -> tuple[list[Word], Turn]:
     r"""Return the words, and what turns a point of the page as the words are turned.
 
     Args:
@@ -76,7 +75,7 @@ _Box = tuple[float, float, float, float]  # left, top, right, bottom
 class _Reader:
     """Reads where letters stand."""
 
-    def __init__(self, text_page: pypdfium2.PdfTextPage) -> None:
+    def __init__(self, text_page: pdfium.FPDF_TEXTPAGE) -> None:
         self._page = text_page
         self._box = pdfium.FS_RECTF()
         self._pointer = byref(self._box)

@@ -1,0 +1,85 @@
+"""The pictures on a page of a PDF: how much of it they cover, which hold no text, and how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+DOTS_PER_INCH = 300
+MAX_PIXELS = 16_000_000  # of a rendered page: A3 at 300 dots per inch
+LOOKED_AT_OBJECTS = 2000
+LEAST_SHARE = 0.08  # of the page that a picture covers, if it is read beside text; smaller ones are logos
+MOST_CHARACTERS = 10  # of text that stands in such a picture: a scan with its text is not read again
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top, in points
+
+
+def measure_pictures(page: pdfium.FPDF_PAGE) -> tuple[float, int]:
+    """Return which share of the page pictures cover, and how many curves are drawn on it."""
+    covered, paths = 0.0, 0
+    for drawn, kind in _iterate(page):
+        if kind == pdfium.FPDF_PAGEOBJ_PATH:
+            paths += 1
+        elif kind in (pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_FORM):
+            covered += _measure(_read_box(drawn))
+    return covered / _measure_page(page), paths
+
+
+def find_pictures(page: pdfium.FPDF_PAGE, text_page: pdfium.FPDF_TEXTPAGE) -> list[Box]:
+    """Find the large pictures in which no text of the page stands, the highest first."""
+    least = LEAST_SHARE * _measure_page(page)
+    boxes = (_read_box(drawn) for drawn, kind in _iterate(page) if kind == pdfium.FPDF_PAGEOBJ_IMAGE)
+    large = dict.fromkeys(box for box in boxes if _measure(box) >= least)
+    return sorted(
+        (
+            (left, bottom, right, top)
+            for left, bottom, right, top in large
+            if pdfium.FPDFText_GetBoundedText(text_page, left, top, right, bottom, None, 0) <= MOST_CHARACTERS
+        ),
+        key=lambda box: (-box[3], box[0]),
+    )
+
+
+def render(page: pypdfium2.PdfPage, box: Box | None = None) -> bytes:
+    """Draw a page, or what is in a box of it, in shades of grey, as a PNM file."""
+    width, height = page.get_size()
+    scale = min(DOTS_PER_INCH / 72, (MAX_PIXELS / max(1.0, width * height)) ** 0.5)
+    try:
+        bitmap = page.render(scale=scale, grayscale=True, may_draw_forms=False)
+    except pypdfium2.PdfiumError:
+        return b""
+    left, top, right, bottom = 0, 0, bitmap.width, bitmap.height
+    if box:
+        converter = bitmap.get_posconv(page)
+        corners = converter.to_bitmap(*box[:2]), converter.to_bitmap(*box[2:])
+        (left, right), (top, bottom) = (sorted(axis) for axis in zip(*corners, strict=True))
+        left, right = max(0, left), min(bitmap.width, right)
+        top, bottom = max(0, top), min(bitmap.height, bottom)
+        if left >= right or top >= bottom:
+            return b""
+    pixels = memoryview(bitmap.buffer).cast("B")
+    rows = (pixels[row * bitmap.stride + left : row * bitmap.stride + right] for row in range(top, bottom))
+    return b"P5 %d %d 255\n" % (right - left, bottom - top) + b"".join(rows)
+
+
+def _iterate(page: pdfium.FPDF_PAGE) -> Iterator[tuple[pdfium.FPDF_PAGEOBJECT, int]]:
+    """Yield the first objects of a page and what each of them is."""
+    for place in range(min(pdfium.FPDFPage_CountObjects(page), LOOKED_AT_OBJECTS)):
+        drawn = pdfium.FPDFPage_GetObject(page, place)
+        yield drawn, pdfium.FPDFPageObj_GetType(drawn)
+
+
+def _read_box(drawn: pdfium.FPDF_PAGEOBJECT) -> Box:
+    left, bottom, right, top = (pdfium.FS_FLOAT() for _ in range(4))
+    pdfium.FPDFPageObj_GetBounds(drawn, left, bottom, right, top)
+    return left.value, bottom.value, right.value, top.value
+
+
+def _measure(box: Box) -> float:
+    return abs(box[2] - box[0]) * abs(box[3] - box[1])
+
+
+def _measure_page(page: pdfium.FPDF_PAGE) -> float:
+    return float(max(1.0, pdfium.FPDF_GetPageWidthF(page) * pdfium.FPDF_GetPageHeightF(page)))
