@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 FINAL = {"finished", "failed", "canceled"}
+TURN, WAITED = 10_000, 200_000  # a turn of a tenant of weight 1, and the most that a tenant may be behind
 
 
 @dataclass(slots=True)
@@ -40,13 +41,57 @@ def lane_of(name: str) -> str:
     return name.partition("@")[0]
 
 
-class QueueModel:
-    """Jobs, their lists, and the order of the lists in their lanes."""
+def suffix_of(name: str) -> str:
+    return name[len(lane_of(name)) :]
 
-    def __init__(self, quarantine_deaths: int) -> None:
+
+@dataclass(slots=True)
+class Pool:
+    """Lanes that share slots: the pool's time, and the next turns of names that wait and of all tenants."""
+
+    lanes: list[str]
+    time: int = 0
+    waiting: dict[str, int] = field(default_factory=dict)
+    turns: dict[str, int] = field(default_factory=dict)
+    begun: bool = False  # a tenant has waited for another
+
+    def first(self, lane: str) -> tuple[int, int, str] | None:
+        """The turn of a lane's first name, the lane's rank, and the name."""
+        found = [(turn, name) for name, turn in self.waiting.items() if lane_of(name) == lane]
+        return (max(self.time, min(found)[0]), self.lanes.index(lane), min(found)[1]) if found else None
+
+    @property
+    def earliest(self) -> int:
+        return min(found[0] for lane in self.lanes if (found := self.first(lane)))
+
+    def join(self, name: str) -> None:
+        self.waiting.setdefault(name, max(self.time, self.turns.get(suffix_of(name), 0)))
+
+    def move(self, suffix: str, turn: int, earliest: int, weight: float) -> None:
+        following = turn + round(TURN / weight)
+        if all(suffix_of(name) == suffix for name in self.waiting):
+            if self.begun:
+                self.time = following
+            return
+        self.begun, self.time = True, max(self.time, earliest, turn - WAITED)
+        self.turns[suffix] = following
+        self.waiting |= {name: self.turns[suffix] for name in self.waiting if suffix_of(name) == suffix}
+
+
+class QueueModel:
+    """Jobs, their lists, and the order of the lists in their lanes.
+
+    Attributes:
+        weights: By the suffix of a tenant's names, as `limits`: the most jobs that run.
+    """
+
+    def __init__(self, quarantine_deaths: int, weights: dict[str, float], limits: dict[str, int]) -> None:
         self.jobs: dict[str, ModelJob] = {}
         self.lists: dict[str, list[str]] = defaultdict(list)
-        self.rings: dict[str, list[str]] = defaultdict(list)
+        self.weights, self.limits = weights, limits
+        solo = Pool(["queries.solo"])
+        shared = Pool(["queries.priority", "queries", "queries.flex"])
+        self._pools = {lane: pool for pool in (solo, shared) for lane in pool.lanes}
         self._drainer = ""
         self._quarantine_deaths = quarantine_deaths
 
@@ -54,7 +99,13 @@ class QueueModel:
         return {name: ids for name, ids in self.lists.items() if ids}
 
     def turns(self) -> dict[str, list[str]]:
-        return {lane: names for lane, names in self.rings.items() if names}
+        """The names that wait, by lane, next first."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for lane, pool in self._pools.items():
+            for name in sorted(pool.waiting, key=lambda name: (pool.waiting[name], name)):
+                if lane_of(name) == lane:
+                    found[lane].append(name)
+        return dict(found)
 
     def ids(self, *statuses: str) -> list[str]:
         return sorted(id_ for id_, job in self.jobs.items() if job.status in statuses)
@@ -80,19 +131,19 @@ class QueueModel:
     def claim(self, worker: str, lanes: list[tuple[str, int]], *, in_flight: int) -> tuple[list[str], bool]:
         self._wake_due()
         taken: list[str] = []
-        if self.rings["queries.solo"]:
+        if self._pools["queries.solo"].waiting:
             if in_flight:
                 self._drainer = self._drainer or worker
                 if self._drainer == worker:
                     return [], True
             else:
                 self._drainer = ""
-                if self._take("queries.solo", taken, alone=True):
+                if self._take({"queries.solo": 1}, taken, alone=True):
                     return taken, False
-        for lane, most in lanes:
-            for _ in range(most):
-                if not self._take(lane, taken, alone=False):
-                    break
+        room = dict(lanes)
+        while name := self._take(room, taken, alone=False):
+            places = room[lane_of(name)]
+            room = {lane: most - (most >= places) for lane, most in room.items()}
         return taken, False
 
     def heartbeat(self, id_: str, attempt: int) -> bool:
@@ -112,9 +163,10 @@ class QueueModel:
         if not self._owns(id_, attempt):
             return False
         job = self.jobs[id_]
-        job.lease, job.tries = "", job.tries + charge
+        job.lease, job.tries, job.status = "", job.tries + charge, "scheduled"
+        self._wake(job.name)
         if later:
-            job.status, job.due = "scheduled", False
+            job.due = False
         else:
             self._push(id_, job.name, front=True)
         return True
@@ -126,15 +178,20 @@ class QueueModel:
 
     def delete(self, id_: str) -> bool:
         self._unlist(id_)
-        return self.jobs.pop(id_, None) is not None
+        job = self.jobs.pop(id_, None)
+        if job:
+            self._wake(job.name)
+        return job is not None
 
     def reap(self) -> tuple[list[str], int, list[str]]:
         dead = [id_ for id_ in self.ids("started") if self.jobs[id_].lease == "expired"]
         for id_ in dead:
             job = self.jobs[id_]
             job.lease, job.deaths, job.deaths_alone = "", job.deaths + 1, job.deaths_alone + job.alone
+            job.status = "queued"
+            self._wake(job.name)
             suspect = job.deaths >= 2 and job.deaths_alone < self._quarantine_deaths
-            self._push(id_, "queries.solo" + job.name[len(lane_of(job.name)) :] if suspect else job.name, front=True)
+            self._push(id_, "queries.solo" + suffix_of(job.name) if suspect else job.name, front=True)
         delayed = self._wake_due()
         late = [id_ for id_ in self.ids("queued", "scheduled") if self.jobs[id_].late]
         for id_ in late:
@@ -152,8 +209,18 @@ class QueueModel:
         self._join(name)
 
     def _join(self, name: str) -> None:
-        if name not in self.rings[lane_of(name)]:
-            self.rings[lane_of(name)].append(name)
+        self._pools[lane_of(name)].join(name)
+
+    def _wake(self, name: str) -> None:
+        """A job of this name no longer runs: those that waited for a place of the tenant take turns again."""
+        if suffix_of(name) in self.limits:
+            for other, ids in self.lists.items():
+                if ids and suffix_of(other) == suffix_of(name):
+                    self._join(other)
+
+    def _is_full(self, suffix: str) -> bool:
+        running = [job for job in self.jobs.values() if job.status == "started" and suffix_of(job.name) == suffix]
+        return len(running) >= self.limits.get(suffix, 1000)
 
     def _unlist(self, id_: str) -> None:
         for ids in self.lists.values():
@@ -166,19 +233,24 @@ class QueueModel:
             self._push(id_, self.jobs[id_].name)
         return len(due)
 
-    def _take(self, lane: str, taken: list[str], *, alone: bool) -> bool:
-        while self.rings[lane]:
-            name = self.rings[lane].pop(0)
+    def _take(self, room: dict[str, int], taken: list[str], *, alone: bool) -> str:
+        """Claim the job that is next in the lanes with room; returns the name of its list, or ""."""
+        pool = self._pools[next(iter(room))]
+        while firsts := [found for lane, most in room.items() if most > 0 and (found := pool.first(lane))]:
+            turn, _, name = min(firsts)
             ids = self.lists[name]
-            if not ids:
+            if not ids or self._is_full(suffix_of(name)):
+                del pool.waiting[name]
                 continue
             job = self.jobs[ids[0]]
             job.status, job.attempt, job.lease, job.alone = "started", job.attempt + 1, "live", alone
             taken.append(ids.pop(0))
-            if ids:
-                self._join(name)
-            return True
-        return False
+            earliest = pool.earliest
+            if not ids:
+                del pool.waiting[name]
+            pool.move(suffix_of(name), turn, earliest, self.weights.get(suffix_of(name), 1))
+            return name
+        return ""
 
     def _owns(self, id_: str, attempt: int) -> bool:
         job = self.jobs.get(id_)
@@ -192,4 +264,7 @@ class QueueModel:
     def _finish(self, id_: str, status: str, *, results: int) -> None:
         self._unlist(id_)
         job = self.jobs[id_]
+        was_started = job.status == "started"
         job.status, job.lease, job.late, job.results = status, "", False, results
+        if was_started:
+            self._wake(job.name)

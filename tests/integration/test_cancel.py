@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
 
 import httpx2
 import openai
@@ -13,11 +15,13 @@ import pytest
 from pydantic import SecretStr
 
 from ragq.client.job import ClaimedJob
-from ragq.models import Lane, QueueName
+from ragq.client.rq_client import JobQueue
+from ragq.models import JobStatus, Lane, QueueName
 from ragq.queues.async_worker import AsyncWorker, InFlight, _Runner
 from ragq.queues.running import RunningJob
 from ragq.settings import Settings
 from ragq.storage.database import Database
+from tests.queue_steps import claim, enqueue, state
 from tests.servers import FakeLlm, Ragq, Valkey, wait_until
 
 DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n"
@@ -110,24 +114,76 @@ def test_a_response_that_is_cancelled_in_its_search_ends_the_search_and_frees_th
     assert client.responses.create(model="ragq", input=QUESTION).status == "completed"
 
 
-async def test_a_job_ends_though_it_is_cancelled_as_it_gets_a_connection(
-    database_url: str, settings: Settings, valkey: Valkey
-) -> None:
-    database = await Database.open(settings, database_url, connections=1)
+@pytest.fixture
+async def runner(database_url: str, settings: Settings, valkey: Valkey) -> AsyncIterator[_Runner]:
     urls = {"valkey_url": SecretStr(valkey.url), "database_url": SecretStr(database_url)}
     runner = _Runner(AsyncWorker([], connection=valkey.connect()), settings.model_copy(update=urls), burst=False)
+    yield runner
+    await runner._queue.close()
+
+
+def hold(runner: _Runner, work: Coroutine[Any, Any, None], *, attempt: int = 1) -> asyncio.Task[None]:
+    """Let a worker hold a job `a`, in the place of an earlier attempt."""
+    claimed = ClaimedJob("a", attempt, b"", QueueName.QUERIES, Lane.DEFAULT, "default", 0, 0, 0, 0, alone=False)
+    task = asyncio.create_task(work)
+    runner._in_flight["a"] = InFlight(claimed, RunningJob("a", attempt, "default", 0), task)
+    return task
+
+
+async def has_ended(task: asyncio.Task[None]) -> bool:
+    done, _ = await asyncio.wait([task], timeout=5)
+    return bool(done)
+
+
+async def test_a_job_ends_though_it_is_cancelled_as_it_gets_a_connection(
+    database_url: str, settings: Settings, runner: _Runner
+) -> None:
+    database = await Database.open(settings, database_url, connections=1)
 
     async def work() -> None:
-        async with database.connection():
+        async with database.for_all().connection():
             await asyncio.sleep(3600)
 
-    claimed = ClaimedJob("a", 1, b"", QueueName.QUERIES, Lane.DEFAULT, "default", 0, 0, 0, 0, alone=False)
-    async with database.connection():
-        task = asyncio.create_task(work())
-        runner._in_flight["a"] = InFlight(claimed, RunningJob("a", 1, "default", 0), task)
+    async with database.for_all().connection():
+        task = hold(runner, work())
         await asyncio.sleep(0.2)
-    runner._drop("a", reason="cancelled")
-    done, _ = await asyncio.wait([task], timeout=5)
+    runner._drop("a", 1, reason="cancelled")
+    ended = await has_ended(task)
     task.cancel()
     await database.close()
-    assert done
+    assert ended
+
+
+async def test_a_late_word_of_a_cancelled_attempt_does_not_end_the_run_after_a_retry(
+    runner: _Runner, queue: JobQueue, valkey: Valkey
+) -> None:
+    await enqueue(queue, "a")
+    await claim(queue)
+    first = hold(runner, asyncio.sleep(3600))
+    with valkey.connect() as connection, connection.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe("ragq:pubsub:w1")
+        heard.get_message(timeout=5)  # of the subscription
+        await queue.cancel("a")
+        word = json.loads((heard.get_message(timeout=5) or {})["data"])
+    assert await queue.live.retry("a")
+    await runner._handle_command(word)
+    assert await has_ended(first)
+    assert (await state(queue, "a")).status is JobStatus.QUEUED
+    (again,) = await claim(queue)
+    second = hold(runner, asyncio.sleep(3600), attempt=again.attempt)
+    await runner._handle_command(word)
+    assert (await state(queue, "a")).status is JobStatus.STARTED
+    assert "a" in runner._in_flight
+    await runner._handle_command(word | {"attempt": again.attempt})
+    assert await has_ended(second)
+
+
+async def test_a_heartbeat_of_a_lost_attempt_does_not_end_the_one_after_it(runner: _Runner) -> None:
+    first = hold(runner, asyncio.sleep(3600))
+    beating = asyncio.create_task(runner._heartbeat(everything=True))  # it names the first attempt, which is lost
+    await asyncio.sleep(0)
+    second = hold(runner, asyncio.sleep(3600), attempt=2)
+    await beating
+    assert "a" in runner._in_flight
+    for task in (first, second):
+        task.cancel()

@@ -300,6 +300,7 @@ async def test_a_failed_job_that_rq_requeues_runs_again_with_its_whole_time(queu
     await queue.commit("w1", [Outcome("a", job.attempt, BAD)])
     with valkey.connect() as connection:
         RqJob.fetch("a", connection=connection, serializer=JSONSerializer).requeue()
+    assert await queue.heartbeat([("a", job.attempt, None)]) == {"a"}, "the attempt before has ended"
     move_clock(valkey, 10)  # so often the lists are looked through
     await queue.reap()
     (again,) = await claim(queue)
@@ -376,7 +377,7 @@ async def test_a_full_valkey_refuses_new_jobs_and_brings_the_accepted_ones_to_th
             await queue.monitor.register_worker("w1", {"name": "w1", "slots": "queries=1"}, ["queries"])
             (job,) = await claim(queue)
             assert await queue.heartbeat([(job.id, job.attempt, Meta(worker="w1"))]) == set()
-            assert await queue.append([(job.id, job.attempt, [TextAdded("yes")])]) == set()
+            assert await queue.append([(job.id, job.attempt, 1, [TextAdded("yes")])]) == set()
             await queue.reap()
             assert await finish(queue, job)
             assert await queue.claim_period("archive", every_seconds=60)

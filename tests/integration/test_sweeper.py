@@ -10,10 +10,10 @@ import pytest
 from ragq.client.job import ClaimedJob, Outcome, lanes_of
 from ragq.client.rq_client import JobQueue
 from ragq.models import JobStatus, QueueName
-from ragq.queues import sweeper
 from ragq.queues.documents import document_job_id, enqueue_document
 from ragq.queues.running import RunningJob, WorkerContext
-from ragq.queues.sweeper import sweep
+from ragq.queues.upkeep import sweeper
+from ragq.queues.upkeep.sweeper import sweep
 from ragq.queues.worker import process_document
 from ragq.records import DocumentArguments, DocumentResult, Failure, read_payload
 from ragq.storage.store_files import StoreFileRecord
@@ -165,7 +165,7 @@ async def test_rows_of_every_tenant_are_listed_oldest_first_page_by_page(
     done = await attach(context, "done", filename="done.txt")
     assert await ingest(context, done) == "completed"
     await make_older(context)
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("INSERT INTO tenants (id) VALUES ('acme') ON CONFLICT DO NOTHING")
         await connection.execute(
             "UPDATE vector_store_files SET tenant_id = 'acme' WHERE file_id = %s", [made[0].file_id]

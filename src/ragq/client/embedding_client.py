@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from ragq.client.model_endpoint import ModelEndpoint
+from ragq import tracing
 from ragq.client.model_faults import FaultError, RefusedInputError
 from ragq.client.query_batcher import BATCH_SIZE, QueryBatcher
+from ragq.client.tenancy.turn_thread import TurnThread
 from ragq.errors import ConfigurationError, PermanentError, TransientError, UnavailableError
 from ragq.settings import Settings
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Vectors = NDArray[float32]
 
 Progress = Callable[[int, int], None]  # (texts done, total texts), called on the event loop
+P = ParamSpec("P")
+ClientT = TypeVar("ClientT", bound="EmbeddingClient")
+Embed = Callable[Concatenate[ClientT, P], Coroutine[Any, Any, "Vectors"]]
 
 HTTP_CONCURRENCY = 8
 LONGEST_WAIT_SECONDS = 600.0  # if the endpoint asks for a longer wait, the document fails at once
@@ -52,8 +55,10 @@ class EmbeddingClient(Protocol):
     async def embed_query(self, text: str) -> Vectors:
         """Embed a question: (dimensions,), read-only."""
 
-    async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
-        """Embed passages: (texts, dimensions)."""
+    async def embed_documents(
+        self, texts: Sequence[str], progress: Progress | None = None, *, tenant_id: str = ""
+    ) -> Vectors:
+        """Embed passages: (texts, dimensions). Tenants take turns."""
 
     async def close(self) -> None:
         """Stop threads and close connections."""
@@ -75,8 +80,27 @@ def load_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def _traced(provider: str) -> Callable[[Embed[ClientT, P]], Embed[ClientT, P]]:
+    """Record a span of each call of a method."""
+
+    def trace(embed: Embed[ClientT, P]) -> Embed[ClientT, P]:
+        @wraps(embed)
+        async def embed_in_span(self: ClientT, /, *args: P.args, **options: P.kwargs) -> Vectors:
+            attributes = {
+                "gen_ai.operation.name": "embeddings",
+                "gen_ai.provider.name": provider,
+                "gen_ai.request.model": self.model,
+            }
+            with tracing.span(f"embeddings {self.model}", attributes, kind="client"):
+                return await embed(self, *args, **options)
+
+        return embed_in_span
+
+    return trace
+
+
 class LocalEmbeddingClient:
-    """MiniLM in one thread of this process; a question waits for at most one passage."""
+    """MiniLM in one thread of this process, for which tenants take turns, a window each; questions are one of them."""
 
     model = "all-MiniLM-L6-v2"
     dimensions = 384
@@ -84,7 +108,7 @@ class LocalEmbeddingClient:
 
     def __init__(self) -> None:
         self._minilm: MiniLM | None = None
-        self._thread = ThreadPoolExecutor(1, "embedding")
+        self._thread = TurnThread("embedding")
         self._queries = QueryBatcher(self._embed, concurrency=1)
 
     @property
@@ -94,35 +118,40 @@ class LocalEmbeddingClient:
     async def start(self) -> None:
         await self._embed([""])
 
+    @_traced("ragq")
     async def embed_query(self, text: str) -> Vectors:
         return await self._queries.get(text)
 
-    async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+    @_traced("ragq")
+    async def embed_documents(
+        self, texts: Sequence[str], progress: Progress | None = None, *, tenant_id: str = ""
+    ) -> Vectors:
+        loop = asyncio.get_running_loop()
+
+        def report(done: int) -> None:
+            if progress:
+                loop.call_soon_threadsafe(progress, done, len(texts))
+
+        return await self._thread.run(f"documents of {tenant_id}", self._embed_in_steps(texts, report))
+
+    async def _embed(self, texts: list[str]) -> Vectors:
+        return await self._thread.run("questions", self._embed_at_once(texts))
+
+    def _embed_in_steps(self, texts: Sequence[str], report: Callable[[int], None]) -> Generator[None, None, Vectors]:
         import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
 
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         for position, text in enumerate(texts):
-            vectors[position] = await self._embed_in_steps(text)
-            if progress:
-                progress(position + 1, len(texts))
+            if position:
+                yield
+            vectors[position] = yield from self._load().embed_in_steps(text)
+            report(position + 1)
         return vectors
 
-    async def _embed_in_steps(self, text: str) -> Vectors:
-        """Embed a passage one window at a time: waiting questions run in between."""
-        loop = asyncio.get_running_loop()
-        if self._minilm is None:
-            await loop.run_in_executor(self._thread, self._load)
-        steps = self._load().embed_in_steps(text)
-        while (vector := await loop.run_in_executor(self._thread, _take_step, steps)) is None:
-            pass
-        return vector
-
-    async def _embed(self, texts: list[str]) -> Vectors:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed_in_thread, texts)
-
-    def _embed_in_thread(self, texts: list[str]) -> Vectors:
+    def _embed_at_once(self, texts: Sequence[str]) -> Generator[None, None, Vectors]:
         import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
 
+        yield from ()  # one step
         return np.stack([self._load().embed(text) for text in texts])
 
     def _load(self) -> MiniLM:
@@ -135,17 +164,7 @@ class LocalEmbeddingClient:
 
     async def close(self) -> None:
         await self._queries.close()
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
-
-
-def _take_step(steps: Generator[None, None, Vectors]) -> Vectors | None:
-    """Take one step; returns the vector after the last one."""
-    try:
-        next(steps)
-    except StopIteration as end:
-        vector: Vectors = end.value
-        return vector
-    return None
+        await self._thread.close()
 
 
 class HttpEmbeddingClient:
@@ -156,6 +175,8 @@ class HttpEmbeddingClient:
     """
 
     def __init__(self, settings: Settings) -> None:
+        from ragq.client.model_endpoint import ModelEndpoint  # noqa: PLC0415  (only the processes that need it pay for it)
+
         self._endpoint = ModelEndpoint(settings, "embedding", "embeddings")
         self.settings = settings
         self.model = settings.embedding_name
@@ -171,10 +192,18 @@ class HttpEmbeddingClient:
     async def start(self) -> None:
         self._endpoint.open()
 
+    @_traced("openai")
     async def embed_query(self, text: str) -> Vectors:
         return await self._queries.get(self.settings.embedding_query_prefix + text)
 
-    async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+    @_traced("openai")
+    async def embed_documents(
+        self,
+        texts: Sequence[str],
+        progress: Progress | None = None,
+        *,
+        tenant_id: str = "",  # noqa: ARG002  (the endpoint runs calls side by side)
+    ) -> Vectors:
         import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
 
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)

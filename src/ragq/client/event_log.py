@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,7 @@ class EventReader:
         """Yield a log's entries from the start, as they arrive. After `ended` is set, yield the rest and stop."""
         follower = _Follower(f"{self._prefix}:events:{job_id}".encode())
         self._followers.add(follower)
-        self._task = self._task or asyncio.create_task(self._read_forever())
+        self._task = self._task or asyncio.create_task(self._read_forever(), context=Context())
         end, more = asyncio.create_task(ended.wait()), None
         try:
             while not ended.is_set():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ragq.accounts.usage import JobUsage, write_usage
 from ragq.models import DEFAULT_TENANT, JobStatus, Lane, QueueName
 from ragq.records import (
     NO_REQUEST,
@@ -17,6 +18,7 @@ from ragq.records import (
     Meta,
     Request,
     Result,
+    function_of,
     read_failure,
     read_meta,
     read_request,
@@ -66,6 +68,7 @@ class ClaimedJob:
         tries: Earlier runs that ended in a transient error.
         deaths_alone: Worker deaths while the job was the only one in flight.
         alone: It must run with nothing else in flight.
+        traceparent: Where it was queued, see `ragq.tracing`; "" without a trace.
     """
 
     id: str
@@ -79,6 +82,7 @@ class ClaimedJob:
     deaths_alone: int
     waited_ms: int
     alone: bool
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Outcome:
 
     Attributes:
         run_ms: How long this attempt ran; the waiting times of later jobs are estimated from it.
+        usage: What the job cost; None for nothing.
     """
 
     job_id: str
@@ -94,6 +99,7 @@ class Outcome:
     ended: Result | Failure
     meta: Meta = field(default_factory=Meta)
     run_ms: int = 0
+    usage: JobUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +146,30 @@ def list_name(queue: QueueName, lane: Lane = Lane.DEFAULT, tenant_id: str = DEFA
     return f"{queue}{suffix}" + ("" if tenant_id == DEFAULT_TENANT else f"@{tenant_id}")
 
 
+def job_attributes(queue: QueueName, job_id: str, step: str) -> dict[str, str]:
+    """What a span of a step of the queue says of its job, in OpenTelemetry's words."""
+    return {
+        "messaging.system": "ragq",
+        "messaging.operation.name": step,
+        "messaging.destination.name": queue,
+        "messaging.message.id": job_id,
+    }
+
+
 def lanes_of(queue: QueueName) -> list[str]:
     """Lanes of a queue in the order in which they are claimed."""
     return [list_name(queue, lane) for lane in Lane]
 
 
+def pool_of(lane: str) -> str:
+    """Name the pool of a lane: the lanes that share slots, and in which tenants take turns; see `common.lua`."""
+    queue, _, kind = lane.partition(".")
+    return queue if kind == Lane.FLEX or lane == list_name(QueueName.QUERIES, Lane.PRIORITY) else lane
+
+
 def read_claimed(row: list[Any], now: float) -> ClaimedJob:
     """Parse a row of the claim script's reply; `now` is the monotonic time of the reply."""
-    id_, attempt, data, name, tenant, left_ms, tries, deaths_alone, waited_ms, alone = row
+    id_, attempt, data, name, tenant, left_ms, tries, deaths_alone, waited_ms, alone, trace = row
     queue, _, lane = name.decode().partition("@")[0].partition(".")
     return ClaimedJob(
         id=id_.decode(),
@@ -161,6 +183,7 @@ def read_claimed(row: list[Any], now: float) -> ClaimedJob:
         deaths_alone=deaths_alone,
         waited_ms=waited_ms,
         alone=bool(alone),
+        traceparent=trace.decode(errors="replace"),
     )
 
 
@@ -180,12 +203,22 @@ def write_outcome(outcome: Outcome) -> tuple[Any, ...]:
     else:
         status, name = JobStatus.FINISHED, "return_value"
         error, value = b"", base64.b64encode(write_record(outcome.ended))
-    return outcome.job_id, outcome.attempt, status, name, value, error, write_record(outcome.meta), outcome.run_ms
+    usage = (write_usage(outcome.usage), outcome.usage.tokens) if outcome.usage else ("", 0)
+    meta = write_record(outcome.meta)
+    return outcome.job_id, outcome.attempt, status, name, value, error, meta, outcome.run_ms, *usage
 
 
 def write_error(error: Failure) -> tuple[bytes, bytes]:
     """Serialize an error twice: for the job's hash, and in the form that RQ's Result class reads."""
     return write_record(error), base64.b64encode(zlib.compress(f"{error.code}: {error.message}".encode()))
+
+
+def read_status(word: bytes) -> JobStatus:
+    """Parse a status. An unknown one counts as failed, since no worker can run that job."""
+    try:
+        return JobStatus(word.decode())
+    except ValueError:
+        return JobStatus.FAILED
 
 
 def read_hash(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) -> Job:
@@ -202,6 +235,8 @@ def read_hash(job_id: str, fields: dict[str, str], result: dict[bytes, bytes]) -
         started_at=_timestamp(started) if started else None,
         ended_at=int(fields["ended_ms"]) / 1000 if "ended_ms" in fields else None,
         fingerprint=fields.get("fingerprint", ""),
+        queue=fields.get("origin", "").partition("@")[0],
+        function=fields.get("description", ""),
         request=read_request(fields.get("request", "{}")),
         result=read_result(base64.b64decode(value)) if value else None,
         error=read_failure(fields["error"]) if fields.get("error") else None,
@@ -218,6 +253,8 @@ def read_accepted(job: NewJob, request: Request, created_ms: int, position: int,
         attempt=0,
         created_at=created_ms / 1000,
         fingerprint=job.fingerprint,
+        queue=list_name(job.queue, job.lane),
+        function=function_of(job.arguments).rpartition(".")[2],
         request=request,
         position=position,
         eta_seconds=eta_ms / 1000 if eta_ms >= 0 else None,

@@ -7,11 +7,13 @@ the queue then retries the job, after `retry_after_seconds` if the server sent o
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import structlog
 
+from ragq import tracing
 from ragq.client.llm_stream import AnswerStream, Completion
 from ragq.client.model_endpoint import ModelEndpoint
 from ragq.client.model_faults import ContextTooLongError, FaultError
@@ -81,6 +83,34 @@ class LlmClient:
             ContextTooLongError: A shorter prompt would work, or may (`otherwise` is set). Ask again with one, and if
                 that is not possible or fails in the same way, raise `otherwise` if it is set.
         """
+        with tracing.span(f"chat {self._model}", self._describe(options or {}), kind="client") as span:
+            completion = await self._complete(messages, options or {}, deadline, on_delta)
+            if tracing.is_on():
+                _note(span, messages, completion)
+            return completion
+
+    def _describe(self, options: Mapping[str, Any]) -> tracing.Attributes:
+        """What a span says of a call, by OpenTelemetry's conventions for generative AI; nothing while traces are off."""
+        if not tracing.is_on():
+            return tracing.NO_ATTRIBUTES
+        return {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",  # whose protocol it is
+            "gen_ai.request.model": self._model,
+            "gen_ai.request.max_tokens": options.get("max_tokens"),
+            "gen_ai.request.temperature": options.get("temperature"),
+            "gen_ai.request.top_p": options.get("top_p"),
+            "server.address": self.endpoint.host,
+            "server.port": self.endpoint.port,
+        }
+
+    async def _complete(
+        self,
+        messages: list[dict[str, Any]],
+        options: Mapping[str, Any],
+        deadline: float | None,
+        on_delta: OnDelta | None,
+    ) -> Completion:
         texts = list(_texts(messages))
         ours = {
             "model": self._model,
@@ -91,7 +121,7 @@ class LlmClient:
         length = sum(map(len, texts))
         try:
             with self.endpoint.watch(texts):
-                completion = await self._ask({**(options or {}), **ours}, deadline, on_delta)
+                completion = await self._ask({**options, **ours}, deadline, on_delta)
         except RagqError as error:
             if self._may_be_too_long(error.__cause__, length):
                 raise _too_long(error) from error
@@ -148,6 +178,29 @@ class LlmClient:
         if not isinstance(fault, FaultError) or fault.told is None or fault.param:
             return False
         return fault.code == "llm_bad_request" or (fault.status == 500 and fault.told.says_nothing)
+
+
+def _note(span: tracing.Span, messages: list[dict[str, Any]], completion: Completion) -> None:
+    """Note in a span what a call gave; the texts only if traces may have them."""
+    usage = completion.usage
+    span.set(
+        {
+            "gen_ai.response.model": completion.model or None,
+            "gen_ai.response.finish_reasons": [completion.finish_reason],
+            "gen_ai.response.time_to_first_chunk": round(completion.first_token_seconds, 4),
+            "gen_ai.usage.input_tokens": usage.input_tokens,
+            "gen_ai.usage.output_tokens": usage.output_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+        }
+    )
+    if tracing.captures_texts():
+        sent = [{"role": one["role"], "parts": [_part(text) for text in _texts([one])]} for one in messages]
+        given = {"role": "assistant", "parts": [_part(completion.text)], "finish_reason": completion.finish_reason}
+        span.set({"gen_ai.input.messages": json.dumps(sent), "gen_ai.output.messages": json.dumps([given])})
+
+
+def _part(text: str) -> dict[str, str]:
+    return {"type": "text", "content": text}
 
 
 def _too_long(error: RagqError) -> ContextTooLongError:

@@ -14,7 +14,8 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from ragq.client.model_faults import FaultError, connection_fault, server_fault
+from ragq.client.connection_errors import connection_fault
+from ragq.client.model_faults import FaultError, server_fault
 from ragq.completions.answer import Answer, OnDelta
 from ragq.completions.events import ErrorEvent, EventReader
 from ragq.completions.parts import read_finish_reason

@@ -6,9 +6,13 @@ A call is made once. This module handles URL and key, connections, proxies, circ
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
@@ -18,20 +22,26 @@ import orjson
 from prometheus_client import Counter, Gauge
 from yarl import URL
 
-from ragq import metrics
+from ragq import metrics, tracing
 from ragq.client.breaker import Breaker
-from ragq.client.model_faults import FaultError, Kind, connection_fault, read_refusal, server_fault
+from ragq.client.connection_errors import connection_fault
+from ragq.client.model_faults import FaultError, Kind, server_fault
 from ragq.client.quoting import quote
 from ragq.errors import ConfigurationError, PermanentError, RagqError, UnavailableError
 from ragq.settings import Settings
 
 SHORTEST_QUERY_SECRET: Final = 16  # a key may be in the URL's query; shorter values are version numbers and the like
+MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
+ERROR_BODY_SECONDS: Final = 2.0
+MAX_ERROR_BYTES: Final = 64_000
 _LABELS: Final[dict[Kind, str]] = {"llm": "LLM", "embedding": "Embedding model", "rerank": "Reranker"}
 _METRICS: Final[dict[Kind, tuple[Counter, Gauge]]] = {
     "llm": (metrics.LLM_CALLS, metrics.LLM_BREAKER),
     "embedding": (metrics.EMBEDDING_CALLS, metrics.EMBEDDING_BREAKER),
     "rerank": (metrics.RERANK_CALLS, metrics.RERANK_BREAKER),
 }
+
+logger = logging.getLogger(__name__)
 
 
 class ModelEndpoint:
@@ -45,11 +55,13 @@ class ModelEndpoint:
 
     Attributes:
         breaker: Refuses calls while the endpoint looks dead.
+        host: Of the base URL; likewise `port`.
     """
 
     def __init__(self, settings: Settings, kind: Kind, path: str) -> None:
         base_url, api_key, model = (getattr(settings, f"{kind}_{name}") for name in ("base_url", "api_key", "model"))
         self.kind, self._base_url = kind, _read_url(kind, base_url)
+        self.host, self.port = self._base_url.host or "", self._base_url.port
         if not model:
             raise ConfigurationError(f"Set RAGQ_{kind.upper()}_MODEL to the name of the model.")
         self._key = _read_key(kind, api_key.get_secret_value() if api_key else "")
@@ -171,12 +183,14 @@ class ModelEndpoint:
         self, method: str, path: str, body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            response = await self.open().request(method, self._url(path), data=body, allow_redirects=False)
+            response = await self.open().request(
+                method, self._url(path), data=body, headers=tracing.headers(), allow_redirects=False
+            )
         except (aiohttp.ClientError, OSError) as error:
             raise connection_fault(self.kind, error) from None
         try:
             if response.status != HTTPStatus.OK:
-                raise await read_refusal(self.kind, response)
+                raise await _read_refusal(self.kind, response)
             yield response
         finally:
             response.close()  # no effect if the body was read to its end
@@ -204,3 +218,32 @@ def _read_key(kind: Kind, text: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(f"RAGQ_{kind.upper()}_API_KEY has characters that an HTTP header cannot hold.")
     return key
+
+
+async def _read_refusal(kind: Kind, response: aiohttp.ClientResponse) -> FaultError:
+    """Read and classify an error response."""
+    body = b""
+    try:
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
+            while len(body) < MAX_ERROR_BYTES and (data := await response.content.readany()):
+                body += data
+    except (aiohttp.ClientError, OSError):
+        logger.debug("The body of an error response was cut.")  # the status is enough to classify it
+    text = body.decode(errors="replace")
+    try:
+        return server_fault(kind, response.status, json.loads(text), _retry_after(response.headers))
+    except (ValueError, RecursionError):
+        return server_fault(kind, response.status, text, _retry_after(response.headers))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server asks us to wait, from `retry-after-ms` or `Retry-After`."""
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
+    try:
+        seconds = float(milliseconds) / 1000 if milliseconds else float(value or "none")
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value or "").timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)

@@ -1,22 +1,14 @@
-"""Classify errors of calls to served models: retry, or fail now.
+"""The errors of calls to served models, classified: retry, or fail now.
 
-Faults are raised `from None`: the message of a library's exception may repeat what the server sent.
+A worker without served models imports this, so it does not import an HTTP client. Faults are raised `from None`: the
+message of a library's exception may repeat what the server sent.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
-import time
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final, Literal
 
-import aiohttp
-
-from ragq.client.connection_errors import describe
 from ragq.completions.server_errors import ServerError, read_error
 from ragq.errors import (
     CONTEXT_TOO_LONG,
@@ -29,17 +21,12 @@ from ragq.errors import (
 
 Kind = Literal["llm", "embedding", "rerank"]
 
-MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
-ERROR_BODY_SECONDS: Final = 2.0
-MAX_ERROR_BYTES: Final = 64_000
 _WRONG_SETTING: Final = {
     401: ("authentication", "API_KEY"),
     403: ("forbidden", "API_KEY"),
     404: ("not_found", "BASE_URL and MODEL"),
     **dict.fromkeys(range(300, 400), ("bad_request", "BASE_URL: it redirects")),
 }
-
-logger = logging.getLogger(__name__)
 
 
 class RefusedInputError(PermanentError):
@@ -76,27 +63,6 @@ class FaultError(Exception):
     ) -> None:
         super().__init__(reason)
         self.error, self.code, self.reason, self.quote, self.retry_after = error, code, reason, quote, retry_after
-
-
-def connection_fault(kind: Kind, error: Exception) -> FaultError:
-    """Classify a failed connection."""
-    return FaultError(UnavailableError, f"{kind}_unavailable", describe(error))
-
-
-async def read_refusal(kind: Kind, response: aiohttp.ClientResponse) -> FaultError:
-    """Read and classify an error response."""
-    body = b""
-    try:
-        async with asyncio.timeout(ERROR_BODY_SECONDS):
-            while len(body) < MAX_ERROR_BYTES and (data := await response.content.readany()):
-                body += data
-    except (aiohttp.ClientError, OSError):
-        logger.debug("The body of an error response was cut.")  # the status is enough to classify it
-    text = body.decode(errors="replace")
-    try:
-        return server_fault(kind, response.status, json.loads(text), _retry_after(response.headers))
-    except (ValueError, RecursionError):
-        return server_fault(kind, response.status, text, _retry_after(response.headers))
 
 
 def server_fault(kind: Kind, status: int, body: object, retry_after: float | None = None) -> FaultError:
@@ -138,16 +104,3 @@ def _status_fault(kind: Kind, status: int, quote: str, retry_after: float | None
         advice = f"{reason}, check RAGQ_{kind.upper()}_{setting}"
         return FaultError(ConfigurationError, f"{kind}_{word}", advice, quote)
     return FaultError(RefusedInputError, f"{kind}_bad_request", reason, quote)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds the server asks us to wait, from `retry-after-ms` or `Retry-After`."""
-    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
-    try:
-        seconds = float(milliseconds) / 1000 if milliseconds else float(value or "none")
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value or "").timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)

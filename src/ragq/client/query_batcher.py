@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, cast
 
 from ragq.client.model_faults import RefusedInputError
@@ -40,7 +41,7 @@ class QueryBatcher:
             future = self._futures[text] = asyncio.get_running_loop().create_future()
             self._pending.append(text)
             if len(self._runners) < self._concurrency:
-                runner = asyncio.create_task(self._run())
+                runner = asyncio.create_task(self._run(), context=Context())  # it serves other questions, too
                 self._runners.add(runner)
                 runner.add_done_callback(self._runners.discard)
         return await asyncio.shield(future)  # cancelling one caller must not cancel the others

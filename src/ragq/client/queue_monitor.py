@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from ragq.client.valkey_client import Command, ValkeyClient, pairs, translate_errors
@@ -33,6 +35,8 @@ class WorkerState:
         ready: It has loaded the models that its jobs need.
         metrics: Host and port of its metrics; empty when it serves none.
         in_flight: Number of jobs that it holds.
+        heartbeat_seconds: How long ago it registered; None if it does not say.
+        slots: Number of jobs that it may hold, by queue.
         finished: Number of jobs that it finished since its start; `failed` likewise.
     """
 
@@ -46,6 +50,8 @@ class WorkerState:
     in_flight: int
     finished: int
     failed: int
+    heartbeat_seconds: float | None = None
+    slots: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,11 @@ class QueueState:
 
     queues: list[ListState]
     workers: list[WorkerState]
+
+    def oldest_seconds(self, queue: str) -> float:
+        """How long the first job of a queue has waited, in any of its lists; 0 if none waits."""
+        lists = [one for one in self.queues if re.split("[.@]", one.name)[0] == queue]
+        return max((one.oldest_seconds or 0.0 for one in lists), default=0.0)
 
 
 class QueueMonitor:
@@ -118,7 +129,22 @@ def _read_worker(fields: dict[str, str]) -> WorkerState:
         in_flight=int(fields.get("in_flight", 0)),
         finished=int(fields.get("successful_job_count", 0)),
         failed=int(fields.get("failed_job_count", 0)),
+        heartbeat_seconds=_age(fields.get("last_heartbeat", "")),
+        slots=dict(_read_slot(slot) for slot in fields.get("slots", "").split()),
     )
+
+
+def _read_slot(text: str) -> tuple[str, int]:
+    queue, _, count = text.partition("=")
+    return queue, int(count) if count.isdigit() else 0
+
+
+def _age(time_of_rq: str) -> float | None:
+    try:
+        beat = datetime.fromisoformat(time_of_rq)
+    except ValueError:
+        return None
+    return max(0.0, round((datetime.now(UTC) - beat).total_seconds(), 1))
 
 
 def _text(value: bytes | str) -> str:

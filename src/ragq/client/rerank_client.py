@@ -11,6 +11,7 @@ import math
 import re
 from typing import Any, Final
 
+from ragq import tracing
 from ragq.client.model_endpoint import ModelEndpoint
 from ragq.client.model_faults import FaultError
 from ragq.errors import UnavailableError
@@ -39,7 +40,8 @@ class RerankClient:
         Raises:
             RagqError: There are no scores, or not all; the message contains neither the key nor a text.
         """
-        with self._endpoint.watch([query, *passages]):
+        attributes = {"gen_ai.request.model": self._model, "ragq.passages": len(passages)}
+        with tracing.span(f"rerank {self._model}", attributes, kind="client"), self._endpoint.watch([query, *passages]):
             try:
                 async with asyncio.timeout(self._seconds) as timer:
                     answer = await self._ask(query, passages)

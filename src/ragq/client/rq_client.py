@@ -9,20 +9,22 @@ scripts compute the keys they touch.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from contextvars import Context
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
-import redis.asyncio
 import structlog
 from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ragq import metrics
+from ragq import metrics, tracing
+from ragq.client.console.controls import Controls
+from ragq.client.console.live_jobs import LiveJobs
 from ragq.client.event_log import EventReader
 from ragq.client.job import (
     Claim,
@@ -30,17 +32,24 @@ from ragq.client.job import (
     NewJob,
     Outcome,
     Reaped,
+    job_attributes,
     list_name,
     read_accepted,
     read_claimed,
     read_hash,
+    read_status,
     write_error,
     write_outcome,
 )
 from ragq.client.queue_monitor import QueueMonitor
+from ragq.client.replication.address import Host, connect
+from ragq.client.replication.confirmed import CONFIRMED_SECONDS, ConfirmedCalls, UnconfirmedError
 from ragq.client.request_client import Requests
-from ragq.client.tenant_jobs import TenantJobs
-from ragq.client.valkey_check import check_valkey
+from ragq.client.scripts import load_scripts
+from ragq.client.tenancy.jobs import TenantJobs
+from ragq.client.tenancy.metering import Metering
+from ragq.client.tenancy.usage_stream import UsageStream
+from ragq.client.valkey_check import check_restored, check_valkey
 from ragq.client.valkey_client import UNAVAILABLE, Command, ValkeyClient, pairs, translate_errors
 from ragq.errors import OverloadedError, UnavailableError
 from ragq.models import JobStatus
@@ -50,22 +59,16 @@ from ragq.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
-SCRIPTS = Path(__file__).parent / "scripts"
 RETRY_AFTER_MAX_SECONDS = 60.0  # the official clients ignore a longer one
 MISSED_DEADLINE = Failure("deadline_exceeded", "No worker was free to start the job before its deadline.")
 REFETCH_SECONDS = 2.0
 MEMORY_FULL, MEMORY_FULL_SECONDS, MEMORY_LOG_SECONDS = b"memory", 5, 10.0
 CLOSED = b"closed"
+# With replicas, these wait for them: what callers are told, and what a later step of the same attempt builds on.
+CONFIRMED = ("enqueue", "claim", "append", "commit", "cancel", "delete", "retry")
 RECENT_SECONDS = 60.0  # within this, a client resends a request whose response it lost
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # from a hash that another program wrote
-
-
-class _Script(NamedTuple):
-    """A script's text, and the digest under which Valkey caches it."""
-
-    text: str
-    digest: str
 
 
 class JobQueue:
@@ -75,18 +78,24 @@ class JobQueue:
         self.prefix = settings.key_prefix
         self._settings = settings
         self._valkey = ValkeyClient(url)
+        replicas = settings.valkey_replicas
+        self._confirmed = ConfirmedCalls(url, replicas=replicas, prefix=self.prefix) if replicas else self._valkey
         # Blocks between messages; the health check detects a dead server.
-        self._listener = redis.asyncio.Redis.from_url(
+        self._listener = connect(
             url, socket_timeout=None, socket_connect_timeout=3, health_check_interval=5, retry=Retry(NoBackoff(), 0)
         )
-        self._scripts = {name: _script(text) for name, text in read_scripts().items()}
+        self._scripts = load_scripts()
         self.requests = Requests(settings)
         self.monitor = QueueMonitor(self._valkey, self.prefix, self._run)
         self.tenant_jobs = TenantJobs(self._valkey, self.prefix, self._run)
+        self.live = LiveJobs(self._valkey, self.prefix, self._run)
+        self.controls = Controls(self._valkey, self.prefix, self._run)
+        self.usage = UsageStream(self._valkey, self.prefix, self._run)
         self.events = EventReader(self._valkey, self._listener, self.prefix)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._done_task: asyncio.Task[None] | None = None
         self._memory_logged_at = -MEMORY_LOG_SECONDS
+        self._primary: Host | None = None  # of confirmed calls
 
     async def close(self) -> None:
         """Close the connections and end the listening task."""
@@ -94,17 +103,32 @@ class JobQueue:
             await end_tasks([self._done_task])
         await self.events.close()
         await self._listener.aclose()
+        await self._confirmed.close()
         await self._valkey.close()
 
     async def _run(self, script: str, *arguments: Any) -> Any:
         text, digest = self._scripts[script]
-        async with translate_errors():
+        is_confirmed = script in CONFIRMED and self._confirmed is not self._valkey
+        call = (self._confirmed if is_confirmed else self._valkey).call
+        async with translate_errors(CONFIRMED_SECONDS if is_confirmed else None):
             try:
-                return await self._valkey.call("EVALSHA", digest, 0, self.prefix, *arguments)
+                reply = await call("EVALSHA", digest, 0, self.prefix, *arguments)
             except exceptions.ResponseError as error:
                 if not str(error).startswith("NOSCRIPT"):
                     raise
-                return await self._valkey.call("EVAL", text, 0, self.prefix, *arguments)
+                reply = await call("EVAL", text, 0, self.prefix, *arguments)
+            if is_confirmed and self._confirmed.primary != self._primary:
+                await self._follow_primary()
+            return reply
+
+    async def _follow_primary(self) -> None:
+        """Let all connections go to the primary that confirms writes: one that was replaced may still answer the others."""
+        is_first, self._primary = self._primary is None, self._confirmed.primary
+        with suppress(exceptions.RedisError, OSError):  # what was confirmed is, however the old one takes it
+            if self._valkey.primary != self._primary:
+                await self._valkey.close()
+            if not is_first:
+                await self._listener.connection_pool.disconnect()
 
     async def ping(self) -> None:
         """Check that Valkey answers.
@@ -116,14 +140,11 @@ class JobQueue:
             await self._valkey.call("PING")
 
     async def check_server(self) -> None:
-        """Refuse a Valkey that could lose or evict accepted jobs.
-
-        Raises:
-            ConfigurationError: Its settings are unsafe and `RAGQ_ALLOW_UNSAFE_VALKEY` is not set.
-        """
-        if not self._settings.allow_unsafe_valkey:
-            async with translate_errors():
+        """Refuse a Valkey that could lose or evict accepted jobs, or with half of a restore; raises ConfigurationError."""
+        async with translate_errors():
+            if not self._settings.allow_unsafe_valkey:
                 await check_valkey(self._valkey, self._settings.valkey_durability)
+            await check_restored(self._valkey, self.prefix)
 
     async def enqueue(self, job: NewJob) -> Enqueued:
         """Accept a job. Idempotent: a job that exists under the id is left unchanged and returned.
@@ -134,7 +155,12 @@ class JobQueue:
             OverloadedError: Too much is waiting; `retry_after_seconds` is when there should be room for this job.
             TooLargeError: The job could never be accepted.
         """
+        with tracing.begin(f"enqueue {job.queue}", job_attributes(job.queue, job.id, "enqueue"), kind="producer"):
+            return await self._enqueue(job)
+
+    async def _enqueue(self, job: NewJob) -> Enqueued:
         function = function_of(job.arguments)
+        metering = Metering.of(job.tenant_id, function)
         packed = await self.requests.pack(job.id, function, job.arguments, job.request)
         fields = {
             "data": packed.data,
@@ -145,22 +171,27 @@ class JobQueue:
             "request": packed.request_json,
             "fingerprint": job.fingerprint,
             "archive": int(job.archive),
+            **metering.fields,
         }
-        flat = [item for pair in fields.items() for item in pair]
+        if traceparent := tracing.traceparent():
+            fields["traceparent"] = traceparent
         name = list_name(job.queue, job.lane, job.tenant_id)
         settings = self._settings
         limits = (settings.max_queued, int(job.max_wait_seconds * 1000), settings.max_queued_bytes, packed.size)
         payload = "" if job.is_repeat is None else f"{job.tenant_id}:{job.fingerprint}"
         recent = (payload, int(RECENT_SECONDS * 1000), int(bool(job.is_repeat)))
-        created, known, retry_ms, found_id, *place = await self._accept(
-            job.id, name, int(job.deadline_seconds * 1000), *limits, *recent, *flat
-        )
+        async with metering.counting() as counted:
+            created, known, retry_ms, found_id, *rest = await self._accept(
+                job.id, name, int(job.deadline_seconds * 1000), *limits, *recent, counted, *chain(*fields.items())
+            )
+            if created:
+                metering.note(rest.pop(), is_admitted=created > 0)
         if created <= 0 and packed.name:
             await self.requests.delete(packed.name)
         if created < 0:
             metrics.REFUSED.labels(job.queue).inc()
-            raise _refusal(known, name, retry_ms)
-        accepted = read_accepted(job, packed.request, *place) if created else None
+            raise metering.refusal(known.decode(), retry_ms) or _refusal(known, name, retry_ms)
+        accepted = read_accepted(job, packed.request, *rest) if created else None
         return Enqueued(found_id.decode(), bool(created), known.decode(), accepted)
 
     async def _accept(self, *arguments: Any) -> Any:
@@ -173,7 +204,7 @@ class JobQueue:
             if time.monotonic() > self._memory_logged_at + MEMORY_LOG_SECONDS:
                 self._memory_logged_at = time.monotonic()
                 log.warning("valkey_memory_full", error=str(error))
-            return [-1, MEMORY_FULL, MEMORY_FULL_SECONDS * 1000, b""]
+            return [-1, MEMORY_FULL, MEMORY_FULL_SECONDS * 1000, b"", []]
 
     async def claim(self, worker_name: str, lanes: Iterable[tuple[str, int]], *, in_flight: int) -> Claim:
         """Claim jobs for a worker.
@@ -183,7 +214,15 @@ class JobQueue:
             in_flight: Number of jobs the worker holds now.
         """
         flat = [item for lane in lanes for item in lane]
-        drain, more, *rows = await self._run("claim", worker_name, self._lease_ms, in_flight, *flat)
+        try:
+            drain, more, *rows = await self._run("claim", worker_name, self._lease_ms, in_flight, *flat)
+        except UnavailableError as error:
+            if isinstance(
+                error.__cause__, UnconfirmedError
+            ):  # start no job that another server may not know as claimed
+                jobs = [read_claimed(row, 0) for row in error.__cause__.reply[2:]]
+                await self.release((job.id, job.attempt) for job in jobs)
+            raise
         now = time.monotonic()
         return Claim([read_claimed(row, now) for row in rows], drain=bool(drain), more=bool(more))
 
@@ -194,15 +233,20 @@ class JobQueue:
         ]
         return {id_.decode() for id_ in await self._run("heartbeat", self._lease_ms, *flat)}
 
-    async def append(self, entries: Iterable[tuple[str, int, list[Event]]]) -> set[str]:
-        """Add (id, attempt, events) to the jobs' event logs; returns the ids that were lost."""
-        flat = [item for id_, attempt, events in entries for item in (id_, attempt, write_events(events))]
+    async def append(self, entries: Iterable[tuple[str, int, int, list[Event]]]) -> set[str]:
+        """Add (id, attempt, number of the entry from 1, events) to the jobs' event logs; returns the ids that were lost.
+
+        Idempotent: an entry whose number the log has already is not added.
+        """
+        flat = [item for *entry, events in entries for item in (*entry, write_events(events))]
         return {id_.decode() for id_ in await self._run("append", self._lease_ms, *flat)}
 
     async def commit(self, worker_name: str, outcomes: list[Outcome]) -> list[bool]:
         """Store final results; False where the attempt no longer owned its job, and nothing was stored."""
-        flat = [item for outcome in outcomes for item in write_outcome(outcome)]
-        return [bool(ok) for ok in await self._run("commit", worker_name, self._settings.result_ttl_seconds, *flat)]
+        flat, started_ns = [item for outcome in outcomes for item in write_outcome(outcome)], time.time_ns()
+        stored = await self._run("commit", worker_name, self._settings.result_ttl_seconds, *flat)
+        tracing.record("commit", (outcome.meta.trace for outcome in outcomes), started_ns=started_ns)
+        return [bool(ok) for ok in stored]
 
     async def release(self, jobs: Iterable[tuple[str, int]]) -> list[bool]:
         """Hand (id, attempt) back to the front of the list without charging a try."""
@@ -265,10 +309,12 @@ class JobQueue:
         return replace(job, position=position or None, eta_seconds=eta_ms / 1000 if eta_ms >= 0 else None)
 
     async def _read(self, job_id: str, tenant_id: str) -> Job | None:
-        async with translate_errors():
-            raw, results = await self._valkey.transact(self._read_commands(job_id))
+        found = await self._run("read", job_id, tenant_id)
+        if found is None:
+            return None
+        raw, results = found
         fields = _fields(raw)
-        if fields.get("tenant") != tenant_id or "ticket" not in fields:
+        if "ticket" not in fields:
             return None
         try:
             return read_hash(job_id, fields, _newest(results))
@@ -285,11 +331,11 @@ class JobQueue:
         """Read the statuses of many jobs at once; None for a job that does not exist."""
         async with translate_errors():
             found = await self._valkey.call_all([["HGET", f"{self.prefix}:job:{id_}", "status"] for id_ in job_ids])
-        return [_status(status.decode()) if status else None for status in found]
+        return [read_status(status) if status else None for status in found]
 
     async def wait(self, job_id: str, tenant_id: str, *, timeout_seconds: float) -> Job | None:
         """Wait until a job has ended or the time is over; returns the job as it is then, without its position."""
-        self._done_task = self._done_task or asyncio.create_task(self._watch_done())
+        self._done_task = self._done_task or asyncio.create_task(self._watch_done(), context=Context())
         deadline = time.monotonic() + timeout_seconds
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, set()).add(future)
@@ -332,35 +378,12 @@ class JobQueue:
 def _refusal(reason: bytes, name: str, retry_ms: int) -> OverloadedError:
     if reason == CLOSED:
         return OverloadedError("The tenant is being deleted: it takes no new work.", retry_after_seconds=60)
-    full = reason == MEMORY_FULL
-    why = "Valkey's memory is full" if full else f"Too many jobs, or too large ones, wait in '{name}'"
+    crowded = f"Too many jobs, or too large ones, wait in '{name}'"
+    why = "Valkey's memory is full" if reason == MEMORY_FULL else crowded
     return OverloadedError(
         f"{why}: try again after the time in Retry-After.",
         retry_after_seconds=min(retry_ms / 1000, RETRY_AFTER_MAX_SECONDS),
     )
-
-
-def read_scripts() -> dict[str, str]:
-    """Read the scripts by name, each with `common.lua` prepended.
-
-    When Valkey's memory is full, only `enqueue` is refused; the scripts that finish accepted jobs may still write.
-    """
-    texts = {path.stem: path.read_text() for path in SCRIPTS.glob("*.lua")}
-    common = texts.pop("common")
-    heads = {name: "#!lua\n" if name == "enqueue" else "#!lua flags=allow-oom\n" for name in texts}
-    return {name: heads[name] + common + text for name, text in texts.items()}
-
-
-def _script(text: str) -> _Script:
-    return _Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  (Valkey names scripts by SHA-1)
-
-
-def _status(word: str) -> JobStatus:
-    """Parse a status. An unknown one counts as failed, since no worker can run that job."""
-    try:
-        return JobStatus(word)
-    except ValueError:
-        return JobStatus.FAILED
 
 
 def _fields(flat: list[bytes]) -> dict[str, str]:

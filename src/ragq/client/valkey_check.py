@@ -1,4 +1,4 @@
-"""Check that a Valkey keeps accepted jobs: by its configuration or, where a service forbids CONFIG, by INFO."""
+"""Check that a Valkey keeps accepted jobs, by its configuration or, where a service forbids CONFIG, by INFO; and that it is whole."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ from ragq.client.valkey_client import REFUSALS, ValkeyClient, pairs
 from ragq.errors import ConfigurationError
 
 WANTED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+RESTORING = "restoring"  # a key that is there while a restore is unfinished
 VOUCH = (
     "Find out whether it keeps every acknowledged write, as with appendonly yes and appendfsync always, and set "
     "RAGQ_VALKEY_DURABILITY=vouched if so."
 )
+
+
+async def check_restored(valkey: ValkeyClient, prefix: str) -> None:
+    """Refuse a queue that a restore has not completed.
+
+    Raises:
+        ConfigurationError: A restore runs, or was interrupted.
+    """
+    if await valkey.call("EXISTS", f"{prefix}:{RESTORING}"):
+        raise ConfigurationError(
+            "A restore of this system is not complete. Wait until `ragq restore` has ended; if it was interrupted, run it again."
+        )
 
 
 async def check_valkey(valkey: ValkeyClient, durability: Literal["checked", "vouched"]) -> None:

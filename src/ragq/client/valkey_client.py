@@ -16,24 +16,25 @@ from typing import Any, cast
 
 import hiredis
 from redis import exceptions
-from redis.asyncio.connection import parse_url
 
+from ragq.client.replication.address import Host, read_address
 from ragq.errors import UnavailableError
 
 ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 3.0
 UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+DEMOTED = ("READONLY", "MASTERDOWN", "UNBLOCKED")  # the server has become a replica: look for the primary again
 # Transient errors: starting, memory or disk full, replicas missing, a script hangs, the password was changed.
-REFUSALS = ("LOADING", "OOM", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN", "BUSY ", "NOAUTH", "WRONGPASS")
+REFUSALS = ("LOADING", "OOM", "MISCONF", "NOREPLICAS", "BUSY ", "NOAUTH", "WRONGPASS", *DEMOTED)
 
 Command = Sequence[str | bytes | int | float]
 
 
 @contextlib.asynccontextmanager
-async def translate_errors() -> AsyncIterator[None]:
-    """Limit the time for Valkey's replies, and turn its errors into ours."""
+async def translate_errors(seconds: float | None = None) -> AsyncIterator[None]:
+    """Limit the time for Valkey's replies, to ANSWER_SECONDS unless another is given, and turn its errors into ours."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds or ANSWER_SECONDS):
             yield
     except (*UNAVAILABLE, exceptions.ResponseError) as error:
         if isinstance(error, exceptions.ResponseError) and not str(error).startswith(REFUSALS):
@@ -50,10 +51,15 @@ class ValkeyClient:
     """Sends commands; connects at the first, and after a lost connection. Replies are RESP 2, texts are bytes.
 
     Methods raise redis-py's ConnectionError or OSError when Valkey is down; call them within `translate_errors`.
+
+    Attributes:
+        primary: What Sentinels named when it last connected; None without Sentinels.
     """
 
+    primary: Host | None = None
+
     def __init__(self, url: str) -> None:
-        self._options: dict[str, Any] = {**parse_url(url)}
+        self._address = read_address(url)
         self._connecting = asyncio.Lock()
         self._line: _Connection | None = None
 
@@ -71,13 +77,20 @@ class ValkeyClient:
         Raises:
             redis.exceptions.ResponseError: Valkey refuses commands for now (LOADING, OOM, READONLY, …).
         """
+        replies = await self.exchange(commands)
+        for reply in replies:
+            if isinstance(reply, exceptions.ResponseError) and str(reply).startswith(REFUSALS):
+                raise reply
+        return replies
+
+    async def exchange(self, commands: Iterable[Command]) -> list[Any]:
+        """Send commands in one write; every error reply is returned in its place."""
         line = self._line
         if line is None or not line.is_healthy:
             line = await self._connect()
         replies = [await reply for reply in line.send(commands)]
-        for reply in replies:
-            if isinstance(reply, exceptions.ResponseError) and str(reply).startswith(REFUSALS):
-                raise reply
+        if any(isinstance(reply, exceptions.ResponseError) and str(reply).startswith(DEMOTED) for reply in replies):
+            line.drop()
         return replies
 
     async def transact(self, commands: Iterable[Command]) -> list[Any]:
@@ -101,13 +114,19 @@ class ValkeyClient:
             if self._line:
                 self._line.drop()
             async with asyncio.timeout(CONNECT_SECONDS):
-                line = await _open(self._options)
+                options, primary = self._address.options, None
+                if self._address.sentinels:
+                    primary = host, port = await self._address.find_primary()
+                    options = {**options, "host": host, "port": port}
+                line = await _open(options)
                 try:
-                    await line.greet(_greeting(self._options))
+                    await line.greet(_greeting(options))
+                    if self._address.sentinels:
+                        await line.refuse_replica()
                 except BaseException:
                     line.drop()
                     raise
-            self._line = line
+            self._line, self.primary = line, primary
             return line
 
 
@@ -141,6 +160,12 @@ class _Connection(asyncio.Protocol):
         for reply in [await reply for reply in self.send(commands)]:
             if isinstance(reply, exceptions.ResponseError):
                 raise exceptions.ConnectionError(f"Valkey refuses the connection: {reply}")
+
+    async def refuse_replica(self) -> None:
+        """Check that the server is a primary: a Sentinel may not have heard yet that it was replaced."""
+        [info] = [await reply for reply in self.send([["INFO", "replication"]])]
+        if isinstance(info, exceptions.ResponseError) or b"role:master" not in info:
+            raise exceptions.ConnectionError("the server that Sentinels name is not a primary")
 
     def drop(self) -> None:
         if self._transport:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from ragq.client.llm_stream import Completion
 from ragq.client.model_faults import ContextTooLongError
 from ragq.completions.answer import OnDelta
 from ragq.errors import RagqError, UnavailableError
 from ragq.metrics import JUDGED_TOKENS, JUDGEMENTS, STATEMENTS
 from ragq.models import Answer, Question, SearchResult, Usage
 from ragq.queues.running import RunningJob, WorkerContext
+from ragq.queues.spending import complete
 from ragq.rag.citing.check import Evidence
 from ragq.rag.citing.cite import Cited, CitedStream, asks_for_round, cite_in_steps
 from ragq.rag.citing.cite_json import cite_values
@@ -25,6 +25,9 @@ from ragq.rag.json_form import FormError, WholeJson, check_answer, is_structured
 from ragq.rag.prompt import build_messages
 from ragq.rag.rewrite import build_rewriting, join_questions, stands_alone
 from ragq.records import ReasoningAdded, StatementChecked, TextAdded
+
+if TYPE_CHECKING:
+    from ragq.client.llm_stream import Completion
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +52,8 @@ async def make_standalone(job: RunningJob, context: WorkerContext, question: Que
         return replace(question, text=join_questions(question))
     deadline = min(job.deadline, asyncio.get_running_loop().time() + REWRITE_SECONDS)
     try:
-        completion = await context.llm.complete(
-            build_rewriting(question), options={"max_tokens": REWRITE_TOKENS}, deadline=deadline
+        completion = await complete(
+            job, context, build_rewriting(question), options={"max_tokens": REWRITE_TOKENS}, deadline=deadline
         )
     except RagqError as error:
         log.warning("question_not_rewritten", job_id=job.id, error=str(error))
@@ -142,8 +145,8 @@ async def _judge(
     deadline = min(job.deadline, asyncio.get_running_loop().time() + JUDGE_SECONDS)
     messages = build_judging(asked, cited.text, cited.statements, judged, evidence.sources)
     try:
-        completion = await context.llm.complete(
-            messages, options={"max_tokens": JUDGE_TOKENS, "temperature": 0}, deadline=deadline
+        completion = await complete(
+            job, context, messages, options={"max_tokens": JUDGE_TOKENS, "temperature": 0}, deadline=deadline
         )
     except RagqError as error:
         log.warning("statements_not_judged", job_id=job.id, error=str(error))
@@ -183,7 +186,6 @@ class _Asking:
         self, question: Question, results: list[SearchResult], budget_tokens: int
     ) -> tuple[Completion, Evidence]:
         """Call the LLM, and log what it says while it does."""
-        assert self.context.llm
         messages, sources = build_messages(question, results, budget_tokens=budget_tokens)
         said = [text_of(message) for message in (*question.history, *question.following)]
         if is_structured(question):  # a value may be one of those that the schema lists
@@ -195,7 +197,9 @@ class _Asking:
             "temperature": question.temperature,
             "top_p": question.top_p,
         }
-        completion = await self.context.llm.complete(
+        completion = await complete(
+            self.job,
+            self.context,
             messages,
             options=question.options | limits,
             deadline=self.job.deadline,

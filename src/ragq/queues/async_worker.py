@@ -33,21 +33,21 @@ from ragq.descriptors import raise_descriptor_limit
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.models import JobStatus, Lane, QueueName
-from ragq.queues.housekeeping import restart_on_error, start_housekeeping
-from ragq.queues.metrics_server import serve_metrics
+from ragq.queues.metrics_server import WorkerHealth, serve_metrics
 from ragq.queues.perform import Retry, perform, retry_until_available
 from ragq.queues.running import RunningJob, WorkerContext
+from ragq.queues.upkeep.housekeeping import restart_on_error, start_housekeeping
 from ragq.records import Failure, Meta
 from ragq.settings import Settings, read_settings
 from ragq.tasks import end_tasks, freeze_heap, give_back_memory, prepare_for_numpy, share_one_heap
+from ragq.tracing import start_tracing
 
 log = structlog.get_logger(__name__)
 
 CLAIM_BATCH = 100  # most jobs of one claim; a claim asks for 1 at first, and for more while claims come back full
 RESERVED = 16  # extra slots for the priority lane only, so that slow jobs do not block it
 PUBLISH_SECONDS = 0.1  # between writes to the event logs; the events in between become one entry
-IDLE_SECONDS = 1.0  # between claims when nothing wakes the worker
-MAINTENANCE_SECONDS = 1.0
+IDLE_SECONDS = MAINTENANCE_SECONDS = 1.0  # between claims when nothing wakes the worker, and between its upkeep
 
 
 @dataclass(slots=True)
@@ -71,6 +71,7 @@ class AsyncWorker(BaseWorker):
         configure_logging(settings)
         share_one_heap()
         prepare_for_numpy()
+        start_tracing("worker")
         raise_descriptor_limit()  # a question in flight holds a connection to the LLM
         if settings.key_prefix != RQ_KEY_PREFIX:
             raise ConfigurationError(
@@ -99,6 +100,7 @@ class _Runner:
         self._queue = JobQueue(settings, settings.valkey_url.get_secret_value())
         self._database_url = settings.database_url.get_secret_value()
         self._served = [QueueName(name) for name in worker.queue_names()]
+        self._lists = worker.queue_names()
         self._identity = {
             "birth": utcformat(now()),
             "queues": ",".join(worker.queue_names()),
@@ -117,7 +119,7 @@ class _Runner:
         self._stopping = asyncio.Event()
         self._alone = False
         self._draining = False
-        self._ready = False
+        self._health = WorkerHealth()
         self.finished = 0
         self.failed = 0
 
@@ -126,8 +128,8 @@ class _Runner:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._request_stop)
+        self._metrics_server, self._identity["metrics"] = await serve_metrics(self._settings, self._health)
         await self._until_available(self._queue.check_server)
-        self._metrics_server, self._identity["metrics"] = await serve_metrics(self._settings)
         self._context = await WorkerContext.open(self._settings, self._queue, self._database_url)
         await self._until_available(self._register)
         freeze_heap()
@@ -146,6 +148,7 @@ class _Runner:
     def _request_stop(self) -> None:
         if self._stopping.is_set():
             self._draining = True  # second signal: do not wait for the jobs
+        self._health.is_stopping = True
         self._stopping.set()
         self._ended.set()
         self._wake.set()
@@ -170,7 +173,7 @@ class _Runner:
         if QueueName.QUERIES in self._served:
             await self._context.embedding.start()
             give_back_memory()  # loading leaves tens of megabytes free
-        self._ready = True
+        self._health.has_models = True
         await self._register()
         log.info("worker_ready", worker=self._name, seconds=round(time.monotonic() - started, 2))
 
@@ -194,7 +197,7 @@ class _Runner:
     async def _claim_once(self, batch: int) -> tuple[int, bool]:
         """Claim and start jobs; returns their number, and whether more wait."""
         lanes = [] if self._alone else self._room(batch)
-        if not any(most for _, most in lanes):
+        if all(most < 0 for _, most in lanes):
             return 0, False
         claim = await self._queue.claim(self._name, lanes, in_flight=len(self._in_flight))
         for job in claim.jobs:
@@ -202,23 +205,24 @@ class _Runner:
         return len(claim.jobs), claim.more
 
     def _room(self, batch: int) -> list[tuple[str, int]]:
-        """The most jobs to claim from each lane now."""
+        """The most jobs to claim from each lane now, -1 for none; lanes of a queue share slots, which the claim takes into account."""
         held = Counter((one.claimed.queue, one.claimed.lane) for one in self._in_flight.values())
         lanes: list[tuple[str, int]] = []
         for queue in self._served:
             for lane, name in zip(Lane, lanes_of(queue), strict=True):
-                lanes.append((name, max(0, min(batch, self._free(queue, lane, held)))))
+                lanes.append((name, max(-1, min(batch, self._free(queue, lane, held)))))
         return lanes
 
     def _free(self, queue: QueueName, lane: Lane, held: Counter[tuple[QueueName, Lane]]) -> int:
         limit, is_priority = self._limit(queue), lane is Lane.PRIORITY
-        if queue is QueueName.DOCUMENTS:  # small documents have as many slots of their own
+        if queue is QueueName.DOCUMENTS:  # small documents have as many slots of their own; with 0 a newcomer may begin
             return limit - sum(held[queue, one] for one in Lane if (one is Lane.PRIORITY) == is_priority)
-        return limit + (RESERVED if is_priority else 0) - sum(held[queue, one] for one in Lane)
+        kept = 0 if is_priority else max(0, RESERVED - held[queue, Lane.PRIORITY])
+        return (limit + RESERVED - kept - sum(held[queue, one] for one in Lane)) or -1
 
     def _limit(self, queue: QueueName) -> int:
-        is_queries = queue is QueueName.QUERIES
-        return self._settings.query_concurrency if is_queries else self._settings.document_concurrency
+        settings = self._settings
+        return settings.query_concurrency if queue is QueueName.QUERIES else settings.document_concurrency
 
     # Run
 
@@ -285,14 +289,10 @@ class _Runner:
         """Append the jobs' events to their logs: one call for all jobs, at most ten times a second."""
         while True:
             await asyncio.sleep(PUBLISH_SECONDS)
-            entries = []
-            for one in self._in_flight.values():
-                if one.running.pending_events:
-                    entries.append((one.claimed.id, one.claimed.attempt, one.running.pending_events))
-                    one.running.pending_events = []
+            entries = [one.running.take_events() for one in self._in_flight.values() if one.running.pending_events]
             if entries:
-                for job_id in await retry_until_available(partial(self._queue.append, entries)):
-                    self._drop(job_id, reason="another attempt owns it, or it was cancelled")
+                lost = await retry_until_available(partial(self._queue.append, entries))
+                self._drop_lost(lost, {job_id: attempt for job_id, attempt, *_ in entries})
 
     # Maintain
 
@@ -316,17 +316,20 @@ class _Runner:
         ]
         for one in held:
             one.running.meta_changed = False
-        for job_id in await self._queue.heartbeat(rows):
-            self._drop(job_id, reason="another attempt owns it, or it was cancelled")
+        self._drop_lost(await self._queue.heartbeat(rows), {job_id: attempt for job_id, attempt, _ in rows})
 
-    def _drop(self, job_id: str, *, reason: str) -> None:
+    def _drop_lost(self, lost: set[str], attempts: dict[str, int]) -> None:
+        for job_id in lost:
+            self._drop(job_id, attempts[job_id], reason="another attempt owns it, or it was cancelled")
+
+    def _drop(self, job_id: str, attempt: int, *, reason: str) -> None:
         one = self._in_flight.get(job_id)
-        if one is None or one.task.done():
+        if one is None or one.claimed.attempt != attempt or one.task.done():
             return
         metrics.LEASES_LOST.inc()
-        log.warning("job_dropped", job_id=job_id, attempt=one.claimed.attempt, reason=reason)
+        log.warning("job_dropped", job_id=job_id, attempt=attempt, reason=reason)
         self._end(one.task)
-        self._remove(job_id, one.claimed.attempt)
+        self._remove(job_id, attempt)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         ending = asyncio.create_task(end_tasks([task]))  # the pool of connections swallows a cancellation at times
@@ -339,17 +342,15 @@ class _Runner:
             metrics.IN_FLIGHT.labels(queue).set(held[queue])
         fields = self._identity | {
             "last_heartbeat": utcformat(now()),
-            "state": "busy" if self._in_flight else "idle" if self._ready else "started",
-            "ready": int(self._ready),
+            "state": "busy" if self._in_flight else "idle" if self._health.has_models else "started",
+            "ready": int(self._health.has_models),
             "in_flight": len(self._in_flight),
             "successful_job_count": self.finished,
             "failed_job_count": self.failed,
             "slots": " ".join(f"{queue}={self._limit(queue)}" for queue in self._served),
         }
-        await self._queue.monitor.register_worker(self._name, fields, self._lists())
-
-    def _lists(self) -> list[str]:
-        return [str(queue) for queue in self._served]
+        await self._queue.monitor.register_worker(self._name, fields, self._lists)
+        self._health.registered_at = time.monotonic()
 
     # Listen
 
@@ -363,12 +364,13 @@ class _Runner:
                 self._wake.set()
 
     async def _handle_command(self, command: dict[str, Any]) -> None:
-        """Obey a command of RQ's tools or of our cancel script."""
+        """Obey a command of RQ's tools, or of our scripts, which have ended an attempt and name it."""
         if command.get("command") == "shutdown":
             self._request_stop()
-        elif command.get("command") == "stop-job" and command.get("job_id") in self._in_flight:
-            await self._queue.cancel(command["job_id"], JobStatus.STOPPED)  # no effect if it is cancelled already
-            self._drop(command["job_id"], reason="cancelled")
+        elif command.get("command") == "stop-job" and (one := self._in_flight.get(command.get("job_id", ""))):
+            if "attempt" not in command:
+                await self._queue.cancel(one.claimed.id, JobStatus.STOPPED)
+            self._drop(one.claimed.id, command.get("attempt", one.claimed.attempt), reason="cancelled")
 
     # Shut down
 
@@ -389,7 +391,7 @@ class _Runner:
         with contextlib.suppress(UnavailableError):
             if self._outcomes:
                 await self._queue.commit(self._name, self._outcomes)
-            await self._queue.monitor.unregister_worker(self._name, self._lists())
+            await self._queue.monitor.unregister_worker(self._name, self._lists)
         await end_tasks(one.task for one in self._in_flight.values())
         await asyncio.gather(*self._ending)
         self._metrics_server.close()

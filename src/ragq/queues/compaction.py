@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from ragq.accounts.views import Viewer
 from ragq.context import Context
 from ragq.errors import InvalidRequestError
 from ragq.models import Message, Question, Usage
@@ -39,7 +40,7 @@ class Compacting:
     question: Question | None
 
 
-async def read_conversation(body: ResponseCompact, context: Context, tenant: str) -> Compacting:
+async def read_conversation(body: ResponseCompact, context: Context, tenant: Viewer) -> Compacting:
     """Read the conversation that a request names or brings.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from ragq.accounts.views import Viewer, tenant_of
 from ragq.context import Context
 from ragq.errors import GoneError, NotFoundError, PermanentError
 from ragq.models import Message
@@ -24,7 +25,7 @@ log = structlog.get_logger(__name__)
 UNQUEUED_SECONDS = 60.0  # after this, a response without a job is not just being queued
 
 
-async def read_stored(context: Context, tenant: str, conversation_id: str) -> list[Message]:
+async def read_stored(context: Context, tenant: Viewer, conversation_id: str) -> list[Message]:
     """Read the last items of a conversation as the messages before a question.
 
     Raises:
@@ -32,22 +33,22 @@ async def read_stored(context: Context, tenant: str, conversation_id: str) -> li
     """
     await context.conversations.get(tenant, conversation_id, param="conversation")
     await settle_ended(context, tenant, conversation_id)
-    items = await context.conversations.list_recent(tenant, conversation_id)
+    items = await context.conversations.list_recent(tenant_of(tenant), conversation_id)
     return read_items([InputItem.model_validate(item) for item in items])
 
 
-async def settle_ended(context: Context, tenant: str, conversation_id: str) -> None:
+async def settle_ended(context: Context, tenant: Viewer, conversation_id: str) -> None:
     """Append the items of the responses that have ended. Every look at a conversation's items begins with this."""
-    for waiting in await context.conversations.list_open(conversation_id):
+    for waiting in await context.conversations.list_open(tenant, conversation_id):
         try:
-            job = await find_job(context, tenant, waiting.response_id)
+            job = await find_job(context, tenant_of(tenant), waiting.response_id)
         except (NotFoundError, GoneError):  # deleted or expired
-            await context.conversations.forget_response(waiting.response_id)
+            await context.conversations.forget_response(tenant, waiting.response_id)
             continue
         if job is not None:
             await settle(context, job)
         elif waiting.age_seconds > UNQUEUED_SECONDS:
-            await context.conversations.forget_response(waiting.response_id)
+            await context.conversations.forget_response(tenant, waiting.response_id)
 
 
 async def settle(context: Context, job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from ragq.client.job import Enqueued, NewJob
@@ -14,12 +15,19 @@ from ragq.storage.store_files import StoreFileRecord
 from ragq.tasks import run_all
 
 SMALL_BYTES = 100_000  # smaller files do not wait behind larger ones; this much text takes a few seconds to embed
+_JOB_ID = re.compile(r"(vs_[^-]+)-(file-.+)-\d+")
 AT_ONCE = 32  # concurrent calls to Valkey for one batch; they share its disk writes
 
 
 def document_job_id(record: StoreFileRecord) -> str:
     """The job id for this generation of a file in a store."""
     return _job_id(record.vector_store_id, record.file_id, record.generation)
+
+
+def document_of(job_id: str) -> tuple[str, str] | None:
+    """The store and the file of a document's job; None of another job."""
+    found = _JOB_ID.fullmatch(job_id)
+    return (found[1], found[2]) if found else None
 
 
 def _job_id(store_id: str, file_id: str, generation: int) -> str:
@@ -40,6 +48,7 @@ async def enqueue_document(queue: JobQueue, settings: Settings, record: StoreFil
                 lane=Lane.PRIORITY if record.bytes <= SMALL_BYTES else Lane.DEFAULT,
                 tenant_id=record.tenant_id,
                 deadline_seconds=settings.document_deadline_seconds,
+                archive=True,
             )
         )
     except OverloadedError:

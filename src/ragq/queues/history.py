@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ragq.accounts.views import Viewer, tenant_of, view_of
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import Message
@@ -17,7 +18,7 @@ UNNEEDED_ITEMS = ("fs_", "rs_")  # searches and thoughts of earlier answers
 
 
 async def find_response(
-    context: Context, tenant: str, response_id: str, *, param: str = "response_id", whole: bool = False
+    context: Context, tenant: Viewer, response_id: str, *, param: str = "response_id", whole: bool = False
 ) -> Job:
     """Find a response.
 
@@ -34,24 +35,28 @@ async def find_response(
     return await context.queue.requests.complete(job) if whole else job
 
 
-async def find_job(context: Context, tenant: str, job_id: str) -> Job | None:
-    """Read a job, from the archive if it has left Valkey; None if this tenant has no job with this id.
+async def find_job(context: Context, tenant: Viewer, job_id: str) -> Job | None:
+    """Read a job, from the archive if it has left Valkey; None if the viewer sees no job with this id.
 
     Raises:
         GoneError: The job has expired.
     """
-    return await context.queue.fetch(job_id, tenant) or await context.archive.fetch(job_id, tenant)
+    job = await context.queue.fetch(job_id, tenant_of(tenant))
+    if job is None:
+        return await context.archive.fetch(job_id, tenant)
+    return job if view_of(tenant).owns(job.request.key_id) else None
 
 
 async def delete_job(context: Context, job: Job) -> None:
     """Delete a question from the archive and the queue; one that has not ended is cancelled."""
-    await context.archive.delete(job.id, job.tenant_id)  # first, so that a repeated request can complete the rest
+    # First, so that a repeated request can complete the rest.
+    await context.archive.delete(job.id, job.tenant_id, job.request.key_id)
     await context.queue.delete(job.id)
     await context.queue.requests.discard(job)
 
 
 async def resolve_references(
-    given: str | list[InputItem], context: Context, tenant: str, *, name: str = "input"
+    given: str | list[InputItem], context: Context, tenant: Viewer, *, name: str = "input"
 ) -> str | list[InputItem]:
     """Put the items that the input refers to in the place of the references.
 
@@ -76,7 +81,7 @@ def _is_reference(item: InputItem) -> bool:
     return item.type == "item_reference" or (item.type is None and item.role is None and item.id is not None)
 
 
-async def _find_item(context: Context, tenant: str, item_id: str, *, param: str) -> InputItem:
+async def _find_item(context: Context, tenant: Viewer, item_id: str, *, param: str) -> InputItem:
     response_id = RESPONSE_PREFIX + item_id.partition("_")[2].partition("_")[0]
     try:
         job = await find_response(context, tenant, response_id, param=param, whole=True)
@@ -94,7 +99,9 @@ async def _find_item(context: Context, tenant: str, item_id: str, *, param: str)
     raise NotFoundError(f"No item found with id '{item_id[:80]}'.", param=param)
 
 
-async def read_history(context: Context, tenant: str, response_id: str, remembered: Job | None = None) -> list[Message]:
+async def read_history(
+    context: Context, tenant: Viewer, response_id: str, remembered: Job | None = None
+) -> list[Message]:
     """Read the conversation that ends with a response.
 
     Args:
@@ -117,7 +124,7 @@ async def read_history(context: Context, tenant: str, response_id: str, remember
     return [*job.request.history, *own[last_question(own) :], message_of(job.answered.answer)]
 
 
-async def _find_previous(context: Context, tenant: str, response_id: str) -> Job:
+async def _find_previous(context: Context, tenant: Viewer, response_id: str) -> Job:
     param, code = "previous_response_id", "previous_response_not_found"
     try:
         job = await find_response(context, tenant, response_id, param=param, whole=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import structlog
 
-from ragq import metrics
-from ragq.client.job import ClaimedJob, Outcome
+from ragq import metrics, tracing
+from ragq.accounts.usage import JobUsage
+from ragq.client.job import ClaimedJob, Outcome, job_attributes
 from ragq.client.model_faults import Kind
 from ragq.errors import PermanentError, RagqError, TransientError
 from ragq.models import JobFunction
@@ -37,6 +39,7 @@ AWAITED = (
     "llm_breaker_open",
     "embedding_breaker_open",
 )
+EXTRACTIVE = "extractive"  # in place of the LLM's name, without one
 STAGES = ("retrieve_ms", "answer_ms", "first_token_ms", "parse_ms", "split_ms", "embed_ms", "store_ms")
 
 
@@ -55,7 +58,36 @@ class Retry:
 
 
 async def perform(job: ClaimedJob, running: RunningJob, context: WorkerContext) -> Outcome | Retry:
-    """Run a job; returns its outcome, or the retry to schedule."""
+    """Run a job; returns its outcome, or the retry to schedule. What it cost is in the outcome, or noted at once."""
+    with _traced(job, running):
+        try:
+            done = await _perform(job, running, context)
+        except asyncio.CancelledError:
+            await _note_spent(running, context)
+            raise
+        if isinstance(done, Retry):
+            await _note_spent(running, context)
+        elif isinstance(done.ended, Failure):
+            tracing.fail(done.ended.code)
+        return done
+
+
+@contextlib.contextmanager
+def _traced(job: ClaimedJob, running: RunningJob) -> Iterator[None]:
+    """Continue the trace in which a job was queued: its wait until the first claim, and this run of it."""
+    if not tracing.is_on():
+        yield
+        return
+    if job.attempt == 1:
+        tracing.record("wait", [job.traceparent], started_ns=time.time_ns() - job.waited_ms * 1_000_000)
+    attributes = job_attributes(job.queue, job.id, "process") | {"ragq.attempt": job.attempt, "ragq.lane": job.lane}
+    headers = {"traceparent": job.traceparent}
+    with tracing.begin(f"process {job.queue}", attributes, kind="consumer", headers=headers):
+        running.meta.trace = tracing.traceparent()  # stored with the result: a write of its own would cost more
+        yield
+
+
+async def _perform(job: ClaimedJob, running: RunningJob, context: WorkerContext) -> Outcome | Retry:
     started = time.monotonic()
     function: JobFunction | str = "unknown"
     result: Result | None = None
@@ -69,6 +101,7 @@ async def perform(job: ClaimedJob, running: RunningJob, context: WorkerContext) 
     except TransientError as failure:
         if retry := _plan_retry(job, failure, context.settings):
             metrics.RETRIES.labels(failure.code).inc()
+            tracing.fail(failure.code)
             log.info(
                 "job_retries_later", job_id=job.id, delay_seconds=round(retry.delay_seconds, 1), error=str(failure)
             )
@@ -93,7 +126,7 @@ async def perform(job: ClaimedJob, running: RunningJob, context: WorkerContext) 
     _measure(function, running, error)
     outcome = Failure(error.code, error.message) if error else result
     assert outcome
-    return Outcome(job.id, job.attempt, outcome, running.meta, run_ms)
+    return Outcome(job.id, job.attempt, outcome, running.meta, run_ms, _count(function, running, context))
 
 
 def _refuse_quarantined(job: ClaimedJob, settings: Settings) -> None:
@@ -141,6 +174,30 @@ async def retry_until_available(call: Callable[[], Awaitable[Any]]) -> Any:
         except TransientError as error:
             log.warning("waiting_for_service", error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
+
+
+def _count(function: JobFunction | str, running: RunningJob, context: WorkerContext) -> JobUsage:
+    """What a job cost that has ended."""
+    usage, meta, settings = running.usage, running.meta, context.settings
+    usage.model = settings.embedding_name
+    if function == JobFunction.PROCESS_QUERY:
+        usage.model = settings.llm_model or EXTRACTIVE if context.llm else EXTRACTIVE
+    usage.waited_ms = meta.queued_ms or 0
+    usage.retrieve_ms, usage.answer_ms = meta.retrieve_ms or 0, meta.answer_ms or 0
+    return usage
+
+
+async def _note_spent(running: RunningJob, context: WorkerContext) -> None:
+    """Note the tokens of an attempt that does not end its job: it was cancelled, or runs again."""
+    spent = running.usage
+    if not spent.tokens:
+        return
+    spent.requests, spent.documents, spent.pages = 0, 0, 0
+    spent.model = context.settings.llm_model or context.settings.embedding_name
+    try:
+        await context.queue.usage.add(running.id, running.tenant_id, spent)
+    except TransientError as error:
+        log.warning("usage_lost", job_id=running.id, tokens=spent.tokens, error=str(error))
 
 
 def _measure(function: JobFunction | str, running: RunningJob, error: RagqError | None) -> None:

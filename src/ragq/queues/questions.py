@@ -5,15 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from ragq.accounts.views import TenantView, Viewer, tenant_of, view_of
 from ragq.client.job import Enqueued, NewJob
 from ragq.context import Context
-from ragq.errors import CONTEXT_TOO_LONG, InvalidRequestError, NotFoundError, RagqError, UnavailableError
+from ragq.errors import (
+    CONTEXT_TOO_LONG,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    RagqError,
+    UnavailableError,
+)
 from ragq.models import DEFAULT_STORE_NAME, Answer, Lane, Message, Question, QueueName, new_id
 from ragq.queues.conversations import read_stored
 from ragq.queues.history import last_question, read_history, resolve_references
 from ragq.rag.compact import shorten
 from ragq.rag.conversation import read_conversation
-from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream
+from ragq.records import Arguments, Job, QueryArguments, Request, Result, Stream, change_request
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat import options_of as chat_options_of
 from ragq.schemas.chat import request_of as request_of_chat
@@ -59,7 +67,7 @@ def check_question(text: str, *, param: str) -> None:
 
 async def ask(
     context: Context,
-    tenant: str,
+    tenant: Viewer,
     response_id: str,
     question: Question,
     request: Request,
@@ -73,27 +81,37 @@ async def ask(
     Args:
         is_repeat: Whether the client resends a request without an `Idempotency-Key`; None with a key.
     """
+    view = view_of(tenant)
     if request.conversation:
-        await context.conversations.open_response(tenant, request.conversation, response_id)
-    enqueued = await context.queue.enqueue(
-        NewJob(
-            id=response_id,
-            arguments=QueryArguments(question, stream),
-            queue=QueueName.QUERIES,
-            lane=LANES.get(request.service_tier, Lane.DEFAULT),
-            tenant_id=tenant,
-            deadline_seconds=context.settings.query_deadline_seconds,
-            request=request,
-            fingerprint=fingerprint,
-            archive=request.store,
-            keep_seconds=None if request.store else UNSTORED_SECONDS,
-            max_wait_seconds=context.settings.max_wait_seconds,
-            is_repeat=is_repeat,
-        )
-    )
+        await context.conversations.open_response(view.id, request.conversation, response_id)
+    job = _job_of(context.settings, view, response_id, question, stream, request)
+    job = replace(job, fingerprint=fingerprint, is_repeat=is_repeat)
+    try:
+        enqueued = await context.queue.enqueue(job)
+    except OverloadedError:
+        if request.conversation:
+            await context.conversations.forget_response(tenant, response_id)
+        raise
     if request.conversation and enqueued.job_id != response_id:
-        await context.conversations.forget_response(response_id)
+        await context.conversations.forget_response(tenant, response_id)
     return enqueued
+
+
+def _job_of(
+    settings: Settings, view: TenantView, response_id: str, question: Question, stream: Stream, request: Request
+) -> NewJob:
+    return NewJob(
+        id=response_id,
+        arguments=QueryArguments(question, stream, view),
+        queue=QueueName.QUERIES,
+        lane=LANES.get(request.service_tier, Lane.DEFAULT),
+        tenant_id=view.id,
+        deadline_seconds=settings.query_deadline_seconds,
+        request=change_request(request, key_id=view.key_id),
+        archive=request.store,
+        keep_seconds=None if request.store else UNSTORED_SECONDS,
+        max_wait_seconds=settings.max_wait_seconds,
+    )
 
 
 def answer_of(job: Job | None) -> Answer:
@@ -125,7 +143,9 @@ def check_model(settings: Settings, model: str | None, configured: str | None) -
         )
 
 
-async def read_question(body: ResponseCreate, context: Context, tenant: str, *, remembered: Job | None = None) -> Asked:
+async def read_question(
+    body: ResponseCreate, context: Context, tenant: Viewer, *, remembered: Job | None = None
+) -> Asked:
     """Validate a request for a response and build the question for its job.
 
     Args:
@@ -192,10 +212,16 @@ def _named_stores(body: ResponseCreate, search: FileSearchTool | None) -> list[s
     return [] if body.tool_choice == "none" else search.vector_store_ids
 
 
-async def _find_stores(context: Context, tenant: str, named: list[str] | None) -> list[str]:
-    """The ids of the stores to search; the default store if none is named."""
+def stores_of(tenant: Viewer) -> list[str]:
+    """The stores that a question is about which names none."""
+    limited_to = view_of(tenant).stores
+    return [DEFAULT_STORE_NAME] if limited_to is None else list(limited_to)
+
+
+async def _find_stores(context: Context, tenant: Viewer, named: list[str] | None) -> list[str]:
+    """The ids of the stores to search; those that the caller's key is limited to, or the default store, if none is named."""
     if named is None:
-        return [DEFAULT_STORE_NAME]
+        return stores_of(tenant)
     return [await context.stores.resolve(tenant, id_, to_use=True) for id_ in named]
 
 
@@ -212,7 +238,7 @@ def _search_fields(search: FileSearchTool | None) -> dict[str, Any]:
 
 
 async def _read_earlier(
-    body: ResponseCreate, own: list[Message], context: Context, tenant: str, remembered: Job | None
+    body: ResponseCreate, own: list[Message], context: Context, tenant: Viewer, remembered: Job | None
 ) -> list[Message]:
     """Read what was said before the input, in the conversation or the chain of responses that it continues."""
     if body.conversation_id and body.previous_response_id:
@@ -232,7 +258,7 @@ async def _read_earlier(
     return earlier
 
 
-async def read_chat_question(body: ChatCompletionCreate, context: Context, tenant: str) -> Asked:
+async def read_chat_question(body: ChatCompletionCreate, context: Context, tenant: Viewer) -> Asked:
     """Validate a request for a chat completion and build the question for its job.
 
     Raises:
@@ -269,7 +295,7 @@ async def _make_question(
     options: dict[str, Any],
     tools: Tools,
     context: Context,
-    tenant: str,
+    tenant: Viewer,
     *,
     param: str,
     place_of_format: str,
@@ -287,8 +313,8 @@ async def _make_question(
         refuse_without_llm(options, place_of_format=place_of_format)
     check_files(conversation.files, param)
     for file in conversation.files:
-        if "file_id" in file:
-            await context.files.get(tenant, file["file_id"])
+        if file.file_id:
+            await context.files.get(tenant, file.file_id)
     if not (conversation.files or (has_llm and conversation.media)):
         check_question(conversation.text, param=param)
     history = conversation.history
@@ -334,7 +360,7 @@ def _join_searches(searches: list[FileSearchTool]) -> FileSearchTool | None:
 
 async def perform_now(
     context: Context,
-    tenant: str,
+    tenant: Viewer,
     arguments: Arguments,
     expected: type[ResultT],
     *,
@@ -357,13 +383,13 @@ async def perform_now(
             arguments=arguments,
             queue=QueueName.QUERIES,
             lane=lane,
-            tenant_id=tenant,
+            tenant_id=tenant_of(tenant),
             deadline_seconds=seconds,
             keep_seconds=NOW_KEPT_SECONDS,
         )
     )
     try:
-        job = await context.queue.wait(job_id, tenant, timeout_seconds=seconds)
+        job = await context.queue.wait(job_id, tenant_of(tenant), timeout_seconds=seconds)
         if job and isinstance(job.result, expected):
             return job.result
         await context.queue.cancel(job_id)

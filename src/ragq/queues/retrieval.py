@@ -9,18 +9,19 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 
+from ragq import tracing
 from ragq.errors import DocumentError, RagqError
-from ragq.models import Question, SearchResult
+from ragq.models import AttachedFile, Question, SearchResult
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.running import RunningJob, WorkerContext
 from ragq.rag.comparison import compares
 from ragq.rag.names import name_document
 from ragq.rag.sources import choose_sources
 from ragq.rag.split import split
+from ragq.rag.titles import prefer_titles
 from ragq.schemas.messages import decode_file, name_file
 
 log = structlog.get_logger(__name__)
@@ -64,11 +65,16 @@ async def _search(job: RunningJob, context: WorkerContext, question: Question, *
     settings = context.settings
     if context.reranker:
         most = max(most, settings.rerank_candidates)
-    scope, vector = await asyncio.gather(
-        context.chunks.find_scope(job.tenant_id, question.vector_store_ids, question.text, question.filters),
-        context.embedding.embed_query(question.text),
-    )
-    results = await context.chunks.search(scope, vector, limit=most, meaning=question.meaning_weight)
+    with tracing.span("search") as span:
+        scope, vector = await asyncio.gather(
+            context.chunks.find_scope(job.viewer, question.vector_store_ids, question.text, question.filters),
+            context.embedding.embed_query(question.text),
+        )
+        found = await context.chunks.search(scope, vector, limit=most, meaning=question.meaning_weight)
+        results = prefer_titles(question.text, found)
+        span.set({"ragq.results": len(results)})
+        if tracing.captures_texts():
+            span.set({"ragq.query": question.text})
     if question.score_threshold is None:
         return await _rerank(job, context, question, [one for one in results if one.score >= settings.min_score])
     reranked = await _rerank(job, context, question, results)
@@ -108,7 +114,8 @@ async def read_attached(job: RunningJob, context: WorkerContext, question: Quest
     if sum(result.token_count for result in found) <= context.settings.prompt_tokens * WHOLE_SHARE:
         return found
     asked = await context.embedding.embed_query(question.text)  # first: if it fails, the file is not embedded in vain
-    similarities = await context.embedding.embed_documents([result.text for result in found]) @ asked
+    passages = [result.text for result in found]
+    similarities = await context.embedding.embed_documents(passages, tenant_id=job.tenant_id) @ asked
     best = sorted(range(len(found)), key=lambda place: -similarities[place])
     return [
         replace(found[place], score=max(0.0, float(similarities[place])), similarity=float(similarities[place]))
@@ -116,7 +123,7 @@ async def read_attached(job: RunningJob, context: WorkerContext, question: Quest
     ]
 
 
-async def _read_file(job: RunningJob, context: WorkerContext, file: dict[str, Any]) -> list[SearchResult]:
+async def _read_file(job: RunningJob, context: WorkerContext, file: AttachedFile) -> list[SearchResult]:
     async with _open_file(job, context, file) as (path, file_id, filename):
         document = await context.parser.parse(
             path,
@@ -149,18 +156,19 @@ async def _read_file(job: RunningJob, context: WorkerContext, file: dict[str, An
 
 @contextlib.asynccontextmanager
 async def _open_file(
-    job: RunningJob, context: WorkerContext, file: dict[str, Any]
+    job: RunningJob, context: WorkerContext, file: AttachedFile
 ) -> AsyncIterator[tuple[Path, str, str]]:
     """Yield the path, the id and the name of an uploaded file, or of one that came with the request."""
-    if file_id := file.get("file_id"):
-        record = await context.files.get(job.tenant_id, file_id)
+    if file.file_id:
+        record = await context.files.get(job.viewer, file.file_id)
         if reason := await context.files.find_poison(record.sha256):
             raise DocumentError(reason)
         async with context.blobs.as_file(record.sha256) as path:
             yield path, record.id, record.filename
         return
-    content = decode_file(file["file_data"])
+    data = file.file_data or ""
+    content = decode_file(data)
     with tempfile.NamedTemporaryFile() as written:
         await asyncio.to_thread(written.write, content)
         written.flush()
-        yield Path(written.name), f"file-{hashlib.sha256(content).hexdigest()[:32]}", name_file(file)
+        yield Path(written.name), f"file-{hashlib.sha256(content).hexdigest()[:32]}", name_file(file.filename, data)

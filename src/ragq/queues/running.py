@@ -6,11 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from ragq import tracing
+from ragq.accounts.usage import JobUsage
 from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
-from ragq.client.llm_client import LlmClient
-from ragq.client.rerank_client import RerankClient
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
 from ragq.parsing.parser import Parser
@@ -25,16 +25,23 @@ from ragq.storage.database import Database
 from ragq.storage.search.chunks import Chunks
 from ragq.tasks import Turns
 
+if TYPE_CHECKING:
+    from ragq.client.llm_client import LlmClient
+    from ragq.client.rerank_client import RerankClient
+from ragq.accounts.views import TenantView, Viewer
+
 
 @dataclass(kw_only=True)
 class WorkerContext(Context):
     """The connections and models that all jobs of a worker share.
 
     Attributes:
+        replica: None without `RAGQ_DATABASE_READ_URL`; all searches then run on the primary.
         llm: None without `RAGQ_LLM_BASE_URL`; answers are then extractive.
         reranker: None without `RAGQ_RERANK_BASE_URL`; a search then keeps its order.
     """
 
+    replica: Database | None = None
     chunks: Chunks
     embedding: EmbeddingClient
     llm: LlmClient | None
@@ -49,15 +56,20 @@ class WorkerContext(Context):
             BlobStore(settings),
             create_embedding_client(settings),
         )  # first, because they may refuse the settings
-        llm = LlmClient(settings) if settings.llm_base_url else None
-        reranker = RerankClient(settings) if settings.rerank_base_url else None
+        llm = _open_llm(settings) if settings.llm_base_url else None
+        reranker = _open_reranker(settings) if settings.rerank_base_url else None
         database = await Database.open(settings, database_url)
+        read_url = settings.database_read_url
+        replica = None
+        if read_url:
+            replica = await Database.open(settings, read_url.get_secret_value(), repeats_reads=False)
         return cls(
             settings=settings,
             queue=queue,
             database=database,
             blobs=blobs,
-            chunks=Chunks(settings, database),
+            replica=replica,
+            chunks=Chunks(settings, database, replica),
             embedding=embedding,
             llm=llm,
             reranker=reranker,
@@ -71,6 +83,8 @@ class WorkerContext(Context):
             await self.reranker.close()
         await self.parser.close()
         await self.embedding.close()
+        if self.replica:
+            await self.replica.close()
         await self.database.close()
 
 
@@ -80,8 +94,11 @@ class RunningJob:
 
     Attributes:
         deadline: `loop.time()` at which the job fails.
+        view: What the asker of a question may see; None for a job of the service itself.
         meta: Timings in ms, and progress; stored with the next heartbeat and with the result.
         pending_events: Stream events that are not in the job's event log yet.
+        entries: How many entries this attempt has logged.
+        usage: What this attempt cost so far.
     """
 
     id: str
@@ -91,12 +108,26 @@ class RunningJob:
     meta: Meta = field(default_factory=Meta)
     meta_changed: bool = False
     pending_events: list[Event] = field(default_factory=list)
+    entries: int = 0
+    usage: JobUsage = field(default_factory=JobUsage)
+    view: TenantView | None = None
+
+    @property
+    def viewer(self) -> Viewer:
+        """For whom documents are read."""
+        return self.view or self.tenant_id
 
     def note(self, **meta: Any) -> None:
         """Set fields of `meta`."""
         for name, value in meta.items():
             setattr(self.meta, name, value)
         self.meta_changed = True
+
+    def take_events(self) -> tuple[str, int, int, list[Event]]:
+        """Take the pending events as an entry of the log: id, attempt, number of the entry, events."""
+        events, self.pending_events = self.pending_events, []
+        self.entries += 1
+        return self.id, self.attempt, self.entries, events
 
     def note_progress(self, stage: Literal["parse", "embed", "store"]) -> Callable[[int, int], None]:
         """Make a callback that stores the progress of a stage in `meta`."""
@@ -106,8 +137,21 @@ class RunningJob:
     def timed(self, stage: str) -> Iterator[None]:
         """Store the duration of a stage in `meta`."""
         started = time.monotonic()
-        yield
+        with tracing.span(stage):
+            yield
         self.note(**{f"{stage}_ms": ms_since(started)})
+
+
+def _open_llm(settings: Settings) -> LlmClient:
+    from ragq.client.llm_client import LlmClient  # noqa: PLC0415  (only the processes that need it pay for it)
+
+    return LlmClient(settings)
+
+
+def _open_reranker(settings: Settings) -> RerankClient:
+    from ragq.client.rerank_client import RerankClient  # noqa: PLC0415  (only the processes that need it pay for it)
+
+    return RerankClient(settings)
 
 
 def ms_since(started: float) -> int:

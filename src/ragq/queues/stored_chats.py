@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from ragq.accounts.views import Viewer, tenant_of, view_of
 from ragq.context import Context
 from ragq.errors import NotFoundError, TransientError
 from ragq.records import Job
@@ -20,7 +21,7 @@ async def keep(context: Context, job: Job) -> None:
             await context.archive.store([job])
 
 
-async def find_chat(context: Context, tenant: str, chat_id: str) -> ChatRecord:
+async def find_chat(context: Context, tenant: Viewer, chat_id: str) -> ChatRecord:
     """Find a stored chat completion, also one that was just streamed and is not archived yet.
 
     Raises:
@@ -29,8 +30,8 @@ async def find_chat(context: Context, tenant: str, chat_id: str) -> ChatRecord:
     try:
         return await context.chats.get(tenant, chat_id)
     except NotFoundError:
-        job = await context.queue.fetch(chat_id, tenant)
-        if job is None or not is_kept(job):
+        job = await context.queue.fetch(chat_id, tenant_of(tenant))
+        if job is None or not is_kept(job) or not view_of(tenant).owns(job.request.key_id):
             raise
     await context.archive.store([job])
     return await context.chats.get(tenant, chat_id)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ragq import metrics
+from ragq import metrics, tracing
 from ragq.errors import RagqError
 from ragq.settings import Settings
 from ragq.storage.webhooks import Attempt, ClaimedDelivery, Webhooks
@@ -69,12 +69,19 @@ async def _make_client(settings: Settings) -> WebhookClient:
 
 
 async def _deliver(settings: Settings, webhooks: Webhooks, client: WebhookClient, delivery: ClaimedDelivery) -> None:
-    attempt = await client.send(delivery)
-    try:
-        outcome = await _settle(settings, webhooks, delivery, attempt)
-    except RagqError as error:  # its lease expires, and a process sends it again
-        log.warning("webhook_not_settled", event_id=delivery.event_id, error=str(error))
-        return
+    attributes = {"ragq.event_id": delivery.event_id, "ragq.event": delivery.type, "ragq.attempt": delivery.attempts}
+    headers = {"traceparent": await _find_trace(webhooks, delivery)}
+    with tracing.begin("deliver webhook", attributes, kind="client", headers=headers) as span:
+        attempt = await client.send(delivery)
+        span.set({"http.response.status_code": attempt.status_code})
+        try:
+            outcome = await _settle(settings, webhooks, delivery, attempt)
+        except RagqError as error:  # its lease expires, and a process sends it again
+            log.warning("webhook_not_settled", event_id=delivery.event_id, error=str(error))
+            span.fail(error.code)
+            return
+        if outcome != "delivered":
+            span.fail(outcome)
     metrics.WEBHOOKS.labels(outcome).inc()
     if outcome != "delivered":
         log.warning(
@@ -86,6 +93,15 @@ async def _deliver(settings: Settings, webhooks: Webhooks, client: WebhookClient
             status_code=attempt.status_code,
             error=attempt.error,
         )
+
+
+async def _find_trace(webhooks: Webhooks, delivery: ClaimedDelivery) -> str:
+    """The trace of the question whose end is told; "" if there is none, or while PostgreSQL is away."""
+    if not tracing.is_on():
+        return ""
+    with contextlib.suppress(RagqError):
+        return await webhooks.find_trace(delivery.object_id)
+    return ""
 
 
 async def _settle(settings: Settings, webhooks: Webhooks, delivery: ClaimedDelivery, attempt: Attempt) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from ragq.accounts.views import TenantView
 from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
 from ragq.json_records import UnreadableRecordError
 from ragq.models import Chunk, JobFunction, ParsedDocument, Question, SearchResult
@@ -49,6 +50,7 @@ WANTED_SECONDS = 1.0  # between checks that a document is still wanted
 async def process_query(job: RunningJob, context: WorkerContext, arguments: QueryArguments) -> QueryResult:
     """Answer a question from the tenant's documents, with citations."""
     question, stream = arguments.query, arguments.stream
+    job.view = arguments.view or TenantView(job.tenant_id)
     if context.llm:
         context.llm.endpoint.check_breaker()
     started = time.monotonic()
@@ -74,6 +76,7 @@ async def process_query(job: RunningJob, context: WorkerContext, arguments: Quer
 
 async def process_search(job: RunningJob, context: WorkerContext, arguments: SearchArguments) -> SearchResults:
     """Search stores for each query; a chunk's best score counts."""
+    job.view = arguments.view or TenantView(job.tenant_id)
     found: dict[tuple[str, int], SearchResult] = {}
     for text in arguments.queries:
         question = Question(
@@ -102,7 +105,10 @@ async def process_document(job: RunningJob, context: WorkerContext, arguments: D
         chunk_count = await _while_wanted(context, record, job.attempt, _ingest(job, context, record))
     finally:
         await asyncio.to_thread(give_back_memory)
-    return DocumentResult("superseded" if chunk_count is None else "completed", chunk_count)
+    if chunk_count is None:
+        return DocumentResult("superseded")
+    job.usage.documents = 1
+    return DocumentResult("completed", chunk_count)
 
 
 async def _while_wanted(
@@ -136,12 +142,14 @@ async def _ingest(job: RunningJob, context: WorkerContext, record: StoreFileReco
                 max_characters=settings.max_file_bytes,
                 progress=job.note_progress("parse"),
             )
+    job.usage.pages = len(document.places)
     with job.timed("split"):
         chunks = await _split(context, record, document)
     with job.timed("embed"):
         vectors = await embedding.embed_documents(
             [searched_text(chunk) for chunk in chunks],
             progress=job.note_progress("embed"),
+            tenant_id=job.tenant_id,
         )
     with job.timed("store"):
         stored = await context.ingests.complete_ingest(
@@ -183,13 +191,13 @@ async def document_failed(
 
 async def process_embedding(job: RunningJob, context: WorkerContext, arguments: EmbeddingArguments) -> EmbeddingResult:
     """Embed texts."""
-    del job
     texts = arguments.texts
-    vectors = await context.embedding.embed_documents(texts)
+    vectors = await context.embedding.embed_documents(texts, tenant_id=job.tenant_id)
     encodings = await asyncio.to_thread(context.embedding.tokenizer.encode_batch, texts, add_special_tokens=False)
+    job.usage.input_tokens = sum(len(encoding.ids) for encoding in encodings)
     return EmbeddingResult(
         embeddings=[base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors],
-        tokens=sum(len(encoding.ids) for encoding in encodings),
+        tokens=job.usage.input_tokens,
     )
 
 

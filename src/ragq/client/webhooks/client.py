@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from ragq import tracing
 from ragq.client.connection_errors import describe
 from ragq.client.webhooks.target import NOT_PUBLIC, find_address, is_public, read_allowed
 from ragq.settings import Settings
@@ -108,7 +109,7 @@ class WebhookClient:
             "webhook-id": delivery.event_id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(delivery.secret, delivery.event_id, timestamp, body),
-        }
+        } | (tracing.headers() or {})
         try:
             async with self._session.post(delivery.url, data=body, headers=headers, allow_redirects=False) as response:
                 return Attempt(response.status, None)
