@@ -32,6 +32,10 @@ class Caller:
         found: dict[str, Any] = answer.json()
         return found
 
+    def with_key(self, **key: Any) -> Caller:
+        """Make a key, and return the one who has it."""
+        return Caller(self.url, self.post("/v1/admin/keys", key)["value"])
+
 
 def make_objects(caller: Caller) -> dict[str, str]:
     """Make an object of each kind; returns their ids, by the names of the routes' parameters."""
@@ -66,4 +70,8 @@ def make_objects(caller: Caller) -> dict[str, str]:
         "key_id": key["id"],
         "tenant_id": caller.call("GET", "/v1/admin/keys").json()["data"][0]["tenant"],
         "job_id": response.id,
+        "action_id": caller.post("/v1/admin/job_actions", {"action": "delete", "jobs": {"text": "of no job"}})["id"],
+        "queue": "queries",
+        "worker": "nobody",
+        "sha256": "0" * 64,
     }

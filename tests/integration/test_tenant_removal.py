@@ -22,14 +22,16 @@ from ragq.client.rq_client import JobQueue
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, NotFoundError, OverloadedError
 from ragq.models import DEFAULT_TENANT, Lane, Question, QueueName, new_id
-from ragq.queues.housekeeping import archive_ended
 from ragq.queues.questions import ask
-from ragq.queues.tenant_removal import Removed, remove_tenant
+from ragq.queues.upkeep.housekeeping import archive_ended
+from ragq.queues.upkeep.tenant_removal import Removed, remove_tenant
 from ragq.records import Request, TextAdded
 from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
 from ragq.storage.ingests import Attachment
+from ragq.storage.paging import Page
+from ragq.storage.tenancy.audit_log import SERVICE, Entry, EntryFilter
 from ragq.storage.uploads import blob_of
 from ragq.storage.webhooks import Event, add_deliveries
 from tests.queue_steps import BAD, claim, finish, new_job
@@ -46,7 +48,7 @@ import asyncio, os, signal, sys
 from pydantic import SecretStr
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
-from ragq.queues.tenant_removal import remove_tenant
+from ragq.queues.upkeep.tenant_removal import remove_tenant
 from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
@@ -88,7 +90,7 @@ async def context(
 
 
 async def add_tenant(database: Database) -> None:
-    async with database.connection() as connection:
+    async with database.for_all().connection() as connection:
         await connection.execute("INSERT INTO tenants (id) VALUES (%s) ON CONFLICT DO NOTHING", [ACME])
 
 
@@ -100,7 +102,7 @@ async def save(context: Context, tenant: str, data: bytes) -> str:
         file = await context.files.create(tenant, filename="a.md", purpose="assistants", size=len(data), sha256=sha256)
     store = await context.stores.default_id(tenant)
     await context.file_batches.create(tenant, store, [Attachment(file.id)])
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute(CHUNK, [store, file.id, tenant])
         await connection.execute("UPDATE vector_store_files SET chunk_count = 1 WHERE file_id = %s", [file.id])
         await connection.execute("INSERT INTO poison VALUES (%s, 'x', 'x') ON CONFLICT DO NOTHING", [sha256])
@@ -117,7 +119,7 @@ async def put_jobs(context: Context, tenant: str) -> None:
             await queue.cancel(f"{state}-of-{tenant}s")
             continue
         job = next(job for job in await claim(queue) if job.id == f"{state}-of-{tenant}s")
-        await queue.append([(job.id, job.attempt, [TextAdded("one ")])])
+        await queue.append([(job.id, job.attempt, 1, [TextAdded("one ")])])
         if state in ("archived", "finished"):
             await finish(queue, job)
         elif state == "failed":
@@ -152,13 +154,14 @@ async def put_rows(context: Context, tenant: str) -> None:
         metadata=None,
     )
     await context.webhooks.create_endpoint(tenant, url="http://127.0.0.1:9", events=[], description=None)
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("INSERT INTO batch_lines (batch_id, line, request) VALUES (%s, 1, '{}')", [batch.id])
         await connection.execute(
             "INSERT INTO api_keys (id, tenant_id, name, role, sha256, hint) VALUES (%s, %s, 'k', 'user', %s, 'k')"
             " ON CONFLICT DO NOTHING",
             [f"key_of_{tenant}", tenant, tenant.encode()],
         )
+        await context.audit_log.add(Entry(SERVICE, "key.created", tenant, f"key_of_{tenant}"))
         await add_deliveries(connection, [Event(tenant, "response.completed", f"resp_of_{tenant}", 1.0)])
 
 
@@ -179,14 +182,18 @@ async def left(context: Context, tenant: str = ACME) -> list[tuple[str, str]]:
     return [(orphan.kind, orphan.id) for orphan in await doctor.find_left_of(context.settings, tenant)]
 
 
+def without_log(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(kind, id_) for kind, id_ in found if not id_.startswith("audit_log:")]
+
+
 async def test_nothing_of_a_tenant_is_left_and_the_other_keeps_everything(full: Context) -> None:
-    async with full.database.connection() as connection:
+    async with full.database.for_all().connection() as connection:
         rows = await (await connection.execute("SELECT table_name FROM information_schema.tables")).fetchall()
     tables = {row[0] for row in rows}
-    before, other = await left(full), await left(full, DEFAULT_TENANT)
+    before, other = await left(full), without_log(await left(full, DEFAULT_TENANT))
     counted = {id_.partition(":")[0] for kind, id_ in before if kind == "row_of_tenant"}
     assert counted >= {name for name in tables if name.startswith(("vector_", "webhook", "batch", "upload", "convers"))}
-    assert counted >= {"tenants", "api_keys", "files", "chunks", "responses"}
+    assert counted >= {"tenants", "api_keys", "audit_log", "files", "chunks", "responses"}
     keys = {id_ for kind, id_ in before if kind == "key_of_tenant"}
     assert {"ragq:queue:queries@acme", f"ragq:recent:acme:{'f' * 64}", "ragq:job:started-of-acmes"} <= keys
     bytes_before = set(await full.blobs.list_names())
@@ -194,7 +201,11 @@ async def test_nothing_of_a_tenant_is_left_and_the_other_keeps_everything(full: 
     await remove(full)
 
     assert await left(full) == []
-    assert await left(full, DEFAULT_TENANT) == other
+    assert without_log(await left(full, DEFAULT_TENANT)) == other
+    entries = await full.audit_log.list_entries(DEFAULT_TENANT, Page(limit=1), EntryFilter())
+    assert [(entry.action, entry.object_id) for entry in entries[:1]] == [("tenant.removed", ACME)]
+    await remove(full)
+    assert await full.audit_log.list_entries(DEFAULT_TENANT, Page(limit=1), EntryFilter()) == entries, "once"
     gone = bytes_before - set(await full.blobs.list_names())
     assert len(gone) == 5, "a file's bytes, a part of an upload and three large requests"
     assert hashlib.sha256(ACME.encode()).hexdigest() in gone
@@ -262,7 +273,7 @@ async def test_a_row_that_comes_in_before_the_end_is_removed_too(full: Context) 
 async def test_ids_of_another_tenant_reach_nothing_below_the_routes_either(full: Context) -> None:
     conversation = await full.conversations.create(ACME, metadata={}, items=[])
     await full.conversations.open_response(DEFAULT_TENANT, conversation.id, "resp_x")
-    assert await full.conversations.list_open(conversation.id) == []
+    assert await full.conversations.list_open(ACME, conversation.id) == []
     upload = await full.uploads.create(ACME, filename="b.md", purpose="assistants", size=3, file_seconds=None)
     await full.uploads.add_part(ACME, upload.id, "part_x", 3)
     file_id = await save(full, DEFAULT_TENANT, b"other")
@@ -300,7 +311,7 @@ async def test_the_audit_finds_bytes_without_an_owner(context: Context, name: st
 
 async def test_the_audit_finds_rows_in_a_table_that_the_removal_does_not_know(context: Context) -> None:
     await remove(context)
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("CREATE TABLE later (tenant_id text)")
         try:
             await connection.execute("INSERT INTO later VALUES ('acme')")

@@ -10,15 +10,19 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from ragq.accounts.views import Viewer, tenant_of, view_of
 from ragq.errors import NotFoundError
 from ragq.models import new_id
 from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
+from ragq.storage.tenancy.visibility import see_own
 
 Item = dict[str, Any]
 
 RECENT_ITEMS = 500  # read as the history of a question
 RECENT_BYTES = 2_000_000
+TITLE_BYTES = 50_000  # a longer first message names no conversation
+TITLE_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,18 @@ class ConversationRecord:
     id: str
     metadata: dict[str, str]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedConversation(ConversationRecord):
+    """A conversation in a list; `first` is its first message of a user as JSON, if it is not too long to name it by."""
+
+    first: str | None
+
+    @property
+    def title(self) -> str | None:
+        """The `title` of its metadata, or the beginning of the first question; None if it has neither."""
+        return self.metadata.get("title") or (_read_text(json.loads(self.first)) if self.first else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,12 @@ class OpenResponse:
 
 
 _CONVERSATION = "SELECT id, metadata, created_at FROM conversations WHERE tenant_id = %(tenant)s AND id = %(id)s"
+_CONVERSATIONS = f"""
+    SELECT c.id, c.metadata, c.created_at,
+           (SELECT i.item FROM conversation_items i
+            WHERE i.conversation_id = c.id AND strpos(i.item, '"role": "user"') > 0 AND octet_length(i.item) <= {TITLE_BYTES}
+            ORDER BY i.created_at, i.id LIMIT 1) AS first
+    FROM conversations c WHERE c.tenant_id = %(tenant)s"""  # noqa: S608  (constants)
 _ITEMS = Listed(
     "conversation_items",
     "SELECT id, item FROM conversation_items WHERE tenant_id = %(tenant)s AND conversation_id = %(conversation)s",
@@ -68,45 +90,55 @@ class Conversations:
         self._database = database
 
     async def create(
-        self, tenant_id: str, *, metadata: dict[str, str], items: Sequence[tuple[str, Item]]
+        self, tenant: Viewer, *, metadata: dict[str, str], items: Sequence[tuple[str, Item]]
     ) -> ConversationRecord:
         """Create a conversation with its first items, each with its id."""
         id_ = new_id("conv_")
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.for_tenant(tenant).transaction() as connection:
             await connection.execute(
-                "INSERT INTO conversations (id, tenant_id, metadata) VALUES (%s, %s, %s)",
-                [id_, tenant_id, json.dumps(metadata)],
+                "INSERT INTO conversations (id, tenant_id, key_id, metadata) VALUES (%s, %s, %s, %s)",
+                [id_, tenant_of(tenant), view_of(tenant).key_id, json.dumps(metadata)],
             )
-            await _append(connection, tenant_id, id_, items)
-        return await self.get(tenant_id, id_)
+            await _append(connection, tenant_of(tenant), id_, items)
+        return await self.get(tenant, id_)
 
-    async def get(self, tenant_id: str, conversation_id: str, *, param: str = "conversation_id") -> ConversationRecord:
+    async def get(self, tenant: Viewer, conversation_id: str, *, param: str = "conversation_id") -> ConversationRecord:
         """Find a conversation.
 
         Raises:
             NotFoundError: This tenant has no conversation with this id.
         """
         id_ = conversation_id.replace("\0", "")
-        found = await self._database.records(ConversationRecord, _CONVERSATION, tenant=tenant_id, id=id_)
+        query = _CONVERSATION + see_own(tenant)
+        found = await self._database.for_tenant(tenant).records(ConversationRecord, query, id=id_)
         if not found:
             raise _not_found(conversation_id, param)
         return found[0]
 
-    async def update(self, tenant_id: str, conversation_id: str, metadata: dict[str, str]) -> ConversationRecord:
+    async def list_conversations(self, tenant: Viewer, page: Page) -> list[ListedConversation]:
+        """List conversations by age; one more than `page.limit` if there are more."""
+        listed = Listed(
+            "conversations",
+            _CONVERSATIONS + see_own(tenant, "c.key_id"),
+            "tenant_id = %(tenant)s" + see_own(tenant),
+            alias="c",
+        )
+        return await read_page(self._database.for_tenant(tenant), ListedConversation, listed, page)
+
+    async def update(self, tenant: Viewer, conversation_id: str, metadata: dict[str, str]) -> ConversationRecord:
         """Replace the metadata."""
-        await self._database.row(
-            "UPDATE conversations SET metadata = %(metadata)s WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
-            tenant=tenant_id,
+        await self._database.for_tenant(tenant).row(
+            f"""UPDATE conversations SET metadata = %(metadata)s
+                WHERE tenant_id = %(tenant)s AND id = %(id)s{see_own(tenant)} RETURNING id""",  # noqa: S608
             id=conversation_id.replace("\0", ""),
             metadata=json.dumps(metadata),
         )
-        return await self.get(tenant_id, conversation_id)
+        return await self.get(tenant, conversation_id)
 
-    async def delete(self, tenant_id: str, conversation_id: str) -> None:
+    async def delete(self, tenant: Viewer, conversation_id: str) -> None:
         """Delete a conversation and its items; its responses are kept."""
-        row = await self._database.row(
-            "DELETE FROM conversations WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
-            tenant=tenant_id,
+        row = await self._database.for_tenant(tenant).row(
+            f"DELETE FROM conversations WHERE tenant_id = %(tenant)s AND id = %(id)s{see_own(tenant)} RETURNING id",  # noqa: S608
             id=conversation_id.replace("\0", ""),
         )
         if row is None:
@@ -118,7 +150,7 @@ class Conversations:
         Raises:
             NotFoundError: This tenant has no conversation with this id.
         """
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.for_tenant(tenant_id).transaction() as connection:
             if not await _lock(connection, tenant_id, conversation_id.replace("\0", "")):
                 raise _not_found(conversation_id)
             await _append(connection, tenant_id, conversation_id, items)
@@ -126,18 +158,23 @@ class Conversations:
     async def list_items(self, tenant_id: str, conversation_id: str, page: Page) -> list[ItemRecord]:
         """List items by their place; one more than `page.limit` if there are more."""
         return await read_page(
-            self._database, ItemRecord, _ITEMS, page, tenant=tenant_id, conversation=conversation_id.replace("\0", "")
+            self._database.for_tenant(tenant_id),
+            ItemRecord,
+            _ITEMS,
+            page,
+            conversation=conversation_id.replace("\0", ""),
         )
 
     async def list_recent(self, tenant_id: str, conversation_id: str) -> list[Item]:
         """Read the last items, oldest first, up to a number and a size."""
-        records = await self._database.records(ItemRecord, _RECENT, tenant=tenant_id, conversation=conversation_id)
+        records = await self._database.for_tenant(tenant_id).records(ItemRecord, _RECENT, conversation=conversation_id)
         return [read_item(record) for record in records]
 
-    async def find_item(self, tenant_id: str, item_id: str) -> ItemRecord | None:
-        """Find an item of any of the tenant's conversations."""
-        query = "SELECT id, item FROM conversation_items WHERE tenant_id = %(tenant)s AND id = %(id)s"
-        found = await self._database.records(ItemRecord, query, tenant=tenant_id, id=item_id.replace("\0", ""))
+    async def find_item(self, tenant: Viewer, item_id: str) -> ItemRecord | None:
+        """Find an item of any of the conversations that the viewer sees."""
+        query = "SELECT i.id, i.item FROM conversation_items i JOIN conversations c ON c.id = i.conversation_id"
+        query += " WHERE i.tenant_id = %(tenant)s AND i.id = %(id)s" + see_own(tenant, "c.key_id")
+        found = await self._database.for_tenant(tenant).records(ItemRecord, query, id=item_id.replace("\0", ""))
         return found[0] if found else None
 
     async def get_item(self, tenant_id: str, conversation_id: str, item_id: str) -> ItemRecord:
@@ -146,10 +183,9 @@ class Conversations:
         Raises:
             NotFoundError: The conversation has no item with this id.
         """
-        found = await self._database.records(
+        found = await self._database.for_tenant(tenant_id).records(
             ItemRecord,
             _ITEMS.query + " AND id = %(id)s",
-            tenant=tenant_id,
             conversation=conversation_id.replace("\0", ""),
             id=item_id.replace("\0", ""),
         )
@@ -164,36 +200,47 @@ class Conversations:
             NotFoundError: The conversation has no item with this id.
         """
         await self.get_item(tenant_id, conversation_id, item_id)
-        await self._database.row(
+        await self._database.for_tenant(tenant_id).row(
             "DELETE FROM conversation_items WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
-            tenant=tenant_id,
             id=item_id,
         )
+
+    async def delete_mentions(self, tenant_id: str, text: str) -> int:
+        """Delete the items in which a text stands, in all conversations of a tenant; returns how many."""
+        access, deleted = self._database.for_tenant(tenant_id), 0
+        found: list[dict[str, str]] = await access.records(
+            dict, "SELECT id FROM conversations WHERE tenant_id = %(tenant)s"
+        )
+        query = (
+            "DELETE FROM conversation_items WHERE conversation_id = %(id)s AND strpos(item, %(text)s) > 0 RETURNING id"
+        )
+        for conversation in found:
+            deleted += len(await access.records(dict, query, id=conversation["id"], text=text))
+        return deleted
 
     async def open_response(self, tenant_id: str, conversation_id: str, response_id: str) -> None:
         """Note that a response is about to be queued. Idempotent, also after the response was settled.
 
         Nothing happens if this tenant has no such conversation.
         """
-        await self._database.row(
+        await self._database.for_tenant(tenant_id).row(
             """INSERT INTO conversation_responses (response_id, conversation_id)
                SELECT %(response)s, id FROM conversations WHERE tenant_id = %(tenant)s AND id = %(conversation)s
                ON CONFLICT DO NOTHING RETURNING response_id""",
             response=response_id,
             conversation=conversation_id,
-            tenant=tenant_id,
         )
 
-    async def forget_response(self, response_id: str) -> None:
+    async def forget_response(self, tenant: Viewer, response_id: str) -> None:
         """Forget a response that was not queued."""
-        await self._database.row(
+        await self._database.for_tenant(tenant).row(
             "DELETE FROM conversation_responses WHERE response_id = %(id)s AND settled_at IS NULL RETURNING response_id",
             id=response_id,
         )
 
-    async def list_open(self, conversation_id: str) -> list[OpenResponse]:
+    async def list_open(self, tenant: Viewer, conversation_id: str) -> list[OpenResponse]:
         """List the responses that are not settled, oldest first."""
-        return await self._database.records(
+        return await self._database.for_tenant(tenant).records(
             OpenResponse,
             """SELECT response_id, extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_seconds
                FROM conversation_responses WHERE conversation_id = %(conversation)s AND settled_at IS NULL
@@ -208,7 +255,7 @@ class Conversations:
 
         Nothing happens if the conversation was deleted.
         """
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.for_tenant(tenant_id).transaction() as connection:
             if not await _lock(connection, tenant_id, conversation_id):
                 return
             settled = await connection.execute(
@@ -223,6 +270,13 @@ class Conversations:
 def read_item(record: ItemRecord) -> Item:
     """Parse an item."""
     return {**json.loads(record.item), "id": record.id}
+
+
+def _read_text(item: Item) -> str | None:
+    for part in item.get("content") or ():
+        if text := (part.get("text") or "").strip():
+            return str(text)[:TITLE_CHARACTERS]
+    return None
 
 
 async def _lock(connection: AsyncConnection[Any], tenant_id: str, conversation_id: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragq.errors import InvalidRequestError
-from ragq.storage.database import Database, Record
+from ragq.storage.tenancy.access import Access, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Listed:
 
 
 async def read_page(
-    database: Database, record: type[Record], listed: Listed, page: Page, *, condition: str = "", **values: Any
+    access: Access, record: type[Record], listed: Listed, page: Page, *, condition: str = "", **values: Any
 ) -> list[Record]:
     """Read a page, with one row more than the page holds if there are more.
 
@@ -60,15 +60,15 @@ async def read_page(
         query += f" AND ({alias}.created_at, {alias}.{listed.key}) {comparison} {_place(listed, name)}"
     query += f"{listed.group} ORDER BY {alias}.created_at {order}, {alias}.{listed.key} {order} LIMIT %(limit)s"
     values |= {name: getattr(page, name).replace("\0", "") for name in _cursors(page)}
-    records = await database.records(record, query, limit=page.limit + 1, **values)
+    records = await access.records(record, query, limit=page.limit + 1, **values)
     if not records:
-        await _check_cursors(database, listed, page, values)
+        await _check_cursors(access, listed, page, values)
     return [*reversed(records[: page.limit]), *records[page.limit :]] if backwards else records
 
 
-async def _check_cursors(database: Database, listed: Listed, page: Page, values: dict[str, Any]) -> None:
+async def _check_cursors(access: Access, listed: Listed, page: Page, values: dict[str, Any]) -> None:
     for name in _cursors(page):
-        row = await database.row(f"SELECT NOT EXISTS {_place(listed, name)} AS gone", **values)
+        row = await access.row(f"SELECT NOT EXISTS {_place(listed, name)} AS gone", **values)
         if row and row["gone"]:
             raise InvalidRequestError(
                 f"No object has the id given in '{name}'. Leave it out to list from the start.", param=name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
@@ -32,7 +32,7 @@ class StoredFile(NamedTuple):
     chunk_count: int
 
 
-async def remove_files(connection: AsyncConnection[Any], condition: str, *values: Any) -> int:
+async def remove_files(connection: AsyncConnection[Any], condition: str, values: Mapping[str, Any]) -> int:
     """Remove files from their stores, in the caller's transaction; returns how many.
 
     This does not wait for an ingest in progress, which finds at its end that the file is gone.
@@ -50,15 +50,18 @@ async def remove_files(connection: AsyncConnection[Any], condition: str, *values
 
 
 async def remove_older_of_same_name(connection: AsyncConnection[Any], store_id: str, file_ids: Sequence[str]) -> None:
-    """Remove files from a store that have the same name as one of these and are older."""
+    """Remove files from a store that have the same name as one of these and are older.
+
+    One with readers stays beside a file that none of them may read: it may have been put there by others.
+    """
     await remove_files(
         connection,
-        """v.vector_store_id = %s AND EXISTS (
+        """v.vector_store_id = %(store)s AND EXISTS (
                SELECT FROM vector_store_files newer JOIN files named ON named.id = newer.file_id
-               WHERE newer.vector_store_id = v.vector_store_id AND newer.file_id = ANY(%s) AND newer.file_id <> v.file_id
-                 AND named.filename = f.filename AND newer.created_at > v.created_at)""",
-        store_id,
-        list(file_ids),
+               WHERE newer.vector_store_id = v.vector_store_id AND newer.file_id = ANY(%(files)s)
+                 AND newer.file_id <> v.file_id AND named.filename = f.filename AND newer.created_at > v.created_at
+                 AND (v.readers IS NULL OR v.readers && newer.readers))""",
+        {"store": store_id, "files": list(file_ids)},
     )
 
 

@@ -1,6 +1,6 @@
 """The files of vector stores in PostgreSQL, with the state of their ingests.
 
-A method that takes the tenant reads only that tenant's rows. The others are for the service itself, not for routes.
+A method that takes the tenant reads only what its viewer may see. The others are for the service itself, not for routes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from datetime import datetime
 
 import msgspec
 
+from ragq.accounts.views import Viewer
 from ragq.errors import NotFoundError
 from ragq.models import Attributes, Place, PlaceKind
 from ragq.storage.database import Database
 from ragq.storage.paging import Listed, Page, read_page
 from ragq.storage.removal import remove_files
+from ragq.storage.tenancy.visibility import HAVE_READERS, of_tenant, see_documents, values_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class StoreFileRecord:
     error_code: str | None
     error_message: str | None
     attributes: Attributes
+    readers: list[str] | None
     max_chunk_tokens: int | None
     chunk_overlap_tokens: int | None
     generation: int
@@ -55,7 +58,7 @@ class Excerpt:
 
 
 _ANY_STORE_FILE = """
-    SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.bytes, f.sha256, v.status, v.error_code, v.error_message, v.attributes,
+    SELECT v.tenant_id, v.vector_store_id, v.file_id, f.filename, f.bytes, f.sha256, v.status, v.error_code, v.error_message, v.attributes, v.readers,
            v.max_chunk_tokens, v.chunk_overlap_tokens, v.generation, v.attempt, v.chunk_count, v.usage_bytes,
            coalesce(v.details->>'title', '') AS title, coalesce(v.details->>'encoding', '') AS encoding,
            coalesce(v.details->'warnings', '[]') AS warnings, v.created_at
@@ -63,13 +66,29 @@ _ANY_STORE_FILE = """
 """
 _STORE_FILE = _ANY_STORE_FILE + "WHERE v.tenant_id = %(tenant)s"
 _OF_BATCH = "SELECT b.file_id FROM vector_store_file_batch_files b WHERE b.batch_id = %(batch)s"
-_STORE_FILES = Listed(
-    "vector_store_files",
-    _STORE_FILE + " AND v.vector_store_id = %(store)s",
-    "tenant_id = %(tenant)s AND vector_store_id = %(store)s",
-    key="file_id",
-    alias="v",
-)
+
+
+def _store_files(viewer: Viewer) -> Listed:
+    return Listed(
+        "vector_store_files",
+        f"{_ANY_STORE_FILE} WHERE {_seen(viewer, 'v')} AND v.vector_store_id = %(store)s",
+        f"{_seen(viewer, 'vector_store_files')} AND vector_store_id = %(store)s",
+        key="file_id",
+        alias="v",
+    )
+
+
+def _seen(viewer: Viewer, document: str) -> str:
+    own = of_tenant(viewer, f"{document}.tenant_id", f"{document}.vector_store_id")
+    return own + see_documents(viewer, document)
+
+
+_ONE = " AND v.vector_store_id = %(store)s AND v.file_id = %(file)s"
+
+
+def _own(viewer: Viewer) -> str:
+    """The condition for a file in a store that may be changed."""
+    return f"v.tenant_id = %(tenant)s{_ONE}" + see_documents(viewer, "v")
 
 
 class StoreFiles:
@@ -78,44 +97,57 @@ class StoreFiles:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get(self, tenant_id: str, store_id: str, file_id: str) -> StoreFileRecord:
+    async def get(self, tenant: Viewer, store_id: str, file_id: str) -> StoreFileRecord:
         """Find a file in a store.
 
         Raises:
             NotFoundError: The store does not have this file.
         """
-        query = _STORE_FILE + " AND v.vector_store_id = %(store)s AND v.file_id = %(file)s"
-        records = await self._database.records(StoreFileRecord, query, tenant=tenant_id, store=store_id, file=file_id)
+        query = _store_files(tenant).query + " AND v.file_id = %(file)s"
+        values = values_of(tenant) | {"store": store_id, "file": file_id}
+        records = await self._database.for_tenant(tenant).records(StoreFileRecord, query, **values)
         if not records:
             raise _not_found(file_id)
         return records[0]
 
     async def list_files(
-        self, tenant_id: str, store_id: str, page: Page, status: str | None, batch_id: str | None = None
+        self,
+        tenant: Viewer,
+        store_id: str,
+        page: Page,
+        status: str | None,
+        *,
+        batch_id: str | None = None,
+        filename: str | None = None,
     ) -> list[StoreFileRecord]:
-        """List a store's files, or those of one of its batches, by age; one more than `page.limit` if there are more."""
+        """List a store's files, or those of one of its batches, by age; one more than `page.limit` if there are more.
+
+        Args:
+            filename: Part of the name, in upper or lower case.
+        """
         condition = " AND v.status = %(status)s" if status else ""
+        if filename:
+            condition += " AND strpos(lower(f.filename), lower(%(filename)s)) > 0"
         if batch_id:
             condition += f" AND v.file_id IN ({_OF_BATCH})"
         return await read_page(
-            self._database,
+            self._database.for_tenant(tenant),
             StoreFileRecord,
-            _STORE_FILES,
+            _store_files(tenant),
             page,
             condition=condition,
-            tenant=tenant_id,
             store=store_id,
             status=status,
             batch=batch_id,
+            filename=filename,
         )
 
     async def find_in_progress(self, tenant_id: str, store_id: str, file_ids: Sequence[str]) -> list[StoreFileRecord]:
         """Find those of a store's files whose ingest is not done."""
         query = _STORE_FILE + " AND v.vector_store_id = %(store)s AND v.file_id = ANY(%(files)s)"
-        return await self._database.records(
+        return await self._database.for_tenant(tenant_id).records(
             StoreFileRecord,
             query + " AND v.status = 'in_progress'",
-            tenant=tenant_id,
             store=store_id,
             files=list(file_ids),
         )
@@ -135,7 +167,7 @@ class StoreFiles:
             query += (
                 " AND (v.created_at, v.vector_store_id, v.file_id) > (%(after_time)s, %(after_store)s, %(after_file)s)"
             )
-        return await self._database.records(
+        return await self._database.for_all().records(
             StoreFileRecord,
             query + " ORDER BY v.created_at, v.vector_store_id, v.file_id LIMIT %(limit)s",
             age=older_than_seconds,
@@ -147,7 +179,7 @@ class StoreFiles:
 
     async def list_wrong_chunk_counts(self) -> list[tuple[str, str]]:
         """List (store, file) of all tenants whose chunk count is wrong."""
-        async with self._database.connection() as connection:
+        async with self._database.for_all().connection() as connection:
             found = await connection.execute(
                 """SELECT vector_store_id, file_id
                    FROM vector_store_files v FULL JOIN (
@@ -159,31 +191,38 @@ class StoreFiles:
             return [(str(row[0]), str(row[1])) for row in await found.fetchall()]
 
     async def set_attributes(
-        self, tenant_id: str, store_id: str, file_id: str, attributes: Attributes
+        self, tenant: Viewer, store_id: str, file_id: str, attributes: Attributes
     ) -> StoreFileRecord:
-        await self._database.row(
-            """UPDATE vector_store_files SET attributes = %(attributes)s
-               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s RETURNING file_id""",
-            tenant=tenant_id,
+        await self._database.for_tenant(tenant).row(
+            f"UPDATE vector_store_files v SET attributes = %(attributes)s WHERE {_own(tenant)} RETURNING file_id",  # noqa: S608
             store=store_id,
             file=file_id,
             attributes=json.dumps(attributes),
         )
-        return await self.get(tenant_id, store_id, file_id)
+        return await self.get(tenant, store_id, file_id)
 
-    async def detach(self, tenant_id: str, store_id: str, file_id: str) -> None:
-        """Remove a file and its chunks from a store; an ingest in progress then writes nothing."""
-        condition = "v.tenant_id = %s AND v.vector_store_id = %s AND v.file_id = %s"
-        async with self._database.connection() as connection, connection.transaction():
-            if not await remove_files(connection, condition, tenant_id, store_id, file_id):
+    async def set_readers(self, tenant: Viewer, store_id: str, file_id: str, readers: Sequence[str] | None) -> None:
+        """Let only those with one of these groups read a document, from now on; None lets all of the tenant."""
+        values = values_of(tenant) | {"store": store_id, "file": file_id}
+        values["readers"] = None if readers is None else sorted(set(readers))
+        async with self._database.for_tenant(tenant).transaction() as connection:
+            if readers is not None:
+                await connection.execute(HAVE_READERS, values)
+            query = f"UPDATE vector_store_files v SET readers = %(readers)s WHERE {_own(tenant)}"  # noqa: S608
+            if not (await connection.execute(query, values)).rowcount:
                 raise _not_found(file_id)
 
-    async def get_text(self, tenant_id: str, store_id: str, file_id: str) -> str | None:
+    async def detach(self, tenant: Viewer, store_id: str, file_id: str) -> None:
+        """Remove a file and its chunks from a store; an ingest in progress then writes nothing."""
+        values = values_of(tenant) | {"store": store_id, "file": file_id}
+        async with self._database.for_tenant(tenant).transaction() as connection:
+            if not await remove_files(connection, _own(tenant), values):
+                raise _not_found(file_id)
+
+    async def get_text(self, tenant: Viewer, store_id: str, file_id: str) -> str | None:
         """The text to which citation offsets refer; None before the file is ingested."""
-        row = await self._database.row(
-            """SELECT text FROM vector_store_files
-               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s""",
-            tenant=tenant_id,
+        row = await self._database.for_tenant(tenant).row(
+            f"SELECT text FROM vector_store_files v WHERE {_seen(tenant, 'v')}{_ONE}",  # noqa: S608
             store=store_id,
             file=file_id,
         )
@@ -192,21 +231,20 @@ class StoreFiles:
         text: str | None = row["text"]
         return text
 
-    async def get_passage(self, tenant_id: str, file_id: str, start: int, end: int, *, around: int) -> Passage:
+    async def get_passage(self, tenant: Viewer, file_id: str, start: int, end: int, *, around: int) -> Passage:
         """Read `text[start:end]` of a document in any store, and up to `around` characters on both sides.
 
         Raises:
             NotFoundError: No store has the document, or it is not ingested.
         """
-        row = await self._database.row(
-            """SELECT f.filename, substr(v.text, %(first)s + 1, %(start)s - %(first)s) AS before,
+        row = await self._database.for_tenant(tenant).row(
+            f"""SELECT f.filename, substr(v.text, %(first)s + 1, %(start)s - %(first)s) AS before,
                       substr(v.text, %(start)s + 1, %(end)s - %(start)s) AS quote,
                       substr(v.text, %(end)s + 1, %(around)s) AS after,
                       coalesce(v.details->'places', '[]') AS places, v.page_starts
                FROM vector_store_files v JOIN files f ON f.id = v.file_id
-               WHERE v.tenant_id = %(tenant)s AND v.file_id = %(file)s AND v.text IS NOT NULL
-               ORDER BY v.created_at DESC LIMIT 1""",
-            tenant=tenant_id,
+               WHERE {_seen(tenant, "v")} AND v.file_id = %(file)s AND v.text IS NOT NULL
+               ORDER BY v.created_at DESC LIMIT 1""",  # noqa: S608
             file=file_id,
             first=max(0, start - around),
             start=start,
@@ -221,14 +259,12 @@ class StoreFiles:
         position = bisect_right(places, start, key=lambda place: place.start)
         return Passage(**row, place=places[position - 1] if position else None)
 
-    async def get_excerpt(self, tenant_id: str, store_id: str, file_id: str, *, characters: int) -> Excerpt | None:
+    async def get_excerpt(self, tenant: Viewer, store_id: str, file_id: str, *, characters: int) -> Excerpt | None:
         """The beginning of a file's text; None before the file is ingested."""
-        excerpts = await self._database.records(
+        excerpts = await self._database.for_tenant(tenant).records(
             Excerpt,
-            """SELECT left(text, %(characters)s) AS text, length(text) AS characters FROM vector_store_files
-               WHERE tenant_id = %(tenant)s AND vector_store_id = %(store)s AND file_id = %(file)s
-                 AND text IS NOT NULL""",
-            tenant=tenant_id,
+            f"""SELECT left(text, %(characters)s) AS text, length(text) AS characters FROM vector_store_files v
+                WHERE {_seen(tenant, "v")}{_ONE} AND text IS NOT NULL""",  # noqa: S608
             store=store_id,
             file=file_id,
             characters=characters,

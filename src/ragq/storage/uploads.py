@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from ragq.accounts.views import Viewer, tenant_of
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import new_id
 from ragq.storage.database import Database
+from ragq.storage.tenancy.limits import room_for
+from ragq.storage.tenancy.visibility import see_own, values_of
 
 UploadStatus = Literal["pending", "completed", "cancelled", "expired"]
 FOLDER = "uploads"  # of the blob store
@@ -53,6 +56,11 @@ _UPLOAD = """
            coalesce((SELECT sum(p.bytes) FROM upload_parts p WHERE p.upload_id = u.id), 0)::bigint AS received
     FROM uploads u WHERE u.tenant_id = %(tenant)s AND u.id = %(id)s"""
 
+_CREATE = """
+    INSERT INTO uploads (id, tenant_id, key_id, filename, purpose, bytes, file_seconds, expires_at)
+    VALUES (%(id)s, %(tenant)s, %(view_key)s, %(filename)s, %(purpose)s, %(bytes)s, %(seconds)s,
+            now() + make_interval(secs => %(life)s))"""
+
 
 class Uploads:
     """All uploads."""
@@ -61,42 +69,50 @@ class Uploads:
         self._database = database
 
     async def create(
-        self, tenant_id: str, *, filename: str, purpose: str, size: int, file_seconds: int | None
+        self, tenant: Viewer, *, filename: str, purpose: str, size: int, file_seconds: int | None
     ) -> UploadRecord:
-        upload_id = new_id("upload_")
-        await self._database.row(
-            """INSERT INTO uploads (id, tenant_id, filename, purpose, bytes, file_seconds, expires_at)
-               VALUES (%(id)s, %(tenant)s, %(filename)s, %(purpose)s, %(bytes)s, %(seconds)s,
-                       now() + make_interval(secs => %(life)s)) RETURNING id""",
-            id=upload_id,
-            tenant=tenant_id,
-            filename=filename,
-            purpose=purpose,
-            bytes=size,
-            seconds=file_seconds,
-            life=LIFE_SECONDS,
-        )
-        return await self.get(tenant_id, upload_id)
+        """Begin an upload.
 
-    async def get(self, tenant_id: str, upload_id: str) -> UploadRecord:
+        Raises:
+            QuotaError: The tenant may not store so much.
+        """
+        upload_id = new_id("upload_")
+        values = {
+            "id": upload_id,
+            "filename": filename,
+            "purpose": purpose,
+            "bytes": size,
+            "seconds": file_seconds,
+            "life": LIFE_SECONDS,
+            **values_of(tenant),
+        }
+        async with (
+            self._database.for_tenant(tenant).transaction() as connection,
+            room_for(connection, tenant_of(tenant), size),
+        ):
+            await connection.execute(_CREATE, values)
+        return await self.get(tenant, upload_id)
+
+    async def get(self, tenant: Viewer, upload_id: str) -> UploadRecord:
         """Find an upload.
 
         Raises:
             NotFoundError: This tenant has no upload with this id.
         """
-        records = await self._database.records(UploadRecord, _UPLOAD, tenant=tenant_id, id=upload_id)
+        query = _UPLOAD + see_own(tenant, "u.key_id")
+        records = await self._database.for_tenant(tenant).records(UploadRecord, query, id=upload_id)
         if not records:
             raise NotFoundError(f"No upload found with id '{upload_id[:80]}'.", param="upload_id")
         return records[0]
 
-    async def get_pending(self, tenant_id: str, upload_id: str) -> UploadRecord:
+    async def get_pending(self, tenant: Viewer, upload_id: str) -> UploadRecord:
         """Find an upload that takes parts.
 
         Raises:
             NotFoundError: This tenant has no upload with this id.
             InvalidRequestError: It is completed or cancelled, or has expired.
         """
-        upload = await self.get(tenant_id, upload_id)
+        upload = await self.get(tenant, upload_id)
         if upload.status != "pending":
             raise _ended(upload)
         return upload
@@ -108,7 +124,7 @@ class Uploads:
             NotFoundError: This tenant has no upload with this id.
             InvalidRequestError: The upload takes no part, or none as large as this.
         """
-        parts = await self._database.records(
+        parts = await self._database.for_tenant(tenant_id).records(
             PartRecord,
             """WITH upload AS (
                    SELECT id, bytes FROM uploads
@@ -120,7 +136,6 @@ class Uploads:
                WHERE (SELECT coalesce(sum(p.bytes), 0) FROM upload_parts p WHERE p.upload_id = upload.id) + %(bytes)s
                      <= upload.bytes
                RETURNING id, upload_id, bytes, created_at""",
-            tenant=tenant_id,
             upload=upload_id,
             part=part_id,
             bytes=size,
@@ -134,7 +149,7 @@ class Uploads:
         """The parts of an upload, by id; none if this tenant has no such upload."""
         query = """SELECT p.id, p.upload_id, p.bytes, p.created_at FROM upload_parts p JOIN uploads u ON u.id = p.upload_id
                    WHERE u.tenant_id = %(tenant)s AND u.id = %(upload)s"""
-        parts = await self._database.records(PartRecord, query, tenant=tenant_id, upload=upload_id)
+        parts = await self._database.for_tenant(tenant_id).records(PartRecord, query, upload=upload_id)
         return {part.id: part for part in parts}
 
     async def complete(self, tenant_id: str, upload_id: str) -> None:
@@ -152,11 +167,10 @@ class Uploads:
 
     async def set_file(self, tenant_id: str, upload_id: str, file_id: str) -> None:
         """Record the file of a completed upload, and forget its parts."""
-        await self._database.row(
+        await self._database.for_tenant(tenant_id).row(
             """WITH parts AS (DELETE FROM upload_parts p USING uploads u
                              WHERE u.id = p.upload_id AND u.tenant_id = %(tenant)s AND u.id = %(id)s)
                UPDATE uploads SET file_id = %(file)s WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id""",
-            tenant=tenant_id,
             id=upload_id,
             file=file_id,
         )
@@ -175,13 +189,13 @@ class Uploads:
         )
 
     async def _end(self, tenant_id: str, upload_id: str, query: str) -> None:
-        if await self._database.row(query, tenant=tenant_id, id=upload_id) is None:
+        if await self._database.for_tenant(tenant_id).row(query, id=upload_id) is None:
             raise _ended(await self.get(tenant_id, upload_id))
 
     async def expire(self) -> None:
         """Forget uploads that ended long ago, of all tenants."""
         query = "DELETE FROM uploads WHERE expires_at < now() - make_interval(secs => %(known)s) RETURNING id"
-        await self._database.row(query, known=KNOWN_SECONDS)
+        await self._database.for_all().row(query, known=KNOWN_SECONDS)
 
 
 def blob_of(upload_id: str, part_id: str) -> str:

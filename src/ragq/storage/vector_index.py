@@ -43,7 +43,7 @@ def write_index(name: str = INDEX, column: str = FIRST_COLUMN) -> str:
 
 async def is_index_due(database: Database, *, above: int = EXACT_SEARCH_CHUNKS) -> bool:
     """Whether a tenant has more than `above` chunks and there is no valid index."""
-    async with database.connection() as connection:
+    async with database.for_all().connection() as connection:
         return await _ask(connection, _IS_DUE, above)
 
 

@@ -172,11 +172,10 @@ class Webhooks:
     ) -> EndpointRecord:
         """Create an endpoint with a new secret."""
         id_ = new_id("we_")
-        await self._database.row(
+        await self._database.for_tenant(tenant_id).row(
             """INSERT INTO webhook_endpoints (id, tenant_id, url, events, description, secret)
                VALUES (%(id)s, %(tenant)s, %(url)s, %(events)s, %(description)s, %(secret)s) RETURNING id""",
             id=id_,
-            tenant=tenant_id,
             url=url,
             events=events,
             description=description,
@@ -192,28 +191,29 @@ class Webhooks:
         """
         query = _ENDPOINTS.query + " AND id = %(id)s"
         id_ = endpoint_id.replace("\0", "")
-        found = await self._database.records(EndpointRecord, query, tenant=tenant_id, id=id_)
+        found = await self._database.for_tenant(tenant_id).records(EndpointRecord, query, id=id_)
         if not found:
             raise _not_found(endpoint_id)
         return found[0]
 
     async def list_endpoints(self, tenant_id: str, page: Page) -> list[EndpointRecord]:
         """List endpoints by age; one more than `page.limit` if there are more."""
-        return await read_page(self._database, EndpointRecord, _ENDPOINTS, page, tenant=tenant_id)
+        return await read_page(self._database.for_tenant(tenant_id), EndpointRecord, _ENDPOINTS, page)
 
     async def delete_endpoint(self, tenant_id: str, endpoint_id: str) -> None:
         """Delete an endpoint with its deliveries; a delivery that is being sent may still arrive."""
         await self.get_endpoint(tenant_id, endpoint_id)
-        await self._database.row(
+        await self._database.for_tenant(tenant_id).row(
             "DELETE FROM webhook_endpoints WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id",
-            tenant=tenant_id,
             id=endpoint_id,
         )
 
     async def list_deliveries(self, tenant_id: str, endpoint_id: str, page: Page) -> list[DeliveryRecord]:
         """List an endpoint's deliveries by age; one more than `page.limit` if there are more."""
         await self.get_endpoint(tenant_id, endpoint_id)
-        return await read_page(self._database, DeliveryRecord, _DELIVERIES, page, endpoint=endpoint_id)
+        return await read_page(
+            self._database.for_tenant(tenant_id), DeliveryRecord, _DELIVERIES, page, endpoint=endpoint_id
+        )
 
     async def claim(self, limit: int, *, per_endpoint: int, lease_seconds: float) -> list[ClaimedDelivery]:
         """Claim the due deliveries of all tenants. One that is not settled before its lease ends may be claimed again.
@@ -221,9 +221,16 @@ class Webhooks:
         Args:
             per_endpoint: Most concurrent deliveries to an endpoint, over all processes.
         """
-        return await self._database.records(
+        return await self._database.for_all().records(
             ClaimedDelivery, _CLAIM, limit=limit, per_endpoint=per_endpoint, lease=lease_seconds
         )
+
+    async def find_trace(self, object_id: str) -> str:
+        """The `traceparent` of the run that answered a question; "" if it was not traced, and for other objects."""
+        row = await self._database.for_all().row(
+            "SELECT job::json #>> '{meta,trace}' AS trace FROM responses WHERE id = %(id)s", id=object_id
+        )
+        return (row and row["trace"]) or ""
 
     async def settle(
         self, delivery: ClaimedDelivery, attempt: Attempt, status: str, *, retry_seconds: float | None = None
@@ -233,7 +240,7 @@ class Webhooks:
         Args:
             status: `delivered`, `failed`, or `pending` with the seconds until the next attempt.
         """
-        await self._database.row(
+        await self._database.for_all().row(
             """UPDATE webhook_deliveries
                SET status = %(status)s, last_status_code = %(code)s, last_error = %(error)s, leased_until = NULL,
                    next_attempt_at = now() + make_interval(secs => %(retry)s)
@@ -250,7 +257,7 @@ class Webhooks:
 
     async def disable(self, endpoint_id: str, reason: str) -> None:
         """Disable an endpoint and fail its pending deliveries."""
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.for_all().connection() as connection, connection.transaction():
             await connection.execute("UPDATE webhook_endpoints SET status = 'disabled' WHERE id = %s", [endpoint_id])
             await connection.execute(
                 """UPDATE webhook_deliveries SET status = 'failed', last_error = %s, next_attempt_at = NULL
@@ -262,7 +269,7 @@ class Webhooks:
         """Delete ended deliveries that were created longer ago."""
         deleted = EXPIRY_BATCH
         while deleted == EXPIRY_BATCH:
-            async with self._database.connection() as connection:
+            async with self._database.for_all().connection() as connection:
                 cursor = await connection.execute(
                     """DELETE FROM webhook_deliveries WHERE (endpoint_id, event_id) IN (
                            SELECT endpoint_id, event_id FROM webhook_deliveries

@@ -1,6 +1,6 @@
 """Search the chunks of stores in PostgreSQL with pgvector.
 
-A `Scope` names its tenant, and only that tenant's rows are read.
+A `Scope` names its viewer, and only what that may see is read.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import orjson
 
+from ragq.accounts.views import Viewer, tenant_of, view_of
 from ragq.models import DEFAULT_STORE_NAME, AttributeFilter, Location, SearchResult
 from ragq.rag.words import question_words
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from ragq.storage.search.filter_sql import compile_filter
-from ragq.storage.search.statements import SCOPE, SHARES, write_search
+from ragq.storage.search.replica import SearchServers
+from ragq.storage.search.statements import OF_NAMED, OF_OWNERS, OWN, SCOPE, SHARES, TOUCH, TOUCH_NAMED, write_search
 from ragq.storage.search.word_choice import MATCHES, ChosenWords, WordShares, choose_words
+from ragq.storage.tenancy.access import Plan
+from ragq.storage.tenancy.visibility import hides_documents, of_tenant, see_readers, see_stores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +36,7 @@ EXACT_SEARCH_CHUNKS = 20_000
 EXACT_SEARCH_ROOTS = 40
 CANDIDATES = 50  # taken from each of the two rankings before they are fused
 _LOCATION = msgspec.json.Decoder(Location)
+_ATTRIBUTES = msgspec.json.Decoder(dict[str, Any])
 SHARES_SECONDS = 60.0  # how long the shares of words are cached
 
 
@@ -40,9 +45,11 @@ class Scope:
     """The stores, files and method of a search, known before the question is embedded.
 
     Attributes:
+        viewer: For whom chunks are searched.
         plan_anew: Plan for these values, because a generic plan could miss the index.
     """
 
+    viewer: Viewer
     query: str
     parameters: dict[str, Any]
     plan_anew: bool
@@ -51,14 +58,15 @@ class Scope:
 class Chunks:
     """The chunks of all stores."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, replica: Database | None = None) -> None:
         self._settings = settings
         self._database = database
+        self._servers = SearchServers(database, replica)
         self._shares = WordShares()
         self._shares_until = 0.0
 
     async def find_scope(
-        self, tenant_id: str, store_ids: list[str], text: str, filters: AttributeFilter | None = None
+        self, tenant: Viewer, store_ids: list[str], text: str, filters: AttributeFilter | None = None
     ) -> Scope:
         """Find the scope of a search, and mark the stores as active.
 
@@ -70,35 +78,51 @@ class Chunks:
             PermanentError: `filters` is malformed.
         """
         condition, values = compile_filter(filters)
-        found = await self._database.row(
-            SCOPE.format(condition=condition),
-            plan=None if filters else "once",
-            tenant=tenant_id,
-            names=store_ids,
-            default=DEFAULT_STORE_NAME,
-            exact=EXACT_SEARCH_CHUNKS,
-            exact_roots=EXACT_SEARCH_ROOTS,
-            filtered=filters is not None,
-            **values,
-        )
-        assert found  # it has one row
+        is_filtered = filters is not None
+        found = await self._measure(tenant, store_ids, condition, values, is_filtered=is_filtered)
+        if found["hides"]:
+            condition, is_filtered = f"({condition}){see_readers(tenant)}", True
+            found = await self._measure(tenant, store_ids, condition, values, is_filtered=True)
+        if found["owners"] not in ([], [tenant_of(tenant)]):
+            await self._database.for_all().row(TOUCH, stores=found["stores"])
         words = await self._choose_words(text, found)
         return Scope(
+            tenant,
             write_search(
                 len(words.ranking),
-                condition if filters else None,
+                condition if is_filtered else None,
                 are_few=found["are_few"],
                 vectors=await self._database.vector_column(),
+                own=OWN if not view_of(tenant).shares else OF_OWNERS,
+                seen=_seen(tenant),
             ),
-            {name: found[name] for name in ("stores", "store_of_file", "files")}
+            {name: found[name] for name in ("stores", "owners", "store_of_file", "files")}
             | {
-                "tenant": tenant_id,
                 "chunks": max(1, found["chunks"]),
                 **words.parameters,
                 **values,
             },
             plan_anew=found["of_all"] > EXACT_SEARCH_CHUNKS,
         )
+
+    async def _measure(
+        self, tenant: Viewer, store_ids: list[str], condition: str, values: dict[str, Any], *, is_filtered: bool
+    ) -> dict[str, Any]:
+        seen = of_tenant(tenant, "tenant_id", "id") + see_stores(tenant, "id")
+        hides = hides_documents(tenant, "SELECT id FROM named")
+        own = OF_NAMED if view_of(tenant).shares else OWN
+        found = await self._database.for_tenant(tenant).row(
+            SCOPE.format(condition=condition, seen=seen, hides=hides, own=own, touch=TOUCH_NAMED),
+            plan=None if is_filtered else "once",
+            names=store_ids,
+            default=DEFAULT_STORE_NAME,
+            exact=EXACT_SEARCH_CHUNKS,
+            exact_roots=EXACT_SEARCH_ROOTS,
+            filtered=is_filtered,
+            **values,
+        )
+        assert found  # it has one row
+        return found
 
     async def _choose_words(self, text: str, found: dict[str, Any]) -> ChosenWords:
         shares = await self._word_shares() if found["chunks"] > MATCHES else WordShares()
@@ -115,22 +139,25 @@ class Chunks:
             limit: Most results.
             meaning: Weight of the meaning, 0…1, against that of the words; None for that of the settings.
         """
-        return await self._database.records(
-            _read_result,
-            scope.query,
-            plan="anew" if scope.plan_anew else "once",
-            vector=_vector_literal(vector),
-            most_matches=MATCHES,
-            candidates=max(CANDIDATES, limit),
-            meaning=self._settings.meaning_weight if meaning is None else meaning,
-            floor=self._settings.embedding_floor,
-            limit=limit,
+        values = {
+            "vector": _vector_literal(vector),
+            "most_matches": MATCHES,
+            "candidates": max(CANDIDATES, limit),
+            "meaning": self._settings.meaning_weight if meaning is None else meaning,
+            "floor": self._settings.embedding_floor,
+            "limit": limit,
             **scope.parameters,
-        )
+        }
+        plan: Plan = "anew" if scope.plan_anew else "once"
+
+        async def search_on(server: Database) -> list[SearchResult]:
+            return await server.for_tenant(scope.viewer).records(_read_result, scope.query, plan=plan, **values)
+
+        return await self._servers.run(search_on)
 
     async def _word_shares(self) -> WordShares:
         if time.monotonic() > self._shares_until:
-            row = await self._database.row(SHARES)
+            row = await self._database.for_all().row(SHARES)
             # There are two more shares than words: the minimum and the maximum.
             common = dict(zip(row["words"], row["shares"], strict=False)) if row else {}
             self._shares = WordShares(common, min(common.values(), default=0.0) / 4)
@@ -138,8 +165,14 @@ class Chunks:
         return self._shares
 
 
-def _read_result(location: str, **columns: Any) -> SearchResult:
-    return SearchResult(**columns, location=_LOCATION.decode(location))
+def _seen(viewer: Viewer) -> str:
+    """What holds for each result, whatever has changed since the scope was found."""
+    shares = f" AND {of_tenant(viewer, 'v.tenant_id', 'v.vector_store_id')}" if view_of(viewer).shares else ""
+    return shares + see_readers(viewer, "v.")
+
+
+def _read_result(location: str, attributes: str, **columns: Any) -> SearchResult:
+    return SearchResult(**columns, location=_LOCATION.decode(location), attributes=_ATTRIBUTES.decode(attributes))
 
 
 def _vector_literal(vector: Vector) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 RARITY_POWER = 1.3  # of the inverse document frequency: tuned on the first halves of XQuAD in four languages
 WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words that has each word once gets 0.6
@@ -13,19 +13,22 @@ WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words
 # How many chunks have a word is counted among those found by it. Of a word that finds none, because it is common, the share
 # among those found by others is taken, or half where these are few. `w` has the weights of the words' ranks.
 # The words of a chunk get the weight that they have, so that they are decompressed once and not for each word.
+# Words are found in a view, because the policy on chunks keeps `@@` from the index (migration 0022).
+# `chosen` is materialized because the keys of a full join are no leakproof expressions, so under the policy they would find no chunk
+# by its index.
 # `among` restricts both rankings to the files that a filter matches.
 _SEARCH = """
     WITH asked AS MATERIALIZED (
-        SELECT {queries}
+        SELECT {queries} FROM (SELECT %(words)s::text[] AS words) AS given
     ), nearest AS (
         SELECT file_id, vector_store_id, ordinal FROM chunks c
-        WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s){among}
+        WHERE {own} AND vector_store_id = ANY(%(stores)s){among}
         ORDER BY {distance} LIMIT %(candidates)s
     ), ranked AS MATERIALIZED (
         SELECT file_id, vector_store_id, ordinal{ranks_as}
         FROM (
-            SELECT file_id, vector_store_id, ordinal, setweight(text_search, 'D') AS text_search FROM chunks c
-            WHERE tenant_id = %(tenant)s AND vector_store_id = ANY(%(stores)s)
+            SELECT file_id, vector_store_id, ordinal, setweight(text_search, 'D') AS words FROM tenant_words c
+            WHERE {own} AND vector_store_id = ANY(%(stores)s)
               AND text_search @@ %(found_by)s::tsquery{among}
             LIMIT %(most_matches)s
         ) AS found, asked
@@ -46,18 +49,19 @@ _SEARCH = """
         ) AS weights
     ), by_words AS (
         SELECT file_id, vector_store_id, ordinal, {sum} AS rank FROM ranked, rarity ORDER BY rank DESC LIMIT %(candidates)s
+    ), chosen AS MATERIALIZED (
+        SELECT file_id, vector_store_id, ordinal, rank FROM nearest FULL JOIN by_words USING (file_id, vector_store_id, ordinal)
     ), scored AS (
-        SELECT file_id, vector_store_id, ordinal, (1 - (candidate.{vectors} <=> %(vector)s::halfvec))::float8 AS similarity,
+        SELECT file_id, vector_store_id, ordinal, (1 - (hit.{vectors} <=> %(vector)s::halfvec))::float8 AS similarity,
                1 - exp(-coalesce(rank, {sum_of_ranks}) / total / {scale}) AS words
-        FROM nearest FULL JOIN by_words USING (file_id, vector_store_id, ordinal)
-             JOIN chunks candidate USING (file_id, vector_store_id, ordinal), rarity, asked
+        FROM chosen JOIN chunks hit USING (file_id, vector_store_id, ordinal), rarity, asked
     ), best AS (
         SELECT *, %(meaning)s::float8 * greatest(0, (similarity - %(floor)s::float8) / (1 - %(floor)s::float8))
                   + (1 - %(meaning)s::float8) * words AS score
         FROM scored ORDER BY score DESC, file_id, ordinal LIMIT %(limit)s
     )
     SELECT chunk.file_id, f.filename, chunk.text, chunk.start_offset AS start, chunk.end_offset AS end, chunk.page,
-           chunk.heading, chunk.token_count, best.score::float8 AS score, best.similarity, v.attributes,
+           chunk.heading, chunk.token_count, best.score::float8 AS score, best.similarity, v.attributes::text,
            coalesce(chunk.location, CASE
                WHEN chunk.page IS NOT NULL THEN jsonb_build_object('kind', 'page', 'number', chunk.page)
                WHEN chunk.heading IS NOT NULL THEN jsonb_build_object('kind', 'section', 'name', chunk.heading)
@@ -65,8 +69,13 @@ _SEARCH = """
     FROM best JOIN chunks chunk USING (file_id, vector_store_id, ordinal)
          JOIN files f ON f.id = chunk.file_id
          JOIN vector_store_files v USING (file_id, vector_store_id)
+    WHERE true{seen}
     ORDER BY best.score DESC, chunk.file_id, chunk.ordinal
 """
+# Whose files and chunks are searched: the tenant's alone, or also those of tenants that share stores with it.
+OWN = "tenant_id = %(tenant)s"
+OF_NAMED = "tenant_id IN (SELECT tenant_id FROM named)"
+OF_OWNERS = "tenant_id = ANY(%(owners)s::text[])"
 _EXACT = "({vectors} <=> %(vector)s::halfvec) + 0"  # no index matches this expression
 _BY_INDEX = "{vectors} <=> %(vector)s::halfvec"
 _AMONG_FEW = """
@@ -76,30 +85,37 @@ _AMONG_MANY = """
     AND (SELECT {condition} FROM vector_store_files v WHERE (v.vector_store_id, v.file_id) = (c.vector_store_id, c.file_id))"""
 
 # ts_rank divides by the number of forms, of which a chunk has one as a rule, and by the logarithm of its words (1).
-_RANK = "ts_rank('{{1,1,1,1}}', {of}text_search, word{n}, 1)"
+_RANK = "ts_rank('{{1,1,1,1}}', {words}, q{n}, 1)"
 
-# The scope of a search: the stores and their languages, the number of chunks that match the filter, and their files if
-# there are few. A search makes a store active; that is written at most once a minute, without waiting for a lock.
-SCOPE = """
-    WITH named AS (
-        SELECT id, languages FROM vector_stores
-        WHERE tenant_id = %(tenant)s AND (id = ANY(%(names)s) OR is_default AND %(default)s = ANY(%(names)s))
-    ), touched AS (
+# Make stores active: at most once a minute, without waiting for a lock.
+_TOUCH = """
         UPDATE vector_stores
         SET last_active_at = now(), expires_at = now() + expires_after_days * interval '24 hours'
         WHERE id IN (
             SELECT id FROM vector_stores
-            WHERE id IN (SELECT id FROM named) AND last_active_at < now() - interval '1 minute'
+            WHERE id {named} AND last_active_at < now() - interval '1 minute'
               AND (expires_at IS NULL OR expires_at > now())
             FOR NO KEY UPDATE SKIP LOCKED
-        )
+        ) RETURNING id"""
+TOUCH = _TOUCH.format(named="= ANY(%(stores)s)")
+TOUCH_NAMED = _TOUCH.format(named="IN (SELECT id FROM named)")
+# The scope of a search: the stores, their tenants and languages, the number of chunks that match the filter, and their files if
+# there are few; also whether the stores have documents that the viewer may not read. A search makes a store active, one of
+# another tenant by a statement of its own.
+SCOPE = """
+    WITH named AS (
+        SELECT id, tenant_id, languages FROM vector_stores
+        WHERE {seen}
+          AND (id = ANY(%(names)s) OR is_default AND tenant_id = %(tenant)s AND %(default)s = ANY(%(names)s))
+    ), touched AS (
+        {touch}
     ), size AS (
         SELECT greatest(reltuples, 0)::bigint AS chunks,
                greatest(%(exact)s, %(exact_roots)s * sqrt(greatest(reltuples, 0)))::bigint AS few
         FROM pg_class WHERE oid = 'chunks'::regclass
     ), matching AS (
         SELECT vector_store_id, file_id, chunk_count FROM vector_store_files
-        WHERE tenant_id = %(tenant)s AND vector_store_id IN (SELECT id FROM named) AND chunk_count > 0 AND {condition}
+        WHERE {own} AND vector_store_id IN (SELECT id FROM named) AND chunk_count > 0 AND {condition}
         LIMIT (SELECT few + 1 FROM size)
     ), counted AS (
         SELECT coalesce(sum(chunk_count), 0) AS chunks,
@@ -107,12 +123,13 @@ SCOPE = """
                coalesce(array_agg(file_id) FILTER (WHERE %(filtered)s), '{{}}') AS files
         FROM matching
     )
-    SELECT (SELECT coalesce(array_agg(id), '{{}}') FROM named) AS stores, counted.chunks <= size.few AS are_few,
+    SELECT (SELECT coalesce(array_agg(id), '{{}}') FROM named) AS stores,
+           ARRAY(SELECT DISTINCT tenant_id FROM named) AS owners, counted.chunks <= size.few AS are_few,
            size.chunks AS of_all,
            CASE WHEN counted.chunks <= size.few THEN counted.chunks ELSE size.chunks END AS chunks,
            CASE WHEN counted.chunks <= size.few THEN store_of_file ELSE '{{}}' END AS store_of_file,
            CASE WHEN counted.chunks <= size.few THEN files ELSE '{{}}' END AS files,
-           ARRAY(SELECT DISTINCT unnest(languages) FROM named ORDER BY 1) AS languages
+           ARRAY(SELECT DISTINCT unnest(languages) FROM named ORDER BY 1) AS languages, {hides} AS hides
     FROM counted, size"""
 SHARES = """
     SELECT most_common_elems::text::text[] AS words, most_common_elem_freqs AS shares FROM pg_stats
@@ -120,18 +137,26 @@ SHARES = """
         SELECT relnamespace::regnamespace::name, relname, 'text_search'::name FROM pg_class WHERE oid = 'chunks'::regclass)"""
 
 
-def write_search(count: int, condition: str | None, *, are_few: bool, vectors: str) -> str:
+@lru_cache(maxsize=256)
+def write_search(
+    count: int, condition: str | None, *, are_few: bool, vectors: str, own: str = OWN, seen: str = ""
+) -> str:
     """Write the search for a question of `count` words.
 
     Args:
         condition: The filter, as `compile_filter` writes it; None for all files.
         are_few: The chunks that match are few: scan them, without the index.
         vectors: Name of the column of vectors.
+        own: Whose chunks are searched.
+        seen: What the viewer may read, as a condition on `v`. The filter has it too where it leaves anything
+            out; here it holds for what has changed since the scope was found.
     """
     distance, among = (_EXACT, _AMONG_FEW) if are_few else (_BY_INDEX, _AMONG_MANY)
     restriction = "" if condition is None else among.format(condition=condition)
     distance = distance.format(vectors=vectors)
-    return _SEARCH.format(vectors=vectors, distance=distance, among=restriction, **_parts(count))
+    search = _SEARCH.format(vectors=vectors, distance=distance, among=restriction, own=own, seen=seen, **_parts(count))
+    # psycopg parses a statement of more than 4,096 characters each time; in this form one of eight words has fewer.
+    return " ".join(search.split())
 
 
 @cache
@@ -139,11 +164,11 @@ def _parts(count: int) -> dict[str, str]:
     """What depends on the number of words: a column for each, since an array a row would take twice the time."""
     numbers = range(1, count + 1)
     return {
-        "queries": ", ".join(f"(%(words)s::text[])[{n}]::tsquery AS word{n}" for n in numbers),
-        "ranks_as": "".join(f", {_RANK.format(of='', n=n)} AS r{n}" for n in numbers),
-        "counts": ", ".join(f"count(*) FILTER (WHERE r{n} > 0)" for n in numbers),
+        "queries": ", ".join(f"words[{n}]::tsquery AS q{n}" for n in numbers),
+        "ranks_as": "".join(f", {_RANK.format(words='words', n=n)} AS r{n}" for n in numbers),
+        "counts": ", ".join(f"count(nullif(r{n}, 0))" for n in numbers),
         "sum": " + ".join(f"r{n} * w[{n}]" for n in numbers),
-        "sum_of_ranks": " + ".join(f"{_RANK.format(of='candidate.', n=n)} * w[{n}]" for n in numbers),
+        "sum_of_ranks": " + ".join(f"{_RANK.format(words='hit.text_search', n=n)} * w[{n}]" for n in numbers),
         "power": str(RARITY_POWER),
         "scale": str(WORDS_SCALE),
     }

@@ -6,26 +6,20 @@ import struct
 from collections.abc import Iterable
 
 from ragq.models import Chunk
+from ragq.rag.titles import find_titles
 from ragq.rag.words import index_words
 
 POSITIONS = 255  # of one word; PostgreSQL takes no more
 LAST_POSITION = 16_383
 # ts_rank counts a word that is repeated up to 1.64 times. So a section ranks above a list of contents with its title.
 TITLE_REPEATS = 2
-PARENT = " › "  # in a heading, after each of those that it belongs to
 
 
 def index_chunk(chunk: Chunk, language: str) -> bytes:
     """The words that a chunk is found by: its own, and those of its context and its headings, whose titles count more."""
-    titles = _find_titles(chunk) * TITLE_REPEATS
+    titles = find_titles(chunk) * TITLE_REPEATS
     text = "\n".join(filter(None, [chunk.context, chunk.heading, chunk.text, *titles]))
     return pack_words(index_words(text.replace("\0", " "), language))
-
-
-def _find_titles(chunk: Chunk) -> list[str]:
-    """The titles of the sections that a chunk belongs to or begins, without their parents'."""
-    headings = [chunk.heading or "", *(heading for _, heading in chunk.location.sections)]
-    return [heading.rsplit(PARENT, 1)[-1] for heading in dict.fromkeys(headings)]
 
 
 def pack_words(words: Iterable[str]) -> bytes:
