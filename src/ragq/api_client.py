@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import aiohttp
 
-from ragq.errors import PermanentError, RagqError, TransientError, UnavailableError
+from ragq.errors import NotFoundError, PermanentError, RagqError, TransientError, UnavailableError
 from ragq.settings import read_settings
 
 POLL_SECONDS = 0.2
 POLLED_AT_ONCE = 8  # files; more are polled more slowly
+STREAM_BYTES = 1 << 20
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
 PARSE_SHARE = 0.2  # share of a document's progress; the rest is embedding and storing
 
 
@@ -47,12 +49,27 @@ class ApiClient:
                 body = _read(await answer.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnavailableError(f"No ragq answers at {self._url} ({error}). Start one with `ragq up`.") from error
-        if answer.status < 400:
-            return body
-        fault = body.get("error") or {}
-        kind: type[RagqError] = TransientError if answer.status in (429, 503) else PermanentError
-        faults = "; ".join(f"{name}: {text}" for name, text in body.items() if name not in ("error", "status"))
-        raise kind(fault.get("message") or faults or f"HTTP status {answer.status}", code=fault.get("code"))
+        if answer.status >= 400:
+            raise _error_of(answer.status, body)
+        return body
+
+    async def stream(self, path: str, **options: Any) -> AsyncIterator[bytes]:
+        """Get the pieces of a response's body.
+
+        Raises:
+            UnavailableError: No server listens there, or the connection broke before the end.
+            TransientError: The server asks to try again later.
+            NotFoundError: There is no such object.
+            PermanentError: The server refuses; the message is the server's.
+        """
+        try:
+            async with self._session.get(self._url + path, timeout=NO_TIMEOUT, **options) as answer:
+                if answer.status >= 400:
+                    raise _error_of(answer.status, _read(await answer.read()))
+                async for piece in answer.content.iter_chunked(STREAM_BYTES):
+                    yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UnavailableError(f"The connection to {self._url} broke ({error}). Run it again to go on.") from error
 
     async def ask(self, question: str | Sequence[dict[str, str]], **fields: Any) -> dict[str, Any]:
         """Queue a question and poll until it has ended; returns the response object.
@@ -73,10 +90,18 @@ class ApiClient:
             state = await self.put(file, name, {"source": name[:512]})
         return await self.follow(state, on_progress=on_progress)
 
-    async def put(self, file: BinaryIO, name: str, attributes: dict[str, str | int]) -> dict[str, Any]:
-        """Upload a file into the default store, in place of those of its name; returns its state there."""
+    async def put(
+        self, file: BinaryIO, name: str, attributes: dict[str, str | int], readers: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Upload a file into the default store, in place of those of its name; returns its state there.
+
+        Args:
+            readers: Groups that may read it; without any, those of what it replaces.
+        """
         uploaded = await self.upload(file, name)
         body = {"file_id": uploaded["id"], "replace_same_name": True, "attributes": attributes}
+        if readers:
+            body["readers"] = list(readers)
         return await self.call("POST", "/v1/vector_stores/default/files", json=body)
 
     async def upload(self, file: BinaryIO | bytes, name: str, *, purpose: str = "assistants") -> dict[str, Any]:
@@ -109,6 +134,15 @@ def open_client(url: str | None = None) -> ApiClient:
     """Make a client with the settings' key, and their address if none is given."""
     settings = read_settings()
     return ApiClient(url or settings.url, settings.api_key.get_secret_value() if settings.api_key else None)
+
+
+def _error_of(status: int, body: dict[str, Any]) -> RagqError:
+    fault = body.get("error") or {}
+    kind: type[RagqError] = TransientError if status in (429, 503) else PermanentError
+    faults = "; ".join(f"{name}: {text}" for name, text in body.items() if name not in ("error", "status"))
+    return (NotFoundError if status == 404 else kind)(
+        fault.get("message") or faults or f"HTTP status {status}", code=fault.get("code")
+    )
 
 
 def _share_done(progress: dict[str, Any] | None) -> float:

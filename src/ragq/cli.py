@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import asdict
@@ -15,39 +16,72 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ragq import __version__
-from ragq.admin.command import keys, tenants, url_option
+from ragq.admin.audit_command import audit_log
+from ragq.admin.command import AS_JSON, json_option, keys, sessions, tenants, url_option
+from ragq.admin.limit_commands import usage
+from ragq.commands.ask import ask
+from ragq.commands.bench import bench
+from ragq.commands.completion import completion
+from ragq.commands.documents import documents
+from ragq.commands.evaluate import eval_command
+from ragq.commands.feedback import feedback
+from ragq.commands.jobs import jobs
+from ragq.commands.logs import logs
+from ragq.commands.status import status
+from ragq.commands.stores import stores
 from ragq.errors import RagqError
-from ragq.logs import configure_logging
+from ragq.logs import configure_logging, log_to
 from ragq.models import QueueName
-from ragq.settings import Settings, read_settings
+from ragq.settings import Settings, read_settings, split_list
 
 if TYPE_CHECKING:
     from ragq.api_client import ApiClient
 
 T = TypeVar("T")
 
-FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
-FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error of ours prints only its message and exits with code 1."""
+        """Run a command; an error of ours prints its message, as JSON after `--json`, and exits with its code."""
         try:
             return super().invoke(ctx)
         except RagqError as error:
-            click.secho(f"ragq: {error}", fg="red", err=True)
-            ctx.exit(1)
+            if ctx.meta.get(AS_JSON):
+                click.echo(json.dumps({"error": {"code": error.code, "message": str(error)}}), err=True)
+            else:
+                click.secho(f"ragq: {error}", fg="red", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+COLOUR = False if os.environ.get("NO_COLOR") else None  # None: in a terminal alone
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "color": COLOUR})
 @click.version_option(__version__, prog_name="ragq")
 def main() -> None:
     """Answer questions from your documents, through a durable queue."""
 
 
-main.add_command(keys)
-main.add_command(tenants)
+for command in (
+    ask,
+    eval_command,
+    documents,
+    stores,
+    jobs,
+    feedback,
+    status,
+    logs,
+    bench,
+    keys,
+    sessions,
+    tenants,
+    usage,
+    audit_log,
+    completion,
+):
+    main.add_command(command)
 
 
 def _settings(**overrides: Any) -> Settings:
@@ -61,8 +95,15 @@ def _settings(**overrides: Any) -> Settings:
 def _follow_parent(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value:
         from ragq.embedded.processes import end_with_parent
+        from ragq.tasks import share_one_heap
 
+        share_one_heap()  # here, because the next line starts the first thread
         end_with_parent()
+
+
+def _log_to(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    if path:
+        log_to(path)
 
 
 data_dir_option = click.option(
@@ -78,6 +119,14 @@ with_parent_option = click.option(
     callback=_follow_parent,
     help="Stop when the process at the other end of standard input ends.",
 )
+log_file_option = click.option(
+    "--log-file",
+    type=click.Path(path_type=Path),
+    hidden=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_log_to,
+)
 port_option = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
 
 
@@ -87,14 +136,23 @@ port_option = click.option("--port", type=click.IntRange(0, 65535), help="Port t
 @data_dir_option
 @click.option("--query-workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Query workers.")
 @click.option("--document-workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Document workers.")
-def up(host: str | None, port: int | None, data_dir: Path | None, query_workers: int, document_workers: int) -> None:
+@json_option
+def up(
+    host: str | None,
+    port: int | None,
+    data_dir: Path | None,
+    query_workers: int,
+    document_workers: int,
+    as_json: bool,
+) -> None:
     """Start Valkey and PostgreSQL, unless configured ones are used, the API and workers."""
     from ragq.up import Fleet
 
     settings = _settings(host=host, port=port, data_dir=data_dir)
     with Fleet(settings, query_workers=query_workers, document_workers=document_workers) as fleet:
         fleet.start()
-        click.echo(f"ragq is up: {fleet.url}  (Ctrl-C stops it)")
+        is_up = f"ragq is up: {fleet.url}  (Ctrl-C stops it)"
+        click.echo(json.dumps({"url": fleet.url}) if as_json else is_up)
         fleet.watch()
 
 
@@ -104,6 +162,7 @@ def up(host: str | None, port: int | None, data_dir: Path | None, query_workers:
 @data_dir_option
 @click.option("--fd", type=int, hidden=True, help="Descriptor of a listening socket to inherit.")
 @with_parent_option
+@log_file_option
 def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd: int | None) -> None:
     """Serve only the API."""
     from ragq.environment import join_services
@@ -117,6 +176,7 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 @data_dir_option
 @click.option("--burst", is_flag=True, help="Stop when no job is left.")
 @with_parent_option
+@log_file_option
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     """Run a worker for QUEUES (default: all), like `rq worker` after `ragq env`."""
     from ragq.environment import join_services, worker_variables
@@ -142,12 +202,14 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
 
 @main.command()
 @data_dir_option
-def env(data_dir: Path | None) -> None:
+@json_option
+def env(data_dir: Path | None, as_json: bool) -> None:
     """Print the environment for a bare `rq worker` or `rq info`: eval "$(ragq env)"."""
     from ragq.environment import join_services, worker_variables
 
-    for name, value in worker_variables(join_services(_settings(data_dir=data_dir))).items():
-        click.echo(f"export {name}={shlex.quote(value)}")
+    variables = worker_variables(join_services(_settings(data_dir=data_dir)))
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    click.echo(json.dumps(variables, indent=2) if as_json else exports)
 
 
 @main.command(name="migrate")
@@ -160,9 +222,45 @@ def migrate_command(data_dir: Path | None) -> None:
     asyncio.run(migrate(join_services(_settings(data_dir=data_dir))))
 
 
-@main.command(name="reembed")
+@main.command(name="backup")
+@click.argument("target", required=False)
+@data_dir_option
+@click.option("--verify", metavar="SOURCE", help="Only read this backup, and compare its checksums.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each step.")
+def backup_command(target: str | None, data_dir: Path | None, verify: str | None, as_json: bool) -> None:
+    """Write documents, answers and pending jobs into one archive, while ragq runs.
+
+    TARGET is a new file, a folder, or a URL of a bucket (s3://, gs://, az://). A folder, or a URL that ends with a slash, gets a file that
+    is named by the time. RAGQ_BACKUP_KEY encrypts it.
+    """
+    from ragq.backup import command
+
+    if (target is None) == (verify is None):
+        raise click.UsageError("Name a TARGET, or a backup with --verify.")
+    settings = _settings(data_dir=data_dir)
+    if verify:
+        command.run_verify(settings, verify, as_json=as_json)
+    elif target:
+        command.run_backup(settings, target, as_json=as_json)
+
+
+@main.command(name="restore")
+@click.argument("source")
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each step.")
+def restore_command(source: str, data_dir: Path | None, as_json: bool) -> None:
+    """Restore a backup into an empty system: a new data folder, or empty servers that no ragq uses.
+
+    SOURCE is a file or a URL, as for `ragq backup`. It is verified before anything is written.
+    """
+    from ragq.backup import command
+
+    command.run_restore(_settings(data_dir=data_dir), source, as_json=as_json)
+
+
+@main.command(name="reembed")
+@data_dir_option
+@json_option
 def reembed_command(data_dir: Path | None, as_json: bool) -> None:
     """Change the database to the settings' embedding model. Searches go on with the old one until all is embedded.
 
@@ -181,21 +279,26 @@ def reembed_command(data_dir: Path | None, as_json: bool) -> None:
 @url_option
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only these, such as '*.pdf'; may be repeated.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not these, such as 'drafts'; may be repeated.")
+@click.option("--readers", default="", help="Groups that may read what is put in: names with commas between them.")
 @click.option("--sync", is_flag=True, help="Remove from the store what came from here and is here no longer.")
 @click.option("--watch", is_flag=True, help="Go on, and ingest what changes.")
 @click.option(
     "--max-pages", type=click.IntRange(min=1), default=1000, show_default=True, help="Most pages of a website."
 )
 @click.option("--allow-private-addresses", is_flag=True, help="Let a website have an address that is not public.")
-def ingest(
+@json_option
+def ingest(  # noqa: PLR0913  (one for each option)
     places: tuple[str, ...],
+    *,
     url: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    readers: str,
     sync: bool,
     watch: bool,
     max_pages: int,
     allow_private_addresses: bool,
+    as_json: bool,
 ) -> None:
     """Ingest documents into the default store.
 
@@ -208,83 +311,15 @@ def ingest(
 
     options = Options(
         choice=Choice(include=include, exclude=exclude),
+        readers=tuple(split_list(readers)),
         sync=sync,
         watch=watch,
         max_pages=max_pages,
         allow_private=allow_private_addresses,
+        as_json=as_json,
     )
     if _run(run(_client(url), places, options)).failures:
         sys.exit(1)
-
-
-@main.command(name="eval")
-@click.argument("dataset", required=False, type=click.Path(path_type=Path))
-@url_option
-@click.option("--documents", type=FOLDER, help="The documents that a data set of JSON lines is about.")
-@click.option("--store", metavar="ID", help="Ask this store, which has the documents, instead of a new one.")
-@click.option("--keep-store", is_flag=True, help="Keep the new store and its files.")
-@click.option("--half", type=click.Choice(["first", "second"]), metavar="WHICH", help="Only the first or second half.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many questions, the first.")
-@click.option("--only", type=click.Choice(["retrieval", "answers"]), metavar="PART", help="Only retrieval or answers.")
-@click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="Questions at once.")
-@click.option("--out", type=FILE, help="Write the results here, as JSON, and a picture beside it.")
-@click.option("--compare", type=FILE, help="Results of an earlier run; tells which differences are real.")
-@click.option("--fail-on-loss", is_flag=True, help="Exit with code 1 if a measure is significantly worse.")
-@click.option("--make", type=FOLDER, help="Draft questions from the documents of this folder into --out.")
-def eval_command(dataset: Path | None, url: str | None, make: Path | None, fail_on_loss: bool, **options: Any) -> None:
-    """Measure retrieval and answers with the questions of DATASET, over the API.
-
-    DATASET is a file of JSON lines, a JSON file in SQuAD's form, or a folder in BEIR's.
-    """
-    from ragq.evaluation import command
-
-    if make:
-        if dataset or not options["out"]:
-            raise click.UsageError("--make needs --out, and no DATASET.")
-        _run(command.make(make, options["out"], _settings()))
-        return
-    if not dataset:
-        raise click.UsageError("Missing argument 'DATASET'.")
-    if fail_on_loss and not options["compare"]:
-        raise click.UsageError("--fail-on-loss needs --compare.")
-    no_loss = _run(command.evaluate(_client(url), dataset, command.Options(**options)))
-    if fail_on_loss and not no_loss:
-        sys.exit(1)
-
-
-@main.command()
-@click.argument("question")
-@url_option
-@click.option("--json", "as_json", is_flag=True, help="Print the response object.")
-def ask(question: str, url: str | None, as_json: bool) -> None:
-    """Ask QUESTION and print the answer with its sources."""
-
-    async def run() -> dict[str, Any]:
-        async with _client(url) as client:
-            return await client.ask(question)
-
-    from ragq.terminal import format_response
-
-    response = _run(run())
-    click.echo(json.dumps(response, indent=2, ensure_ascii=False) if as_json else format_response(response))
-    if response["status"] not in ("completed", "incomplete"):
-        sys.exit(1)
-
-
-@main.command()
-@url_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(url: str | None, as_json: bool) -> None:
-    """Show queues and workers."""
-
-    async def run() -> dict[str, Any]:
-        async with _client(url) as client:
-            return await client.call("GET", "/status")
-
-    from ragq.terminal import format_status
-
-    shown = _run(run())
-    click.echo(json.dumps(shown, indent=2) if as_json else format_status(shown))
 
 
 @main.command(name="doctor")
@@ -292,7 +327,7 @@ def status(url: str | None, as_json: bool) -> None:
 @click.option("--audit", is_flag=True, help="Also find inconsistent jobs, files and chunks. Read-only.")
 @click.option("--tenant", metavar="T", help="With --audit: find what is left of this tenant instead.")
 @click.option("--forgive", metavar="SHA256", help="Allow the bytes of this SHA-256 to be read again, and nothing else.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def doctor_command(data_dir: Path | None, audit: bool, tenant: str | None, forgive: str | None, as_json: bool) -> None:
     """Check everything that ragq needs; exit with code 1 if something is wrong."""
     from ragq import doctor
@@ -300,7 +335,8 @@ def doctor_command(data_dir: Path | None, audit: bool, tenant: str | None, forgi
 
     if forgive:
         asyncio.run(doctor.forgive(join_services(_settings(data_dir=data_dir)), forgive))
-        click.echo("Forgiven. Put the file into its store again.")
+        forgiven = "Forgiven. Put the file into its store again."
+        click.echo(json.dumps({"forgiven": forgive}) if as_json else forgiven)
         return
     if tenant is not None and not audit:
         raise click.UsageError("--tenant goes with --audit.")

@@ -17,11 +17,12 @@ from ragq.client.queue_audit import audit_queue, find_keys_of
 from ragq.client.rerank_client import RerankClient
 from ragq.client.rq_client import JobQueue
 from ragq.errors import RagqError, UnavailableError
+from ragq.http.exposure import check_exposure
 from ragq.models import Orphan, QueueName, new_id
 from ragq.parsing.ocr import choose_languages, find_tesseract, list_languages
-from ragq.queues.expiry import find_left_requests, find_unused_requests
-from ragq.queues.sweeper import find_abandoned
-from ragq.settings import Settings, check_exposure
+from ragq.queues.upkeep.expiry import find_left_requests, find_unused_requests
+from ragq.queues.upkeep.sweeper import find_abandoned
+from ragq.settings import Settings
 from ragq.storage.archive import Archive
 from ragq.storage.audit import audit_store, count_rows_of, list_unowned_bytes
 from ragq.storage.blobs import BlobStore
@@ -100,6 +101,7 @@ async def examine(settings: Settings) -> list[Finding]:
         return await asyncio.gather(
             _check("valkey", _check_valkey(settings, queue)),
             _check("postgresql", _check_postgresql(database)),
+            _check("tenant wall", _check_wall(database)),
             _check("blob store", _check_blobs(settings)),
             *(_check(f"{name} workers", _check_workers(queue, name)) for name in QueueName),
             _check("llm", _check_llm(settings)),
@@ -209,6 +211,14 @@ async def _check_postgresql(database: Database) -> str:
         advice = "Start PostgreSQL, or correct RAGQ_DATABASE_URL." if away else "Run `ragq migrate`."
         raise _advised(error, advice) from error
     return "It answers, and all migrations have run."
+
+
+async def _check_wall(database: Database) -> str:
+    if problem := await database.check_wall():
+        raise UnavailableError(
+            f"Only ragq's own SQL keeps tenants apart; row-level security is not in force. {problem}"
+        )
+    return "Row-level security keeps tenants apart, besides ragq's own SQL."
 
 
 async def _check_blobs(settings: Settings) -> str:

@@ -30,8 +30,10 @@ def worker_variables(settings: Settings) -> dict[str, str]:
     assert settings.valkey_url
     assert settings.database_url
     valkey_url = settings.valkey_url.get_secret_value()
+    # RQ asks Sentinels that `ragq.queues` names, not a URL.
+    url = {} if "+sentinel:" in valkey_url.partition("//")[0] else {"RQ_REDIS_URL": valkey_url}
     return {
-        "RQ_REDIS_URL": valkey_url,
+        **url,
         "RQ_KEY_PREFIX": settings.key_prefix,
         "RQ_WORKER_CLASS": "ragq.queues.async_worker.AsyncWorker",
         "RQ_CONFIG": "ragq.queues",

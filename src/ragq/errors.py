@@ -4,6 +4,7 @@ RagqError
 ├── TransientError          a retry may succeed; the queue retries (HTTP 503)
 │   ├── UnavailableError    a service is down (HTTP 503)
 │   └── OverloadedError     a service is up but too busy (HTTP 429)
+│       └── QuotaError      a tenant's budget or storage is used up (HTTP 429)
 └── PermanentError          a retry would fail again: the job fails now
     ├── InvalidRequestError the caller's input is wrong (HTTP 400)
     ├── AuthenticationError the key is missing or wrong (HTTP 401)
@@ -30,9 +31,12 @@ class RagqError(Exception):
         code: Stable name for programs, as in OpenAI's `error.code`.
         param: Name of the field at fault, if any.
         retry_after_seconds: How long to wait before a retry, if known.
+
+    Class attributes: `status` of the HTTP response, `exit_code` of a command.
     """
 
     status = 500
+    exit_code = 1
     type = "server_error"
     code = "server_error"
 
@@ -60,6 +64,7 @@ class TransientError(RagqError):
     """The same call may succeed later."""
 
     status = 503
+    exit_code = 3
     code = "try_again"
 
 
@@ -76,6 +81,13 @@ class OverloadedError(TransientError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+
+class QuotaError(OverloadedError):
+    """A tenant's budget or storage is used up; without `retry_after_seconds` something has to be deleted first."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
 
 
 class PermanentError(RagqError):
@@ -110,6 +122,7 @@ class NotFoundError(PermanentError):
     """This tenant has no such object."""
 
     status = 404
+    exit_code = 4
     type = "invalid_request_error"
     code = "not_found"
 

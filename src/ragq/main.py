@@ -12,11 +12,12 @@ import uvicorn
 from ragq.descriptors import raise_descriptor_limit
 from ragq.environment import join_services
 from ragq.errors import RagqError
-from ragq.http.connections import Connection, Connections
+from ragq.http.connections import GRACE_SECONDS, Connection, Connections
+from ragq.http.exposure import check_exposure
 from ragq.http.websockets import WEBSOCKET_LIMITS, WebSocketConnection
 from ragq.logs import configure_logging
 from ragq.server import create_app
-from ragq.settings import Settings, check_exposure, read_settings
+from ragq.settings import Settings, read_settings
 
 MAX_CONNECTIONS = 4096  # of one process, if not set
 BACKLOG = 2048  # connections waiting to be accepted
@@ -52,7 +53,7 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
         access_log=False,
         proxy_headers=False,  # with them, a client could claim any address and guess keys from each
         timeout_keep_alive=60,  # `Connections` closes silent ones sooner
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=min(BACKLOG, descriptors // 4),
     )
     server = uvicorn.Server(config)
@@ -65,13 +66,14 @@ def serve(settings: Settings, *, fd: int | None = None) -> None:
 
 
 def main() -> None:
-    """Serve the API; a wrong setting prints its message and exits with code 1."""
+    """Serve the API; an error prints its message, and its exit code is that of the commands."""
     try:
         settings = read_settings()
         configure_logging(settings)
         serve(join_services(settings))
     except RagqError as error:
-        sys.exit(f"ragq: {error}")
+        sys.stderr.write(f"ragq: {error}\n")
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ LLM_CALLS = Counter("ragq_llm_calls", "LLM calls; code is 'ok' or the error code
 STATEMENTS = Counter(
     "ragq_statements", "Statements of LLM answers by verdict: supported, unsupported or uncited.", ["verdict"]
 )
+FEEDBACK = Counter("ragq_feedback", "Ratings of answers: up or down.", ["rating"])
 JUDGEMENTS = Counter(
     "ragq_judgements",
     "Calls of the LLM as a judge of statements; code is 'ok' or why the check's verdicts stay.",
@@ -77,3 +78,7 @@ CONNECTIONS_CLOSED = Counter(
 JOBS = Gauge("ragq_queue_jobs", "Jobs of a list by state.", ["list", "state"])
 OLDEST = Gauge("ragq_queue_oldest_seconds", "How long the first job of a list has waited.", ["list"])
 WORKERS = Gauge("ragq_workers", "Live workers of a queue.", ["queue"])
+
+# The disk of the data folder, read by the API at each scrape
+DISK_FREE = Gauge("ragq_disk_free_bytes", "Free space on the disk of the data folder.", ["folder"])
+DISK_SIZE = Gauge("ragq_disk_size_bytes", "Size of that disk.", ["folder"])

@@ -65,16 +65,11 @@ def new_id(prefix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An inconsistency that an audit found.
-
-    Attributes:
-        meaning: What is wrong and what to do, for people.
-        harmless: It disappears by itself or has no effect.
-    """
+    """An inconsistency that an audit found; a harmless one disappears by itself or has no effect."""
 
     kind: str
     id: str
-    meaning: str
+    meaning: str  # what is wrong and what to do, for people
     harmless: bool = False
 
 
@@ -222,11 +217,7 @@ class ParsedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of a document: `document.text[start:end] == text`.
-
-    Attributes:
-        context: What it is about beside its own words, such as the document's title; searched with it, never quoted.
-    """
+    """A passage of a document: `document.text[start:end] == text`."""
 
     text: str
     start: int
@@ -235,7 +226,7 @@ class Chunk:
     heading: str | None
     token_count: int
     location: Location = Location()
-    context: str = ""
+    context: str = ""  # beside its own words, such as the document's title; searched with it, never quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +358,15 @@ class AttributeFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachedFile:
+    """A file that a question brings along: one uploaded before, by its id, or content in base64 or as a data: URL."""
+
+    file_id: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question as stored in a job. Messages and parts have the form of OpenAI's chat completions.
 
@@ -379,7 +379,6 @@ class Question:
         history: The messages before it, oldest first; the first is the user's.
         following: The messages after it: calls of the client's tools with their results, or the answer's beginning.
         media: The parts of the user's last message that are not text, such as images; for an LLM only.
-        files: Files that this question brings along, each by `file_id`, or by `file_data` and `filename`.
         options: Fields for the LLM as they are, such as `seed`, `tools` or `response_format`.
     """
 
@@ -396,5 +395,5 @@ class Question:
     history: list[Message] = field(default_factory=list)
     following: list[Message] = field(default_factory=list)
     media: list[dict[str, Any]] = field(default_factory=list)
-    files: list[dict[str, Any]] = field(default_factory=list)
+    files: list[AttachedFile] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)

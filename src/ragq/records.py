@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
 
+from ragq.accounts.views import TenantView
 from ragq.json_records import read_json, write_json
 from ragq.models import Answer, AttributeFilter, Citation, JobFunction, JobStatus, Question, SearchResult, Statement
 
@@ -33,6 +34,7 @@ class Request(_Record, frozen=True, kw_only=True, tag="request/2"):
         history: Earlier messages of the conversation, as in `Question`.
         blob: Name of the blob that holds `input` and `history`, which are then empty here.
         notes: What of the request was ignored, for the caller.
+        key_id: Of the caller; empty for `RAGQ_API_KEY`.
     """
 
     input: str | list[Json] = ""
@@ -66,6 +68,7 @@ class Request(_Record, frozen=True, kw_only=True, tag="request/2"):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     notes: list[str] = []
+    key_id: str = ""
 
 
 NO_REQUEST = Request()
@@ -104,14 +107,16 @@ class QueryArguments(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         stream: Events to log: `nothing`, `text`, or `results` for text and search results.
+        view: What the asker may see; None, from an older process, for documents without readers.
     """
 
     query: Question
     stream: Stream = "nothing"
+    view: TenantView | None = None
 
 
 class SearchArguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Arguments of `process_search`."""
+    """Arguments of `process_search`; `view` as of `QueryArguments`."""
 
     queries: list[str]
     vector_store_ids: list[str]
@@ -119,6 +124,7 @@ class SearchArguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     score_threshold: float | None = None
     meaning_weight: float | None = None
     filters: AttributeFilter | None = None
+    view: TenantView | None = None
 
 
 class DocumentArguments(msgspec.Struct, frozen=True):
@@ -201,7 +207,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Meta(msgspec.Struct, omit_defaults=True, tag_field="record", tag="meta/2"):
-    """A worker's notes on a job: times in ms, progress, and the name of the worker that ended it."""
+    """A worker's notes on a job: times in ms, progress, the worker that ended it, and the `traceparent` of its run."""
 
     queued_ms: int | None = None
     retrieve_ms: int | None = None
@@ -214,6 +220,7 @@ class Meta(msgspec.Struct, omit_defaults=True, tag_field="record", tag="meta/2")
     run_ms: int | None = None
     progress: Progress | None = None
     worker: str | None = None
+    trace: str | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -273,6 +280,7 @@ class Job:
         fingerprint: Hash of the caller's payload, to tell a repeat from a conflict.
         position: Place in its queue, from 1, while it is queued; an estimate when jobs were cancelled.
         eta_seconds: Estimated seconds until it ends, from recent jobs of its lane; None when unknown.
+        queue: With its lane, as `queries.flex`; empty of what an older version has archived, as `function` is.
     """
 
     id: str
@@ -289,6 +297,8 @@ class Job:
     meta: Meta = field(default_factory=Meta)
     position: int | None = None
     eta_seconds: float | None = None
+    queue: str = ""
+    function: str = ""
 
     @property
     def answered(self) -> QueryResult | None:
@@ -365,13 +375,11 @@ def read_arguments(function: JobFunction, data: bytes | msgspec.Raw) -> Argument
     Raises:
         UnreadableRecordError: The arguments do not fit this function.
     """
-    arguments: Arguments = read_json(_ARGUMENTS[function], data)
-    return arguments
+    return cast("Arguments", read_json(_ARGUMENTS[function], data))
 
 
 def read_result(data: bytes) -> Result:
-    result: Result = read_json(_RESULT, data, _name_result)
-    return result
+    return cast("Result", read_json(_RESULT, data, _name_result))
 
 
 def read_job(data: bytes | str) -> Job:

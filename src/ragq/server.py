@@ -18,10 +18,21 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq import __version__
+from ragq.admin import audit_log as admin_audit_log
+from ragq.admin import export as admin_export
 from ragq.admin import keys as admin_keys
+from ragq.admin import limits as admin_limits
+from ragq.admin import sessions as admin_sessions
+from ragq.admin import shares as admin_shares
+from ragq.admin import sign_in as admin_sign_in
 from ragq.admin import tenants as admin_tenants
+from ragq.admin import usage as admin_usage
 from ragq.batches.runner import run_batches_forever
 from ragq.client.rq_client import JobQueue
+from ragq.console import job_actions as console_job_actions
+from ragq.console import jobs as console_jobs
+from ragq.console import poison as console_poison
+from ragq.console import queues as console_queues
 from ragq.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -29,15 +40,19 @@ from ragq.errors import (
     RagqError,
     UnavailableError,
 )
+from ragq.feedback import routes as feedback
 from ragq.http.access import CORS, Access
+from ragq.http.access_tokens import AccessTokens
 from ragq.http.callers import Callers
 from ragq.http.error_body import error_response
 from ragq.http.keys import KeyCheck
 from ragq.http.openapi import Application
+from ragq.http.sign_in import SignIn
+from ragq.http.traces import Traced
 from ragq.mcp import route as mcp
 from ragq.metrics import REQUESTS
 from ragq.models import new_id
-from ragq.queues.housekeeping import restart_on_error, start_housekeeping
+from ragq.queues.upkeep.housekeeping import restart_on_error, start_housekeeping
 from ragq.routes import (
     batches,
     chat,
@@ -65,6 +80,7 @@ from ragq.settings import Settings, split_list
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
 from ragq.tasks import end_tasks, freeze_heap
+from ragq.tracing import start_tracing
 from ragq.websocket import route as websocket
 
 log = structlog.get_logger(__name__)
@@ -73,9 +89,20 @@ STARTS = ("http.response.start", "websocket.http.response.start", "websocket.acc
 
 # Matched in this order for each request.
 PARTS = (
-    *(chat, responses, conversations, chat_completions, completions, embeddings, models, batches, webhooks),
+    *(chat, responses, feedback, conversations, chat_completions, completions, embeddings, models, batches, webhooks),
     *(files, uploads, vector_stores, store_search, store_files, file_batches),
-    *(admin_keys, admin_tenants, mcp, websocket, page, health, metrics),
+    *(
+        admin_keys,
+        admin_tenants,
+        admin_limits,
+        admin_usage,
+        admin_sessions,
+        admin_sign_in,
+        admin_audit_log,
+        admin_export,
+    ),
+    *(console_jobs, console_job_actions, console_queues, console_poison),
+    *(admin_shares, mcp, websocket, page, health, metrics),
 )
 
 
@@ -83,16 +110,25 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     """Build the application; it connects at startup."""
     callers = Callers()
     keys = KeyCheck(settings.api_key.get_secret_value() if settings.api_key else None, callers)
+    sign_in = SignIn(settings) if settings.oidc_issuer else None
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         blobs, database = BlobStore(settings), await Database.open(settings, database_url)
         queue = JobQueue(settings, valkey_url)
         context = ApiContext(
-            settings=settings, queue=queue, database=database, blobs=blobs, streams=Streams(queue), keys=keys
+            settings=settings,
+            queue=queue,
+            database=database,
+            blobs=blobs,
+            streams=Streams(queue),
+            keys=keys,
+            sign_in=sign_in,
         )
         app.state.context = context
-        callers.store = context.api_keys
+        callers.store, callers.sessions = context.api_keys, context.sessions
+        if sign_in and settings.oidc_audience:
+            callers.tokens = AccessTokens(sign_in, settings.oidc_audience, context.tenants)
         async with _running(context):
             yield
 
@@ -112,20 +148,29 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     app.add_middleware(Access, settings=settings, keys=keys)
     if origins := split_list(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
-    app.add_middleware(_RequestMiddleware)  # the last added is the outermost
+    app.add_middleware(_RequestMiddleware)
+    if start_tracing("api"):
+        app.add_middleware(Traced)  # the last added is the outermost
     return app
 
 
 @contextlib.asynccontextmanager
 async def _running(context: ApiContext) -> AsyncIterator[None]:
     """Run an API process's background tasks, and close its connections at the end."""
+    tally = context.keys.tally
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.database.close)
         stack.push_async_callback(context.queue.close)
         stack.push_async_callback(context.parser.close)
+        if context.sign_in:
+            stack.push_async_callback(context.sign_in.close)
+        stack.push_async_callback(tally.write_rest, context.audit_log)
         tasks = [await _prepare(context), *start_housekeeping(context)]
-        run_batches = restart_on_error(partial(run_batches_forever, context), "batches")
-        tasks.append(asyncio.create_task(run_batches, name="batches"))
+        parts = {
+            "batches": partial(run_batches_forever, context),
+            "audit": partial(tally.write_forever, context.audit_log),
+        }
+        tasks += [asyncio.create_task(restart_on_error(part, name), name=name) for name, part in parts.items()]
         stack.push_async_callback(end_tasks, tasks)
         freeze_heap()
         yield
@@ -188,15 +233,23 @@ class _RequestMiddleware:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:  # the outermost handler of a request
-            log.exception("request_failed", request_id=request_id, path=scope["path"])
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (the outermost handler of a request)
+            answer = _explain(error, request_id, scope["path"])
             if not started:
-                unexpected = RagqError(f"Internal error. See {request_id} in the server's log.")
-                await error_response(unexpected)(scope, receive, send_with_id)
+                await error_response(answer)(scope, receive, send_with_id)
+
+
+def _explain(error: BaseException, request_id: str, path: str) -> RagqError:
+    """What a client is told of an error that no other handler knows, or of the end of this process."""
+    if isinstance(error, asyncio.CancelledError):
+        return UnavailableError("The server is stopping. Try again.", retry_after_seconds=2)
+    log.error("request_failed", request_id=request_id, path=path, exc_info=error)
+    return RagqError(f"Internal error. See {request_id} in the server's log.")
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RagqError)
+    request.app.state.context.keys.tally.count_refusal(request, error)
     if error.detail:
         log.warning("request_refused", path=request.url.path, code=error.code, error=str(error))
     if isinstance(error, ConfigurationError):

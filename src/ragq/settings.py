@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+import msgspec
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ragq.accounts.usage import read_prices
 from ragq.errors import ConfigurationError
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -19,10 +20,14 @@ Count = Annotated[int, Field(ge=1)]
 LOCAL_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 LOCALHOST = "localhost"
 LEAST_KEY_CHARACTERS = 16  # of an API key, if the API listens beyond loopback
-HOW_TO_MAKE_A_KEY = (
-    "Make one with `openssl rand -hex 32` or `python3 -c 'import secrets; print(secrets.token_hex(32))'`."
-)
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+
+
+def _check_prices(text: str) -> str:
+    try:
+        read_prices(text)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"it is not JSON as in the description: {error}") from error
+    return text
 
 
 class Settings(BaseSettings):
@@ -39,8 +44,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         0,
         ge=0,
-        description="Most HTTP connections of one API process, at most half of its descriptors. At the limit, the one that has "
-        "been silent longest is closed. 0: 4096.",
+        description="Most HTTP connections of an API process, at most half of its descriptors; more close the longest silent. 0: 4096.",
     )
     url: str = Field("http://127.0.0.1:8000", description="URL of the API for `ragq ask`, `ingest` and `status`.")
     public_url: str | None = Field(
@@ -66,12 +70,15 @@ class Settings(BaseSettings):
     cors_origins: str = Field(
         "", description="Origins (`https://app.example.com`) whose pages may call the API, comma-separated."
     )
-    valkey_url: SecretStr | None = Field(None, description="Valkey to use (`redis://`, `unix://`). Unset: embedded.")
+    valkey_url: SecretStr | None = Field(None, description="Valkey to use (`redis://`, `unix://`, …). Unset: embedded.")
     database_url: SecretStr | None = Field(None, description="PostgreSQL with pgvector to use. Unset: embedded.")
     database_pooled: bool = Field(
         False,
         description="PostgreSQL is behind a pooler, such as PgBouncer in transaction mode. Needs "
         "`RAGQ_DATABASE_DIRECT_URL`.",
+    )
+    database_read_url: SecretStr | None = Field(
+        None, description="A read replica of that PostgreSQL, on which workers search while it is not behind."
     )
     database_direct_url: SecretStr | None = Field(
         None, description="Direct URL of that PostgreSQL, for migrations and for building the vector index."
@@ -79,16 +86,41 @@ class Settings(BaseSettings):
     blob_url: str | None = Field(
         None, description="Blob store for uploaded bytes (`file:///`, `s3://`, …). Unset: `files` in the data folder."
     )
+    backup_key: SecretStr | None = Field(None, min_length=16, description="Encrypts backups; 16 characters or more.")
     log_format: Literal["console", "json"] = Field("console", description="Format of log lines on standard error.")
     metrics_host: str = Field(
         "127.0.0.1",
         description="Address on which a worker shows its metrics to Prometheus, without a key: counts and times, no texts. "
         "`0.0.0.0`: on every interface; `GET /metrics/targets` names the one that leads to Valkey.",
     )
-    metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port for that; 0 takes a free one, which `GET /metrics/targets` tells."
-    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port for that; 0: free, see `GET /metrics/targets`.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+
+    # Sign-in
+    oidc_issuer: str | None = Field(
+        None,
+        description="OpenID provider at which people sign in to the page, as its tokens name it "
+        "(`https://login.example.com/realms/acme`). Needs `RAGQ_API_KEY`. Unset: keys only.",
+    )
+    oidc_client_id: str = Field("", description="Id of ragq at the provider.")
+    oidc_client_secret: SecretStr | None = Field(None, description="Its secret there; none for a public client.")
+    oidc_scopes: str = Field("openid profile email", description="Scopes that are asked for, separated by spaces.")
+    oidc_groups_claim: str = Field(
+        "groups",
+        min_length=1,
+        description="Claim with a person's groups; dots lead into objects (`realm_access.roles`).",
+    )
+    oidc_roles: str = Field(
+        "",
+        description="What groups may do: `staff=acme:user, leads=acme:admin`, or a JSON object of the same. The group `*` is for those in "
+        "no other of these.",
+    )
+    oidc_audience: str | None = Field(
+        None, description="Audience of the provider's access tokens that the API takes as keys. Unset: none are taken."
+    )
+    oidc_session_seconds: int = Field(
+        8 * 3600, ge=60, le=8 * 3600, description="Longest session of a person who has signed in."
+    )
 
     # Queue
     key_prefix: str = Field(
@@ -106,9 +138,7 @@ class Settings(BaseSettings):
         30, ge=0, description="How long jobs may finish after SIGTERM before they are handed back."
     )
     query_deadline_seconds: Seconds = Field(600, description="A question that is not answered within this time fails.")
-    document_deadline_seconds: Seconds = Field(
-        3600, description="A document that is not ingested within this time fails."
-    )
+    document_deadline_seconds: Seconds = Field(3600, description="A document not ingested within this time fails.")
     job_tries: Count = Field(5, description="A job fails after this many runs with transient errors.")
     quarantine_deaths: Count = Field(
         2, description="A job is quarantined after this many deaths of its worker while it ran alone."
@@ -130,10 +160,18 @@ class Settings(BaseSettings):
     response_retention_seconds: int = Field(
         30 * 86_400, ge=3600, description="How long the archive in PostgreSQL keeps a finished response."
     )
+    audit_retention_seconds: int = Field(
+        365 * 86_400,
+        ge=3600,
+        description="How long the audit log keeps an entry, unless its tenant has a time of its own.",
+    )
     valkey_durability: Literal["checked", "vouched"] = Field(
         "checked",
         description="`checked`: refuse a Valkey whose settings could lose accepted jobs. `vouched`: Valkey forbids `CONFIG`, and "
         "you vouch that it keeps acknowledged writes.",
+    )
+    valkey_replicas: int = Field(
+        0, ge=0, le=5, description="Replicas that must have a question, a claim and a result on disk before it counts."
     )
     allow_unsafe_valkey: bool = Field(
         False, description="Start even if Valkey could lose or evict accepted jobs; its settings are not checked."
@@ -203,9 +241,13 @@ class Settings(BaseSettings):
         description="Results with a lower score are left out, unless the request sets a `score_threshold`.",
     )
     max_question_characters: int = Field(
-        10_000,
-        ge=100,
-        description="Longest text that is searched for; of a longer question, its beginning and its end.",
+        10_000, ge=100, description="Longest text that is searched for; of a longer question, its beginning and end."
+    )
+
+    prices: Annotated[str, AfterValidator(_check_prices)] = Field(
+        "",
+        description="Prices of models for `ragq usage` and budgets, of a million tokens each, as JSON: "
+        '`{"gpt-4o-mini": {"input": 0.15, "output": 0.6}}`. Models without a price cost nothing.',
     )
 
     # Reranking
@@ -327,16 +369,10 @@ def read_settings() -> Settings:
     except ValidationError as error:
         faults = "; ".join(f"RAGQ_{fault['loc'][0]!s}".upper() + f": {fault['msg']}" for fault in error.errors())
         raise ConfigurationError(f"Wrong settings. {faults}") from error
-    if settings.llm_base_url and not settings.llm_model:
-        raise ConfigurationError("RAGQ_LLM_BASE_URL is set but RAGQ_LLM_MODEL is not: set it to the model's name.")
-    if settings.embedding_base_url and not settings.embedding_model:
-        raise ConfigurationError(
-            "RAGQ_EMBEDDING_BASE_URL is set but RAGQ_EMBEDDING_MODEL is not: set it to the model's name."
-        )
-    if settings.rerank_base_url and not settings.rerank_model:
-        raise ConfigurationError(
-            "RAGQ_RERANK_BASE_URL is set but RAGQ_RERANK_MODEL is not: set it to the model's name."
-        )
+    for kind in ("llm", "embedding", "rerank"):
+        if getattr(settings, f"{kind}_base_url") and not getattr(settings, f"{kind}_model"):
+            name = f"RAGQ_{kind.upper()}"
+            raise ConfigurationError(f"{name}_BASE_URL is set but {name}_MODEL is not: set it to the model's name.")
     if settings.database_pooled and settings.database_direct_url is None:
         raise ConfigurationError(
             "RAGQ_DATABASE_POOLED is set but RAGQ_DATABASE_DIRECT_URL is not: migrations and the vector index need "
@@ -360,35 +396,3 @@ def is_loopback(host: str) -> bool:
         return host == LOCALHOST
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
-
-
-def check_exposure(settings: Settings) -> None:
-    """Refuse settings that would let strangers use the API.
-
-    Raises:
-        ConfigurationError: `RAGQ_HOST` is not a loopback address and `RAGQ_API_KEY` is not set or too short, or
-            `RAGQ_CORS_ORIGINS` contains a value that is not an origin.
-    """
-    for origin in split_list(settings.cors_origins):
-        if not ORIGIN.fullmatch(origin):
-            raise ConfigurationError(
-                f"RAGQ_CORS_ORIGINS: '{origin}' is not an origin. Write each as browsers send it: scheme, host and "
-                "port, such as https://app.example.com, in lower case and without a path."
-            )
-    key = settings.api_key.get_secret_value() if settings.api_key else ""
-    if not (key.isascii() and key.isprintable()) or key != key.strip():
-        raise ConfigurationError(
-            f"RAGQ_API_KEY has characters that a header cannot carry: use ASCII, without spaces around it. {HOW_TO_MAKE_A_KEY}"
-        )
-    if is_loopback(settings.host):
-        return
-    if settings.api_key is None:
-        raise ConfigurationError(
-            f"Listening on {settings.host} would let anyone read the documents: set RAGQ_API_KEY, or listen on "
-            f"127.0.0.1. {HOW_TO_MAKE_A_KEY}"
-        )
-    if len(key) < LEAST_KEY_CHARACTERS:
-        raise ConfigurationError(
-            f"RAGQ_API_KEY is shorter than {LEAST_KEY_CHARACTERS} characters and can be guessed: to listen on "
-            f"{settings.host}, use a longer one. {HOW_TO_MAKE_A_KEY}"
-        )

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from ragq.models import CERTAIN
+
+GAP = "  "  # between columns
+NARROWEST = 12  # to what a column is cut where the terminal is too narrow
+COLOURS = {
+    "completed": "green",
+    "finished": "green",
+    "ready": "green",
+    "in_progress": "yellow",
+    "started": "yellow",
+    "queued": "yellow",
+    "scheduled": "yellow",
+    "failed": "red",
+    "cancelled": "red",
+    "canceled": "red",
+    "expired": "red",
+}  # of a status
 
 
 def format_response(response: dict[str, Any]) -> str:
@@ -64,16 +84,72 @@ def _format_worker(worker: dict[str, Any]) -> str:
     return f"{who[-24:]:24}{','.join(worker['queues']):>22}{worker['state']:>11}{counts}"
 
 
-def format_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
-    """Format objects as a table; times, whose columns end with `_at`, are in UTC."""
-    cells = [columns, *[tuple(_format_cell(column, row[column]) for column in columns) for row in rows]]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
+def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Format objects as a table; times, whose columns end with `_at`, are in UTC.
+
+    In a terminal statuses are coloured, and the widest text is cut to what fits.
+    """
+    cells = [list(columns), *[[_format_cell(column, row[column]) for column in columns] for row in rows]]
+    widths = [max(map(_width_of, column)) for column in zip(*cells, strict=True)]
+    texts = [place for place, column in enumerate(columns) if not (column == "id" or column.endswith("_at"))]
+    if sys.stdout.isatty() and texts:
+        excess = sum(widths) + len(GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns
+        widest = max(texts, key=widths.__getitem__)
+        widths[widest] = min(widths[widest], max(NARROWEST, widths[widest] - max(0, excess)))
+    head, *body = [GAP.join(map(_fit, columns, line, widths)).rstrip() for line in cells]
+    return "\n".join([click.style(head, bold=True), *body])
+
+
+def format_fields(fields: Mapping[str, Any]) -> str:
+    """Format an object, a line for each field."""
+    cells = [(name, _format_cell(name, value)) for name, value in fields.items()]
+    width = max(len(name) for name, _ in cells)
+    return "\n".join(f"{click.style(name.ljust(width), bold=True)}{GAP}{_colour(name, cell)}" for name, cell in cells)
 
 
 def _format_cell(column: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}" if column.endswith("_at") else str(value)
+    if value is None or value in ([], {}, ""):
+        text = "-"
+    elif isinstance(value, Mapping):
+        text = ", ".join(f"{name} {_format_cell(name, one)}" for name, one in value.items())
+    elif isinstance(value, list):
+        text = ", ".join(_format_cell("", one) for one in value)
+    elif isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif column.endswith("_at"):
+        text = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}"
+    elif column.endswith("bytes"):
+        text = format_bytes(value)
+    else:
+        text = str(round(value, 3) if isinstance(value, float) else value)
+    # What others wrote may hold what a terminal takes for a command.
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
+def format_bytes(count: float) -> str:
+    """Format a number of bytes with a unit of 1,000: "12.3 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def _fit(column: str, cell: str, width: int) -> str:
+    """Fill a cell up to its width, or cut it."""
+    if _width_of(cell) > width:
+        while _width_of(cell) > width - 1:
+            cell = cell[:-1]
+        cell += "…"
+    return _colour(column, cell) + " " * (width - _width_of(cell))
+
+
+def _colour(column: str, cell: str) -> str:
+    return click.style(cell, fg=COLOURS.get(cell)) if column in ("status", "state") else cell
+
+
+def _width_of(text: Iterable[str]) -> int:
+    """The columns of a terminal that a text takes."""
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+    )

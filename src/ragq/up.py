@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -26,8 +27,10 @@ from ragq.embedded.processes import find_listener
 from ragq.embedded.services import EmbeddedServices
 from ragq.environment import worker_variables
 from ragq.errors import ConfigurationError, RagqError, UnavailableError
+from ragq.http.exposure import check_exposure
+from ragq.logs import log_to
 from ragq.models import QueueName
-from ragq.settings import Settings, check_exposure
+from ragq.settings import Settings
 from ragq.tasks import end_tasks, freeze_heap
 
 log = structlog.get_logger(__name__)
@@ -182,6 +185,7 @@ class Fleet:
         """
         self._cleaner = Cleaner.start(self._settings.data_dir)
         self._services.take_over()  # processes of a killed owner may hold the port
+        log_to(Path(self._log_file("up")))
         self._socket = _listen(self._settings)
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         port = self._socket.getsockname()[1]
@@ -203,12 +207,19 @@ class Fleet:
 
     def _make_children(self, fd: int) -> list[Child]:
         ragq = [sys.executable, "-m", "ragq.cli"]
+        names = {
+            f"{queue} worker {number + 1}": queue for queue, count in self._counts.items() for number in range(count)
+        }
         workers = [
-            Child(f"{queue} worker {number + 1}", [*ragq, "worker", "--with-parent", queue])
-            for queue, count in self._counts.items()
-            for number in range(count)
+            Child(name, [*ragq, "worker", "--with-parent", "--log-file", self._log_file(name), queue])
+            for name, queue in names.items()
         ]
-        return [Child("api", [*ragq, "serve", "--with-parent", "--fd", str(fd)], (fd,)), *workers]
+        serve = [*ragq, "serve", "--with-parent", "--log-file", self._log_file("api"), "--fd", str(fd)]
+        return [Child("api", serve, (fd,)), *workers]
+
+    def _log_file(self, name: str) -> str:
+        """The file that `ragq logs` reads a process's lines from."""
+        return str(self._settings.data_dir.resolve() / "logs" / f"{name.replace(' ', '-')}.log")
 
     async def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

@@ -10,11 +10,12 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from ragq.accounts.views import Viewer, view_of
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, RagqError
 from ragq.queues.embeddings import join_results, read_texts, split_sizes
 from ragq.queues.questions import Asked, answer_of, check_question, read_chat_question, read_question
-from ragq.records import Arguments, EmbeddingArguments, EmbeddingResult, Job, QueryArguments, Request
+from ragq.records import Arguments, EmbeddingArguments, EmbeddingResult, Job, QueryArguments, Request, change_request
 from ragq.schemas.batch_lines import EMBEDDINGS
 from ragq.schemas.chat import ChatCompletionCreate
 from ragq.schemas.chat_completions import render_chat
@@ -55,7 +56,7 @@ class Kind(Protocol):
     def count_jobs(self, body: Any) -> int:
         """The number of a line's jobs, which is the same at each look."""
 
-    async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
+    async def read(self, context: Context, tenant: Viewer, body: Any) -> list[Wanted]:
         """Validate a line and build its jobs.
 
         Raises:
@@ -96,9 +97,9 @@ class _Answers:
 class _Responses(_Answers):
     prefix = RESPONSE_PREFIX
 
-    async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
+    async def read(self, context: Context, tenant: Viewer, body: Any) -> list[Wanted]:
         create = _read(ResponseCreate, body)
-        return _ask(await read_question(create.model_copy(update=FLEX | {"background": True}), context, tenant))
+        return _ask(await read_question(create.model_copy(update=FLEX | {"background": True}), context, tenant), tenant)
 
     async def render(self, context: Context, body: Any, jobs: list[Job]) -> str:
         del body
@@ -111,9 +112,9 @@ class _Responses(_Answers):
 class _Chats(_Answers):
     prefix = CHAT_PREFIX
 
-    async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
+    async def read(self, context: Context, tenant: Viewer, body: Any) -> list[Wanted]:
         create = _read(ChatCompletionCreate, body)
-        return _ask(await read_chat_question(create.model_copy(update=FLEX), context, tenant))
+        return _ask(await read_chat_question(create.model_copy(update=FLEX), context, tenant), tenant)
 
     async def render(self, context: Context, body: Any, jobs: list[Job]) -> str:
         del body
@@ -124,12 +125,12 @@ class _Chats(_Answers):
 class _Texts(_Answers):
     prefix = TEXT_PREFIX
 
-    async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
+    async def read(self, context: Context, tenant: Viewer, body: Any) -> list[Wanted]:
         create = _read(CompletionCreate, body)
         prompt = read_prompt(create)
         check_question(prompt, param="prompt")
         chat = as_chat(create, prompt).model_copy(update=FLEX)
-        return _ask(await read_chat_question(chat, context, tenant))
+        return _ask(await read_chat_question(chat, context, tenant), tenant)
 
     async def render(self, context: Context, body: Any, jobs: list[Job]) -> str:
         (job,) = jobs
@@ -147,7 +148,7 @@ class _Embeddings:
     def count_jobs(self, body: Any) -> int:
         return len(_split_input(body.get("input")))
 
-    async def read(self, context: Context, tenant: str, body: Any) -> list[Wanted]:
+    async def read(self, context: Context, tenant: Viewer, body: Any) -> list[Wanted]:
         del tenant
         create = _read(EmbeddingCreate, body, max_values=MAX_EMBEDDING_VALUES)
         texts = await read_texts(create, context.settings)
@@ -179,8 +180,10 @@ def _read(create: type[Create], body: Any, *, max_values: int = MAX_VALUES) -> C
     return read
 
 
-def _ask(asked: Asked) -> list[Wanted]:
-    return [Wanted(QueryArguments(asked.question), asked.request)]
+def _ask(asked: Asked, tenant: Viewer) -> list[Wanted]:
+    view = view_of(tenant)
+    arguments = QueryArguments(asked.question, view=view)
+    return [Wanted(arguments, change_request(asked.request, key_id=view.key_id))]
 
 
 def _split_input(given: Any) -> list[slice]:

@@ -16,6 +16,7 @@ from io import BufferedRandom
 
 import structlog
 
+from ragq.accounts.payer import Payer, paid_by
 from ragq.batches.lines import KINDS, job_ids_of, suffix_of
 from ragq.client.job import NewJob
 from ragq.context import Context
@@ -70,14 +71,18 @@ async def take_step(context: Context, batch: BatchRecord) -> None:
     elif batch.status in ("in_progress", "cancelling"):
         stop = CANCELLED if batch.status == "cancelling" else EXPIRED if is_late else None
         if not await _bring_forward(context, batch, stop):
-            await (_write_files(context, batch) if stop is CANCELLED else context.batches.finalize(batch.id))
+            await (
+                _write_files(context, batch)
+                if stop is CANCELLED
+                else context.batches.finalize(batch.tenant_id, batch.id)
+            )
 
 
 async def _validate(context: Context, batch: BatchRecord) -> None:
     reader = InputReader(batch.endpoint)
 
     async def read() -> AsyncIterator[list[tuple[int, BatchRequest]]]:
-        file = await context.files.get(batch.tenant_id, batch.input_file_id)
+        file = await context.files.get(batch.asker, batch.input_file_id)
         async for piece in context.blobs.stream(file.sha256):
             for start in range(0, len(piece), READ_BYTES):
                 yield reader.feed(piece[start : start + READ_BYTES])
@@ -99,8 +104,9 @@ async def _validate(context: Context, batch: BatchRecord) -> None:
 async def _bring_forward(context: Context, batch: BatchRecord, stop: dict[str, str] | None) -> bool:
     """Queue lines, record those that ended, and end the rest if the batch is stopping; False when none is left."""
     limit = STOPPING_LINES if stop else context.settings.batch_outstanding
-    lines = await context.batches.asked(batch.id, limit=limit)
+    lines = await context.batches.asked(batch.tenant_id, batch.id, limit=limit)
     found = await _find_jobs(context, batch, lines)
+    payer = await context.limits.payer_of(batch.tenant_id, batch.key_id)
     outcomes, unfinished = list[EndedLine](), sum(len(jobs.running) for jobs in found.values())
     for line in lines:
         jobs = found[line.line]
@@ -110,14 +116,14 @@ async def _bring_forward(context: Context, batch: BatchRecord, stop: dict[str, s
                 await context.queue.cancel(job_id)
         elif outcome is None and jobs.missing and unfinished < limit:
             try:
-                outcome = await _try_to_ask(context, batch, line, jobs.missing)
+                outcome = await _try_to_ask(context, batch, line, jobs.missing, payer)
                 unfinished += len(jobs.missing)
             except OverloadedError:
                 unfinished = limit
         if outcome:
             outcomes.append(outcome)
     if outcomes:
-        await context.batches.end_lines(batch.id, outcomes)
+        await context.batches.end_lines(batch.tenant_id, batch.id, outcomes)
         await _delete_jobs(context, [found[outcome.line] for outcome in outcomes])
     return bool(lines)
 
@@ -133,14 +139,16 @@ async def _outcome(
     return _write(batch, line, error=stop) if stop and not jobs.running else None
 
 
-async def _try_to_ask(context: Context, batch: BatchRecord, line: AskedLine, missing: set[str]) -> EndedLine | None:
+async def _try_to_ask(
+    context: Context, batch: BatchRecord, line: AskedLine, missing: set[str], payer: Payer
+) -> EndedLine | None:
     """Queue a line's missing jobs; an error in it ends only this line.
 
     Raises:
-        TransientError: Try again later; `OverloadedError` if the queue is full.
+        TransientError: Try again later; `OverloadedError` if the queue is full or a limit is reached.
     """
     try:
-        await _ask(context, batch, line, missing)
+        await _ask(context, batch, line, missing, payer)
     except PermanentError as error:
         return _write(batch, line, status_code=error.status, body=json.dumps(error_body(error)))
     except TransientError:
@@ -193,16 +201,17 @@ async def _find_jobs(context: Context, batch: BatchRecord, lines: list[AskedLine
     }
 
 
-async def _ask(context: Context, batch: BatchRecord, line: AskedLine, missing: set[str]) -> None:
+async def _ask(context: Context, batch: BatchRecord, line: AskedLine, missing: set[str], payer: Payer) -> None:
     """Queue a line's missing jobs on the flex lane, for as long as the batch may take.
 
     Raises:
         OverloadedError: The queue is full.
         PermanentError: The line's request is not valid.
     """
-    wanted = await KINDS[batch.endpoint].read(context, batch.tenant_id, line.request.body)
-    for job_id, job in zip(job_ids_of(batch, line), wanted, strict=True):
-        if job_id in missing:
+    wanted = await KINDS[batch.endpoint].read(context, batch.asker, line.request.body)
+    jobs = [job for job in zip(job_ids_of(batch, line), wanted, strict=True) if job[0] in missing]
+    with paid_by(payer.for_another_request()):
+        for job_id, job in jobs:
             await context.queue.enqueue(
                 NewJob(
                     id=job_id,
@@ -257,7 +266,7 @@ async def _write_files(context: Context, batch: BatchRecord) -> None:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as failures:
         after = 0
         limit = KINDS[batch.endpoint].written_at_once
-        while lines := await context.batches.ended_lines(batch.id, after=after, limit=limit):
+        while lines := await context.batches.ended_lines(batch.tenant_id, batch.id, after=after, limit=limit):
             for line in lines:
                 text = line.outcome.encode() + b"\n"
                 output.write(text)
@@ -282,6 +291,6 @@ async def _store(context: Context, batch: BatchRecord, file: BufferedRandom, nam
     async with context.files.locked_bytes(sha256):
         await context.blobs.put(sha256, file)
         record = await context.files.create(
-            batch.tenant_id, filename=f"{batch.id}_{name}.jsonl", purpose="batch_output", size=size, sha256=sha256
+            batch.asker, filename=f"{batch.id}_{name}.jsonl", purpose="batch_output", size=size, sha256=sha256
         )
     return record.id

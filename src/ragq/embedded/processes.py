@@ -52,14 +52,18 @@ class Process:
 
 
 def spawn(
-    command: list[str], folder: Path, account: tuple[int, int] | None, log_descriptor: int
+    command: list[str],
+    folder: Path,
+    account: tuple[int, int] | None,
+    log_descriptor: int,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Start a server in its folder, in a session that Ctrl-C does not reach."""
     return subprocess.Popen(
         command,
         cwd=folder,  # entered as ourselves, before the switch to the account
         env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=log_descriptor,
         stderr=subprocess.STDOUT,
         start_new_session=True,

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
 import structlog
 
 from ragq.embedded.binaries import (
@@ -227,14 +226,21 @@ class PostgreSQL(Server):
         arguments = [part for name, value in POSTGRES_OPTIONS.items() for part in ("-c", f"{name}={value}")]
         return self.spawn_in(self.cluster, ["postgres", *arguments], log_descriptor)
 
-    def spawn_in(self, cluster: Path, command: list[str], log_descriptor: int) -> subprocess.Popen[bytes]:
+    def spawn_in(
+        self, cluster: Path, command: list[str], log_descriptor: int, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         """Start a program of PostgreSQL in the cluster's folder, by a path that its account can open."""
         program, *arguments = command
         name = "/proc/self/cwd" if self.account else str(cluster)
-        return spawn([str(self.binaries / program), *arguments, "-D", name], cluster, self.account, log_descriptor)
+        return spawn(
+            [str(self.binaries / program), *arguments, "-D", name], cluster, self.account, log_descriptor, stdin
+        )
 
     def create_cluster(self, log_descriptor: int) -> None:
-        """Run initdb in a folder of another name, so that a partial cluster is never taken for a complete one."""
+        """Create the cluster and our database in a folder of another name: what has the cluster's name is complete.
+
+        The server itself creates the database, in single-user mode. A client would stay in the supervisor's memory.
+        """
         partial = self.folder / "cluster.partial"
         password = self.folder / "password"
         shutil.rmtree(partial, ignore_errors=True)
@@ -251,35 +257,39 @@ class PostgreSQL(Server):
             *("--lc-ctype", "C.UTF-8" if LINUX else "en_US.UTF-8"),  # with C, full-text search treats “—” as a letter
             *(part for option, value in POSTGRES_SIZES.items() for part in ("--set", f"{option}={value}")),
         ]
-        with self.spawn_in(partial, command, log_descriptor) as initdb:
-            try:
-                while initdb.poll() is None:
-                    self.check_cancelled()
-                    time.sleep(0.01)
-                if initdb.returncode != 0:
-                    raise self.failure("could not be set up", self.log_tail())
-            finally:
-                initdb.kill()
+        self.set_up(partial, command, log_descriptor)
+        single = ["postgres", "--single", "-c", "exit_on_error=on", "template1"]
+        self.set_up(partial, single, log_descriptor, b"CREATE DATABASE ragq\n")
         partial.rename(self.cluster)
         sync_folders(self.folder, self.folder.parent)
 
+    def set_up(self, cluster: Path, command: list[str], log_descriptor: int, statement: bytes = b"") -> None:
+        """Run a program of PostgreSQL to its end, with a statement as its standard input.
+
+        Raises:
+            ConfigurationError: It failed.
+            UnavailableError: `cancel` was called.
+        """
+        with self.spawn_in(cluster, command, log_descriptor, subprocess.PIPE) as program:
+            assert program.stdin
+            try:
+                with suppress(BrokenPipeError), program.stdin:  # it has ended: its exit code tells
+                    program.stdin.write(statement)
+                while program.poll() is None:
+                    self.check_cancelled()
+                    time.sleep(0.01)
+                if program.returncode != 0:
+                    raise self.failure("could not be set up", self.log_tail())
+            finally:
+                program.kill()
+
     def is_ready(self) -> bool:
-        """Whether the server accepts connections, by its status file; if so, create our database if it is missing."""
+        """Whether the server accepts connections, by its status file."""
         try:
             lines = (self.cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        if self.process is None or lines[:1] != [str(self.process.pid)] or lines[7:] != ["ready   "]:
-            return False
-        try:
-            with psycopg.connect(self.url, dbname="postgres", autocommit=True, connect_timeout=10) as connection:
-                if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'ragq'").fetchone():
-                    connection.execute("CREATE DATABASE ragq")
-        except psycopg.Error as error:
-            if self.is_alive():
-                raise self.failure("refuses our connection", str(error)) from error
-            return False
-        return True
+        return self.process is not None and lines[:1] == [str(self.process.pid)] and lines[7:] == ["ready   "]
 
 
 def memory_bytes() -> int:

@@ -1,9 +1,10 @@
 """Supervise embedded Valkey and PostgreSQL in a data folder.
 
 The data folder, closed to other users:
+├── version.json    the version of ragq that used the folder last
 ├── lock            held with flock for the life of the owner; holds its pid
 ├── services.json   addresses (with the password) and processes of the owner
-├── logs/           output of the servers
+├── logs/           output of the servers, and log lines of the owner and its children
 ├── valkey/         append-only files, and the socket
 └── postgresql/     cluster/ (cluster.partial until initdb has finished), its password, and the socket
 """
@@ -37,6 +38,7 @@ from ragq.embedded.servers import (
     Valkey,
     write_secret,
 )
+from ragq.embedded.stamp import check_folder
 from ragq.errors import ConfigurationError, UnavailableError
 
 log = structlog.get_logger(__name__)
@@ -168,6 +170,7 @@ class EmbeddedServices:
 
     def _start(self) -> Services:
         self.take_over()
+        check_folder(self._data_dir)
         home = make_home(self._data_dir)
         self._state = State(str(self._data_dir), str(home), Process.of(os.getpid()))
         self._state.write()

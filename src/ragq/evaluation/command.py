@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -38,6 +39,7 @@ class Options:
     limit: int | None = None
     only: Part | None = None
     concurrency: int = 4
+    as_json: bool = False
 
 
 async def evaluate(client: ApiClient, path: Path, options: Options) -> bool:
@@ -58,16 +60,19 @@ async def evaluate(client: ApiClient, path: Path, options: Options) -> bool:
         )
     async with client, _open_store(client, dataset, options) as store:
         report = await _examine(client, dataset, store, options)
-        click.echo(format_report(report))
         if options.out:
             write_report(report, options.out)
             options.out.with_suffix(".svg").write_text(draw(report, before))
-        if options.keep_store:
-            click.echo(f"The store is {store.id}.")
-    if not before:
-        return True
-    differences = compare(before, report)
-    click.echo("\n" + format_comparison(differences))
+        if not options.as_json:
+            click.echo(format_report(report))
+            if options.keep_store:
+                click.echo(f"The store is {store.id}.")
+    differences = compare(before, report) if before else []
+    if options.as_json:
+        compared = [asdict(difference) | {"verdict": difference.verdict} for difference in differences]
+        click.echo(json.dumps(asdict(report) | {"store": store.id, "compared": compared}))
+    elif differences:
+        click.echo("\n" + format_comparison(differences))
     return all(difference.verdict != "loss" for difference in differences)
 
 
@@ -111,10 +116,11 @@ def _progress(label: str, length: int) -> Iterator[Advance]:
         yield bar.update
 
 
-async def make(folder: Path, out: Path, settings: Settings) -> None:
+async def make(folder: Path, out: Path, settings: Settings, *, as_json: bool = False) -> None:
     """Draft a data set from the documents of a folder."""
     lines, faults = await draft(list_documents(folder), settings)
     for fault in faults:
         click.secho(fault, fg="yellow", err=True)
     write_lines(lines, out)
-    click.echo(f"{len(lines)} questions drafted in {out}. Read each: change, complete or delete it.")
+    drafted = f"{len(lines)} questions drafted in {out}. Read each: change, complete or delete it."
+    click.echo(json.dumps({"questions": len(lines), "faults": faults}) if as_json else drafted)

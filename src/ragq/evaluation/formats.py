@@ -30,6 +30,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     contains: list[str] = []
     answers: list[str] = []
     unanswerable: bool = False
+    answer: str = ""  # with `comment`, from `ragq feedback export`, for people
+    comment: str = ""
 
 
 class _SquadAnswer(msgspec.Struct):

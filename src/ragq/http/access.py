@@ -13,15 +13,20 @@ from typing import Any
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ragq.accounts.payer import paid_by
+from ragq.accounts.roles import Role
 from ragq.errors import ForbiddenError, RagqError, TooLargeError
-from ragq.http.callers import Caller, Role
+from ragq.http.allowances import ALLOWANCE_HEADERS, add_allowances
+from ragq.http.callers import Caller
 from ragq.http.error_body import error_response
 from ragq.http.keys import KeyCheck
 from ragq.http.session import COOKIE
 from ragq.settings import LOCALHOST, Settings, is_loopback, split_list
 
 HEALTH = ("/healthz", "/readyz")  # answered for any host name, because probes use a container's address
-KEYLESS = (*HEALTH, "/", "/session", "/openapi.json")
+SESSION_ROUTES = ("/session", "/session/sign-in", "/session/callback", "/session/sign-out")
+PAGES = ("/", "/console")
+KEYLESS = (*HEALTH, *SESSION_ROUTES, *PAGES, "/openapi.json")
 PAGE_PARTS = "/web/"  # also without the key
 FILES = "/v1/files"
 KEY_PROTOCOL = (
@@ -40,7 +45,10 @@ CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
     "allow_headers": ["*"],  # Authorization and the headers of SDKs; a listed origin is trusted
     "allow_private_network": True,
-    "expose_headers": ["x-request-id", "retry-after", "retry-after-ms", "openai-poll-after-ms", "content-disposition"],
+    "expose_headers": [
+        *("x-request-id", "retry-after", "retry-after-ms", "openai-poll-after-ms", "content-disposition"),
+        *ALLOWANCE_HEADERS,
+    ],
 }
 
 
@@ -82,7 +90,12 @@ class Access:
         except RagqError as error:
             await error_response(error, closes=_has_body(headers))(scope, receive, send)
         else:
-            await self._app(scope, _limited(receive, limit, scope["path"]), send)
+            caller: Caller | None = scope["state"].get("caller")
+            payer = caller.new_payer() if caller else None
+            if payer and payer.is_limited:
+                send = add_allowances(send, payer)
+            with paid_by(payer):
+                await self._app(scope, _limited(receive, limit, scope["path"]), send)
 
     async def _admit_websocket(self, scope: Scope, headers: dict[str, str]) -> ASGIApp:
         """Choose who answers a handshake: the application, or a refusal. `WebSocketConnection` limits the messages."""

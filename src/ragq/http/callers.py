@@ -6,32 +6,27 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
 
+from ragq.accounts.limits import NO_KEY_LIMITS, NO_LIMITS, KeyLimits, Limits
+from ragq.accounts.payer import Payer
+from ragq.accounts.roles import Role
+from ragq.accounts.views import TenantView
 from ragq.errors import ForbiddenError, UnavailableError
 from ragq.models import DEFAULT_TENANT
-from ragq.storage.api_keys import OpenedKey
+from ragq.storage.tenancy.api_keys import OpenedKey
+from ragq.storage.tenancy.sessions import OpenedSession, Person
+
+Opened = OpenedKey | OpenedSession
+StoreT = TypeVar("StoreT")
 
 FRESH_SECONDS = 5.0  # how long a key that was found is used without asking again: a revoked one works no longer
 STALE_SECONDS = 300.0  # the same, while PostgreSQL does not answer
 MAX_REMEMBERED = 10_000
-
-
-class Role(StrEnum):
-    """What a key allows. Each role includes those before it."""
-
-    READER = "reader"  # ask, search, and read
-    USER = "user"  # put in documents, change and delete them
-    ADMIN = "admin"  # keys and webhooks of the tenant
-    OPERATOR = "operator"  # tenants, metrics and workers: no role of a key, but an admin's of the tenant `default`
-
-    @property
-    def rank(self) -> int:
-        return list(Role).index(self)
+PERSON_PREFIX = "person:"  # before a subject, in the place of the id of the key that pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +34,44 @@ class Caller:
     """Who sends a request.
 
     Attributes:
-        key_id: Of a key that was made; empty for `RAGQ_API_KEY`, and where none is needed.
+        key_id: Of a key that was made; empty for `RAGQ_API_KEY`, where none is needed, and for people who signed in.
+        session_id: Of the session of someone who signed in.
+        person: Who signed in, or has sent the access token.
+        token: The access token.
+        stores: The vector stores that the key is limited to; None for all.
+        groups: By which it may read documents that have readers.
+        own_only: It sees no answers of others.
+        shares: Other tenants share stores with this one.
     """
 
     tenant: str
     role: Role
     key_id: str = ""
+    session_id: str = ""
+    person: Person | None = None
+    token: str = field(default="", repr=False)
+    limits: Limits = NO_LIMITS
+    key_limits: KeyLimits = NO_KEY_LIMITS
+    stores: tuple[str, ...] | None = None
+    groups: tuple[str, ...] = ()
+    own_only: bool = True
+    shares: bool = False
+
+    @property
+    def owner_id(self) -> str:
+        """Whose answers and uploads they are, and who pays: the key, or the person."""
+        return f"{PERSON_PREFIX}{self.person.subject}" if self.person else self.key_id
+
+    def new_payer(self) -> Payer:
+        """Who pays for one request of this caller."""
+        return Payer(self.tenant, self.owner_id, self.limits, self.key_limits)
+
+    @property
+    def view(self) -> TenantView:
+        """What of the tenant's data it may see: all, if it is an admin."""
+        if self.role.rank >= Role.ADMIN.rank:
+            return TenantView(self.tenant, self.owner_id, groups=None, shares=self.shares)
+        return TenantView(self.tenant, self.owner_id, self.stores, self.groups, self.own_only, self.shares)
 
     def require(self, role: Role) -> None:
         """Refuse what needs a higher role.
@@ -72,19 +99,39 @@ class KeyStore(Protocol):
         """Find a key by its id."""
 
 
+class SessionStore(Protocol):
+    """Where the sessions are of people who signed in."""
+
+    async def open(self, session_id: str) -> OpenedSession | None:
+        """Find a session by its id."""
+
+    async def end(self, session_id: str) -> None:
+        """End a session."""
+
+
+class TokenStore(Protocol):
+    """Where access tokens are verified."""
+
+    async def open(self, token: str) -> OpenedSession | None:
+        """Find what an access token opens."""
+
+
 class Callers:
-    """Finds the callers of keys that were made, and remembers each for a few seconds.
+    """Finds the callers of keys that were made, of sessions and of access tokens, and remembers each for a few seconds.
 
     While PostgreSQL does not answer, those that were found lately go on.
 
     Attributes:
-        store: Set when the process has started.
+        store: Set when the process has started, as is `sessions`.
+        tokens: Set then, too, if access tokens are taken.
     """
 
     def __init__(self, store: KeyStore | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
+        self.sessions: SessionStore | None = None
+        self.tokens: TokenStore | None = None
         self._clock = clock
-        self._remembered: OrderedDict[tuple[str, bytes], tuple[OpenedKey, float]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, bytes], tuple[Opened, float]] = OrderedDict()
 
     async def by_value(self, value: str) -> Caller | None:
         """The caller with a key; None if it is unknown, revoked or expired.
@@ -94,22 +141,43 @@ class Callers:
             UnavailableError: PostgreSQL does not answer.
         """
         digest = hashlib.sha256(value.encode()).digest()
-        return _caller(await self._open(("value", digest), lambda store: store.open(value)))
+        return _caller(await self._open(("value", digest), lambda: _started(self.store).open(value)))
 
     async def by_id(self, key_id: str) -> Caller | None:
         """The caller of a session that was opened with a key, as `by_value`."""
-        return _caller(await self._open(("id", key_id.encode()), lambda store: store.open_id(key_id)))
+        return _caller(await self._open(("id", key_id.encode()), lambda: _started(self.store).open_id(key_id)))
 
-    async def _open(
-        self, place: tuple[str, bytes], find: Callable[[KeyStore], Awaitable[OpenedKey | None]]
-    ) -> OpenedKey | None:
+    async def by_session(self, session_id: str) -> Caller | None:
+        """The caller of the session of someone who signed in, as `by_value`; None if it has ended."""
+        place = ("session", session_id.encode())
+        return _caller(await self._open(place, lambda: _started(self.sessions).open(session_id)))
+
+    async def by_token(self, token: str) -> Caller | None:
+        """The caller with an access token, as `by_value`; None if access tokens are not taken.
+
+        Raises:
+            AuthenticationError: It is not valid.
+            ForbiddenError: The person has no role, or the tenant is suspended.
+            UnavailableError: PostgreSQL or the provider does not answer.
+        """
+        tokens = self.tokens
+        if tokens is None:
+            return None
+        place = ("token", hashlib.sha256(token.encode()).digest())
+        caller = _caller(await self._open(place, lambda: tokens.open(token)))
+        return caller and replace(caller, token=token)
+
+    async def end_session(self, session_id: str) -> None:
+        """End the session of someone who signed in; other processes see it within FRESH_SECONDS."""
+        await _started(self.sessions).end(session_id)
+        self._remembered.pop(("session", session_id.encode()), None)
+
+    async def _open(self, place: tuple[str, bytes], find: Callable[[], Awaitable[Opened | None]]) -> Opened | None:
         known, now = self._remembered.get(place), self._clock()
         if known and now - known[1] < FRESH_SECONDS:
             return known[0]
         try:
-            if self.store is None:
-                raise UnavailableError("The service is starting. Try again.", retry_after_seconds=1)
-            key = await find(self.store)
+            key = await find()
         except UnavailableError:
             if known and now - known[1] < STALE_SECONDS:
                 return known[0]
@@ -123,7 +191,13 @@ class Callers:
         return key
 
 
-def _caller(key: OpenedKey | None) -> Caller | None:
+def _started(store: StoreT | None) -> StoreT:
+    if store is None:
+        raise UnavailableError("The service is starting. Try again.", retry_after_seconds=1)
+    return store
+
+
+def _caller(key: Opened | None) -> Caller | None:
     if key is None:
         return None
     if key.is_suspended:
@@ -131,7 +205,19 @@ def _caller(key: OpenedKey | None) -> Caller | None:
     role = Role(key.role)
     if role is Role.ADMIN and key.tenant_id == DEFAULT_TENANT:
         role = Role.OPERATOR
-    return Caller(key.tenant_id, role, key.id)
+    caller = Caller(
+        key.tenant_id,
+        role,
+        limits=key.limits,
+        groups=tuple(key.groups),
+        own_only=key.has_readers,
+        shares=key.has_shares,
+    )
+    if isinstance(key, OpenedSession):
+        return replace(caller, session_id=key.id, person=Person(key.subject, key.name, tuple(key.groups)))
+    if key.vector_store_ids is not None:
+        caller = replace(caller, stores=tuple(key.vector_store_ids), own_only=True)
+    return replace(caller, key_id=key.id, key_limits=key.key_limits)
 
 
 ROLE_CHECKS: dict[Callable[..., Any], Role] = {}  # the dependencies by which routes declare the least role for them
@@ -147,6 +233,17 @@ def caller_with(role: Role) -> Callable[..., Coroutine[Any, Any, Caller]]:
 
     ROLE_CHECKS[find_caller] = role
     return find_caller
+
+
+def view_with(role: Role) -> Callable[..., Coroutine[Any, Any, TenantView]]:
+    """Make a dependency as `caller_with`, which gives the tenant's data as far as the caller may see it."""
+    find_caller = caller_with(role)
+
+    async def find_view(connection: HTTPConnection) -> TenantView:
+        return (await find_caller(connection)).view
+
+    ROLE_CHECKS[find_view] = role
+    return find_view
 
 
 def tenant_with(role: Role) -> Callable[..., Coroutine[Any, Any, str]]:

@@ -29,6 +29,8 @@ MIN_BODY_BYTES = 16 << 10  # of a body, that must arrive within each waiting tim
 MAX_DISCARDED_BYTES = 8 << 20  # read after a refusal, so that the client gets to read the answer
 SWEEP_SECONDS = 0.1  # short, so that connections opened together are not all closed in one turn of the event loop
 LOG_SECONDS = 10.0
+GRACE_SECONDS = 5  # for answers, when the process ends
+LAST_SECONDS = 4.0  # for streams
 
 
 class Wait(StrEnum):  # a plain Enum's members are hashed by slow Python code
@@ -325,6 +327,15 @@ class Connection(HttpToolsProtocol):
         """End the connection at once."""
         CONNECTIONS_CLOSED.labels(reason).inc()
         self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Let the answer be completed for some seconds when the process ends; a stream is cut then, as by its client."""
+        super().shutdown()
+        self.loop.call_later(LAST_SECONDS, self._cut)
+
+    def _cut(self) -> None:
+        if self._running and self._running.response_started and not self._running.response_complete:
+            self.transport.abort()
 
     def _end_running(self) -> None:
         """Notify all requests that the client has disconnected; uvicorn notifies only the newest one."""

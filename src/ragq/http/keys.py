@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ragq.errors import AuthenticationError, OverloadedError
+from ragq.http.access_tokens import is_token
+from ragq.http.audit import Tally
 from ragq.http.callers import ROOT, Caller, Callers
 from ragq.http.session import open_session, read_session
 from ragq.settings import LEAST_KEY_CHARACTERS
-from ragq.storage.api_keys import KEY_PREFIX
+from ragq.storage.tenancy.api_keys import KEY_PREFIX
+from ragq.storage.tenancy.sessions import SESSION_PREFIX
 
 GUESSES = 10  # wrong keys that an address may send at once
 GUESS_SECONDS = 6.0  # after which it may send one more
@@ -44,9 +47,13 @@ class KeyCheck:
 
     Args:
         key: `RAGQ_API_KEY`; None if none is needed, which opens everything to those who send no key that was made.
+
+    Attributes:
+        tally: Counts wrong keys for the audit log.
     """
 
     def __init__(self, key: str | None, callers: Callers, clock: Callable[[], float] = time.monotonic) -> None:
+        self.tally = Tally()
         self._key = key
         self._callers = callers
         self._clock = clock
@@ -65,16 +72,23 @@ class KeyCheck:
             host: The client's address.
 
         Raises:
-            AuthenticationError: The key is missing or wrong.
-            ForbiddenError: Its tenant is suspended.
+            AuthenticationError: The key, or the access token, is missing or wrong.
+            ForbiddenError: Its tenant is suspended, or the token's groups have no role.
             OverloadedError: Too many wrong keys came from this address.
-            UnavailableError: It may be one that was made, and PostgreSQL does not answer.
+            UnavailableError: It may be one that was made, and PostgreSQL does not answer; or the provider does not.
         """
         given = given.strip()
         if self._key is None and not given.startswith(KEY_PREFIX):
             return ROOT
         if not given:
             raise _wrong_key()
+        try:
+            return await self._check(given, host)
+        except (AuthenticationError, OverloadedError) as error:
+            self.tally.count_wrong_key(host, error.code)
+            raise
+
+    async def _check(self, given: str, host: str) -> Caller:
         address, now = self._find(host), self._clock()
         address.guesses = max(0.0, address.guesses - (now - address.changed_at) / GUESS_SECONDS)
         address.changed_at = now
@@ -82,33 +96,70 @@ class KeyCheck:
         is_long = self._key is None or len(self._key) >= LEAST_KEY_CHARACTERS
         if is_over and not (now < address.known_until and is_long):
             raise _too_many(address)
-        if caller := await self._recognize(given):
-            address.known_until = now + KNOWN_SECONDS
-            return caller
-        if is_over:
-            raise _too_many(address)
-        address.guesses += 1
-        raise _wrong_key()
+        try:
+            caller = await self._recognize(given)
+        except AuthenticationError as refusal:
+            if is_over:
+                raise _too_many(address) from refusal
+            address.guesses += 1
+            raise
+        address.known_until = now + KNOWN_SECONDS
+        return caller
 
-    async def _recognize(self, given: str) -> Caller | None:
+    async def _recognize(self, given: str) -> Caller:
         if self._key is not None and secrets.compare_digest(given.encode(), self._key.encode()):
             return ROOT
-        return await self._callers.by_value(given) if given.startswith(KEY_PREFIX) else None
+        caller = None
+        if given.startswith(KEY_PREFIX):
+            caller = await self._callers.by_value(given)
+        elif is_token(given):
+            caller = await self._callers.by_token(given)
+        if caller is None:
+            raise _wrong_key()
+        return caller
 
-    async def confirm(self, caller: Caller) -> None:
-        """Check that the key of a caller who was let in is still valid, as on a connection that lasts.
+    async def confirm(self, caller: Caller) -> Caller:
+        """Check that the key of a caller who was let in is still valid, as on a connection that lasts; returns what it opens now.
 
         Raises:
-            AuthenticationError: It was revoked, or has expired.
+            AuthenticationError: It was revoked, or has expired; or the session or the access token has.
             ForbiddenError: Its tenant is suspended.
             UnavailableError: PostgreSQL does not answer.
         """
-        if caller.key_id and await self._callers.by_id(caller.key_id) is None:
+        if caller.session_id:
+            if now := await self._callers.by_session(caller.session_id):
+                return now
+            raise AuthenticationError("The session has ended: sign in again.")
+        if caller.token:
+            now = await self._callers.by_token(caller.token)
+        else:
+            now = await self._callers.by_id(caller.key_id) if caller.key_id else caller
+        if now is None:
             raise AuthenticationError("The API key was revoked, or has expired.")
+        return now
 
     def open_session(self, caller: Caller) -> str:
         """Make the cookie of a session, which ends with the caller's key."""
         return open_session(self._key or "", caller.key_id)
+
+    def open_signed_in(self, session_id: str) -> str:
+        """Make the cookie of the session of someone who signed in."""
+        return open_session(self._key or "", session_id)
+
+    async def end_session(self, cookie: str) -> bool:
+        """End the session of someone who signed in, also for a copy of the cookie; others end with their cookie.
+
+        Returns:
+            Whether it was the session of someone who signed in.
+
+        Raises:
+            UnavailableError: PostgreSQL does not answer.
+        """
+        holder_id = read_session(cookie, self._key) if self._key else None
+        if not holder_id or not holder_id.startswith(SESSION_PREFIX):
+            return False
+        await self._callers.end_session(holder_id)
+        return True
 
     async def check_session(self, cookie: str) -> Caller:
         """Find whose session it is.
@@ -120,11 +171,16 @@ class KeyCheck:
         """
         if self._key is None:
             return ROOT
-        key_id = read_session(cookie, self._key)
-        caller = ROOT if key_id == "" else await self._callers.by_id(key_id) if key_id else None
+        caller = await self._find_holder(read_session(cookie, self._key))
         if caller is None:
-            raise AuthenticationError("The session has ended: send the API key to POST /session again.")
+            raise AuthenticationError("The session has ended: send the API key to POST /session again, or sign in.")
         return caller
+
+    async def _find_holder(self, holder_id: str | None) -> Caller | None:
+        if not holder_id:
+            return None if holder_id is None else ROOT
+        find = self._callers.by_session if holder_id.startswith(SESSION_PREFIX) else self._callers.by_id
+        return await find(holder_id)
 
     def _find(self, host: str) -> _Address:
         name = _group(host)

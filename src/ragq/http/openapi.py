@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+from ragq.accounts.roles import Role
 from ragq.http.access import HEALTH, is_keyless
-from ragq.http.callers import ROLE_CHECKS, Role
+from ragq.http.audit import find_action
+from ragq.http.callers import ROLE_CHECKS
+from ragq.http.declared import find_declared
 from ragq.schemas.objects import ErrorBody
 
 LOCAL = ("/healthz", "/v1/models", "/v1/models/{model}")  # need neither Valkey nor PostgreSQL
@@ -42,20 +43,11 @@ def shows(body: Any, *, or_events: bool = False) -> dict[int | str, dict[str, An
 
 def find_role(route: BaseRoute) -> Role | None:
     """The least role for a route, as one of its dependencies declares it."""
-    dependant = getattr(route, "dependant", None)
-    roles = [ROLE_CHECKS[call] for call in _calls(dependant) if call in ROLE_CHECKS] if dependant else []
-    return max(roles, key=lambda role: role.rank, default=None)
-
-
-def _calls(dependant: Dependant) -> Iterator[Callable[..., Any]]:
-    for one in dependant.dependencies:
-        if one.call:
-            yield one.call
-        yield from _calls(one)
+    return max(find_declared(route, ROLE_CHECKS), key=lambda role: role.rank, default=None)
 
 
 class Application(FastAPI):
-    """FastAPI with correct error responses and the routes' roles in its OpenAPI document."""
+    """FastAPI with correct error responses and what routes declare in its OpenAPI document."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -71,7 +63,7 @@ class Application(FastAPI):
         document = super().openapi()
         if "securitySchemes" not in document["components"]:
             _complete(document)
-            _add_roles(document, self._added)
+            _add_declared(document, self._added)
         return document
 
 
@@ -107,8 +99,12 @@ def _add_refusals(path: str, operation: dict[str, Any]) -> None:
     operation["responses"] = dict(sorted(responses.items()))
 
 
-def _add_roles(document: dict[str, Any], routes: list[BaseRoute]) -> None:
+def _add_declared(document: dict[str, Any], routes: list[BaseRoute]) -> None:
+    """Show the least role for each route, and what it notes in the audit log."""
     for route in routes:
-        if isinstance(route, APIRoute) and route.include_in_schema and (role := find_role(route)):
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            shown = {"x-least-role": find_role(route), "x-audit-action": find_action(route)}
             for method in route.methods or ():
-                document["paths"][route.path_format][method.lower()]["x-least-role"] = role
+                document["paths"][route.path_format][method.lower()].update(
+                    {name: value for name, value in shown.items() if value}
+                )

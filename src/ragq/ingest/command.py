@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -30,10 +32,12 @@ class Options:
     """The command's options, as its help describes them."""
 
     choice: Choice
+    readers: tuple[str, ...] = ()
     sync: bool = False
     watch: bool = False
     max_pages: int = 1000
     allow_private: bool = False
+    as_json: bool = False
 
 
 async def ingest(client: ApiClient, places: Sequence[str], options: Options) -> Summary:
@@ -69,7 +73,11 @@ async def _run(client: ApiClient, plans: Sequence[tuple[Source, Plan]], options:
     count = sum(len(plan.to_put) for _, plan in plans)
     begun, done = time.monotonic(), 0.0
     with click.progressbar(
-        length=STEPS * count, label="Ingesting", width=40, item_show_func=lambda shown: shown
+        length=STEPS * count,
+        label="Ingesting",
+        width=40,
+        item_show_func=lambda shown: shown,
+        file=sys.stderr if options.as_json else None,
     ) as bar:
 
         def advance(share: float) -> None:
@@ -78,8 +86,11 @@ async def _run(client: ApiClient, plans: Sequence[tuple[Source, Plan]], options:
             rate = done / max(0.1, time.monotonic() - begun)
             bar.update(int(done * STEPS) - steps, f"{int(done + 0.001)} of {count} documents, {rate:.1f}/s")
 
-        summary = await carry_out(client, plans, sync=options.sync, advance=advance)
-    _show(summary)
+        summary = await carry_out(client, plans, sync=options.sync, readers=options.readers, advance=advance)
+    if options.as_json:
+        click.echo(json.dumps(asdict(summary)))
+    else:
+        _show(summary)
     return summary
 
 
@@ -110,7 +121,7 @@ async def _watch(client: ApiClient, sources: Sequence[Source], folders: Sequence
     """Run again whenever a folder changes, until the command is interrupted."""
     from watchfiles import awatch  # noqa: PLC0415  (only this needs it)
 
-    click.echo("Watching for changes; Ctrl-C ends it.")
+    click.echo("Watching for changes; Ctrl-C ends it.", err=options.as_json)
     changes = awatch(*folders, raise_interrupt=False)
     while True:
         changed = asyncio.ensure_future(anext(changes, None))

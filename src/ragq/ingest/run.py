@@ -61,15 +61,24 @@ async def make_plans(client: ApiClient, sources: Sequence[Source]) -> list[tuple
 
 
 async def carry_out(
-    client: ApiClient, plans: Sequence[tuple[Source, Plan]], *, sync: bool, advance: Advance = lambda _: None
+    client: ApiClient,
+    plans: Sequence[tuple[Source, Plan]],
+    *,
+    sync: bool,
+    readers: Sequence[str] = (),
+    advance: Advance = lambda _: None,
 ) -> Summary:
-    """Do what the plans say; with `sync` also remove what has vanished, once all else is there."""
+    """Do what the plans say; with `sync` also remove what has vanished, once all else is there.
+
+    Args:
+        readers: Groups that may read what is put in.
+    """
     summary = Summary(unchanged=sum(len(plan.unchanged) for _, plan in plans))
     uploads, in_flight = asyncio.Semaphore(UPLOADS_AT_ONCE), asyncio.Semaphore(IN_FLIGHT)
 
     async def put(source: Source, item: Item) -> None:
         async with in_flight:
-            await _put(client, source, item, uploads, advance, summary)
+            await _put(client, source, item, readers, uploads, advance, summary)
 
     await asyncio.gather(*(put(source, item) for source, plan in plans for item in plan.to_put))
     vanished = [file for _, plan in plans for file in plan.vanished] if sync else []
@@ -90,7 +99,13 @@ async def _remove(client: ApiClient, files: Sequence[dict[str, Any]], summary: S
 
 
 async def _put(
-    client: ApiClient, source: Source, item: Item, uploads: asyncio.Semaphore, advance: Advance, summary: Summary
+    client: ApiClient,
+    source: Source,
+    item: Item,
+    readers: Sequence[str],
+    uploads: asyncio.Semaphore,
+    advance: Advance,
+    summary: Summary,
 ) -> None:
     told = 0.0
 
@@ -102,7 +117,7 @@ async def _put(
     try:
         item.name.encode()  # a name of this machine that is not UTF-8 cannot be sent
         async with uploads, source.open(item) as file:
-            state = await client.put(file, name_in_store(item), attributes_of(item))
+            state = await client.put(file, name_in_store(item), attributes_of(item), readers)
         state = await client.follow(state, on_progress=tell)
         _judge(item.name, state, summary)
     except RagqError as error:

@@ -40,14 +40,17 @@ class Documents:
         self._reach = reach
         self._context = reach.context
 
-    async def find_store(self) -> str:
+    async def find_store(self, *, to_change: bool = False) -> str:
         """The store's id.
 
         Raises:
+            ForbiddenError: It is another tenant's, and was to be changed.
             NotFoundError: It does not exist.
             InvalidRequestError: It has expired.
         """
-        return await self._context.stores.resolve(self._reach.tenant, self._reach.store_id, to_use=True)
+        return await self._context.stores.resolve(
+            self._reach.tenant, self._reach.store_id, to_use=True, to_change=to_change
+        )
 
     def url_of(self, file_id: str) -> str:
         """The address that downloads a document."""

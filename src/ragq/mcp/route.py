@@ -10,10 +10,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from ragq.accounts.views import TenantView
+from ragq.http.audit import Change, actor_of
 from ragq.http.callers import Caller
 from ragq.http.input import CheckedRoute
 from ragq.models import DEFAULT_STORE_NAME
 from ragq.routes.context import AnyCaller, ApiContext, ContextDependency
+from ragq.storage.tenancy.audit_log import Action, Actor
 
 router = APIRouter(route_class=CheckedRoute)
 
@@ -25,16 +28,22 @@ class Reach:
     Attributes:
         store_id: The vector store that every tool works on.
         base_url: The API's address as the client sees it, without a slash at its end.
+        actor: The caller, for the audit log.
     """
 
     context: ApiContext
     caller: Caller
     store_id: str
     base_url: str
+    actor: Actor
 
     @property
-    def tenant(self) -> str:
-        return self.caller.tenant
+    def tenant(self) -> TenantView:
+        return self.caller.view
+
+    def change(self, action: Action) -> Change:
+        """What a tool changes, for the audit log."""
+        return Change(self.context.audit_log, self.actor, action)
 
 
 class _Exchange(Response):
@@ -69,5 +78,5 @@ async def exchange(
     """Answer one message of an MCP client."""
     scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
     base_url = str(request.base_url.replace(scheme="https" if scheme == "https" else "http"))
-    reach = Reach(context, caller, store_id, base_url.rstrip("/"))
+    reach = Reach(context, caller, store_id, base_url.rstrip("/"), actor_of(caller, request))
     return _Exchange(reach, await request.body())  # read here, where a body over the limit is refused as elsewhere

@@ -18,8 +18,9 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import Receive, Scope, Send
 
 from ragq import __version__
-from ragq.errors import NotFoundError, RagqError
+from ragq.errors import ForbiddenError, NotFoundError, RagqError
 from ragq.http.access import MAX_JSON_BYTES
+from ragq.http.audit import REFUSED
 from ragq.mcp.documents import Documents
 from ragq.mcp.route import Reach
 from ragq.mcp.tools import TOOLS, Tools
@@ -105,6 +106,8 @@ class Exchange:
                 arguments = validate(tool.arguments, params.arguments or {})
                 text, structured = await tool.run(self._tools, arguments, context.session.report_progress)
             except RagqError as error:
+                if isinstance(error, ForbiddenError):
+                    self._reach.context.keys.tally.count(self._reach.actor, REFUSED, error.code)
                 return _refusal(error)
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
 

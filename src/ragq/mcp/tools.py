@@ -15,8 +15,8 @@ import orjson
 from pydantic import BaseModel, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from ragq.accounts.roles import Role
 from ragq.errors import InvalidRequestError, RagqError, UnavailableError
-from ragq.http.callers import Role
 from ragq.mcp.documents import Document, Documents, DocumentText
 from ragq.mcp.route import Reach
 from ragq.models import Answer, Citation, Question, new_id
@@ -130,6 +130,7 @@ class Tools:
             queries=[bound_text(call.query, self._context.settings.max_question_characters)],
             vector_store_ids=[await self._documents.find_store()],
             max_results=MOST_PASSAGES,
+            view=self._reach.tenant,
         )
         done = await perform_now(self._context, self._reach.tenant, arguments, SearchResults)
         titles = {result.file_id: result.filename for result in done.results}  # in the order of the best passages
@@ -170,13 +171,20 @@ class Tools:
         """Add a document in any format that ragq reads, such as Markdown, PDF or Word. It can be searched when its status is completed."""
         self._reach.caller.require(Role.USER)
         context, tenant = self._context, self._reach.tenant
-        store_id = await self._documents.find_store()
+        store_id = await self._documents.find_store(to_change=True)
         content = _read_content(call)
         record = await save_file(
-            context, tenant, io.BytesIO(content), filename=call.name, purpose="assistants", size=len(content)
+            context,
+            tenant,
+            io.BytesIO(content),
+            self._reach.change("file.created"),
+            filename=call.name,
+            purpose="assistants",
+            size=len(content),
         )
-        await context.ingests.attach_many(tenant, store_id, [StoreFileCreate(file_id=record.id).to_attachment()])
-        await enqueue_files(context, tenant, store_id, [record.id])
+        async with self._reach.change("vector_store.file.added")(tenant, record.id, vector_store_id=store_id):
+            await context.ingests.attach_many(tenant, store_id, [StoreFileCreate(file_id=record.id).to_attachment()])
+        await enqueue_files(context, tenant.id, store_id, [record.id])
         return _as_json(await self._documents.get(record.id))
 
     async def cancel_unanswered(self) -> None:
@@ -186,7 +194,7 @@ class Tools:
 
     async def _wait(self, response_id: str, report: Report) -> Job:
         """Wait for a question's end, and report its place in the queue."""
-        queue, tenant = self._context.queue, self._reach.tenant
+        queue, tenant = self._context.queue, self._reach.tenant.id
         for step in itertools.count(1):
             job = await queue.fetch(response_id, tenant)
             if job is None or step > FOREGROUND_SECONDS / PROGRESS_SECONDS:

@@ -11,9 +11,9 @@ from typing_extensions import TypedDict
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.models import DEFAULT_STORE_NAME, Citation, Question, new_id
+from ragq.models import Citation, Question, new_id
 from ragq.queues.history import find_job
-from ragq.queues.questions import ask, check_question
+from ragq.queues.questions import ask, check_question, stores_of
 from ragq.records import Request
 from ragq.routes.context import ContextDependency, Tenant
 from ragq.schemas.objects import Body, JobError
@@ -77,7 +77,7 @@ async def chat(
         raise InvalidRequestError('Send the question as ?query=… or as a JSON body {"query": "…"}.', param="query")
     check_question(text, param="query")
     request = Request(background=True, input=text)
-    enqueued = await ask(context, tenant, new_id(RESPONSE_PREFIX), Question(text, [DEFAULT_STORE_NAME]), request)
+    enqueued = await ask(context, tenant, new_id(RESPONSE_PREFIX), Question(text, stores_of(tenant)), request)
     return {"status": "queued", "job_id": enqueued.job_id}
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
+from ragq.accounts.views import TenantView
 from ragq.client.job import Enqueued
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals, shows
@@ -69,7 +70,9 @@ async def create_chat_completion(
     return render_chat(job, answer_of(job), page=context.settings.page_url)
 
 
-async def _open_stream(context: ApiContext, tenant: str, enqueued: Enqueued, body: ChatCompletionCreate) -> Response:
+async def _open_stream(
+    context: ApiContext, tenant: TenantView, enqueued: Enqueued, body: ChatCompletionCreate
+) -> Response:
     job = await find_asked(context, tenant, enqueued)
     usage = bool(body.stream_options and body.stream_options.include_usage)
     chunks = ChatChunks(job, usage=usage, page=context.settings.page_url)

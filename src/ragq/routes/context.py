@@ -13,12 +13,15 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel
 
+from ragq.accounts.roles import Role
+from ragq.accounts.views import TenantView
 from ragq.client.job import Enqueued
 from ragq.context import Context
 from ragq.errors import InvalidRequestError, UnavailableError
-from ragq.http.callers import Caller, Role, caller_with, tenant_with
+from ragq.http.callers import Caller, caller_with, tenant_with, view_with
 from ragq.http.keys import KeyCheck
 from ragq.http.readiness import Readiness
+from ragq.http.sign_in import SignIn
 from ragq.parsing.parser import Parser
 from ragq.queues.embeddings import PARTS_OF_PROCESS
 from ragq.queues.questions import NOT_ANSWERED, Asked, ask
@@ -70,6 +73,7 @@ class ApiContext(Context):
 
     Attributes:
         keys: Checks API keys.
+        sign_in: Signs people in, if an OpenID provider is set.
         parser: Draws pages of documents in processes of its own, which start with the first page.
         drawings: Limits how many pages are drawn at once.
         embedding_parts: Limits what large requests for embeddings put into the queue at once.
@@ -77,6 +81,7 @@ class ApiContext(Context):
 
     streams: Streams
     keys: KeyCheck
+    sign_in: SignIn | None = None
     not_ready: str | None = "starting"
     readiness: Readiness = field(default_factory=Readiness)
     parser: Parser = field(default_factory=Parser)
@@ -94,30 +99,33 @@ async def wait_connected(request: Request, waiting: Coroutine[Any, Any, T]) -> T
         await end_tasks(tasks)
 
 
-async def find_asked(context: ApiContext, tenant: str, enqueued: Enqueued) -> Job:
+async def find_asked(context: ApiContext, tenant: TenantView, enqueued: Enqueued) -> Job:
     """Find the job of a question that was just queued, or that a repeat found.
 
     Raises:
         UnavailableError: It is gone.
     """
-    job = await context.queue.fetch(enqueued.job_id, tenant)
+    job = await context.queue.fetch(enqueued.job_id, tenant.id)
     if job is None:
         raise UnavailableError(NOT_ANSWERED, code="not_answered")
     return job
 
 
-def fingerprint_of(kind: str, body: BaseModel) -> str:
+def fingerprint_of(kind: str, body: BaseModel, tenant: TenantView) -> str:
     """Hash a request, to tell a repeat from another.
 
     Args:
         kind: Tells requests of different routes apart.
+        tenant: A caller who sees no answers of others does not repeat their requests.
     """
-    return hashlib.sha256(f"{kind}{json.dumps(body.model_dump(mode='json'), sort_keys=True)}".encode()).hexdigest()
+    of_caller = f"{tenant.owner}\n" if tenant.own_only else ""
+    fields = json.dumps(body.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(f"{of_caller}{kind}{fields}".encode()).hexdigest()
 
 
 async def ask_chat(
     context: ApiContext,
-    tenant: str,
+    tenant: TenantView,
     job_id: str,
     asked: Asked,
     body: ChatCompletionCreate | CompletionCreate,
@@ -132,15 +140,15 @@ async def ask_chat(
         job_id,
         asked.question,
         asked.request,
-        fingerprint=fingerprint_of(f"{kind}\n", body),
+        fingerprint=fingerprint_of(f"{kind}\n", body, tenant),
         stream="text" if body.stream else "nothing",
         is_repeat=is_repeat,
     )
 
 
-async def wait_or_cancel(request: Request, context: ApiContext, tenant: str, enqueued: Enqueued) -> Job | None:
+async def wait_or_cancel(request: Request, context: ApiContext, tenant: TenantView, enqueued: Enqueued) -> Job | None:
     """Wait for a job while the client is connected; None if it disconnects. A new job that has not ended is cancelled."""
-    waiting = context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+    waiting = context.queue.wait(enqueued.job_id, tenant.id, timeout_seconds=FOREGROUND_SECONDS)
     job = await wait_connected(request, waiting)
     if enqueued.created and (job is None or not job.status.is_final):
         await context.queue.cancel(enqueued.job_id)
@@ -168,8 +176,8 @@ ContextDependency = Annotated[ApiContext, Depends(_context)]
 
 
 # Each route declares the least role for it by one of these.
-Tenant = Annotated[str, Depends(tenant_with(Role.READER))]
-UserTenant = Annotated[str, Depends(tenant_with(Role.USER))]
+Tenant = Annotated[TenantView, Depends(view_with(Role.READER))]
+UserTenant = Annotated[TenantView, Depends(view_with(Role.USER))]
 AdminTenant = Annotated[str, Depends(tenant_with(Role.ADMIN))]
 AnyCaller = Annotated[Caller, Depends(caller_with(Role.READER))]
 Admin = Annotated[Caller, Depends(caller_with(Role.ADMIN))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from ragq.accounts.views import TenantView
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
 from ragq.queues.conversations import settle_ended
@@ -15,6 +16,7 @@ from ragq.schemas.conversations import (
     ConversationItem,
     ConversationUpdate,
     ItemsCreate,
+    ListedConversation,
     show_item,
     write_items,
 )
@@ -34,6 +36,16 @@ async def create_conversation(
     body = body or ConversationCreate()
     items = await _write(context, tenant, [*(body.items or [])])
     return _render(await context.conversations.create(tenant, metadata=body.metadata or {}, items=items))
+
+
+@router.get("")
+async def list_conversations(
+    page: PageDependency, context: ContextDependency, tenant: Tenant
+) -> Listing[ListedConversation]:
+    """List conversations by age, without their items."""
+    records = await context.conversations.list_conversations(tenant, page)
+    shown: list[ListedConversation] = [{**_render(record), "title": record.title} for record in records]
+    return listing(shown, page)
 
 
 @router.get("/{conversation_id}")
@@ -65,7 +77,7 @@ async def create_items(
     await context.conversations.get(tenant, conversation_id)
     items = await _write(context, tenant, [*body.items])
     await settle_ended(context, tenant, conversation_id)
-    await context.conversations.add_items(tenant, conversation_id, items)
+    await context.conversations.add_items(tenant.id, conversation_id, items)
     shown = [_show(context, {**item, "id": id_}, include) for id_, item in items]
     return listing(shown, Page(limit=len(shown)))
 
@@ -76,7 +88,7 @@ async def list_items(
 ) -> Listing[ConversationItem]:
     """List the items of a conversation."""
     await _look(context, tenant, conversation_id)
-    records = await context.conversations.list_items(tenant, conversation_id, page)
+    records = await context.conversations.list_items(tenant.id, conversation_id, page)
     return listing([_show(context, read_item(record), include) for record in records], page)
 
 
@@ -86,18 +98,18 @@ async def get_item(
 ) -> ConversationItem:
     """Show an item of a conversation."""
     await _look(context, tenant, conversation_id)
-    return _show(context, read_item(await context.conversations.get_item(tenant, conversation_id, item_id)), include)
+    return _show(context, read_item(await context.conversations.get_item(tenant.id, conversation_id, item_id)), include)
 
 
 @router.delete("/{conversation_id}/items/{item_id}")
 async def delete_item(conversation_id: str, item_id: str, context: ContextDependency, tenant: Tenant) -> Conversation:
     """Delete an item; shows the conversation."""
     conversation = await _look(context, tenant, conversation_id)
-    await context.conversations.delete_item(tenant, conversation_id, item_id)
+    await context.conversations.delete_item(tenant.id, conversation_id, item_id)
     return _render(conversation)
 
 
-async def _look(context: ApiContext, tenant: str, conversation_id: str) -> ConversationRecord:
+async def _look(context: ApiContext, tenant: TenantView, conversation_id: str) -> ConversationRecord:
     """Find a conversation, with the items of all responses that have ended.
 
     Raises:
@@ -108,7 +120,7 @@ async def _look(context: ApiContext, tenant: str, conversation_id: str) -> Conve
     return conversation
 
 
-async def _write(context: ApiContext, tenant: str, items: list[InputItem]) -> list[tuple[str, Item]]:
+async def _write(context: ApiContext, tenant: TenantView, items: list[InputItem]) -> list[tuple[str, Item]]:
     resolved = await resolve_references(items, context, tenant, name="items")
     assert isinstance(resolved, list)
     return write_items(resolved)

@@ -26,7 +26,7 @@ async def create_embeddings(
 ) -> Response:
     """Embed texts. Every vector has length 1."""
     texts = await read_texts(body, context.settings)
-    done = await wait_connected(request, embed(context, tenant, texts, context.embedding_parts))
+    done = await wait_connected(request, embed(context, tenant.id, texts, context.embedding_parts))
     if done is None:
         return Response(status_code=CLIENT_GONE)
     model = body.model or context.settings.embedding_name

@@ -13,10 +13,14 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
 from typing_extensions import TypedDict
 
+from ragq.accounts.views import TenantView
 from ragq.context import Context
-from ragq.errors import DocumentError, InvalidRequestError, NotFoundError, TooLargeError
+from ragq.errors import DocumentError, ForbiddenError, InvalidRequestError, NotFoundError, QuotaError, TooLargeError
+from ragq.http.audit import Change, audited
 from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
 from ragq.parsing.parser import check_supported
+from ragq.queues.upkeep.file_purge import purge_file
 from ragq.routes.context import ContextDependency, Cursor, Order, Tenant, UserTenant, listing
 from ragq.schemas.objects import Deleted, Listing
 from ragq.storage.files import FileRecord
@@ -78,12 +82,13 @@ async def _check_form(request: Request) -> None:
         raise InvalidRequestError("Send one file: a form has one part named 'file'.", code="invalid_form", param="file")
 
 
-@router.post("", dependencies=[Depends(_check_form)], form_limits=FORM_LIMITS)
+@router.post("", dependencies=[Depends(_check_form)], form_limits=FORM_LIMITS, responses=refusals(429))
 async def create_file(
     file: Annotated[UploadFile, File()],
     purpose: Annotated[Purpose, Form()],
     context: ContextDependency,
     tenant: UserTenant,
+    change: Annotated[Change, audited("file.created")],
     anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
     seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
 ) -> FileObject:
@@ -94,6 +99,7 @@ async def create_file(
         context,
         tenant,
         file.file,
+        change,
         filename=file.filename or "",
         purpose=purpose,
         size=file.size or 0,
@@ -104,8 +110,9 @@ async def create_file(
 
 async def save_file(
     context: Context,
-    tenant: str,
+    tenant: TenantView,
     content: BinaryIO,
+    change: Change,
     *,
     filename: str,
     purpose: str,
@@ -116,21 +123,25 @@ async def save_file(
 
     Raises:
         PermanentError: As `check_file`.
+        QuotaError: The tenant may not store so much.
     """
     check_file(context, filename=filename, purpose=purpose, size=size)
     sha256 = await asyncio.to_thread(_hash, content)
     async with context.files.locked_bytes(sha256):
         await context.blobs.put(sha256, content)
         try:
-            return await context.files.create(
-                tenant,
-                filename=filename,
-                purpose=purpose,
-                size=size,
-                sha256=sha256,
-                expires_after_seconds=expires_after_seconds,
-            )
-        except NotFoundError:
+            async with change(tenant, purpose=purpose, bytes=size) as entry:
+                record = await context.files.create(
+                    tenant,
+                    filename=filename,
+                    purpose=purpose,
+                    size=size,
+                    sha256=sha256,
+                    expires_after_seconds=expires_after_seconds,
+                )
+                entry.object_id = record.id
+                return record
+        except (NotFoundError, QuotaError):
             if not await context.files.list_files_of(sha256):
                 await context.blobs.delete(sha256)
             raise
@@ -263,13 +274,26 @@ def _attachment(filename: str) -> str:
 
 
 @router.delete("/{file_id}")
-async def delete_file(file_id: str, context: ContextDependency, tenant: UserTenant) -> Deleted:
-    """Delete a file and its chunks in every store."""
+async def delete_file(
+    file_id: str,
+    context: ContextDependency,
+    tenant: UserTenant,
+    change: Annotated[Change, audited("file.deleted")],
+    purge: Annotated[bool, Query()] = False,
+) -> Deleted:
+    """Delete a file and its chunks in every store; with `purge`, also the answers that cite it or found it."""
+    if purge and tenant.own_only:
+        raise ForbiddenError("Answers of others may cite it: purge needs an admin's key.", code="insufficient_role")
     record = await context.files.get(tenant, file_id)
+    if purge:  # before, too: a purge that fails halfway can be repeated as long as the file is there
+        await purge_file(context, tenant.id, file_id)
     async with context.files.locked_bytes(record.sha256):
-        orphan = await context.files.delete(tenant, file_id)
+        async with change(tenant, file_id, purge=purge):
+            orphan = await context.files.delete(tenant, file_id)
         if orphan:
             await context.blobs.delete(orphan)
+    if purge:
+        await purge_file(context, tenant.id, file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 

@@ -9,10 +9,11 @@ from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
 from ragq import __version__
+from ragq.accounts.roles import Role
 from ragq.client.queue_monitor import ListState, WorkerState
-from ragq.http.callers import Role
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import shows
+from ragq.models import QueueName
 from ragq.routes.context import AnyCaller, ContextDependency
 
 router = APIRouter(route_class=CheckedRoute)
@@ -23,12 +24,17 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 
 
 class Status(TypedDict):
-    """The kind of answers; for the operator, queues and workers, too."""
+    """The kind of answers; for the operator, queues and workers, too.
+
+    Attributes:
+        oldest_seconds: For each queue, how long its first job has waited; 0 if none waits. Autoscalers read it.
+    """
 
     version: str
     answers: dict[str, str | None]
     queues: NotRequired[list[ListState]]
     workers: NotRequired[list[WorkerState]]
+    oldest_seconds: NotRequired[dict[str, float]]
 
 
 @router.get("/healthz")
@@ -65,5 +71,9 @@ async def show_status(context: ContextDependency, caller: AnyCaller) -> Status:
     }
     if caller.role is Role.OPERATOR:
         described = await context.queue.monitor.describe()
-        status |= {"queues": described.queues, "workers": described.workers}
+        status |= {
+            "queues": described.queues,
+            "workers": described.workers,
+            "oldest_seconds": {str(name): described.oldest_seconds(name) for name in QueueName},
+        }
     return status

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from pathlib import Path
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from typing_extensions import TypedDict
@@ -33,7 +37,16 @@ async def show_metrics(context: ContextDependency, _caller: Operator) -> Respons
         metrics.OLDEST.labels(queue.name).set(queue.oldest_seconds or 0)
     for name in QueueName:
         metrics.WORKERS.labels(name).set(sum(name in worker.queues for worker in status.workers))
+    _measure_disk(context.settings.data_dir)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _measure_disk(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # with servers and blobs elsewhere, there need be no folder
+        usage = shutil.disk_usage(folder)
+        name = str(folder.resolve())
+        metrics.DISK_FREE.labels(name).set(usage.free)
+        metrics.DISK_SIZE.labels(name).set(usage.total)
 
 
 @router.get("/targets")

@@ -1,4 +1,4 @@
-"""The web page, its parts, and its session."""
+"""The web page and the console, their parts, and their session."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import SecretStr
 
 from ragq.errors import AuthenticationError, ForbiddenError, NotFoundError
+from ragq.http.callers import Caller
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.http.session import COOKIE
+from ragq.http.session import COOKIE, set_cookie
 from ragq.routes.context import ApiContext, ContextDependency
 from ragq.schemas.objects import Body
 
@@ -44,6 +45,12 @@ async def show_page(request: Request) -> Response:
     return _send("index.html", request)
 
 
+@router.get("/console", include_in_schema=False)
+async def show_console(request: Request) -> Response:
+    """Send the console."""
+    return _send("console.html", request)
+
+
 @router.get("/web/{name}", include_in_schema=False)
 async def show_part(name: str, request: Request) -> Response:
     """Send a style sheet, a script or an image of the page."""
@@ -62,20 +69,25 @@ def _send(name: str, request: Request) -> Response:
 
 @router.get("/session")
 async def show_session(request: Request, context: ContextDependency) -> dict[str, Any]:
-    """Show whether a key is set, and whether this browser must send it."""
+    """Show whether a key is set, whether this browser must send it, its role, who has signed in, and where people do."""
+    caller = await _find_caller(context, request.cookies.get(COOKIE, ""))
+    person = caller and caller.person
     return {
         "object": "session",
         "key_required": context.keys.is_required,
-        "is_open": await _is_open(context, request.cookies.get(COOKIE, "")),
+        "is_open": caller is not None,
+        "role": caller and caller.role,
+        "tenant": caller and caller.tenant,
+        "person": {"name": person.name, "tenant": caller.tenant, "role": caller.role} if caller and person else None,
+        "sign_in_url": context.sign_in and context.sign_in.url,
     }
 
 
-async def _is_open(context: ApiContext, cookie: str) -> bool:
+async def _find_caller(context: ApiContext, cookie: str) -> Caller | None:
     try:
-        await context.keys.check_session(cookie)
+        return await context.keys.check_session(cookie)
     except (AuthenticationError, ForbiddenError):
-        return False
-    return True
+        return None
 
 
 @router.post("/session", status_code=204, responses=refusals(401, 429))
@@ -84,14 +96,15 @@ async def create_session(body: SessionCreate, request: Request, context: Context
     response, keys = Response(status_code=204), context.keys
     if keys.is_required:
         caller = await keys.check(body.key.get_secret_value(), request.client.host if request.client else "")
-        is_secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-        response.set_cookie(COOKIE, keys.open_session(caller), httponly=True, samesite="strict", secure=is_secure)
+        keys.tally.count_sign_in(caller, request)
+        set_cookie(response, request, keys.open_session(caller))
     return response
 
 
 @router.delete("/session", status_code=204)
-async def delete_session() -> Response:
-    """Delete the cookie."""
+async def delete_session(request: Request, context: ContextDependency) -> Response:
+    """End the session, and delete the cookie."""
+    await context.keys.end_session(request.cookies.get(COOKIE, ""))
     response = Response(status_code=204)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response

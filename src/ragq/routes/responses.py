@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from ragq import records
+from ragq.accounts.views import TenantView
 from ragq.client.job import Enqueued
 from ragq.errors import ConflictError, InvalidRequestError
 from ragq.http.input import CheckedRoute
@@ -55,7 +56,7 @@ async def create_response(
     enqueued = await _ask(body, context, tenant, idempotency_key, is_repeat=x_stainless_retry_count > 0)
     job = enqueued.job
     if not (body.background or body.stream or (job and job.status.is_final)):
-        job = await context.queue.wait(enqueued.job_id, tenant, timeout_seconds=FOREGROUND_SECONDS)
+        job = await context.queue.wait(enqueued.job_id, tenant.id, timeout_seconds=FOREGROUND_SECONDS)
         if job and not job.status.is_final:
             job = None  # read again below, with its position in the queue
     job = job or await find_response(context, tenant, enqueued.job_id)
@@ -65,7 +66,7 @@ async def create_response(
 
 
 async def _ask(
-    body: ResponseCreate, context: ApiContext, tenant: str, idempotency_key: str | None, *, is_repeat: bool
+    body: ResponseCreate, context: ApiContext, tenant: TenantView, idempotency_key: str | None, *, is_repeat: bool
 ) -> Enqueued:
     """Queue a question, or find the response that the same request created before.
 
@@ -73,10 +74,10 @@ async def _ask(
         ConflictError: The Idempotency-Key was used with another request.
     """
     asked = await read_question(body, context, tenant)
-    fingerprint = fingerprint_of("", body)
+    fingerprint = fingerprint_of("", body, tenant)
     response_id, archived = new_id(RESPONSE_PREFIX), None
     if idempotency_key:
-        response_id = RESPONSE_PREFIX + hashlib.sha256(f"{tenant}\n{idempotency_key}".encode()).hexdigest()[:32]
+        response_id = RESPONSE_PREFIX + hashlib.sha256(f"{tenant.owner}\n{idempotency_key}".encode()).hexdigest()[:32]
         archived = await context.archive.fetch(response_id, tenant)
     if archived:
         enqueued = Enqueued(response_id, created=False, fingerprint=archived.fingerprint, job=archived)
@@ -123,7 +124,7 @@ async def compact_conversation(
             compaction_id,
             compacting.question,
             records.Request(store=False, model=body.model, service_tier=body.service_tier or "default"),
-            fingerprint=fingerprint_of("compact", body),
+            fingerprint=fingerprint_of("compact", body, tenant),
             is_repeat=x_stainless_retry_count > 0,
         )
         job = await wait_or_cancel(request, context, tenant, enqueued)

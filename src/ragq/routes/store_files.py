@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
+from ragq.accounts.views import TenantView
 from ragq.context import Context
-from ragq.errors import DOCUMENT_CODES
+from ragq.errors import DOCUMENT_CODES, InvalidRequestError
+from ragq.http.audit import Change, audited
 from ragq.http.input import CheckedRoute
 from ragq.parsing.parser import check_supported
 from ragq.queues.documents import document_job_id, enqueue_documents
 from ragq.routes.context import ContextDependency, PageDependency, Tenant, UserTenant, listing, pace_polling
 from ragq.schemas.filters import AttributeValues
-from ragq.schemas.objects import Body, Deleted, Listing
+from ragq.schemas.objects import MAX_GROUPS, Body, Deleted, Group, Listing
 from ragq.storage.file_batches import FileBatchRecord
 from ragq.storage.ingests import Attachment
 from ragq.storage.store_files import StoreFileRecord
@@ -55,7 +58,8 @@ class IngestError(TypedDict):
 class StoreFile(TypedDict):
     """A file in a store; its id is the file's. `progress` is set while the file is ingested.
 
-    `title` and `encoding` are the file's own, if it has any; `warnings` say what of it could not be read.
+    `title` and `encoding` are the file's own, if it has any; `warnings` say what of it could not be read. `readers` are the groups
+    that may read it; null for all of the tenant.
     """
 
     id: str
@@ -66,6 +70,7 @@ class StoreFile(TypedDict):
     last_error: IngestError | None
     usage_bytes: int
     attributes: dict[str, Any]
+    readers: list[str] | None
     chunking_strategy: dict[str, Any]
     filename: str
     chunk_count: int
@@ -118,6 +123,9 @@ class StaticStrategy(Body):
     static: StaticChunking
 
 
+Readers = Annotated[
+    list[Group], Field(min_length=1, max_length=MAX_GROUPS, description="Groups that may read it; null for all.")
+]
 ChunkingStrategy = Annotated[AutoStrategy | StaticStrategy, Field(discriminator="type")]
 
 
@@ -126,6 +134,7 @@ class StoreFileCreate(Body):
 
     file_id: str
     attributes: AttributeValues | None = None
+    readers: Readers | None = None
     chunking_strategy: ChunkingStrategy | None = None
     replace_same_name: bool = Field(
         False, description="When this file becomes visible, files of the same name leave the store in the same step."
@@ -141,24 +150,38 @@ class StoreFileCreate(Body):
             chunk_overlap_tokens=static.chunk_overlap_tokens if static else None,
             replace_same_name=self.replace_same_name,
             keeps_chunking=self.chunking_strategy is None,
+            readers=self.readers,
         )
 
 
-class AttributesUpdate(Body):
-    """New attributes, replacing the old."""
+class StoreFileUpdate(Body):
+    """New attributes or readers, replacing the old. Omitted fields are left unchanged; `readers: null` lets all read it."""
 
-    attributes: AttributeValues
+    attributes: AttributeValues | None = None
+    readers: Readers | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> StoreFileUpdate:
+        if self.attributes is None and "readers" not in self.model_fields_set:
+            raise ValueError("send attributes, readers or both")
+        return self
 
 
 @router.post("")
 async def create_store_file(
-    vector_store_id: str, body: StoreFileCreate, response: Response, context: ContextDependency, tenant: UserTenant
+    vector_store_id: str,
+    body: StoreFileCreate,
+    response: Response,
+    context: ContextDependency,
+    tenant: UserTenant,
+    change: Annotated[Change, audited("vector_store.file.added")],
 ) -> StoreFile:
     """Put a file into a store and start to ingest it. If it is there already, only changed fields are applied."""
-    store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True)
-    await check_files(context, tenant, [body.file_id])
-    await context.ingests.attach_many(tenant, store_id, [body.to_attachment()])
-    await enqueue_files(context, tenant, store_id, [body.file_id])
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_use=True, to_change=True)
+    await check_files(context, tenant, [body])
+    async with change(tenant, body.file_id, vector_store_id=store_id):
+        await context.ingests.attach_many(tenant, store_id, [body.to_attachment()])
+    await enqueue_files(context, tenant.id, store_id, [body.file_id])
     pace_polling(response, None)
     return render_store_file(await context.store_files.get(tenant, store_id, body.file_id))
 
@@ -170,10 +193,11 @@ async def list_store_files(
     context: ContextDependency,
     tenant: Tenant,
     status: Annotated[FileStatus | None, Query(alias="filter")] = None,
+    filename: Annotated[str | None, Query(max_length=255)] = None,
 ) -> Listing[StoreFile]:
     """List a store's files by age."""
     store_id = await context.stores.resolve(tenant, vector_store_id)
-    records = await context.store_files.list_files(tenant, store_id, page, status)
+    records = await context.store_files.list_files(tenant, store_id, page, status, filename=filename)
     return listing([render_store_file(record) for record in records], page)
 
 
@@ -186,7 +210,7 @@ async def get_store_file(
     record = await context.store_files.get(tenant, store_id, file_id)
     rendered = render_store_file(record)
     if record.status == "in_progress":
-        job = await context.queue.fetch(document_job_id(record), tenant)
+        job = await context.queue.fetch(document_job_id(record), tenant.id)
         pace_polling(response, job)
         progress = job.meta.progress if job else None
         shown: IngestProgress | None = None
@@ -198,14 +222,25 @@ async def get_store_file(
 
 @router.post("/{file_id}")
 async def update_store_file(
-    vector_store_id: str, file_id: str, body: AttributesUpdate, context: ContextDependency, tenant: UserTenant
+    vector_store_id: str,
+    file_id: str,
+    body: StoreFileUpdate,
+    context: ContextDependency,
+    tenant: UserTenant,
+    change: Annotated[Change, audited("vector_store.file.updated")],
 ) -> StoreFile:
-    """Replace the attributes of a file in a store."""
-    return render_store_file(
-        await context.store_files.set_attributes(
-            tenant, await context.stores.resolve(tenant, vector_store_id), file_id, body.attributes
-        )
-    )
+    """Replace the attributes of a file in a store, or the groups that may read it."""
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_change=True)
+    await context.store_files.get(tenant, store_id, file_id)
+    given = {"readers": body.readers} if "readers" in body.model_fields_set else {}
+    if given:
+        check_readers(tenant, body.readers)
+    async with change(tenant, file_id, vector_store_id=store_id, **given):
+        if given:
+            await context.store_files.set_readers(tenant, store_id, file_id, body.readers)
+        if body.attributes is not None:
+            await context.store_files.set_attributes(tenant, store_id, file_id, body.attributes)
+    return render_store_file(await context.store_files.get(tenant, store_id, file_id))
 
 
 @router.get("/{file_id}/content")
@@ -225,22 +260,45 @@ async def get_store_file_content(
 
 @router.delete("/{file_id}")
 async def delete_store_file(
-    vector_store_id: str, file_id: str, context: ContextDependency, tenant: UserTenant
+    vector_store_id: str,
+    file_id: str,
+    context: ContextDependency,
+    tenant: UserTenant,
+    change: Annotated[Change, audited("vector_store.file.removed")],
 ) -> Deleted:
     """Remove a file and its chunks from a store. The file itself is kept."""
-    await context.store_files.detach(tenant, await context.stores.resolve(tenant, vector_store_id), file_id)
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_change=True)
+    async with change(tenant, file_id, vector_store_id=store_id):
+        await context.store_files.detach(tenant, store_id, file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
-async def check_files(context: Context, tenant: str, file_ids: list[str]) -> None:
-    """Check that files exist and are documents, before they are put into a store.
+async def check_files(context: Context, tenant: TenantView, files: Sequence[StoreFileCreate]) -> None:
+    """Check that files exist and are documents, and who is to read them, before they are put into a store.
 
     Raises:
         NotFoundError: A file does not exist.
         DocumentError: A file's kind is not supported.
+        InvalidRequestError: The caller would not be among its readers.
     """
-    for file in await context.files.get_many(tenant, file_ids):
+    for readers in {tuple(file.readers) for file in files if file.readers}:
+        check_readers(tenant, readers)
+    for file in await context.files.get_many(tenant, [file.file_id for file in files]):
         check_supported(file.filename)
+
+
+def check_readers(tenant: TenantView, readers: Sequence[str] | None) -> None:
+    """Check that a caller does not hide a document from itself.
+
+    Raises:
+        InvalidRequestError: None of the groups is its own.
+    """
+    if readers is not None and tenant.groups is not None and not set(readers) & set(tenant.groups):
+        raise InvalidRequestError(
+            "Name at least one group of your own key among the readers, or use an admin's key.",
+            param="readers",
+            code="not_among_readers",
+        )
 
 
 async def enqueue_files(context: Context, tenant: str, store_id: str, file_ids: list[str]) -> None:
@@ -285,6 +343,7 @@ def render_store_file(record: StoreFileRecord) -> StoreFile:
         "last_error": error,
         "usage_bytes": record.usage_bytes,
         "attributes": record.attributes,
+        "readers": record.readers,
         "chunking_strategy": strategy,
         "filename": record.filename,
         "chunk_count": record.chunk_count,

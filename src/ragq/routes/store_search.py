@@ -79,6 +79,7 @@ async def search_store(
         score_threshold=ranking.score_threshold if ranking else None,
         meaning_weight=ranking.meaning_weight if ranking else None,
         filters=make_filter(body.filters) if body.filters else None,
+        view=tenant,
     )
     done = await perform_now(context, tenant, arguments, SearchResults)
     return {

@@ -11,9 +11,12 @@ from fastapi import APIRouter, File, UploadFile
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from ragq.accounts.views import TenantView
 from ragq.context import Context
 from ragq.errors import InvalidRequestError
+from ragq.http.audit import Change, audited
 from ragq.http.input import CheckedRoute
+from ragq.http.openapi import refusals
 from ragq.models import new_id
 from ragq.routes.context import ContextDependency, UserTenant
 from ragq.routes.files import FORM_LIMITS, FileObject, Purpose, check_file, render_file, save_file
@@ -70,7 +73,7 @@ class UploadComplete(Body):
     md5: str | None = Field(None, description="The MD5 of the whole file, in hex, which is checked.")
 
 
-@router.post("")
+@router.post("", responses=refusals(429))
 async def create_upload(body: UploadCreate, context: ContextDependency, tenant: UserTenant) -> Upload:
     """Begin a file that comes in parts. It must be completed within an hour."""
     check_file(context, filename=body.filename, purpose=body.purpose, size=body.bytes)
@@ -96,7 +99,7 @@ async def create_part(
     async with AsyncExitStack() as on_error:
         await context.blobs.put(blob_of(upload_id, part_id), data.file)
         on_error.push_async_callback(context.blobs.delete, blob_of(upload_id, part_id))
-        part = await context.uploads.add_part(tenant, upload_id, part_id, size)
+        part = await context.uploads.add_part(tenant.id, upload_id, part_id, size)
         on_error.pop_all()
     return {
         "id": part.id,
@@ -106,29 +109,34 @@ async def create_part(
     }
 
 
-@router.post("/{upload_id}/complete")
+@router.post("/{upload_id}/complete", responses=refusals(429))
 async def complete_upload(
-    upload_id: str, body: UploadComplete, context: ContextDependency, tenant: UserTenant
+    upload_id: str,
+    body: UploadComplete,
+    context: ContextDependency,
+    tenant: UserTenant,
+    change: Annotated[Change, audited("file.created")],
 ) -> Upload:
     """Join the parts to an ordinary file. A repeat shows the same file."""
     upload = await context.uploads.get(tenant, upload_id)
     if upload.status != "completed":
         upload = await context.uploads.get_pending(tenant, upload_id)
     if upload.file_id is None:
-        all_parts = await context.uploads.list_parts(tenant, upload_id)
+        all_parts = await context.uploads.list_parts(tenant.id, upload_id)
         with tempfile.TemporaryFile() as file:
             await _join(context, _choose(upload, all_parts, body.part_ids), file, md5=body.md5)
-            await context.uploads.complete(tenant, upload_id)
+            await context.uploads.complete(tenant.id, upload_id)
             record = await save_file(
                 context,
                 tenant,
                 file,
+                change,
                 filename=upload.filename,
                 purpose=upload.purpose,
                 size=upload.bytes,
                 expires_after_seconds=upload.file_seconds,
             )
-        await context.uploads.set_file(tenant, upload_id, record.id)
+        await context.uploads.set_file(tenant.id, upload_id, record.id)
         await _delete_bytes(context, all_parts)
     return await _render(context, tenant, await context.uploads.get(tenant, upload_id))
 
@@ -136,8 +144,9 @@ async def complete_upload(
 @router.post("/{upload_id}/cancel")
 async def cancel_upload(upload_id: str, context: ContextDependency, tenant: UserTenant) -> Upload:
     """Cancel an upload, and delete its parts."""
-    await context.uploads.cancel(tenant, upload_id)
-    await _delete_bytes(context, await context.uploads.list_parts(tenant, upload_id))
+    await context.uploads.get(tenant, upload_id)
+    await context.uploads.cancel(tenant.id, upload_id)
+    await _delete_bytes(context, await context.uploads.list_parts(tenant.id, upload_id))
     return await _render(context, tenant, await context.uploads.get(tenant, upload_id))
 
 
@@ -176,7 +185,7 @@ async def _delete_bytes(context: Context, parts: dict[str, PartRecord]) -> None:
         await context.blobs.delete(part.blob)
 
 
-async def _render(context: Context, tenant: str, upload: UploadRecord) -> Upload:
+async def _render(context: Context, tenant: TenantView, upload: UploadRecord) -> Upload:
     file = render_file(await context.files.get(tenant, upload.file_id)) if upload.file_id else None
     return {
         "id": upload.id,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from ragq.errors import ForbiddenError
+from ragq.http.audit import Change, audited
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
 from ragq.routes.context import ContextDependency, PageDependency, Tenant, UserTenant, listing
@@ -34,7 +36,7 @@ class StoreExpiry(TypedDict):
 
 
 class VectorStore(TypedDict):
-    """A set of files that are searched together."""
+    """A set of files that are searched together. If it is `shared`, it is another tenant's, and may be read only."""
 
     id: str
     object: Literal["vector_store"]
@@ -44,6 +46,7 @@ class VectorStore(TypedDict):
     status: Literal["expired", "in_progress", "completed"]
     file_counts: FileCounts
     usage_bytes: int
+    shared: bool
     last_active_at: int
     expires_after: StoreExpiry | None
     expires_at: int | None
@@ -77,20 +80,29 @@ class StoreUpdate(Body):
 
 
 @router.post("", responses=refusals(404))
-async def create_store(body: StoreCreate, context: ContextDependency, tenant: UserTenant) -> VectorStore:
+async def create_store(
+    body: StoreCreate,
+    context: ContextDependency,
+    tenant: UserTenant,
+    change: Annotated[Change, audited("vector_store.created")],
+) -> VectorStore:
     """Create a store and start to ingest its files."""
+    if tenant.stores is not None:
+        raise ForbiddenError("This key is limited to stores that there are. Use another one.", code="limited_key")
     file_ids = body.file_ids or []
-    await check_files(context, tenant, file_ids)
-    store = await context.stores.create(
-        tenant,
-        name=body.name or "",
-        description=body.description,
-        metadata=body.metadata or {},
-        expires_after_days=body.expires_after.days if body.expires_after else None,
-    )
     files = [StoreFileCreate(file_id=file_id, chunking_strategy=body.chunking_strategy) for file_id in file_ids]
-    await context.ingests.attach_many(tenant, store.id, [file.to_attachment() for file in files])
-    await enqueue_files(context, tenant, store.id, file_ids)
+    await check_files(context, tenant, files)
+    async with change(tenant, files=len(files)) as entry:
+        store = await context.stores.create(
+            tenant.id,
+            name=body.name or "",
+            description=body.description,
+            metadata=body.metadata or {},
+            expires_after_days=body.expires_after.days if body.expires_after else None,
+        )
+        await context.ingests.attach_many(tenant, store.id, [file.to_attachment() for file in files])
+        entry.object_id = store.id
+    await enqueue_files(context, tenant.id, store.id, file_ids)
     return render_store(await context.stores.get(tenant, store.id))
 
 
@@ -108,23 +120,34 @@ async def get_store(vector_store_id: str, context: ContextDependency, tenant: Te
 
 @router.post("/{vector_store_id}")
 async def update_store(
-    vector_store_id: str, body: StoreUpdate, context: ContextDependency, tenant: UserTenant
+    vector_store_id: str,
+    body: StoreUpdate,
+    context: ContextDependency,
+    tenant: UserTenant,
+    change: Annotated[Change, audited("vector_store.updated")],
 ) -> VectorStore:
     """Change a store's name, metadata or expiry. Omitted fields are left unchanged."""
-    store_id = await context.stores.resolve(tenant, vector_store_id)
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_change=True)
     named = body.model_fields_set
-    if "expires_after" in named:
-        await context.stores.set_expiry(tenant, store_id, body.expires_after.days if body.expires_after else None)
     name = (body.name or "") if "name" in named else None
     metadata = (body.metadata or {}) if "metadata" in named else None
-    return render_store(await context.stores.update(tenant, store_id, name=name, metadata=metadata))
+    async with change(tenant, store_id, fields=sorted(named)):
+        if "expires_after" in named:
+            await context.stores.set_expiry(tenant, store_id, body.expires_after.days if body.expires_after else None)
+        return render_store(await context.stores.update(tenant, store_id, name=name, metadata=metadata))
 
 
 @router.delete("/{vector_store_id}")
-async def delete_store(vector_store_id: str, context: ContextDependency, tenant: UserTenant) -> Deleted:
+async def delete_store(
+    vector_store_id: str,
+    context: ContextDependency,
+    tenant: UserTenant,
+    change: Annotated[Change, audited("vector_store.deleted")],
+) -> Deleted:
     """Delete a store. Its files are kept."""
-    store_id = await context.stores.resolve(tenant, vector_store_id)
-    await context.stores.delete(tenant, store_id)
+    store_id = await context.stores.resolve(tenant, vector_store_id, to_change=True)
+    async with change(tenant, store_id):
+        await context.stores.delete(tenant, store_id)
     return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
 
@@ -141,6 +164,7 @@ def render_store(store: StoreRecord) -> VectorStore:
         "status": "expired" if store.expired else "in_progress" if store.in_progress else "completed",
         "file_counts": render_counts(store),
         "usage_bytes": store.usage_bytes,
+        "shared": store.shared,
         "last_active_at": int(store.last_active_at.timestamp()),
         "expires_after": expires_after,
         "expires_at": int(store.expires_at.timestamp()) if store.expires_at else None,

@@ -9,6 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ragq.client.webhooks.target import check_url
+from ragq.http.audit import Change, audited
 from ragq.http.input import CheckedRoute
 from ragq.routes.context import AdminTenant, ContextDependency, PageDependency, listing
 from ragq.schemas.objects import Body, Deleted, Listing
@@ -25,6 +26,8 @@ EventType = Literal[
     "batch.failed",
     "batch.expired",
     "batch.cancelled",
+    "budget.warning",
+    "budget.exceeded",
 ]
 
 
@@ -66,13 +69,18 @@ class WebhookEndpointCreate(Body):
 
 @router.post("")
 async def create_webhook_endpoint(
-    body: WebhookEndpointCreate, context: ContextDependency, tenant: AdminTenant
+    body: WebhookEndpointCreate,
+    context: ContextDependency,
+    tenant: AdminTenant,
+    change: Annotated[Change, audited("webhook_endpoint.created")],
 ) -> WebhookEndpoint:
     """Create an endpoint. The secret is shown only now."""
     check_url(context.settings, body.url)
-    record = await context.webhooks.create_endpoint(
-        tenant, url=body.url, events=sorted(set(body.events or [])), description=body.description
-    )
+    async with change(tenant) as entry:
+        record = await context.webhooks.create_endpoint(
+            tenant, url=body.url, events=sorted(set(body.events or [])), description=body.description
+        )
+        entry.object_id = record.id
     return render_endpoint(record) | {"secret": record.secret}
 
 
@@ -94,9 +102,15 @@ async def get_webhook_endpoint(
 
 
 @router.delete("/{webhook_endpoint_id}")
-async def delete_webhook_endpoint(webhook_endpoint_id: str, context: ContextDependency, tenant: AdminTenant) -> Deleted:
+async def delete_webhook_endpoint(
+    webhook_endpoint_id: str,
+    context: ContextDependency,
+    tenant: AdminTenant,
+    change: Annotated[Change, audited("webhook_endpoint.deleted")],
+) -> Deleted:
     """Delete an endpoint and its deliveries."""
-    await context.webhooks.delete_endpoint(tenant, webhook_endpoint_id)
+    async with change(tenant, webhook_endpoint_id):
+        await context.webhooks.delete_endpoint(tenant, webhook_endpoint_id)
     return {"id": webhook_endpoint_id, "object": "webhook_endpoint", "deleted": True}
 
 

@@ -65,6 +65,12 @@ class Conversation(TypedDict):
     metadata: dict[str, str]
 
 
+class ListedConversation(Conversation):
+    """A conversation in a list, with a title."""
+
+    title: str | None
+
+
 @with_config(ConfigDict(extra="allow"))
 class ConversationItem(TypedDict):
     """An item of a conversation: a message, a call, or another item of an input or output, as it was sent."""

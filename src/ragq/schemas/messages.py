@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ragq.errors import InvalidRequestError
-from ragq.models import Answer, Message
+from ragq.models import Answer, AttachedFile, Message
 from ragq.records import Job
 from ragq.schemas.compaction import read_content as read_compaction
 from ragq.schemas.objects import Body
@@ -23,8 +23,18 @@ TEXTS = ("text", "input_text", "output_text", "summary_text")
 THOUGHTS = ("reasoning_text", "thinking", "reasoning")
 _THINKING = re.compile(r"\A\s*<(think|thinking)>.*?</\1>\s*", re.DOTALL)  # at the beginning of an answer
 MAX_FILES = 10
+FILE_FIELDS = ("file_id", "file_data", "filename")
 MEDIA_ENDINGS = {"application/pdf": ".pdf", "text/markdown": ".md"}
 SUPPORTED_PARTS = "text, input_text, output_text, refusal, image_url, input_image, file and input_file"
+
+
+class FileContent(Body):
+    """A file of a chat's message: uploaded before, or brought along in base64 or as a data: URL."""
+
+    file_id: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
 
 
 class Part(Body):
@@ -35,7 +45,7 @@ class Part(Body):
     refusal: str | None = None
     image_url: str | dict[str, Any] | None = None
     detail: str | None = None
-    file: dict[str, Any] | None = None
+    file: FileContent | None = None
     file_id: str | None = None
     file_data: str | None = None
     file_url: str | None = None
@@ -149,8 +159,8 @@ def _read_part(part: str | Part, place: str) -> dict[str, Any]:
     if part.type in ("image_url", "input_image"):
         return _read_image(part, place)
     if part.type in ("file", "input_file"):
-        given = part.file or part.model_dump(include={"file_id", "file_data", "filename", "file_url"})
-        return {"type": "file", "file": {name: value for name, value in given.items() if value}}
+        given = part.file or part
+        return {"type": "file", "file": {name: value for name in FILE_FIELDS if (value := getattr(given, name))}}
     if part.type == "input_audio" and part.input_audio:
         return {"type": "input_audio", "input_audio": part.input_audio}
     kinds = f"'{part.type[:80]}', which is not supported; there are {SUPPORTED_PARTS}"
@@ -188,7 +198,7 @@ def _write_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def check_files(files: list[dict[str, Any]], param: str) -> None:
+def check_files(files: list[AttachedFile], param: str) -> None:
     """Check the files that a question brings along.
 
     Raises:
@@ -199,9 +209,9 @@ def check_files(files: list[dict[str, Any]], param: str) -> None:
             f"A question may bring {MAX_FILES} files along: put more into a vector store, and search it.", param=param
         )
     for file in files:
-        if file.get("file_data"):
-            decode_file(file["file_data"], param)
-        elif not file.get("file_id"):
+        if file.file_data:
+            decode_file(file.file_data, param)
+        elif not file.file_id:
             raise InvalidRequestError(
                 "A file needs file_id, or file_data and filename. ragq fetches nothing from a file_url: upload the file.",
                 code="invalid_value",
@@ -238,10 +248,10 @@ def decode_file(data: str, param: str = "file_data") -> bytes:
         ) from error
 
 
-def name_file(file: dict[str, Any]) -> str:
+def name_file(filename: str | None, data: str) -> str:
     """The name of a file that came with a question, with the ending that its data: URL tells if it has none."""
-    name = str(file.get("filename") or "file").rpartition("/")[2][-200:]
-    media_type = file["file_data"][:80].removeprefix("data:").partition(";")[0]
+    name = (filename or "file").rpartition("/")[2][-200:]
+    media_type = data[:80].removeprefix("data:").partition(";")[0]
     return name if "." in name else name + MEDIA_ENDINGS.get(media_type, ".txt")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from ragq.errors import InvalidRequestError, RagqError
@@ -63,6 +63,10 @@ class JobError(TypedDict):
 
     code: str
     message: str
+
+
+MAX_GROUPS = 64  # of a key, or that may read a document
+Group = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Body(BaseModel):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from ragq.accounts.payer import paid_by
 from ragq.errors import InvalidRequestError, RagqError
 from ragq.http.access import IDLE, KEY_PROTOCOL, MAX_JSON_BYTES
 from ragq.http.callers import Caller
@@ -80,7 +81,7 @@ class _Conversation:
     def __init__(self, socket: WebSocket, inbox: _Inbox, caller: Caller) -> None:
         self._socket, self._inbox = socket, inbox
         self._context: ApiContext = socket.app.state.context
-        self._caller, self._tenant = caller, caller.tenant
+        self._caller = caller
         self._remembered: Job | None = None
         self._set_idle = socket.scope["extensions"][IDLE]["set"]
 
@@ -120,13 +121,14 @@ class _Conversation:
     async def _respond(self, turn: Turn) -> None:
         """Queue a question, send the events of its response, and cancel it if the client disconnects."""
         body, context = read_body(turn.fields), self._context
-        await context.keys.confirm(self._caller)
-        asked = await read_question(body, context, self._tenant, remembered=self._remembered)
+        self._caller = await context.keys.confirm(self._caller)
+        asked = await read_question(body, context, self._caller.view, remembered=self._remembered)
         response_id = new_id(RESPONSE_PREFIX)
         try:
-            enqueued = await ask(
-                context, self._tenant, response_id, asked.question, asked.request, stream=stream_of(body)
-            )
+            with paid_by(self._caller.new_payer()):
+                enqueued = await ask(
+                    context, self._caller.view, response_id, asked.question, asked.request, stream=stream_of(body)
+                )
         except asyncio.CancelledError:  # the client has gone, and the question may be in the queue
             with contextlib.suppress(RagqError):
                 await context.queue.cancel(response_id)
@@ -142,7 +144,7 @@ class _Conversation:
 
     async def _remember(self, response_id: str, request: Request, turn: Turn) -> None:
         """Keep an answer that is not stored, unless it is as large as no request may be."""
-        job = await self._context.queue.fetch(response_id, self._tenant)
+        job = await self._context.queue.fetch(response_id, self._caller.tenant)
         if job is None or job.answered is None:
             self._forget(turn)
         elif not request.store:
