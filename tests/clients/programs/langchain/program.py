@@ -1,8 +1,11 @@
-"""LangChain's OpenAI integration: chat completions and responses, tools, structured output, embeddings, an agent."""
+"""LangChain's OpenAI integration: chat completions and responses, tools, structured output, embeddings, an agent, MCP."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from checks import (
     API_KEY,
@@ -19,7 +22,9 @@ from checks import (
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
+from langchain_mcp_adapters.client import MultiServerMCPClient
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
+from mcp_checks import HEADERS, REQUEST, URL, Connection, add_mcp_checks
 from pydantic import BaseModel
 
 os.environ.pop("OPENAI_API_BASE", None)
@@ -154,6 +159,31 @@ def embeddings() -> None:
     made = OpenAIEmbeddings(model="ragq", base_url=BASE_URL, api_key=API_KEY, check_embedding_ctx_length=False)
     vectors = made.embed_documents([f"text {number}" for number in range(600)])
     expect(len(vectors) == 600 and len(vectors[0]) == 384, len(vectors))
+
+
+def mcp_client(headers: dict[str, str]) -> MultiServerMCPClient:
+    return MultiServerMCPClient({"ragq": {"transport": "streamable_http", "url": URL, "headers": headers}})
+
+
+@asynccontextmanager
+async def connect(headers: dict[str, str]) -> AsyncIterator[Connection]:
+    tools = {tool.name: tool for tool in await mcp_client(headers).get_tools()}
+
+    async def call(name: str, arguments: dict[str, str]) -> dict[str, Any]:
+        message = await tools[name].ainvoke({"type": "tool_call", "id": "1", "name": name, "args": arguments})
+        return message.artifact["structured_content"]
+
+    yield Connection(list(tools), call)
+
+
+add_mcp_checks(connect)
+
+
+@check("mcp: an agent's tools", llm=True)
+async def mcp_agent() -> None:
+    agent = create_agent(model(), tools=await mcp_client(HEADERS).get_tools())
+    answer = (await agent.ainvoke({"messages": [("user", REQUEST)]}))["messages"][-1].text
+    expect("ask:" in expect_61(answer), answer)
 
 
 run()

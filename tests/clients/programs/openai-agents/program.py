@@ -1,6 +1,10 @@
-"""The OpenAI Agents SDK: responses (its default) and chat completions, tools, handoff, sessions, structured output."""
+"""The OpenAI Agents SDK: responses (its default) and chat completions, tools, handoff, sessions, structured output, MCP."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from agents import (
     Agent,
@@ -15,7 +19,9 @@ from agents import (
     function_tool,
     set_tracing_disabled,
 )
+from agents.mcp import MCPServerStreamableHttp
 from checks import QUESTION, SECOND_QUESTION, WEATHER_QUESTION, check, default_store, expect, expect_61, run
+from mcp_checks import HEADERS, REQUEST, URL, Connection, add_mcp_checks
 from openai import AsyncOpenAI
 from openai.types.shared import Reasoning
 from pydantic import BaseModel
@@ -175,6 +181,30 @@ async def compaction() -> None:
     await Runner.run(agent, QUESTION, session=memory)
     answer = (await Runner.run(agent, SECOND_QUESTION, session=memory)).final_output
     expect("noon" in answer, answer)
+
+
+def mcp_server(headers: dict[str, str]) -> MCPServerStreamableHttp:
+    return MCPServerStreamableHttp({"url": URL, "headers": headers}, client_session_timeout_seconds=30)
+
+
+@asynccontextmanager
+async def connect(headers: dict[str, str]) -> AsyncIterator[Connection]:
+    async with mcp_server(headers) as server:
+
+        async def call(name: str, arguments: dict[str, str]) -> dict[str, Any]:
+            return (await server.call_tool(name, arguments)).structured_content
+
+        yield Connection([tool.name for tool in await server.list_tools()], call)
+
+
+add_mcp_checks(connect)
+
+
+@check("mcp: an agent's tools", llm=True)
+async def mcp_agent() -> None:
+    async with mcp_server(HEADERS) as server:
+        answer = (await Runner.run(Agent("Guide", model=chat(client()), mcp_servers=[server]), REQUEST)).final_output
+    expect("ask:" in expect_61(answer), answer)
 
 
 run()

@@ -1,11 +1,16 @@
-"""Pydantic AI: chat completions and responses, tools, typed output, streams, file search."""
+"""Pydantic AI: chat completions and responses, tools, typed output, streams, file search, MCP."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from checks import QUESTION, SECOND_QUESTION, WEATHER_QUESTION, check, default_store, expect, expect_61, run
+from mcp_checks import HEADERS, REQUEST, URL, Connection, add_mcp_checks
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput, ToolOutput
 from pydantic_ai.capabilities import NativeTool
+from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.native_tools import FileSearchTool
 
@@ -76,6 +81,22 @@ for kind, model in {"chat": OpenAIChatModel("ragq"), "responses": OpenAIResponse
 async def file_search() -> None:
     search = NativeTool(FileSearchTool(file_store_ids=[default_store()]))
     expect_61((await Agent(OpenAIResponsesModel("ragq"), capabilities=[search]).run(QUESTION)).output)
+
+
+@asynccontextmanager
+async def connect(headers: dict[str, str]) -> AsyncIterator[Connection]:
+    async with MCPToolset(URL, headers=headers) as server:
+        yield Connection([tool.name for tool in await server.list_tools()], server.direct_call_tool)
+
+
+add_mcp_checks(connect)
+
+
+@check("mcp: an agent's tools", llm=True)
+async def mcp_agent() -> None:
+    agent = Agent(OpenAIChatModel("ragq"), toolsets=[MCPToolset(URL, headers=HEADERS)])
+    answer = (await agent.run(REQUEST)).output
+    expect("ask:" in expect_61(answer), answer)
 
 
 run()
