@@ -73,9 +73,9 @@ def service(folder: Path, llm: FakeLlm, **settings: object) -> Iterator[Ragq]:
         ragq.stop()
 
 
-def fill(ragq: Ragq) -> None:
+def fill(ragq: Ragq, documents: Path = DOCUMENTS) -> None:
     """Ingest the documents and answer a few questions, so that everything is loaded."""
-    ingested = ragq.run("ingest", str(DOCUMENTS))
+    ingested = ragq.run("ingest", str(documents))
     assert ingested.returncode == 0, ingested.stderr
     burst(ragq, write_questions(20, "f"))
 

@@ -129,8 +129,10 @@ class Given:
     async def embed_query(self, text: str) -> NDArray[float32]:
         raise NotImplementedError(text)
 
-    async def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> NDArray[float32]:
-        del progress
+    async def embed_documents(
+        self, texts: Sequence[str], progress: Progress | None = None, *, tenant_id: str = ""
+    ) -> NDArray[float32]:
+        del progress, tenant_id
         rows = (self.taken + np.arange(len(texts))) % len(self.vectors)
         self.taken += len(texts)
         return self.vectors[rows]

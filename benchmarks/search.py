@@ -233,7 +233,7 @@ async def measure(url: str, chunks: int, seconds: float) -> dict[str, Any]:
         f"{store} {kind}": await searcher.recall(store, kind, truth) for (store, kind), truth in truths.items()
     }
     figures["plain_while_ingesting"] = await while_ingesting(searcher, url)
-    async with database.connection() as connection:  # so that the next run finds the same store
+    async with database.for_all().connection() as connection:  # so that the next run finds the same store
         await connection.execute("DELETE FROM files WHERE sha256 = filename")
     await database.close()
     return figures

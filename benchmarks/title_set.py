@@ -1,6 +1,7 @@
 """Ask for the titles of sections in a folder of HTML documentation, and count how often its file is first.
 
-The questions are up to 500 headings of the second level and below that stand in one file only.
+The questions are up to 500 headings of the second level and below. Each stands in one file only, be it as that page's own title and
+whatever its case and punctuation, and not in one that is mainly a list of links.
 Any documentation of many pages serves: `apt-get download python3-doc` and `dpkg-deb -x`, for example.
 """
 
@@ -30,11 +31,29 @@ FURNITURE = re.compile(
 )
 
 
-def read_titles(path: Path) -> set[str]:
+NUMBER = re.compile(r"^(?:\d+(?:\.\d+)*\.?|[A-Z](?:\.\d+)+\.?) (?=\w)")
+CONTENT = "[role=main], main, article"
+MOST_LINKS = 0.5  # share of a page's text, from which it is a list of links
+
+
+def read_titles(tree: LexborHTMLParser, headings: str) -> set[str]:
     """Read the headings of a page, without numbers before them and marks after them."""
-    tree = LexborHTMLParser(path.read_bytes())
-    titles = (" ".join(node.text(separator="").split()) for node in tree.css("h2, h3, h4"))
-    return {re.sub(r"^[\dA-Z]+(\.\d+)*\.? (?=\w)|[¶#]$", "", title).strip() for title in titles}
+    titles = (" ".join(node.text(separator="").split()) for node in tree.css(headings))
+    return {NUMBER.sub("", title.rstrip("¶#")).strip() for title in titles}
+
+
+def lists_links(tree: LexborHTMLParser) -> bool:
+    """Whether a page is mainly a list of links, such as a table of contents or an index."""
+    content = tree.css_first(CONTENT) or tree.body
+    if content is None:
+        return True
+    linked = sum(len(node.text()) for node in content.css("a"))
+    return linked > MOST_LINKS * len(" ".join(content.text().split()))
+
+
+def name_title(title: str) -> str:
+    """What two titles have in common that differ in case and punctuation alone."""
+    return " ".join(re.findall(r"\w+", title.casefold()))
 
 
 def make_dataset(folder: Path, seed: int) -> Dataset:
@@ -43,13 +62,15 @@ def make_dataset(folder: Path, seed: int) -> Dataset:
     where: dict[str, set[str]] = defaultdict(set)
     said: dict[str, str] = {}
     for path in pages:
-        for title in read_titles(path):
-            where[title.casefold()].add(path.relative_to(folder).as_posix())
-            said[title.casefold()] = title
+        tree = LexborHTMLParser(path.read_bytes())
+        for title in read_titles(tree, "h1, h2, h3, h4"):
+            where[name_title(title)].add(path.relative_to(folder).as_posix())
+        if not lists_links(tree):
+            said |= {name_title(title): title for title in read_titles(tree, "h2, h3, h4")}
     telling = sorted(
         key
-        for key, files in where.items()
-        if len(files) == 1 and len(re.findall(r"\w{2,}", key)) >= FEWEST_WORDS and not FURNITURE.fullmatch(key)
+        for key in said
+        if len(where[key]) == 1 and len(re.findall(r"\w{2,}", key)) >= FEWEST_WORDS and not FURNITURE.fullmatch(key)
     )
     chosen = random.Random(seed).sample(telling, min(QUESTIONS, len(telling)))
     questions = [Question(id=key, text=said[key], place=key, files=dict.fromkeys(where[key], 1)) for key in chosen]

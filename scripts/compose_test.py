@@ -32,7 +32,7 @@ WORKERS = 3
 QUESTIONS = 60
 LATENCY_SECONDS = 6  # of the fake LLM: the kills meet questions in flight
 PATIENCE_SECONDS = 300.0  # for each step
-MOST_IMAGE_MB = 480
+MOST_IMAGE_MB = 450
 MOST_PACKAGES_MB = 280
 OVERRIDE = f"""
 services:

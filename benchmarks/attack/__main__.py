@@ -1,6 +1,6 @@
 """Attack our own `ragq up` in every way that its limits address; prints a line each, exits with 1 if one succeeded.
 
-Only loopback is attacked, with bounded load, in less than eight minutes.
+Only loopback is attacked, with bounded load, in less than ten minutes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from benchmarks.drill.audit import Report
 from benchmarks.drill.load import Client, until
 from benchmarks.drill.stage import Stage, Worker
 from ragq.client.job import NewJob
-from ragq.client.rq_client import JobQueue, read_scripts
+from ragq.client.rq_client import JobQueue
+from ragq.client.scripts import read_scripts
 from ragq.models import DEFAULT_TENANT, Lane, Question, QueueName
 from ragq.records import QueryArguments
 from ragq.settings import Settings

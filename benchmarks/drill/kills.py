@@ -34,12 +34,14 @@ class Killer:
 
     def __init__(self, stage: Stage, *, kills: int, valkey_kills: int, up_kills: int = 0) -> None:
         self.done = 0
-        self.outages: list[tuple[float, float]] = []
+        self.outages: list[tuple[float, float]] = []  # of Valkey
+        self.up_outages: list[tuple[float, float]] = []
         self.up_starts: list[float] = []  # seconds until `ragq up` was ready again
         self._stage, self._kills = stage, kills
         self.gap_seconds = 0.0  # mean time between kills
         self._valkey_at = _spread(kills, valkey_kills)
         self._up_at = _spread(kills, up_kills)
+        self.began_at = 0.0
         self._outage: asyncio.Task[None] | None = None
         self._up_start: asyncio.Task[None] | None = None
 
@@ -48,7 +50,7 @@ class Killer:
         return self.done < self._kills
 
     async def run(self) -> None:
-        started = time.monotonic()
+        started, self.began_at = time.monotonic(), time.time()
         while self.goes_on:
             await asyncio.sleep(random.uniform(*GAP_SECONDS))
             self._stage.replace_exited()
@@ -72,8 +74,10 @@ class Killer:
                 await task
 
     async def _kill_up(self) -> None:
+        started = time.time()
         await asyncio.to_thread(self._stage.supervisor.kill)
         self.up_starts.append(round(await asyncio.to_thread(self._stage.start_supervisor), 2))
+        self.up_outages.append((started, time.time()))
 
     async def _kill_valkey(self) -> None:
         started = time.time()
@@ -135,11 +139,12 @@ async def kills(
     """Kill workers, Valkey and `ragq up` at random: no accepted job is lost, and all of them end.
 
     Args:
-        ready_seconds: Nearly every worker must claim (`worker_started`) within this, unless there is an outage meanwhile.
+        ready_seconds: Nearly every worker that replaces a killed one must claim (`worker_started`) within this, unless
+            Valkey is away or `ragq up` starts again meanwhile.
     """
     report, killer = Report("kills"), Killer(stage, kills=count, valkey_kills=valkey_kills, up_kills=up_kills)
     await kill_under_load(report, stage, client, killer, say)
-    starts = stage.ready_times(without=killer.outages)
+    starts = stage.ready_times(without=[(0, killer.began_at), *killer.outages, *killer.up_outages])
     in_time = sum(seconds <= ready_seconds for seconds in starts)
     counted = await scrape_api(client)
     p95 = report.figures["recovery_seconds"]["p95"]

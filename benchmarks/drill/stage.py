@@ -71,7 +71,8 @@ class Worker:
         return None
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
+    """Whether an API process is ready."""
     with contextlib.suppress(httpx2.TransportError):
         return httpx2.get(f"{url}/readyz").status_code == 200
     return False
@@ -90,17 +91,28 @@ class Stage:
         folder: An empty folder with a short path, for sockets.
         latency: Seconds of an LLM call.
         settings: Variables of the API and of the workers.
+        valkey: Servers instead of one Valkey on a socket.
+        database_url: A PostgreSQL instead of an embedded one.
     """
 
     prefix = "ragq"
 
-    def __init__(self, folder: Path, *, latency: float = 0.5, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        latency: float = 0.5,
+        settings: Mapping[str, object] | None = None,
+        valkey: Valkey | None = None,
+        database_url: str | None = None,
+    ) -> None:
         self.folder = folder
-        self.valkey = Valkey(folder)
+        self.valkey = valkey or Valkey(folder)
         self.workers: list[Worker] = []  # workers that should be alive
         self.past: list[Worker] = []
         self.exits: list[str] = []  # of workers that were ready
         self.failed_starts: list[str] = []
+        self._database_url = database_url
         self._latency, self._settings = latency, settings or {}
         self._number = 0
         self._closing = contextlib.ExitStack()
@@ -119,9 +131,11 @@ class Stage:
     def _open(self) -> None:
         self.valkey.start()
         self._closing.callback(self.valkey.stop)
-        services = EmbeddedServices(self.folder / "servers", valkey=False, postgres=True)
-        self._closing.callback(services.stop)
-        database_url = services.start().database_url
+        database_url = self._database_url
+        if database_url is None:
+            services = EmbeddedServices(self.folder / "servers", valkey=False, postgres=True)
+            self._closing.callback(services.stop)
+            database_url = services.start().database_url
         self.llm = FakeLlm(self.folder, latency=self._latency)
         self._closing.callback(self.llm.stop)
         self._closing.callback(self.stop_workers)
@@ -160,7 +174,7 @@ class Stage:
         url = f"http://127.0.0.1:{port}"
         api = self.spawn(f"api-{port}", "serve", "--port", str(port), **variables)
         try:
-            wait_until(lambda: _is_ready(url), seconds=START_SECONDS, what="the API is ready")
+            wait_until(lambda: is_ready(url), seconds=START_SECONDS, what="the API is ready")
         except BaseException:
             api.stop()
             raise
