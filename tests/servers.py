@@ -113,7 +113,9 @@ def command(*arguments: str) -> list[str]:
 
 def environment(**variables: object) -> dict[str, str]:
     """The environment without settings of ragq and RQ, plus `variables`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAGQ_", "RQ_", "OPENAI_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAGQ_", "RQ_", "OPENAI_", "OTEL_"))
+    }
     return kept | {name: str(value) for name, value in variables.items()}
 
 

@@ -186,13 +186,14 @@ async def test_killed_before_the_llm_has_the_call(ragq: Ragq, llm: FakeLlm) -> N
     await asyncio.to_thread(wait_for_workers, ragq, 1)
     os.kill(llm.pid, signal.SIGSTOP)
     try:
-        async with asking(ragq) as read, survivor_of(ragq, victim):
+        async with asking(ragq) as read:
             await until(lambda: len(read) == len(KINDS) and all(read.values()), "all have been asked")
             await until(lambda: statuses(ragq, read) == {b"started"}, "all have begun")
-            victim.kill()
-            os.kill(llm.pid, signal.SIGCONT)
-            await ended(ragq, read)
-            check_continuations(ragq, read)
+            async with survivor_of(ragq, victim):
+                victim.kill()
+                os.kill(llm.pid, signal.SIGCONT)
+                await ended(ragq, read)
+                check_continuations(ragq, read)
     finally:
         os.kill(llm.pid, signal.SIGCONT)
     check_results(ragq, read)
@@ -202,11 +203,12 @@ async def test_killed_before_the_llm_has_the_call(ragq: Ragq, llm: FakeLlm) -> N
 async def test_killed_in_the_middle_of_a_call(ragq: Ragq) -> None:
     victim = spawn(ragq)
     await asyncio.to_thread(wait_for_workers, ragq, 1)
-    async with asking(ragq, "stall_after=2 times=1") as read, survivor_of(ragq, victim):
+    async with asking(ragq, "stall_after=2 times=1") as read:
         await until(lambda: has_begun(read), "all streams have begun")
-        victim.kill()
-        await ended(ragq, read)
-        check_continuations(ragq, read)
+        async with survivor_of(ragq, victim):
+            victim.kill()
+            await ended(ragq, read)
+            check_continuations(ragq, read)
     check_results(ragq, read)
     assert attempts_of(ragq, read) == {2}
 

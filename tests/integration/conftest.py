@@ -14,7 +14,9 @@ from ragq.queues.running import WorkerContext
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from tests.ingests import open_context
-from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq
+from tests.oidc_provider import OidcProvider
+from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq, stop
+from tests.tenants import Caller
 
 HARBOUR = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
 
@@ -34,8 +36,8 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
     """A migrated database without rows."""
     database = await Database.open(settings, database_url, connections=4)
     await database.migrate(embedding_model=settings.embedding_name)
-    async with database.connection() as connection:
-        tables = "files, vector_stores, chunks, responses, poison, webhook_endpoints, batches, conversations"
+    async with database.for_all().connection() as connection:
+        tables = "files, vector_stores, chunks, responses, jobs, job_actions, poison, webhook_endpoints, batches, conversations"
         await connection.execute(f"TRUNCATE {tables} CASCADE")
     yield database
     await database.close()
@@ -92,6 +94,14 @@ def plain_ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
     assert service.stop() == 0
 
 
+@pytest.fixture(scope="module")
+def root(plain_ragq: Ragq) -> Iterator[Caller]:
+    """The operator, at an API process with a key, beside the plain service."""
+    api, url = plain_ragq.spawn_api(RAGQ_API_KEY=KEY)
+    yield Caller(url, KEY)
+    stop(api)
+
+
 @pytest.fixture(scope="session")
 def http(ragq: Ragq) -> Iterator[httpx2.Client]:
     with httpx2.Client(base_url=ragq.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as session:
@@ -116,3 +126,17 @@ def store_id(client: openai.OpenAI) -> str:
     store = client.vector_stores.create(name="harbour")
     client.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=("harbour.md", HARBOUR))
     return store.id
+
+
+@pytest.fixture(scope="module")
+def running_provider() -> Iterator[OidcProvider]:
+    """An OpenID provider for the tests of a file."""
+    with OidcProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(running_provider: OidcProvider) -> OidcProvider:
+    """The provider, which does nothing wrong yet."""
+    running_provider.set()
+    return running_provider

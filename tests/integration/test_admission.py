@@ -122,15 +122,15 @@ async def test_only_the_number_counts_where_nothing_is_known(
     assert await refusal(full, "late", max_wait_seconds=0.001) > 0
 
 
-async def test_a_position_counts_higher_lanes_and_the_turns_of_other_tenants(queue: JobQueue) -> None:
+async def test_a_position_counts_higher_lanes_of_its_tenant_and_the_turns_of_others(queue: JobQueue) -> None:
     await flood(queue, 4, tenant_id="acme")
     await flood(queue, 2)
     await flood(queue, 3, lane=Lane.PRIORITY)
     await flood(queue, 5, lane=Lane.FLEX)
-    assert (await state(queue, "default-default-0")).position == 1 + 3 + 1
-    assert (await state(queue, "default-default-1")).position == 2 + 3 + 2
+    assert (await state(queue, "default-default-0")).position == 1 + 3 + 3
+    assert (await state(queue, "default-default-1")).position == 2 + 3 + 4
     assert (await state(queue, "default-priority-0")).position == 1
-    assert (await state(queue, "default-flex-0")).position == 1 + 3 + 6
+    assert (await state(queue, "default-flex-0")).position == 1 + 3 + 2 + 4
 
 
 async def test_the_eta_is_unknown_without_history(queue: JobQueue) -> None:

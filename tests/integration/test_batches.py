@@ -404,7 +404,7 @@ async def test_lines_whose_jobs_cannot_be_read_end_with_an_error(context: Contex
 async def test_an_expired_batch_tells_which_lines_had_not_ended(context: Context, database: Database) -> None:
     batch = await make_batch(context, 3)
     await step(context, batch)
-    async with database.connection() as connection:
+    async with database.for_all().connection() as connection:
         await connection.execute("UPDATE batches SET expires_at = now()")
     for _ in range(5):
         batch = await step(context, batch)

@@ -17,7 +17,7 @@ from ragq.context import Context
 from ragq.errors import NotFoundError
 from ragq.models import Answer, JobStatus
 from ragq.queues.conversations import settle, settle_ended
-from ragq.queues.housekeeping import archive_ended
+from ragq.queues.upkeep.housekeeping import archive_ended
 from ragq.records import Failure, Job, QueryResult, Request
 from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
@@ -48,6 +48,33 @@ def test_a_conversation_is_made_changed_shown_and_deleted(client: openai.OpenAI)
         with pytest.raises(openai.NotFoundError) as caught:
             look(made.id)
         assert caught.value.param == "conversation_id"
+
+
+def test_conversations_are_listed_newest_first_with_a_title(client: openai.OpenAI, http: httpx2.Client) -> None:
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    asked: list[Any] = [
+        [ASKED],
+        [],
+        [SAID, {"role": "user", "content": [picture, {"type": "input_text", "text": " A b " + "c" * 300}]}],
+        [{"role": "user", "content": "w" * 60_000}],
+    ]
+    made = [client.conversations.create(items=items).id for items in asked]
+    made.append(client.conversations.create(items=asked[0], metadata={"title": "The tower"}).id)
+    nothing: Any = {"role": "user", "content": [{"type": "input_text", "text": None}]}
+    made.append(client.conversations.create(items=[nothing]).id)
+    listed = http.get("/v1/conversations", params={"limit": 6}).json()
+    assert [one["id"] for one in listed["data"]] == made[::-1]
+    titles = [one["title"] for one in listed["data"]]
+    assert titles.pop(0) is None
+    assert titles[0:2] == ["The tower", None]
+    assert titles[2] == ("A b " + "c" * 300)[:200]
+    assert titles[3:] == [None, ASKED["content"]]
+    rest = http.get("/v1/conversations", params={"limit": 2, "after": made[3]}).json()
+    assert [one["id"] for one in rest["data"]] == [made[2], made[1]]
+    assert rest["has_more"] is True
+    for id_ in made:
+        client.conversations.delete(id_)
+    assert not {one["id"] for one in http.get("/v1/conversations").json()["data"]} & set(made)
 
 
 def test_items_are_appended_listed_in_pages_shown_and_deleted(client: openai.OpenAI) -> None:
@@ -214,7 +241,7 @@ async def test_a_response_is_added_once_however_often_it_is_settled(context: Con
     assert await kept(context, id_) == ["msg_a_in0", "msg_a"]
     await context.conversations.delete_item("default", id_, "msg_a_in0")
     await context.conversations.open_response("default", id_, "resp_a")
-    assert await context.conversations.list_open(id_) == []
+    assert await context.conversations.list_open("default", id_) == []
     await settle(context, ended(id_))
     assert await kept(context, id_) == ["msg_a"]
 
@@ -239,7 +266,7 @@ async def test_nothing_is_added_to_a_deleted_conversation_and_nobody_adds_to_ano
     await context.conversations.open_response("default", id_, "resp_a")
     await context.conversations.delete("default", id_)
     await settle(context, ended(id_))
-    row = await context.database.row("SELECT count(*) AS n FROM conversation_items")
+    row = await context.database.for_all().row("SELECT count(*) AS n FROM conversation_items")
     assert row == {"n": 0}
 
 
@@ -258,12 +285,12 @@ async def test_a_response_that_was_never_queued_is_forgotten_in_a_minute(context
     id_ = await make(context)
     await context.conversations.open_response("default", id_, "resp_a")
     await settle_ended(context, "default", id_)
-    assert len(await context.conversations.list_open(id_)) == 1
-    await context.database.row(
+    assert len(await context.conversations.list_open("default", id_)) == 1
+    await context.database.for_all().row(
         "UPDATE conversation_responses SET created_at = now() - interval '61 seconds' RETURNING response_id"
     )
     await settle_ended(context, "default", id_)
-    assert await context.conversations.list_open(id_) == []
+    assert await context.conversations.list_open("default", id_) == []
 
 
 async def test_a_long_conversation_is_read_from_its_end(context: Context) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -40,7 +41,7 @@ def make_database(database_url: str) -> Iterator[MakeDatabase]:
         yield make
         for name in made:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        admin.execute(f"DROP ROLE {ROLE}")
+        admin.execute(f"DROP ROLE IF EXISTS {ROLE}, {ROLE}_tenant")
 
 
 def as_little(url: str) -> str:
@@ -108,6 +109,68 @@ async def test_a_role_that_only_reads_and_writes_serves_a_database_that_is_migra
     with pytest.raises(UnavailableError, match=r"0010_ingests\.sql.*ragq migrate"):
         await database.check_ready()
     await database.close()
+
+
+@pytest.mark.parametrize("schema", ["public", ROLE])
+async def test_the_wall_between_tenants_is_raised_by_the_sql_that_is_named(
+    make_database: MakeDatabase, settings: Settings, schema: str
+) -> None:
+    url = make_database("UTF8")
+    allow(
+        url,
+        "CREATE EXTENSION vector",
+        f"CREATE SCHEMA IF NOT EXISTS {schema}",
+        f"ALTER SCHEMA {schema} OWNER TO {ROLE}",
+    )
+    await migrate(using(settings, as_little(url)))
+    who = "SELECT current_user AS role, count(*) AS found FROM tenants"
+    for role, says in ((ROLE, "As an administrator"), (f"{ROLE}_tenant", None)):
+        database = await Database.open(settings, as_little(url), connections=1)
+        problem = await database.check_wall()
+        assert await database.for_tenant("nobody").row(who) == {"role": role, "found": 1 if problem else 0}
+        assert await database.for_all().row(who) == {"role": ROLE, "found": 1}
+        await database.close()
+        assert bool(problem) == bool(says)
+        if problem:
+            (advice,) = re.findall(r"run (CREATE ROLE.+;) Then run `ragq migrate`", problem)
+            allow(url, advice)
+            await migrate(using(settings, as_little(url)))
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (f"ALTER ROLE {ROLE}_tenant BYPASSRLS", "bypasses policies"),
+        (f"REVOKE DELETE ON files FROM {ROLE}_tenant", "run `ragq migrate`"),
+        ("DROP POLICY of_tenant ON responses", "run `ragq migrate`"),
+        ("DROP POLICY tenant_reads ON files", "run `ragq migrate`"),
+        ("ALTER TABLE chunks DISABLE ROW LEVEL SECURITY", "run `ragq migrate`"),
+        (f"REVOKE {ROLE}_tenant FROM {ROLE} CASCADE", f'GRANT "{ROLE}_tenant" TO "{ROLE}"'),
+    ],
+)
+async def test_a_wall_with_a_gap_is_down(
+    make_database: MakeDatabase, settings: Settings, statement: str, said: str
+) -> None:
+    url = make_database("UTF8")
+    allow(url, "CREATE EXTENSION vector", f"GRANT ALL ON SCHEMA public TO {ROLE}", f"ALTER ROLE {ROLE} CREATEROLE")
+    await migrate(using(settings, as_little(url)))
+    database = await Database.open(settings, as_little(url), connections=1)
+    try:
+        assert await database.check_wall() is None
+        allow(url, statement)
+        assert said in (await database.check_wall() or "")
+    finally:
+        await database.close()
+
+
+async def test_a_user_that_always_has_the_role_is_refused(make_database: MakeDatabase, settings: Settings) -> None:
+    url = make_database("UTF8")
+    await migrate(using(settings, url))
+    allow(
+        url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}", f"GRANT ragq_tenant TO {ROLE} WITH INHERIT TRUE"
+    )
+    with pytest.raises(ConfigurationError, match="WITH INHERIT FALSE, SET TRUE;"):
+        await migrate(using(settings, as_little(url)))
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ async def test_a_database_without_migrations_fails_with_the_command(
     configured: Settings, context: WorkerContext, queue: JobQueue
 ) -> None:
     assert queue
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("DELETE FROM migrations WHERE name = '0003_poison.sql'")
         try:
             found = await examine(configured)
@@ -213,6 +213,8 @@ PLANTED: list[tuple[str, str, Callable[[redis.Redis], object]]] = [
     ("wrong_queued_bytes", "queries", lambda valkey: valkey.hincrby("ragq:queued_bytes", "queries", -1)),
     ("wrong_queued_bytes", "queries.flex", lambda valkey: valkey.hset("ragq:queued_bytes", "queries.flex", 1)),
     ("list_without_turn", "queries", lambda valkey: valkey.delete("ragq:ring:queries")),
+    ("turn_without_jobs", "queries.flex", lambda valkey: valkey.zadd("ragq:ring:queries.flex", {"queries.flex": 0})),
+    ("uneven_turns", "queries default", lambda valkey: valkey.zadd("ragq:ring:queries.flex", {"queries.flex": 5})),
     ("finished_without_one_result", "finished", lambda valkey: valkey.delete("ragq:results:finished")),
     ("finished_without_one_result", "finished", lambda valkey: valkey.xadd("ragq:results:finished", {"type": 1})),
     (
@@ -238,12 +240,27 @@ async def test_an_orphan_in_valkey_is_found_and_named(
     plant(busy)
     found = await audit_queue(settings, valkey.url)
     assert (kind, orphan_id) in [(orphan.kind, orphan.id) for orphan in found]
-    assert {orphan.kind for orphan in found} <= {kind, "stale_list_entry"}
+    assert {orphan.kind for orphan in found} <= {kind, "stale_list_entry", "turn_without_jobs"}
     assert all(orphan.harmless == orphan.meaning.startswith("Harmless: ") for orphan in found)
 
 
 def test_every_kind_of_orphan_in_valkey_is_planted() -> None:
     assert {kind for kind, _, _ in PLANTED} == set(queue_audit.KINDS)
+
+
+async def test_a_list_whose_tenant_is_full_needs_no_turn_while_a_job_of_it_runs(
+    busy: redis.Redis, queue: JobQueue, settings: Settings, valkey: Valkey
+) -> None:
+    await queue.tenant_jobs.set_shares({"acme": (1, 1)})
+    for job_id in ("first", "second"):
+        await queue.enqueue(new_job(job_id, tenant_id="acme"))
+    (job,) = [job for job in (await queue.claim("w1", [(QUERIES[1], 9)], in_flight=1)).jobs if job.tenant_id == "acme"]
+    assert busy.zscore("ragq:ring:queries", "queries@acme") is None
+    assert await audit_queue(settings, valkey.url) == []
+    busy.zrem("ragq:wip:queries@acme", f"{job.id}:{job.attempt}")
+    assert ("list_without_turn", "queries@acme") in [
+        (orphan.kind, orphan.id) for orphan in await audit_queue(settings, valkey.url)
+    ]
 
 
 async def test_an_answer_after_a_requeued_failure_is_one_answer(
@@ -292,7 +309,7 @@ async def leave_bytes(context: WorkerContext, _: JobQueue, record: StoreFileReco
 
 
 async def lose_a_chunk(context: WorkerContext, _: JobQueue, record: StoreFileRecord) -> str:
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("DELETE FROM chunks WHERE file_id = %s", [record.file_id])
     return f"{record.vector_store_id}/{record.file_id}"
 
@@ -367,7 +384,7 @@ def test_a_service_that_has_worked_is_healthy_and_audits_clean(ragq: Ragq) -> No
     shown = json.loads(done.stdout)
     assert shown["orphans"] == []
     assert {check["check"] for check in shown["checks"]} == {
-        *("settings", "valkey", "postgresql", "blob store", "queries workers", "documents workers"),
+        *("settings", "valkey", "postgresql", "tenant wall", "blob store", "queries workers", "documents workers"),
         *("llm", "embedding", "reranker", "ocr", "audit"),
     }
 
@@ -409,4 +426,4 @@ async def test_forgive_lifts_poison_and_only_poison(
     assert (await asyncio.to_thread(forgive, record.sha256)).returncode == 0
     assert (await attach(context, "poison")).status == "in_progress"
     again = await asyncio.to_thread(forgive, record.sha256)
-    assert (again.returncode, "nothing to forgive" in again.stderr) == (1, True)
+    assert (again.returncode, "nothing to forgive" in again.stderr) == (4, True)

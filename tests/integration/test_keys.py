@@ -5,31 +5,26 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
+import redis
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from ragq.http.callers import FRESH_SECONDS, Role
+from ragq.accounts.roles import Role
+from ragq.http.access import SESSION_ROUTES
+from ragq.http.callers import FRESH_SECONDS
 from ragq.http.openapi import find_role
 from ragq.server import PARTS
-from tests.servers import KEY, Ragq, stop, wait_until
+from tests.servers import KEY, Ragq, wait_until
 from tests.tenants import SECRET, SESSION, Caller, make_objects
 
 UNKNOWN = "0" * 32
-OPEN = {"/", "/web/{name}", "/session", "/healthz", "/readyz"}  # to those without a key
+OPEN = {"/", "/console", "/web/{name}", *SESSION_ROUTES, "/healthz", "/readyz"}  # to those without a key
+OPERATORS = re.compile(r"/(tenants|queues|workers|poison)/")  # of no tenant, or of all
 WEBSOCKET = "WS"
-
-
-@pytest.fixture(scope="module")
-def root(plain_ragq: Ragq) -> Iterator[Caller]:
-    """The operator, at an API process with a key."""
-    api, url = plain_ragq.spawn_api(RAGQ_API_KEY=KEY)
-    yield Caller(url, KEY)
-    stop(api)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +61,10 @@ BODIES: dict[str, dict[str, Any]] = {  # of the routes that need one
         "json": {"items": [{"type": "message", "role": "user", "content": "Hello"}]}
     },
     "/v1/chat/completions/{completion_id}": {"json": {"metadata": {"a": "b"}}},
+    "/v1/responses/{response_id}/feedback": {"json": {"rating": "up"}},
+    "/v1/admin/keys/{key_id}/limits": {"json": {"queued": 5}},
+    "/v1/admin/keys/{key_id}": {"json": {"groups": ["a"]}},
+    "/v1/admin/vector_stores/{vector_store_id}/shares": {"json": {"tenant": "cedar"}},
     "/v1/uploads/{upload_id}/parts": {"files": {"data": ("part", b"abc")}},
     "/v1/uploads/{upload_id}/complete": {"json": {"part_ids": ["part_1"]}},
 }
@@ -103,7 +102,7 @@ def ask_for(caller: Caller, method: str, path: str, ids: dict[str, str], **given
 FOREIGN = [
     (method, path)
     for method, path in operations()
-    if "{" in path and path not in OPEN and "{model" not in path and "/tenants/" not in path
+    if "{" in path and path not in OPEN and "{model" not in path and not OPERATORS.search(path)
 ]
 
 
@@ -178,7 +177,7 @@ def test_lists_and_searches_show_a_tenant_its_own_data_alone(callers: dict[str, 
     assert SECRET not in json.dumps(found["data"])
     assert stranger.call("GET", f"/job-status?job_id={ids['job_id']}").status_code == 404
     answer = stranger.post("/v1/responses", {"model": "ragq", "input": f"How tall is the lighthouse of {SECRET}?"})
-    assert "61" not in json.dumps(answer["output"])
+    assert "61" not in json.dumps(answer["output"][-1]["content"])  # which has no id
 
 
 def test_each_route_declares_the_least_role_for_it() -> None:
@@ -307,10 +306,28 @@ def test_a_suspended_tenant_is_shut_out_until_it_goes_on(root: Caller) -> None:
     assert (again.status_code, again.json()["error"]["code"]) == (409, "tenant_exists")
 
 
+def test_weights_are_set_kept_and_restored_to_a_valkey_that_lost_them(plain_ragq: Ragq, root: Caller) -> None:
+    root.post("/v1/admin/tenants", {"id": "elm"})
+    path = "/v1/admin/tenants/elm"
+    assert root.post(path, {"weight": 3, "max_running": 7})["max_running"] == 7
+    changed = root.post(path, {"weight": 0.5})
+    assert (changed["weight"], changed["max_running"]) == (0.5, 7)
+    for bad in ({"weight": 0}, {"weight": 101}, {"max_running": 0}):
+        assert root.call("POST", path, json=bad).status_code in {400, 422}, bad
+    assert root.call("POST", "/v1/admin/tenants/nobody", json={"weight": 2}).status_code == 404
+    with redis.Redis.from_url(plain_ragq.services["valkey_url"]) as valkey:
+        assert valkey.hget("ragq:shares", "elm") == b"0.5:7"
+        valkey.delete("ragq:shares")
+        wait_until(lambda: valkey.hget("ragq:shares", "elm") == b"0.5:7", seconds=30, what="restored")
+        assert root.post(path, {"weight": 1, "max_running": None})["max_running"] is None
+        assert valkey.hget("ragq:shares", "elm") is None
+
+
 def test_a_browsers_session_is_that_of_the_key_which_opened_it(root: Caller, callers: dict[str, Caller]) -> None:
     reader = callers["birch reader"]
     with httpx2.Client(base_url=root.url, headers={"Sec-Fetch-Site": "same-origin"}) as browser:
-        assert browser.get("/session").json() == {"object": "session", "key_required": True, "is_open": False}
+        nobody = {"is_open": False, "role": None, "tenant": None, "person": None, "sign_in_url": None}
+        assert browser.get("/session").json() == {"object": "session", "key_required": True, **nobody}
         assert browser.post("/session", json={"key": reader.key}).status_code == 204
         assert browser.get("/session").json()["is_open"]
         assert browser.get("/v1/files").status_code == 200
@@ -333,6 +350,10 @@ def test_the_command_line_makes_tenants_and_keys(plain_ragq: Ragq, root: Caller)
     assert user["value"] not in listed
     assert run("keys", "rotate", user["id"], "--grace-hours", "0", key=admin).startswith("ragq-")
     assert "is revoked" in run("keys", "revoke", user["id"], key=admin)
+    changed = run("tenants", "set", "dune", "--weight", "2.5", "--max-running", "4")
+    assert changed == "Tenant dune: weight 2.5, max running 4.\n"
+    assert run("tenants", "set", "dune", "--max-running", "0") == "Tenant dune: max running none.\n"
+    assert "2.5" in run("tenants", "list")
     assert "is suspended" in run("tenants", "suspend", "dune")
     assert "suspended" in run("tenants", "list")
     assert "goes on" in run("tenants", "resume", "dune")

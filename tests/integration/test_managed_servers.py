@@ -177,9 +177,9 @@ async def test_postgresql_is_reached_by_tls(
         try:
             if reason:
                 with pytest.raises(UnavailableError, match=reason) as caught:
-                    await database.row("SELECT 1")
+                    await database.for_all().row("SELECT 1")
                 assert "scram" not in str(caught.value).lower()
             else:
-                assert await database.row("SELECT 1 AS one") == {"one": 1}
+                assert await database.for_all().row("SELECT 1 AS one") == {"one": 1}
         finally:
             await database.close()

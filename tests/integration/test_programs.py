@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import signal
 import subprocess
@@ -15,16 +16,48 @@ from tests.servers import environment, free_port, run, wait_until
 ROOT = Path(__file__).parents[2]
 
 
+HEAVY = {
+    *("aiohttp", "fastapi", "mcp", "numpy", "obstore", "onnxruntime", "openai", "psycopg", "pypdfium2", "redis", "rq"),
+    *("semantic_text_splitter", "tokenizers"),
+}
+
+
 @pytest.mark.parametrize(
-    ("module", "left_alone"),
+    ("module", "needed"),
     [
-        ("ragq.client.embedding_client", ["onnxruntime", "tokenizers"]),
-        ("ragq.server", ["aiohttp", "numpy", "onnxruntime", "tokenizers", "pypdfium2", "rq.worker"]),
+        ("ragq.up", set()),
+        ("ragq.main", {"fastapi", "obstore", "psycopg", "redis"}),
+        ("ragq.queues.async_worker", {"obstore", "psycopg", "redis", "rq"}),
+        ("ragq.parsing.forker", {"pypdfium2"}),
     ],
 )
-def test_a_module_loads_nothing_that_its_processes_may_never_need(module: str, left_alone: list[str]) -> None:
-    code = f"import sys, {module}; sys.exit(' '.join(sys.modules.keys() & {set(left_alone)}))"
+def test_an_idle_process_has_loaded_no_large_package_that_it_does_not_need(module: str, needed: set[str]) -> None:
+    code = f"import sys, ragq.cli, {module}; sys.exit(' '.join(sys.modules.keys() & {HEAVY - needed}))"
     assert run(sys.executable, "-c", code, env=environment()).stderr == "\n"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no arenas")
+def test_the_threads_of_a_child_of_up_share_one_heap() -> None:
+    code = """
+import ctypes, threading
+from ragq.cli import main
+
+def show_heaps() -> None:
+    thread = threading.Thread(target=ctypes.create_string_buffer, args=[100_000])
+    thread.start()
+    thread.join()
+    library = ctypes.CDLL(None)
+    library.malloc_info(0, ctypes.c_void_p.in_dll(library, "stdout"))
+    library.fflush(None)
+
+main.commands["worker"].callback = lambda **_: show_heaps()
+main(["worker", "--with-parent"])
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout
+        assert child.stdout.read().count("<heap nr=") == 1
 
 
 def test_importing_numpy_in_a_thread_leaves_the_environment_alone() -> None:

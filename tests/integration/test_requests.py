@@ -26,10 +26,10 @@ from ragq.client.request_client import Requests
 from ragq.client.rq_client import JobQueue
 from ragq.errors import GoneError, OverloadedError, PermanentError, TooLargeError, UnavailableError
 from ragq.models import JobFunction, JobStatus
-from ragq.queues import expiry
-from ragq.queues.expiry import delete_unused_requests, find_left_requests
 from ragq.queues.perform import Retry, perform
 from ragq.queues.running import RunningJob, WorkerContext
+from ragq.queues.upkeep import expiry
+from ragq.queues.upkeep.expiry import delete_unused_requests, find_left_requests
 from ragq.records import DocumentArguments, EmbeddingArguments, EmbeddingResult, Failure, Job, Request, read_payload
 from ragq.settings import Settings
 from ragq.storage.archive import Archive
@@ -243,7 +243,7 @@ async def test_the_housekeeping_deletes_what_no_job_names(
     assert stored
     assert stored.request.input == ""
     assert await read_input(queue, stored) == INPUT
-    async with database.connection() as connection:
+    async with database.for_all().connection() as connection:
         await connection.execute("UPDATE responses SET ended_at = now() - interval '40 days'")
     assert await archive.expire(30 * 86_400) == 1
     assert await delete_unused_requests(queue, archive) == 1

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 from msgspec import convert
 
+from ragq.accounts.views import TenantView, Viewer
 from ragq.client.rq_client import JobQueue
 from ragq.errors import UnavailableError
 from ragq.models import AttributeFilter, Chunk, ParsedDocument, SearchResult
-from ragq.queues import housekeeping
 from ragq.queues.running import WorkerContext
+from ragq.queues.upkeep import housekeeping
 from ragq.storage.database import Database
 from ragq.storage.search import chunks as chunk_client
+from ragq.storage.tenancy.access import TenantAccess
+from ragq.storage.tenancy.shares import StoreShares
+from ragq.storage.tenancy.visibility import values_of
 from ragq.storage.vector_index import INDEX_LOCK, is_index_due, make_index
 from ragq.storage.vector_stores import Stores
 from ragq.tasks import end_tasks
@@ -59,7 +63,7 @@ async def fill(context: WorkerContext, files: int = FILES) -> str:
         assert await context.ingests.complete_ingest(
             record, 1, ParsedDocument(" ".join(texts)), chunks, vectors, language="en"
         )
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("VACUUM ANALYZE")
     return store.id
 
@@ -69,31 +73,39 @@ def spell(number: int) -> str:
     return "".join("abcdefghij"[int(digit)] for digit in str(number))
 
 
-async def search(context: WorkerContext, store: str, text: str, filters: dict[str, Any] | None) -> list[SearchResult]:
+async def search(
+    context: WorkerContext, store: str, text: str, filters: dict[str, Any] | None, viewer: Viewer = TENANT
+) -> list[SearchResult]:
     scope = await context.chunks.find_scope(
-        TENANT, [store], text, convert(filters, AttributeFilter) if filters else None
+        viewer, [store], text, convert(filters, AttributeFilter) if filters else None
     )
     return await context.chunks.search(scope, QUESTION, limit=10)
 
 
-async def explain(context: WorkerContext, store: str, filters: dict[str, Any] | None) -> tuple[set[str], str]:
+async def explain(
+    context: WorkerContext, store: str, filters: dict[str, Any] | None, viewer: Viewer = TENANT
+) -> tuple[set[str], str]:
     """Name the indexes of the chunks that a search uses, but for the fetching of its results, and the words it finds by."""
     plans, found_by = [], []
 
-    async def records(_: type[SearchResult], query: str, *, plan: str, **parameters: Any) -> list[SearchResult]:
+    async def records(
+        access: TenantAccess, _: type[SearchResult], query: str, *, plan: str, **parameters: Any
+    ) -> list[SearchResult]:
         del plan
-        async with context.database.connection() as connection, connection.transaction():
+        async with access.transaction() as connection:
             # So that these few thousand are as many to the planner.
             await connection.execute("SET LOCAL hnsw.ef_search = 40")
-            explained = await connection.execute(f"EXPLAIN (FORMAT JSON) {query}", parameters)
+            explained = await connection.execute(
+                f"EXPLAIN (FORMAT JSON) {query}", parameters | values_of(access._viewer)
+            )
             ((tree,),) = await explained.fetchall()
         plans.append(tree[0]["Plan"])
         found_by.append(parameters["found_by"])
         return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context.database, "records", records)
-        await search(context, store, WORDS, filters)
+        patch.setattr(TenantAccess, "records", records)
+        await search(context, store, WORDS, filters, viewer)
     return set(used_indexes(plans[0], ranking=False)), found_by[0]
 
 
@@ -131,6 +143,64 @@ async def test_each_search_is_served_by_its_index_and_finds_what_a_scan_finds(
     assert "common tenthb rarecaab" in {result.text for result in found}
 
 
+async def test_another_tenant_searches_a_shared_store_by_the_same_indexes(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, guest = await fill(context), TenantView("guest", shares=True)
+    await StoreShares(context.database).create(TENANT, store, guest.id)
+    exact = await search(context, store, "rarecaab", None, guest)
+    await make_index(context.database, above=0)
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
+    indexes, _ = await explain(context, store, None, guest)
+    assert {NEAREST, "Bitmap Index Scan chunks_by_word"} <= indexes, indexes
+    found = await search(context, store, "rarecaab", None, guest)
+    assert len({one.start for one in found} & {one.start for one in exact}) >= 9
+    assert "rarecaab" in found[0].text
+
+
+async def test_one_who_may_not_read_all_is_served_by_the_same_index_and_finds_as_much(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, anyone = await fill(context), TenantView(TENANT)
+    texts = ("", "rarecaab rarebcde", "common tenthb")
+    unlimited = await context.chunks.find_scope(anyone, [store], WORDS)
+    assert unlimited.query.count("vector_store_files") == 1, (
+        "a search where no document has readers reads no list of them"
+    )
+    exact = [await search(context, store, text, HALF) for text in texts]
+    await give_readers(context, store, "attributes -> 'even' = 'false'")
+    await make_index(context.database, above=0)
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_CHUNKS", 0)
+    monkeypatch.setattr(chunk_client, "EXACT_SEARCH_ROOTS", 3)
+    indexes, _ = await explain(context, store, None, anyone)
+    assert {NEAREST, "Bitmap Index Scan chunks_by_word"} <= indexes
+    for text, expected in zip(texts, exact, strict=True):
+        found = await search(context, store, text, None, anyone)
+        assert len(found) == len(expected) == 10
+        assert not [one for one in found if not one.attributes["even"]]
+        same = {(one.file_id, one.start) for one in found} & {(one.file_id, one.start) for one in expected}
+        assert len(same) >= 9, text  # the index of vectors is approximate
+    reader = TenantView(TENANT, groups=("other", "readers"))
+    of_reader = await context.chunks.find_scope(reader, [store], WORDS)
+    assert of_reader.query.count("vector_store_files") == 1, "one who may read all is not restricted"
+    await give_readers(context, store, "attributes -> 'number' <> '7'")
+    indexes, _ = await explain(context, store, None, anyone)
+    assert NEAREST not in indexes, "the little that one may read is scanned"
+    assert {one.attributes["number"] for one in await search(context, store, WORDS, None, anyone)} == {7}
+
+
+async def give_readers(context: WorkerContext, store: str, condition: str) -> None:
+    """Give readers to the files of a store that match a condition, and to no others."""
+    async with context.database.for_all().connection() as connection:
+        await connection.execute(
+            f"UPDATE vector_store_files SET readers = CASE WHEN {condition} THEN '{{readers}}'::text[] END"
+            " WHERE vector_store_id = %s",
+            [store],
+        )
+        await connection.execute("VACUUM ANALYZE vector_store_files")
+
+
 async def test_the_vectors_are_indexed_once_when_a_tenant_has_many(context: WorkerContext) -> None:
     await fill(context, FEW)
     await drop_index(context)
@@ -158,7 +228,7 @@ async def test_housekeeping_indexes_the_vectors_on_its_own(
 async def test_an_index_of_vectors_whose_making_was_cut_short_is_made_anew(context: WorkerContext, how: str) -> None:
     store = await fill(context, FEW)
     await drop_index(context)
-    async with context.database.connection() as other, other.transaction():
+    async with context.database.for_all().connection() as other, other.transaction():
         await other.execute("UPDATE chunks SET page = 1")  # the maker waits for whoever writes
         making = asyncio.create_task(make_index(context.database, above=0))
         await eventually(lambda: ask(context, IS_VALID))  # a row that says False
@@ -182,10 +252,10 @@ async def test_whoever_made_the_index_leaves_its_connection_as_it_was(
     await drop_index(context)
     settings = "SELECT current_setting('statement_timeout'), current_setting('maintenance_work_mem')"
     database = await Database.open(context.settings, database_url, connections=1)
-    async with database.connection() as connection:
+    async with database.for_all().connection() as connection:
         before = await (await connection.execute(settings)).fetchone()
     assert await make_index(database, above=0)
-    async with database.connection() as connection:
+    async with database.for_all().connection() as connection:
         assert await (await connection.execute(settings)).fetchone() == before
     for _ in range(100):  # the connection that held the lock is closed; its backend ends a moment later
         if await ask(context, f"SELECT pid FROM pg_locks {OF_THE_INDEX}") is None:
@@ -200,7 +270,7 @@ async def test_the_migration_leaves_the_index_to_many_chunks(context: WorkerCont
     await fill(context, FEW)
     await make_index(context.database, above=0)
     migration = resources.files("ragq.storage") / "migrations" / "0009_index_when_large.sql"
-    async with context.database.connection() as connection, connection.transaction(force_rollback=True):
+    async with context.database.for_all().connection() as connection, connection.transaction(force_rollback=True):
         await connection.execute(
             "UPDATE vector_store_files SET chunk_count = CASE file_id WHEN min THEN %s ELSE 0 END FROM (SELECT min(file_id) FROM vector_store_files) AS first",
             [chunks],
@@ -211,10 +281,10 @@ async def test_the_migration_leaves_the_index_to_many_chunks(context: WorkerCont
 
 
 async def ask(context: WorkerContext, question: str) -> Any:
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         return await (await connection.execute(question)).fetchone()
 
 
 async def drop_index(context: WorkerContext) -> None:
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("DROP INDEX IF EXISTS chunks_by_embedding")

@@ -269,7 +269,7 @@ async def test_while_the_breaker_is_open_a_question_waits_and_is_not_charged(con
     def handler(call: dict[str, Any], number: int) -> web.Response:
         return NO(status=503) if number < 4 else answer(call)
 
-    async with serving(handler, llm_breaker_calls=3, llm_breaker_probe_seconds=0.05) as (endpoint, client):
+    async with serving(handler, llm_breaker_calls=3, llm_breaker_probe_seconds=0.5) as (endpoint, client):
         served = replace(context, embedding=client, settings=client.settings)
         _, retries = await run_until_it_ends(served, SEARCH)
     assert sum(retry.charge for retry in retries) == 3

@@ -15,14 +15,14 @@ from ragq.client.rq_client import JobQueue
 from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.models import AttributeFilter, Attributes, Chunk, JobStatus, ParsedDocument
 from ragq.queues.documents import cancel_documents, document_job_id, enqueue_documents
-from ragq.queues.expiry import expire_files_and_stores
-from ragq.queues.housekeeping import expire_forever
 from ragq.queues.running import WorkerContext
+from ragq.queues.upkeep.expiry import expire_files_and_stores
+from ragq.queues.upkeep.housekeeping import expire_forever
 from ragq.storage.file_batches import FileBatches
 from ragq.storage.ingests import Attachment
 from ragq.storage.paging import Page
 from ragq.storage.search import chunks as chunk_client
-from ragq.storage.store_files import StoreFileRecord
+from ragq.storage.store_files import StoreFileRecord, _store_files
 from ragq.storage.vector_index import make_index
 from ragq.storage.vector_stores import Stores
 from ragq.tasks import end_tasks
@@ -66,7 +66,7 @@ async def make_store(context: WorkerContext, **options: Any) -> str:
 
 
 async def run(context: WorkerContext, statement: str, *values: Any) -> None:
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute(statement, values)
 
 
@@ -121,7 +121,7 @@ async def test_a_batch_counts_its_files_as_they_are(context: WorkerContext) -> N
     batch_id = await batches.create(TENANT, store, [*attachments, attachments[0]])
     batch = await batches.get(TENANT, store, batch_id)
     assert (batch.in_progress, batch.completed, batch.cancelled_at) == (3, 0, None)
-    in_store = await context.store_files.list_files(TENANT, store, Page(), None, batch_id)
+    in_store = await context.store_files.list_files(TENANT, store, Page(), None, batch_id=batch_id)
     assert {record.file_id: record.attributes["n"] for record in in_store} == {
         record.file_id: n for n, record in enumerate(records)
     }
@@ -282,3 +282,37 @@ async def test_pages_go_forward_and_back_over_the_same_files(context: WorkerCont
         with pytest.raises(InvalidRequestError) as caught:
             await page(limit=3, **where)
         assert caught.value.param in where
+
+
+FILL = """
+    WITH made AS (INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256)
+                  SELECT 'file-' || n, 'default', 'Prüfbericht ' || n || '.pdf', 'assistants', 1, 'x'
+                  FROM generate_series(1, 10000) AS n RETURNING id)
+    INSERT INTO vector_store_files (vector_store_id, file_id, tenant_id, text) SELECT %s, id, 'default', repeat('word ', 400) FROM made
+"""
+
+
+async def test_a_file_is_found_by_a_part_of_its_name_among_ten_thousand(context: WorkerContext) -> None:
+    store = await Stores(context.database).default_id(TENANT)
+    async with context.database.for_all().connection() as connection:
+        await connection.execute(FILL, [store])
+        await connection.execute("ANALYZE vector_store_files, files")
+
+    async def find(filename: str | None, limit: int = 3, **where: Any) -> list[str]:
+        page = Page(limit, **where)
+        return [
+            one.filename for one in await context.store_files.list_files(TENANT, store, page, None, filename=filename)
+        ]
+
+    assert await find("PRÜFBERICHT 777.P") == ["Prüfbericht 777.pdf"]
+    assert set(await find("bericht 77", limit=200)) == {
+        f"Prüfbericht {n}.pdf" for n in (77, *range(770, 780), *range(7700, 7800))
+    }
+    assert await find("100%") == await find("r_f") == []
+    found = await find("bericht 77", limit=200)
+    last = found[1].removeprefix("Prüfbericht ").removesuffix(".pdf")
+    assert await find("bericht 77", limit=1, after=f"file-{last}") == found[2:4]
+    newest = _store_files(TENANT).query + " ORDER BY v.created_at DESC, v.file_id DESC LIMIT 21"
+    async with context.database.for_all().connection() as connection:
+        plan = await connection.execute(f"EXPLAIN {newest}", {"tenant": TENANT, "store": store})
+        assert "vector_store_files_by_age" in str(await plan.fetchall())

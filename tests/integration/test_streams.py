@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,6 +48,29 @@ def test_the_sdks_accumulator_ends_with_the_stored_answer(client: openai.OpenAI)
     assert kinds[:3] == ["response.created", "response.in_progress", "response.output_item.added"]
     assert kinds[-1] == "response.completed"
     assert kinds.index("response.file_search_call.completed") < kinds.index("response.output_text.delta")
+
+
+def test_an_api_process_that_ends_cuts_streams_and_refuses_who_waits_without_an_error(ragq: Ragq) -> None:
+    logged = len(ragq.log())
+    api, url = ragq.spawn_api()
+    body, headers = (
+        {"input": f"{SLOW.replace('rate=3', 'rate=0.5')} It is overlooked."},
+        {"Authorization": f"Bearer {KEY}"},
+    )
+    with httpx2.Client(base_url=url, headers=headers, timeout=60) as http, ThreadPoolExecutor() as pool:
+        waits = pool.submit(http.post, "/v1/responses", json=body)
+        with http.stream("POST", "/v1/responses", json=body | {"stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            jobs = {"text": "overlooked"}
+            wait_until(lambda: len(http.get("/v1/admin/jobs", params=jobs).json()["data"]) == 2, what="both are asked")
+            api.terminate()
+            with pytest.raises(httpx2.RemoteProtocolError):
+                list(lines)
+        refused = waits.result()
+    assert api.wait(30) == -signal.SIGTERM
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+    assert "Exception in ASGI application" not in ragq.log()[logged:]
 
 
 async def test_the_async_sdk_does_the_same(async_client: openai.AsyncOpenAI) -> None:

@@ -165,6 +165,13 @@ def test_a_file_that_cannot_be_had_is_named(client: openai.OpenAI, file: dict[st
     assert refused.value.param == named
 
 
+def test_a_file_of_a_chat_with_a_number_for_its_content_is_named(client: openai.OpenAI) -> None:
+    said: Any = [{"role": "user", "content": [{"type": "file", "file": {"file_data": 5}}]}]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="ragq", messages=said)
+    assert refused.value.param == "messages.0.content.0.file.file_data"
+
+
 def test_json_that_does_not_fit_its_schema_is_no_answer(client: openai.OpenAI) -> None:
     schema = {"type": "object", "properties": {"metres": {"type": "integer"}}, "required": ["metres"]}
     form: Any = {"format": {"type": "json_schema", "name": "height", "schema": schema}}

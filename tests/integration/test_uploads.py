@@ -13,8 +13,8 @@ import openai
 import psycopg
 import pytest
 
-from ragq.queues.expiry import expire_uploads
 from ragq.queues.running import WorkerContext
+from ragq.queues.upkeep.expiry import expire_uploads
 from ragq.storage.uploads import Uploads, blob_of
 from tests.servers import MAX_FILE_BYTES, Ragq
 
@@ -156,7 +156,7 @@ async def test_parts_that_nobody_completes_are_deleted(context: WorkerContext, t
     await expire_uploads(uploads, context.blobs)
     assert [path.name for path in folder.iterdir()] == [f"{upload.id}.part_new"]
     assert (await uploads.get("default", upload.id)).received == 8
-    async with context.database.connection() as connection:
+    async with context.database.for_all().connection() as connection:
         await connection.execute("UPDATE uploads SET expires_at = now() - interval '25 hours'")
     await expire_uploads(uploads, context.blobs)
     assert await uploads.list_parts("default", upload.id) == {}

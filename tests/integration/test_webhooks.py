@@ -282,7 +282,7 @@ async def test_old_deliveries_are_forgotten_and_waiting_ones_are_not(database: D
 
 
 async def test_a_tenant_sees_and_is_told_of_its_own_alone(database: Database, webhooks: Webhooks) -> None:
-    await database.row("INSERT INTO tenants VALUES ('acme') ON CONFLICT DO NOTHING RETURNING id")
+    await database.for_all().row("INSERT INTO tenants VALUES ('acme') ON CONFLICT DO NOTHING RETURNING id")
     theirs = await add_endpoint(webhooks, "https://a.test", tenant="acme")
     await Archive(database).store([make_job("resp_a")])
     assert await webhooks.list_deliveries("acme", theirs.id, Page()) == []

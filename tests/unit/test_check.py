@@ -67,6 +67,45 @@ def test_what_no_source_says_is_unsupported_and_says_why(text: str, reason: str)
     assert reason in verdict.reason
 
 
+BRIDGE = [
+    make_result(
+        "The bridge of Tolm was designed by Ada Kern, and Paul Reiter paid for it. It has 14 arches and was opened in 1907. "
+        "A fire destroyed the toll house in 1933. Around 9,000 people cross the bridge of Tolm each day."
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong"),
+    [
+        ("When was the bridge of Tolm opened?", "1907", "9,000"),
+        ("How many people cross the bridge of Tolm each day?", "9,000", "Ada Kern"),
+        ("Who designed the bridge of Tolm?", "Ada Kern", "1907"),
+        ("Who paid for the bridge of Tolm?", "Paul Reiter", "14"),
+    ],
+)
+def test_an_answer_of_a_kind_that_was_not_asked_for_is_unsupported(question: str, right: str, wrong: str) -> None:
+    label = question.removesuffix("?")
+    for text in (right, f"{label}: {right}"):
+        assert _judge_bridge(question, text).kind == "supported"
+    verdict = _judge_bridge(question, f"{label}: {wrong}")
+    assert verdict.kind == "unsupported"
+    assert verdict.reason == "Another sentence of the sources answers the question better."
+
+
+def test_a_value_after_its_label_need_not_stand_in_the_order_of_the_source() -> None:
+    question = "What destroyed the toll house in 1933, and how many arches has the bridge?"
+    assert _judge_bridge(question, "Destroyed the toll house in 1933: a fire").kind == "supported"
+    assert _judge_bridge(question, "Arches of the bridge: 14").kind == "supported"
+    assert _judge_bridge(question, "Arches of the bridge: 15").kind == "unsupported"
+
+
+def _judge_bridge(question: str, text: str) -> Verdict:
+    evidence = Evidence(question, BRIDGE)
+    run_through(evidence.read())
+    return evidence.judge(text, [])
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -7,12 +7,13 @@ import importlib
 import pytest
 
 from ragq.errors import ConfigurationError
+from ragq.http.exposure import check_exposure
 from ragq.models import JobFunction, ParsedDocument, Place, PlaceKind, Question, SearchResult
 from ragq.queues.worker import FUNCTIONS
 from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, answer_extractively
 from ragq.rag.citing.cite import cite
 from ragq.rag.prompt import build_messages
-from ragq.settings import Settings, check_exposure
+from ragq.settings import Settings
 
 HARBOUR = (
     "# Harbour\n\nThe lighthouse of Quorra is 61 metres tall. It was built in 1840.\n\nThe ferry leaves at noon.\n"

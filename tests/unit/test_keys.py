@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from ragq.accounts.roles import Role
 from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError, UnavailableError
 from ragq.http import keys, session
-from ragq.http.callers import FRESH_SECONDS, STALE_SECONDS, Caller, Callers, Role
+from ragq.http.callers import FRESH_SECONDS, STALE_SECONDS, Caller, Callers
 from ragq.http.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, KeyCheck
-from ragq.storage.api_keys import OpenedKey
+from ragq.storage.tenancy.api_keys import OpenedKey
 from tests.clock import Clock
 
 KEY = "a key that only this test knows"
@@ -132,7 +133,7 @@ def test_a_key_that_was_made_is_its_tenants_and_is_looked_up_once_in_a_while(
     check: KeyCheck, store: Store, clock: Clock
 ) -> None:
     for _ in range(3):
-        assert find(check) == Caller("acme", Role.USER, "key_1")
+        assert find(check) == Caller("acme", Role.USER, "key_1", own_only=False)
     assert store.asked == 1
     clock.now += FRESH_SECONDS
     store.key = None
@@ -186,7 +187,7 @@ def test_a_session_is_that_of_its_key_and_ends_with_it(
 ) -> None:
     monkeypatch.setattr("ragq.http.session.time.time", lambda: 1_000_000.0)
     of_key, of_root = check.open_session(find(check)), check.open_session(find(check, KEY))
-    assert asyncio.run(check.check_session(of_key)) == Caller("acme", Role.USER, "key_1")
+    assert asyncio.run(check.check_session(of_key)) == Caller("acme", Role.USER, "key_1", own_only=False)
     assert asyncio.run(check.check_session(of_root)).role is Role.OPERATOR
     clock.now += FRESH_SECONDS
     store.key = None

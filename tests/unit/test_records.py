@@ -13,6 +13,7 @@ from ragq import records
 from ragq.json_records import UnreadableRecordError
 from ragq.models import (
     Answer,
+    AttachedFile,
     AttributeFilter,
     Citation,
     JobFunction,
@@ -129,6 +130,7 @@ def as_json(value: Any) -> bytes:
         ),
         DocumentArguments("vs_1", "file-1", 2),
         EmbeddingArguments(["a", "b"]),
+        QueryArguments(Question("", ["vs_1"], files=[AttachedFile("file-1"), AttachedFile(file_data="QQ==")])),
         Reference("requests/a.0.1"),
     ],
 )
@@ -137,6 +139,13 @@ def test_a_payload_is_read_back_and_has_rqs_form(arguments: Any) -> None:
     data = records.write_payload(function, arguments)
     assert records.read_payload(data) == (function, arguments)
     assert json.loads(data)[:3] == [str(function), None, []]
+
+
+def test_the_files_of_a_question_are_read_as_an_older_version_wrote_them() -> None:
+    question = {"text": "Why?", "vector_store_ids": [], "files": [{"file_id": "file-1"}, {"file_data": "QQ=="}]}
+    written = json.dumps({"query": question, "stream": "nothing"}).encode()
+    read: Any = records.read_arguments(JobFunction.PROCESS_QUERY, written)
+    assert read.query.files == [AttachedFile("file-1"), AttachedFile(file_data="QQ==")]
 
 
 @pytest.mark.parametrize(

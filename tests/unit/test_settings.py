@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from ragq.errors import ConfigurationError
-from ragq.settings import Settings, check_exposure, read_settings
+from ragq.http.exposure import check_exposure
+from ragq.settings import Settings, read_settings
 
 OPTIONAL = sorted(name for name, field in Settings.model_fields.items() if field.default is None)
 SECRETS = [name for name in OPTIONAL if SecretStr in get_args(Settings.model_fields[name].annotation)]
@@ -82,3 +83,39 @@ def test_an_endpoint_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(f"RAGQ_{kind}_BASE_URL", "http://127.0.0.1:9/v1")
     with pytest.raises(ConfigurationError, match=f"RAGQ_{kind}_MODEL is not"):
         read_settings.__wrapped__()
+
+
+SIGN_IN = {
+    "api_key": SecretStr("0123456789abcdef"),
+    "oidc_issuer": "https://login.example.com",
+    "oidc_client_id": "ragq",
+    "oidc_roles": "staff=acme:user",
+}
+
+
+def test_the_settings_that_the_page_on_sign_in_shows_are_complete(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "sign-in.md").read_text()
+    (tmp_path / ".env").write_text(page.partition("```ini\n")[2].partition("```")[0])
+    found = Settings()
+    check_exposure(found)
+    assert (found.oidc_client_id, found.page_url) == ("ragq", "https://ragq.example.com")
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"api_key": None}, "RAGQ_API_KEY is not"),
+        ({"oidc_client_id": ""}, "RAGQ_OIDC_CLIENT_ID is not"),
+        ({"oidc_roles": ""}, "RAGQ_OIDC_ROLES is not"),
+        ({"oidc_roles": "staff"}, "group=tenant:role"),
+        ({"host": "0.0.0.0"}, "RAGQ_PUBLIC_URL is not"),
+        ({"oidc_issuer": "http://login.example.com"}, "must begin with https://"),
+        ({"oidc_issuer": "login.example.com"}, "must begin with https://"),
+        ({"oidc_issuer": "https://[login"}, "must begin with https://"),
+    ],
+)
+def test_a_sign_in_that_cannot_work_is_refused(changed: dict[str, Any], match: str) -> None:
+    check_exposure(settings(**SIGN_IN))
+    check_exposure(settings(**(SIGN_IN | {"oidc_issuer": "http://127.0.0.1:9000"})))
+    with pytest.raises(ConfigurationError, match=match):
+        check_exposure(settings(**(SIGN_IN | changed)))
