@@ -6,7 +6,7 @@ import { storePath } from "./stores.js";
 
 const PAGE = 10;
 const POLL_MS = 400;
-const SLOW_POLL_MS = 2000; // of the numbers alone
+const COUNT_MS = 2000; // the numbers take a count of all files
 const NO_MATCH = "No document matches.";
 const TYPING_MS = 250; // a search waits for so long a pause
 const NEWEST = { from: 0, query: {} };
@@ -113,13 +113,17 @@ export function keep(row, file) {
 async function watch() {
   if (isWatching) return;
   isWatching = true;
+  let counted = 0; // when
   try {
     for (;;) {
       const pending = rows.filter((row) => row.isPending);
       if (!pending.length && !counts?.in_progress) break;
       for (const row of pending) await look(row);
-      await recount();
-      await pause(pending.length ? POLL_MS : SLOW_POLL_MS);
+      if (Date.now() - counted >= COUNT_MS || !pending.every((row) => row.isPending)) {
+        await recount();
+        counted = Date.now();
+      }
+      await pause(pending.length ? POLL_MS : COUNT_MS);
     }
   } finally {
     isWatching = false;
