@@ -242,6 +242,7 @@ class _RequestMiddleware:
 def _explain(error: BaseException, request_id: str, path: str) -> RagqError:
     """What a client is told of an error that no other handler knows, or of the end of this process."""
     if isinstance(error, asyncio.CancelledError):
+        log.warning("request_cut_off", request_id=request_id, path=path)
         return UnavailableError("The server is stopping. Try again.", retry_after_seconds=2)
     log.error("request_failed", request_id=request_id, path=path, exc_info=error)
     return RagqError(f"Internal error. See {request_id} in the server's log.")
