@@ -46,20 +46,18 @@ class Payer:
     limits: Limits = NO_LIMITS
     key_limits: KeyLimits = NO_KEY_LIMITS
     is_admitted: bool = False
+    is_limited: bool = field(init=False)
     counting: asyncio.Lock = field(init=False)
     allowances: tuple[Allowance, ...] = ()
 
     def __post_init__(self) -> None:
+        self.is_limited = self.limits != NO_LIMITS or self.key_limits != NO_KEY_LIMITS
         if self.is_limited:
             self.counting = asyncio.Lock()
 
     def for_another_request(self) -> Payer:
         """The same payer, of a request that is not counted yet."""
         return Payer(self.tenant_id, self.key_id, self.limits, self.key_limits)
-
-    @property
-    def is_limited(self) -> bool:
-        return self.limits != NO_LIMITS or self.key_limits != NO_KEY_LIMITS
 
 
 _PAYER: ContextVar[Payer | None] = ContextVar("payer", default=None)

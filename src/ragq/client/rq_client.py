@@ -180,9 +180,10 @@ class JobQueue:
         limits = (settings.max_queued, int(job.max_wait_seconds * 1000), settings.max_queued_bytes, packed.size)
         payload = "" if job.is_repeat is None else f"{job.tenant_id}:{job.fingerprint}"
         recent = (payload, int(RECENT_SECONDS * 1000), int(bool(job.is_repeat)))
-        async with metering.counting() as counted:
+        async with metering.counting():
+            more = (*recent, metering.write_limits(), *chain(*fields.items()))
             created, known, retry_ms, found_id, *rest = await self._accept(
-                job.id, name, int(job.deadline_seconds * 1000), *limits, *recent, counted, *chain(*fields.items())
+                job.id, name, int(job.deadline_seconds * 1000), *limits, *more
             )
             if created:
                 metering.note(rest.pop(), is_admitted=created > 0)

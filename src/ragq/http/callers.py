@@ -21,6 +21,7 @@ from ragq.storage.tenancy.api_keys import OpenedKey
 from ragq.storage.tenancy.sessions import OpenedSession, Person
 
 Opened = OpenedKey | OpenedSession
+_Place = tuple[str, bytes]  # how a caller was found, and by what
 StoreT = TypeVar("StoreT")
 
 FRESH_SECONDS = 5.0  # how long a key that was found is used without asking again: a revoked one works no longer
@@ -131,7 +132,7 @@ class Callers:
         self.sessions: SessionStore | None = None
         self.tokens: TokenStore | None = None
         self._clock = clock
-        self._remembered: OrderedDict[tuple[str, bytes], tuple[Opened, float]] = OrderedDict()
+        self._remembered: OrderedDict[_Place, tuple[Caller | None, float]] = OrderedDict()  # None: suspended
 
     async def by_value(self, value: str) -> Caller | None:
         """The caller with a key; None if it is unknown, revoked or expired.
@@ -141,16 +142,16 @@ class Callers:
             UnavailableError: PostgreSQL does not answer.
         """
         digest = hashlib.sha256(value.encode()).digest()
-        return _caller(await self._open(("value", digest), lambda: _started(self.store).open(value)))
+        return await self._find(("value", digest), lambda: _started(self.store).open(value))
 
     async def by_id(self, key_id: str) -> Caller | None:
         """The caller of a session that was opened with a key, as `by_value`."""
-        return _caller(await self._open(("id", key_id.encode()), lambda: _started(self.store).open_id(key_id)))
+        return await self._find(("id", key_id.encode()), lambda: _started(self.store).open_id(key_id))
 
     async def by_session(self, session_id: str) -> Caller | None:
         """The caller of the session of someone who signed in, as `by_value`; None if it has ended."""
         place = ("session", session_id.encode())
-        return _caller(await self._open(place, lambda: _started(self.sessions).open(session_id)))
+        return await self._find(place, lambda: _started(self.sessions).open(session_id))
 
     async def by_token(self, token: str) -> Caller | None:
         """The caller with an access token, as `by_value`; None if access tokens are not taken.
@@ -164,7 +165,7 @@ class Callers:
         if tokens is None:
             return None
         place = ("token", hashlib.sha256(token.encode()).digest())
-        caller = _caller(await self._open(place, lambda: tokens.open(token)))
+        caller = await self._find(place, lambda: tokens.open(token))
         return caller and replace(caller, token=token)
 
     async def end_session(self, session_id: str) -> None:
@@ -172,23 +173,24 @@ class Callers:
         await _started(self.sessions).end(session_id)
         self._remembered.pop(("session", session_id.encode()), None)
 
-    async def _open(self, place: tuple[str, bytes], find: Callable[[], Awaitable[Opened | None]]) -> Opened | None:
+    async def _find(self, place: _Place, open_: Callable[[], Awaitable[Opened | None]]) -> Caller | None:
         known, now = self._remembered.get(place), self._clock()
-        if known and now - known[1] < FRESH_SECONDS:
-            return known[0]
-        try:
-            key = await find()
-        except UnavailableError:
-            if known and now - known[1] < STALE_SECONDS:
-                return known[0]
-            raise
-        if key is None:
-            self._remembered.pop(place, None)
-            return None
-        self._remembered[place] = key, now
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
-        return key
+        if not known or now - known[1] >= FRESH_SECONDS:
+            try:
+                opened = await open_()
+            except UnavailableError:
+                if not known or now - known[1] >= STALE_SECONDS:
+                    raise
+            else:
+                if opened is None:
+                    self._remembered.pop(place, None)
+                    return None
+                known = self._remembered[place] = (None if opened.is_suspended else _caller(opened)), now
+                if len(self._remembered) > MAX_REMEMBERED:
+                    self._remembered.popitem(last=False)
+        if not known[0]:
+            raise ForbiddenError("This tenant is suspended. Ask the operator of this service.", code="tenant_suspended")
+        return known[0]
 
 
 def _started(store: StoreT | None) -> StoreT:
@@ -197,11 +199,7 @@ def _started(store: StoreT | None) -> StoreT:
     return store
 
 
-def _caller(key: Opened | None) -> Caller | None:
-    if key is None:
-        return None
-    if key.is_suspended:
-        raise ForbiddenError("This tenant is suspended. Ask the operator of this service.", code="tenant_suspended")
+def _caller(key: Opened) -> Caller:
     role = Role(key.role)
     if role is Role.ADMIN and key.tenant_id == DEFAULT_TENANT:
         role = Role.OPERATOR

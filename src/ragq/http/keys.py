@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ragq.errors import AuthenticationError, OverloadedError
 from ragq.http.access_tokens import is_token
@@ -184,13 +185,16 @@ class KeyCheck:
 
     def _find(self, host: str) -> _Address:
         name = _group(host)
-        address = self._addresses.setdefault(name, _Address())
+        address = self._addresses.get(name)
+        if address is None:
+            address = self._addresses[name] = _Address()
         self._addresses.move_to_end(name)
         if len(self._addresses) > MAX_ADDRESSES:
             self._addresses.popitem(last=False)
         return address
 
 
+@lru_cache(MAX_ADDRESSES)
 def _group(host: str) -> str:
     """The network of one client: for IPv6 its /64."""
     try:

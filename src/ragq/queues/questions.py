@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ragq.accounts.views import TenantView, Viewer, tenant_of, view_of
+from ragq.accounts.views import Viewer, tenant_of, view_of
 from ragq.client.job import Enqueued, NewJob
 from ragq.context import Context
 from ragq.errors import (
@@ -82,36 +82,36 @@ async def ask(
         is_repeat: Whether the client resends a request without an `Idempotency-Key`; None with a key.
     """
     view = view_of(tenant)
-    if request.conversation:
-        await context.conversations.open_response(view.id, request.conversation, response_id)
-    job = _job_of(context.settings, view, response_id, question, stream, request)
-    job = replace(job, fingerprint=fingerprint, is_repeat=is_repeat)
-    try:
-        enqueued = await context.queue.enqueue(job)
-    except OverloadedError:
-        if request.conversation:
-            await context.conversations.forget_response(tenant, response_id)
-        raise
-    if request.conversation and enqueued.job_id != response_id:
-        await context.conversations.forget_response(tenant, response_id)
-    return enqueued
-
-
-def _job_of(
-    settings: Settings, view: TenantView, response_id: str, question: Question, stream: Stream, request: Request
-) -> NewJob:
-    return NewJob(
+    job = NewJob(
         id=response_id,
         arguments=QueryArguments(question, stream, view),
         queue=QueueName.QUERIES,
         lane=LANES.get(request.service_tier, Lane.DEFAULT),
         tenant_id=view.id,
-        deadline_seconds=settings.query_deadline_seconds,
-        request=change_request(request, key_id=view.key_id),
+        deadline_seconds=context.settings.query_deadline_seconds,
+        request=change_request(request, key_id=view.key_id) if view.key_id else request,
+        fingerprint=fingerprint,
+        is_repeat=is_repeat,
         archive=request.store,
         keep_seconds=None if request.store else UNSTORED_SECONDS,
-        max_wait_seconds=settings.max_wait_seconds,
+        max_wait_seconds=context.settings.max_wait_seconds,
     )
+    if request.conversation:
+        return await _enqueue_in_conversation(context, request.conversation, job)
+    return await context.queue.enqueue(job)
+
+
+async def _enqueue_in_conversation(context: Context, conversation: str, job: NewJob) -> Enqueued:
+    """Queue a question whose response the conversation waits for."""
+    await context.conversations.open_response(job.tenant_id, conversation, job.id)
+    try:
+        enqueued = await context.queue.enqueue(job)
+    except OverloadedError:
+        await context.conversations.forget_response(job.tenant_id, job.id)
+        raise
+    if enqueued.job_id != job.id:
+        await context.conversations.forget_response(job.tenant_id, job.id)
+    return enqueued
 
 
 def answer_of(job: Job | None) -> Answer:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,17 +46,15 @@ class Metering:
         """Fields of the job's hash."""
         return {"key": self.payer.key_id} if self.payer and self.payer.key_id else {}
 
-    @contextlib.asynccontextmanager
-    async def counting(self) -> AsyncIterator[bytes]:
-        """Let one job of a request be counted before the others; gives the limits for the script, empty if there are none."""
+    def counting(self) -> AbstractAsyncContextManager[object]:
+        """Let one job of a request be counted before the others."""
         payer = self._limited_payer
-        if payer is None:
-            yield b""
-        elif payer.is_admitted:
-            yield _write_limits(payer, self.function)
-        else:
-            async with payer.counting:
-                yield _write_limits(payer, self.function)
+        return nullcontext() if payer is None or payer.is_admitted else payer.counting
+
+    def write_limits(self) -> bytes:
+        """The limits for the script; empty if there are none."""
+        payer = self._limited_payer
+        return _write_limits(payer, self.function) if payer else b""
 
     @property
     def _limited_payer(self) -> Payer | None:
