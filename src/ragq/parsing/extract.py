@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ragq.parsing.ocr import Ocr
 from ragq.parsing.readers import read
 from ragq.parsing.writer import DocumentWriter, Progress, UnreadableError
@@ -92,6 +94,6 @@ def _write(text: str, others: dict[str, object]) -> None:
     output = sys.stdout.buffer
     output.write(b'{"text": "')
     for start in range(0, len(text), WRITTEN_CHARACTERS):
-        part = json.dumps(text[start : start + WRITTEN_CHARACTERS], ensure_ascii=False)
-        output.write(part[1:-1].encode("utf-8", "replace"))
+        part = text[start : start + WRITTEN_CHARACTERS].encode("utf-8", "replace").decode()
+        output.write(msgspec.json.encode(part)[1:-1])
     output.write(b'", ' + json.dumps(others, ensure_ascii=False).encode("utf-8", "replace")[1:])

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from ragq.parsing import extract, readers
 from ragq.parsing.isolation import refuse_network
 from ragq.parsing.writer import DocumentWriter
+from ragq.tasks import keep_freed_memory
 
 HANDBOOK = Path(__file__).resolve().parents[1] / "handbook" / "handbook.pdf"
 
@@ -122,9 +123,12 @@ def main() -> None:
     """Load what children need, then serve standard input."""
     readers.load()  # 8 MB together, and 0.2 s
     for first, name in ((HANDBOOK.read_bytes(), HANDBOOK.name), (b"# First", "first.md")):
-        readers.read(first, name, DocumentWriter(readers.read, max_characters=extract.WRITTEN_CHARACTERS))
+        document = DocumentWriter(readers.read, max_characters=extract.WRITTEN_CHARACTERS)
+        readers.read(first, name, document)
+        document.finish()
     if not refuse_network():
         print("ragq: this system cannot refuse the network to processes that read documents.", file=sys.stderr)  # noqa: T201
+    keep_freed_memory()
     gc.freeze()  # so that a collection in a child does not copy our memory
     gc.set_threshold(GC_THRESHOLD)
     with socket.socket(fileno=sys.stdin.fileno()) as requests:

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import pypdfium2
@@ -82,6 +83,7 @@ def match_outline(outline: Iterable[Entry], pages: Sequence[list[str]]) -> Headi
     return headings
 
 
+@lru_cache(1000)  # the lines of a page, which are compared with each of its titles
 def _simplify(text: str) -> str:
     return _NO_WORD.sub("", text).lower()
 
