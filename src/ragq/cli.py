@@ -180,7 +180,7 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     """Run a worker for QUEUES (default: all), like `rq worker` after `ragq env`."""
     from ragq.environment import join_services, worker_variables
-    from ragq.prepare import wait_for_model, wait_for_valkey
+    from ragq.prepare import wait_for_database, wait_for_valkey
 
     settings = join_services(_settings(data_dir=data_dir))
     os.environ |= worker_variables(settings)
@@ -192,7 +192,7 @@ def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
 
     while True:
         asyncio.run(wait_for_valkey(settings))
-        asyncio.run(wait_for_model(settings))
+        asyncio.run(wait_for_database(settings))
         try:
             rq(["worker", *(["--burst"] if burst else []), *(queues or QueueName)], prog_name="rq")
         except SystemExit as end:

@@ -18,7 +18,7 @@ from ragq.embedded.processes import end_with_parent
 from ragq.errors import RagqError, UnavailableError
 from ragq.logs import configure_logging
 from ragq.settings import Settings, read_settings
-from ragq.storage.database import OTHER_MODEL, Database
+from ragq.storage.database import MIGRATIONS_PENDING, OTHER_MODEL, Database
 
 log = structlog.get_logger(__name__)
 
@@ -92,18 +92,22 @@ async def wait_for_valkey(settings: Settings) -> None:
             return await queue.close()
 
 
-async def wait_for_model(settings: Settings) -> None:
-    """Wait while the database has the vectors of another embedding model, until `ragq reembed` switches to this one."""
+async def wait_for_database(settings: Settings) -> None:
+    """Wait until the migrations have run, and until `ragq reembed` has switched to this embedding model.
+
+    A worker that claimed jobs before would fail them for good.
+    """
     assert settings.database_url
     database = await Database.open(settings, settings.database_url.get_secret_value(), connections=1)
     try:
         while True:
             try:
+                await database.check_ready()
                 await database.vector_column()
             except UnavailableError as error:
-                if error.code != OTHER_MODEL:  # the worker itself waits for PostgreSQL
+                if error.code not in (MIGRATIONS_PENDING, OTHER_MODEL):  # the worker itself waits for PostgreSQL
                     return
-                log.warning("waiting_for_embedding_model", error=str(error))
+                log.warning("waiting_for_database", error=str(error))
                 await asyncio.sleep(1)
             else:
                 return

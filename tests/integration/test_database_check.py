@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 
 from ragq.doctor import examine
 from ragq.errors import ConfigurationError, UnavailableError
-from ragq.prepare import migrate
+from ragq.prepare import migrate, wait_for_database
 from ragq.settings import Settings
 from ragq.storage.database import Database, find_pending
 
@@ -109,6 +110,16 @@ async def test_a_role_that_only_reads_and_writes_serves_a_database_that_is_migra
     with pytest.raises(UnavailableError, match=r"0010_ingests\.sql.*ragq migrate"):
         await database.check_ready()
     await database.close()
+
+
+async def test_a_worker_begins_when_the_migrations_have_run(make_database: MakeDatabase, settings: Settings) -> None:
+    url = make_database("UTF8")
+    await migrate(using(settings, url))
+    allow(url, "DELETE FROM migrations WHERE name LIKE '0026%'")
+    waiting = asyncio.create_task(wait_for_database(using(settings, url)))
+    assert await asyncio.wait({waiting}, timeout=1.5) == (set(), {waiting})
+    allow(url, "INSERT INTO migrations VALUES ('0026_feedback.sql')")
+    await asyncio.wait_for(waiting, 10)
 
 
 @pytest.mark.parametrize("schema", ["public", ROLE])

@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 MIGRATION_LOCK = 0x72616771  # "ragq"
 OTHER_MODEL = "embedding_model_changed"  # code of the error of a process with settings of another embedding model
+MIGRATIONS_PENDING = "migrations_pending"  # code of the error while they have not all run
 READY_SECONDS = 1.0  # PostgreSQL must provide a connection within this to count as ready
 CONNECT_SECONDS = 5
 WALL_SECONDS = 60.0  # between two looks for the second wall between tenants while it is down
@@ -319,6 +320,7 @@ class Database:
         if pending:
             raise UnavailableError(
                 f"The database's migrations have not run yet: {', '.join(pending)}. `ragq migrate` runs them.",
+                code=MIGRATIONS_PENDING,
                 retry_after_seconds=2,
             )
 
