@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from ragq.accounts.limits import Limits
+from ragq.accounts.payer import Payer, paid_by
 from ragq.client.console import live_jobs
 from ragq.client.job import Outcome
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
-from ragq.errors import InvalidRequestError
+from ragq.errors import InvalidRequestError, OverloadedError
 from ragq.models import Answer, JobFunction, JobStatus, QueueName, Usage
-from ragq.queues.upkeep.job_actions import find_row
+from ragq.queues.documents import document_job_id, enqueue_document
+from ragq.queues.upkeep.job_actions import act, find_row
 from ragq.records import DocumentArguments, DocumentResult, Failure, Job, Meta, QueryResult, Request
 from ragq.settings import Settings
 from ragq.storage.archive import Archive
@@ -24,6 +27,7 @@ from ragq.storage.console import jobs as job_storage
 from ragq.storage.console.jobs import JobRow, Jobs
 from ragq.storage.console.selection import START_OF_ENDED, Place, Selection, read_place
 from ragq.storage.database import Database
+from tests.ingests import attach, open_context
 from tests.queue_steps import BAD, DONE, claim, enqueue, finish, let_pass, new_job, state
 from tests.servers import Valkey
 
@@ -299,6 +303,51 @@ async def test_a_look_at_valkey_is_bounded_and_goes_on_where_it_stopped(
     assert newest.next
     rest = await queue.live.list_jobs(Selection(), limit=3, after=newest.next)
     assert not {row.id for row in newest.jobs} & {row.id for row in rest.jobs}
+
+
+async def test_no_job_is_passed_over_while_those_before_it_leave_the_queue(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_jobs, "WINDOW", 4)
+    for n in range(16):
+        await enqueue(queue, f"j{n:02}")
+    read, seen = queue.live._read_rows, list[str]()
+
+    async def read_and_cancel(job_ids: list[str]) -> list[JobRow | None]:
+        rows = await read(job_ids)
+        for job_id in job_ids:
+            await queue.cancel(job_id)
+        seen.extend(job_ids)
+        return rows
+
+    monkeypatch.setattr(queue.live, "_read_rows", read_and_cancel)
+    page = await queue.live.list_jobs(Selection(), limit=100)
+    assert len(page.jobs) == len(seen) == 16
+
+
+async def test_a_job_that_runs_again_counts_for_the_limits_again(queue: JobQueue) -> None:
+    with paid_by(Payer("default", "key_1", Limits(queued=1))):
+        await enqueue(queue, "a")
+        await queue.cancel("a")
+        assert await queue.live.retry("a")
+        with pytest.raises(OverloadedError, match="1 questions queued"):
+            await enqueue(queue, "b")
+        await queue.cancel("a")
+        assert await enqueue(queue, "b")
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_document_runs_again_at_once_after_its_job_was_cancelled(
+    queue: JobQueue, settings: Settings, database_url: str, tmp_path: Path
+) -> None:
+    context = await open_context(settings.model_copy(update={"data_dir": tmp_path}), database_url)
+    record = await attach(context, "The ferry of Quorra leaves at noon.")
+    context = replace(context, queue=queue)
+    await enqueue_document(queue, settings, record)
+    await queue.cancel(document_job_id(record))
+    row = await find_row(context, "default", document_job_id(record))
+    await act(context, row, "retry")
+    assert (await state(queue, document_job_id(record))).status is JobStatus.QUEUED
 
 
 async def test_a_failed_job_runs_again_with_its_whole_time_and_one_with_a_result_does_not(

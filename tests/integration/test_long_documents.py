@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ragq.client.embedding_client import LocalEmbeddingClient, Progress
+from ragq.errors import DocumentError, NotFoundError
 from ragq.models import Attributes, Chunk, ParsedDocument
 from ragq.queues.documents import document_job_id
 from ragq.queues.running import WorkerContext
@@ -27,7 +28,7 @@ from ragq.storage.file_batches import FileBatches
 from ragq.storage.ingests import Attachment
 from ragq.storage.store_files import StoreFileRecord
 from ragq.storage.vector_stores import Stores
-from tests.ingests import TENANT, attach, count_chunks, ingest, look, open_context, put_in
+from tests.ingests import TENANT, attach, count_chunks, fail, ingest, look, open_context, put_in
 from tests.servers import environment
 
 CHUNKS = 600
@@ -288,6 +289,19 @@ async def test_a_file_put_in_again_replaces_those_of_its_name(
     async with context.database.for_all().connection() as connection:
         rows = await (await connection.execute("SELECT file_id FROM vector_store_files")).fetchall()
     assert {row[0] for row in rows} == {old.file_id, other.file_id}
+
+
+async def test_a_failed_file_that_runs_again_still_replaces_those_of_its_name(context: WorkerContext) -> None:
+    old = await attach(context, "the first words")
+    assert await ingest(context, old) == "completed"
+    newer = await attach(context, "newer words")
+    where = (TENANT, old.vector_store_id)
+    await context.ingests.attach_many(*where, [Attachment(newer.file_id, replace_same_name=True)])
+    await fail(context, await look(context, newer), DocumentError("The file is damaged."))
+    await context.ingests.attach_many(*where, [Attachment(newer.file_id, keeps_chunking=True)])
+    assert await ingest(context, await look(context, newer)) == "completed"
+    with pytest.raises(NotFoundError):
+        await look(context, old)
 
 
 HOLD = """

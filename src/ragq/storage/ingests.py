@@ -73,7 +73,8 @@ def _attach(viewer: Viewer) -> str:
     SET status = excluded.status, error_code = excluded.error_code, error_message = excluded.error_message,
         generation = v.generation + 1, attempt = 0, created_at = clock_timestamp(),
         max_chunk_tokens = excluded.max_chunk_tokens, chunk_overlap_tokens = excluded.chunk_overlap_tokens,
-        attributes = excluded.attributes, readers = excluded.readers, replace_same_name = excluded.replace_same_name
+        attributes = excluded.attributes, readers = excluded.readers,
+        replace_same_name = excluded.replace_same_name OR (v.replace_same_name AND v.status IN ('failed', 'cancelled'))
     WHERE (v.status IN ('failed', 'cancelled')
            OR (v.max_chunk_tokens, v.chunk_overlap_tokens)
               IS DISTINCT FROM (excluded.max_chunk_tokens, excluded.chunk_overlap_tokens)){see_documents(viewer, "v")}

@@ -65,11 +65,11 @@ class LiveJobs:
         if selection.ids is not None:
             rows = await self._read_rows(list(selection.ids))
             return LivePage([row for row in rows if row and _is_selected(row, selection)], None)
-        looked_at, offset = 0, 0
+        looked_at, last, offset = 0, after, 0
         while looked_at < LOOKED_AT:
-            window = await self._read_ids(after, offset)
-            offset, looked_at = offset + len(window), looked_at + len(window)
-            behind = [place for place in window if after is None or (place.at, place.id) < (after.at, after.id)]
+            window = await self._read_ids(last, offset)
+            looked_at += len(window)
+            behind = [place for place in window if last is None or (place.at, place.id) < (last.at, last.id)]
             for place, row in zip(behind, await self._read_rows([one.id for one in behind]), strict=True):
                 if row is not None and _is_selected(row, selection):
                     found.append(row)
@@ -77,7 +77,10 @@ class LiveJobs:
                         return LivePage(found, place)
             if len(window) < WINDOW:
                 return LivePage(found, None)
-        return LivePage(found, window[-1])
+            # By the last place and not by their number, as those before it may leave the queue meanwhile.
+            offset = offset + WINDOW if last and window[-1].at == last.at else 0
+            last = window[-1]
+        return LivePage(found, last)
 
     async def count(self, selection: Selection) -> tuple[int, bool]:
         """Count jobs; also whether all were looked at."""

@@ -2,7 +2,7 @@
 -- ARGV: prefix, id.
 -- Returns 1, or 0 for one that is unknown, has not ended or has a result, or whose tenant is being deleted.
 local id = ARGV[2]
-local job = read(id, 'ended_ms', 'origin', 'data', 'deadline_ms', 'created_ms', 'status', 'attempt')
+local job = read(id, 'ended_ms', 'origin', 'data', 'deadline_ms', 'created_ms', 'status', 'attempt', 'open_in')
 local name = job[2]
 if not job[1] or not name or not job[3] or job[6] == 'finished' then return 0 end
 local closed = suffix_of(name) ~= '' and redis.call('ZSCORE', P .. ':closed', tenant_of(name))
@@ -16,5 +16,6 @@ redis.call('ZREM', P .. ':unarchived', id)
 for _, state in ipairs({'finished', 'failed', 'canceled'}) do redis.call('ZREM', P .. ':' .. state .. ':' .. name, id) end
 redis.call('HSET', key, 'deadline_ms', deadline, 'created_ms', now, 'ticket', redis.call('HINCRBY', P .. ':tickets', name, 1))
 redis.call('ZADD', P .. ':deadlines', deadline, id)
+for scope in (job[8] or ''):gmatch('%S+') do redis.call('ZADD', P .. ':limit:open:' .. scope, deadline, id) end
 push('RPUSH', name, id)
 return 1

@@ -9,7 +9,7 @@ import structlog
 
 from ragq.context import Context
 from ragq.errors import ConflictError, GoneError, NotFoundError, RagqError, TransientError
-from ragq.queues.documents import document_of, enqueue_documents
+from ragq.queues.documents import document_of, enqueue_document
 from ragq.queues.history import delete_job, find_job
 from ragq.storage.console.job_actions import ActionRecord, JobAction
 from ragq.storage.console.jobs import MOST_COUNTED, JobRow, row_of
@@ -116,7 +116,10 @@ async def _retry(context: Context, row: JobRow) -> None:
         records = await context.store_files.find_in_progress(row.tenant_id, store_id, [file_id])
         if not records:
             raise ConflictError("The document cannot be ingested again: its store says why.", code="job_gone")
-        await enqueue_documents(context.queue, context.settings, records)
+        for record in records:
+            queued = await enqueue_document(context.queue, context.settings, record)
+            if not queued.created:  # the job of this ingest has ended, and the sweeper has not seen it yet
+                await context.queue.live.retry(queued.job_id)
     elif not await context.queue.live.retry(row.id):
         raise ConflictError(
             "The job has left the queue, so it cannot be run again: ask the question again.", code="job_gone"
