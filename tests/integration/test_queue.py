@@ -247,6 +247,19 @@ async def test_a_job_that_killed_two_workers_runs_alone_and_the_lanes_go_on(queu
     assert (alone.id, alone.alone) == ("suspect", True)
 
 
+async def test_a_suspect_of_a_full_tenant_runs_as_soon_as_a_worker_is_empty(queue: JobQueue, valkey: Valkey) -> None:
+    await queue.tenant_jobs.set_shares({"default": (1, 1)})
+    await enqueue(queue, "suspect")
+    for _ in range(2):
+        await claim(queue)
+        assert await expire_leases(queue, valkey) == ["suspect"]
+    await enqueue(queue, "innocent")
+    (running,) = (await queue.claim("w2", [("queries", 1)], in_flight=1)).jobs or await claim(queue, in_flight=0)
+    if running.id == "innocent":  # the tenant has no place left
+        (running,) = await claim(queue, in_flight=0)
+    assert (running.id, running.alone) == ("suspect", True)
+
+
 async def test_deaths_alone_are_counted_and_then_the_job_comes_back_to_be_ended(
     queue: JobQueue, valkey: Valkey
 ) -> None:

@@ -117,7 +117,7 @@ local function serve(pool, lanes, room, alone)
 
     -- Claim the next job of a list, of a tenant whose turn is then; the earliest of all was then.
     local function take(n, name, turn, earliest)
-        local id = not is_full(name) and redis.call('LPOP', list_key(name))
+        local id = (alone == 1 or not is_full(name)) and redis.call('LPOP', list_key(name)) -- a worker was emptied for a suspect
         if not id or redis.call('LLEN', list_key(name)) == 0 then
             redis.call('ZREM', P .. ':ring:' .. lanes[n], name)
             look(n)
