@@ -172,15 +172,16 @@ def test_many_are_counted_and_then_changed_in_the_background(admin: Caller) -> N
     waiting = [ask(admin, f"How tall is the pillar number {n}?") for n in range(7)]
     wait_for(admin, running, "started")
     selection = "state=queued&text=pillar"
-    assert admin.call("GET", f"/v1/admin/jobs/count?{selection}").json() == {
-        "object": "job.count",
-        "count": 7,
-        "is_exact": True,
-    }
+    counted = admin.call("GET", f"/v1/admin/jobs/count?{selection}").json()
+    until = counted.pop("until")
+    assert counted == {"object": "job.count", "count": 7, "is_exact": True}
+    later = ask(admin, "How tall is the pillar that nobody has counted?")
     chosen = do(admin, "cancel", {"ids": [*waiting[:2], "resp_unknown"]})
     assert (chosen["total"], chosen["done"], chosen["skipped"], chosen["state"]) == (2, 2, 0, "completed")
-    matched = do(admin, "cancel", {"state": "queued", "text": "pillar"})
+    matched = do(admin, "cancel", {"state": "queued", "text": "pillar", "until": until})
     assert (matched["total"], matched["done"]) == (5, 5)
+    assert ids(admin, selection) == [later]
+    admin.call("DELETE", f"/v1/admin/jobs/{later}")
     wait_until(lambda: len(ids(admin, "state=canceled&text=pillar")) == 7)
     again = do(admin, "retry", {"state": "canceled", "text": "pillar"})
     assert (again["done"], again["skipped"]) == (7, 0)

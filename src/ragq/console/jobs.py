@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -66,11 +68,12 @@ class JobList(TypedDict):
 
 
 class JobCount(TypedDict):
-    """How many jobs a selection has; one that is not exact has more."""
+    """How many jobs a selection has; one that is not exact has more. Give `until` to an action on what was counted."""
 
     object: Literal["job.count"]
     count: int
     is_exact: bool
+    until: float
 
 
 class JobActed(TypedDict):
@@ -139,8 +142,9 @@ async def list_jobs(
 @router.get("/count")
 async def count_selected_jobs(context: ContextDependency, _caller: Admin, selection: Selected) -> JobCount:
     """Count the jobs of a selection, up to 100,000 ended ones and among 10,000 others."""
-    count, is_exact = await count_jobs(context, selection)
-    return {"object": "job.count", "count": count, "is_exact": is_exact}
+    until = min(selection.until or math.inf, time.time())
+    count, is_exact = await count_jobs(context, replace(selection, until=until))
+    return {"object": "job.count", "count": count, "is_exact": is_exact, "until": until}
 
 
 @router.get("/{job_id}")

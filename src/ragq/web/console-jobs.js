@@ -118,6 +118,7 @@ export async function jobs({ root, query, isOperator, isOpen }) {
     const found = chosen ? { count: wanted.ids.length, is_exact: true } : await get("v1/admin/jobs/count", wanted);
     const number = `${found.is_exact ? "" : "more than "}${count(found.count)}`;
     if (!found.count) return say("No jobs match.");
+    if (!chosen) wanted.until = found.until; // what matches from now on was not counted
     const jobsText = found.count === 1 ? "job" : "jobs";
     const text = action === "delete" ? "Answers are deleted with their jobs. This cannot be undone." : "It is done in the background.";
     if (!(await confirm(`${VERBS[action]} ${number} ${jobsText}?`, text, `${VERBS[action]} ${number}`))) return;
