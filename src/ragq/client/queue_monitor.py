@@ -11,6 +11,8 @@ from typing import Any
 
 from ragq.client.valkey_client import Command, ValkeyClient, pairs, translate_errors
 
+AT_ONCE = 100  # lists
+COUNTS = 6  # of a list: see _counts_of
 WORKER_SECONDS = 15  # a worker that has not registered for this long is gone
 
 
@@ -93,28 +95,41 @@ class QueueMonitor:
         """Read the state of each list and the live workers."""
         async with translate_errors():
             keys = sorted(await self._valkey.call("SMEMBERS", f"{self._prefix}:queues"))
-            queues = [await self._describe_list(_text(key).removeprefix(f"{self._prefix}:queue:")) for key in keys]
+            queues = await self._describe_lists([_text(key).removeprefix(f"{self._prefix}:queue:") for key in keys])
             names = await self._valkey.call("SMEMBERS", f"{self._prefix}:workers")
-            hashes = [await self._valkey.call("HGETALL", key) for key in names]
+            hashes = await self._valkey.call_all(["HGETALL", key] for key in names)
         workers = [{_text(name): _text(value) for name, value in pairs(fields).items()} for fields in hashes]
         return QueueState(queues, [_read_worker(fields) for fields in workers if fields])
 
-    async def _describe_list(self, name: str) -> ListState:
-        now = time.time()
-        queued, in_flight, scheduled, finished, failed, first = await self._valkey.transact(
-            [
-                ["LLEN", f"{self._prefix}:queue:{name}"],
-                ["ZCARD", f"{self._prefix}:wip:{name}"],
-                ["ZCARD", f"{self._prefix}:scheduled:{name}"],
-                ["ZCOUNT", f"{self._prefix}:finished:{name}", now, "+inf"],
-                ["ZCOUNT", f"{self._prefix}:failed:{name}", now, "+inf"],
-                ["LINDEX", f"{self._prefix}:queue:{name}", 0],
-            ]
-        )
-        since = await self._valkey.call("HGET", f"{self._prefix}:job:{_text(first)}", "created_ms") if first else None
-        created_ms = _text(since) if since else ""
-        oldest = max(0.0, round(now - int(created_ms) / 1000, 1)) if created_ms.isdigit() else None
-        return ListState(name, queued, in_flight, scheduled, finished, failed, oldest)
+    async def _describe_lists(self, names: list[str]) -> list[ListState]:
+        """Read some lists at a time, since each tenant has its own; those of one list in one step."""
+        now, prefix, states = time.time(), self._prefix, list[ListState]()
+        for start in range(0, len(names), AT_ONCE):
+            part = names[start : start + AT_ONCE]
+            read = await self._valkey.transact(command for name in part for command in _counts_of(prefix, name, now))
+            counts = [read[first : first + COUNTS] for first in range(0, len(read), COUNTS)]
+            keys = [f"{prefix}:job:{_text(first or b'')}" for *_, first in counts]
+            created = await self._valkey.call_all(["HGET", key, "created_ms"] for key in keys)
+            for name, (*numbers, _), since in zip(part, counts, created, strict=True):
+                fields: list[Any] = [name, *numbers, _seconds_since(since, now)]
+                states.append(ListState(*fields))
+        return states
+
+
+def _seconds_since(created_ms: bytes | None, now: float) -> float | None:
+    known = created_ms is not None and created_ms.isdigit()
+    return max(0.0, round(now - int(created_ms or 0) / 1000, 1)) if known else None
+
+
+def _counts_of(prefix: str, name: str, now: float) -> list[Command]:
+    return [
+        ["LLEN", f"{prefix}:queue:{name}"],
+        ["ZCARD", f"{prefix}:wip:{name}"],
+        ["ZCARD", f"{prefix}:scheduled:{name}"],
+        ["ZCOUNT", f"{prefix}:finished:{name}", now, "+inf"],
+        ["ZCOUNT", f"{prefix}:failed:{name}", now, "+inf"],
+        ["LINDEX", f"{prefix}:queue:{name}", 0],
+    ]
 
 
 def _read_worker(fields: dict[str, str]) -> WorkerState:
