@@ -94,6 +94,17 @@ def test_wrong_tokens_count_as_guesses(provider: OidcProvider, root: Caller) -> 
     assert root.call("GET", "/v1/files").status_code == 200
 
 
+def test_a_token_opens_no_session(provider: OidcProvider, root: Caller) -> None:
+    """The cookie of a session that no key opened would be the operator's."""
+    token = provider.issue(aud=AUDIENCE)
+    assert ask_with(root, token).status_code == 200
+    with httpx2.Client(base_url=root.url, headers={"Sec-Fetch-Site": "same-origin"}, timeout=60) as browser:
+        assert code_of(browser.post("/session", json={"key": token})) == (401, "invalid_api_key")
+        assert not browser.cookies
+        assert browser.get("/session").json()["role"] is None
+        assert browser.get("/v1/admin/tenants").status_code == 401
+
+
 def test_a_connection_ends_with_the_tenant_of_its_token(provider: OidcProvider, root: Caller) -> None:
     question = json.dumps({"type": "response.create", "model": "ragq", "input": "Who?"})
     address = root.url.replace("http", "ws") + "/v1/responses"

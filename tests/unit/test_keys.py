@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from ragq.accounts.limits import NO_LIMITS
 from ragq.accounts.roles import Role
 from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError, UnavailableError
 from ragq.http import keys, session
 from ragq.http.callers import FRESH_SECONDS, STALE_SECONDS, Caller, Callers
 from ragq.http.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, KeyCheck
 from ragq.storage.tenancy.api_keys import OpenedKey
+from ragq.storage.tenancy.sessions import OpenedSession
 from tests.clock import Clock
 
 KEY = "a key that only this test knows"
@@ -198,3 +200,44 @@ def test_a_session_is_that_of_its_key_and_ends_with_it(
     monkeypatch.setattr("ragq.http.session.time.time", lambda: 1_000_000.0 + session.SESSION_SECONDS)
     with pytest.raises(AuthenticationError):
         asyncio.run(check.check_session(of_root))
+
+
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmVk"
+READER = OpenedSession(
+    id="",
+    tenant_id="acme",
+    role="reader",
+    subject="u-1",
+    name="Ada",
+    is_suspended=False,
+    groups=(),
+    limits=NO_LIMITS,
+    has_readers=False,
+    has_shares=False,
+)
+
+
+class Tokens:
+    """Takes every token, as the provider does those that it made."""
+
+    async def open(self, _token: str) -> OpenedSession:
+        return READER
+
+
+def test_an_access_token_opens_no_session(store: Store, clock: Clock) -> None:
+    callers = Callers(store, clock)
+    callers.tokens = Tokens()
+    check = KeyCheck(KEY, callers, clock)
+    reader = find(check, TOKEN)
+    assert (reader.tenant, reader.role) == ("acme", Role.READER)
+    with pytest.raises(AuthenticationError):
+        check.open_session(reader)
+
+
+def test_only_the_key_of_the_settings_is_the_operators_without_an_id(check: KeyCheck) -> None:
+    """A caller whom nothing can confirm is refused, rather than taken for the operator."""
+    assert asyncio.run(check.confirm(find(check, KEY))).role is Role.OPERATOR
+    with pytest.raises(AuthenticationError):
+        asyncio.run(check.confirm(Caller("acme", Role.READER)))
+    with pytest.raises(AuthenticationError):
+        check.open_session(Caller("acme", Role.READER))

@@ -131,16 +131,24 @@ class KeyCheck:
             if now := await self._callers.by_session(caller.session_id):
                 return now
             raise AuthenticationError("The session has ended: sign in again.")
+        if caller is ROOT:
+            return caller
         if caller.token:
             now = await self._callers.by_token(caller.token)
         else:
-            now = await self._callers.by_id(caller.key_id) if caller.key_id else caller
+            now = await self._callers.by_id(caller.key_id)
         if now is None:
             raise AuthenticationError("The API key was revoked, or has expired.")
         return now
 
     def open_session(self, caller: Caller) -> str:
-        """Make the cookie of a session, which ends with the caller's key."""
+        """Make the cookie of a session, which ends with the caller's key.
+
+        Raises:
+            AuthenticationError: The caller has no key, and so nothing would end the session.
+        """
+        if not caller.key_id and caller is not ROOT:  # a cookie without a key's id is that of `RAGQ_API_KEY`
+            raise AuthenticationError("An access token opens no session: sign in, or send an API key.")
         return open_session(self._key or "", caller.key_id)
 
     def open_signed_in(self, session_id: str) -> str:

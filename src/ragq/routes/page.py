@@ -96,8 +96,8 @@ async def create_session(body: SessionCreate, request: Request, context: Context
     response, keys = Response(status_code=204), context.keys
     if keys.is_required:
         caller = await keys.check(body.key.get_secret_value(), request.client.host if request.client else "")
-        keys.tally.count_sign_in(caller, request)
         set_cookie(response, request, keys.open_session(caller))
+        keys.tally.count_sign_in(caller, request)
     return response
 
 
