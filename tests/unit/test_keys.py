@@ -106,6 +106,7 @@ class Store:
 
     async def open(self, value: str) -> OpenedKey | None:
         self.asked += 1
+        await asyncio.sleep(0)
         if self.is_away:
             raise UnavailableError("away")
         return self.key if value == VALUE else None
@@ -174,6 +175,25 @@ def test_a_suspended_tenants_key_is_refused_without_counting_as_a_guess(check: K
         with pytest.raises(ForbiddenError) as refusal:
             find(check)
     assert refusal.value.code == "tenant_suspended"
+
+
+async def check_at_once(check: KeyCheck, value: str, *, times: int) -> list[Caller | BaseException]:
+    checks = [check.check(value, "192.0.2.7") for _ in range(times)]
+    return await asyncio.gather(*checks, return_exceptions=True)
+
+
+def test_of_wrong_keys_that_come_at_once_no_more_count_than_one_by_one(check: KeyCheck, clock: Clock) -> None:
+    refusals = asyncio.run(check_at_once(check, "ragq-guessed", times=500))
+    kinds = [type(refusal) for refusal in refusals]
+    assert (kinds.count(AuthenticationError), kinds.count(OverloadedError)) == (GUESSES, 500 - GUESSES)
+    assert not is_let_in(check, "192.0.2.7")
+    clock.now += GUESS_SECONDS
+    assert is_let_in(check, "192.0.2.7")
+
+
+def test_right_keys_that_come_at_once_are_all_let_in(check: KeyCheck) -> None:
+    found = asyncio.run(check_at_once(check, VALUE, times=10 * GUESSES))
+    assert {type(caller) for caller in found} == {Caller}
 
 
 def test_without_a_key_in_the_settings_only_keys_that_were_made_are_checked(store: Store, clock: Clock) -> None:

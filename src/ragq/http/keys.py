@@ -31,12 +31,17 @@ class _Address:
     """The keys sent from an address.
 
     Attributes:
-        guesses: Wrong keys, minus one for each GUESS_SECONDS since `changed_at`.
+        guesses: Wrong keys, minus one for each GUESS_SECONDS since `changed_at`; at most GUESSES.
     """
 
     guesses: float = 0.0
     changed_at: float = 0.0
     known_until: float = -math.inf
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it may send no other wrong key now."""
+        return self.guesses > GUESSES - 1
 
 
 class KeyCheck:
@@ -44,7 +49,8 @@ class KeyCheck:
 
     After GUESSES wrong keys from one address, its keys are refused without a comparison until GUESS_SECONDS have passed.
     An address that sent the right key within the last hour is exempt, so that another client behind it cannot lock it
-    out, unless `RAGQ_API_KEY` is short enough to guess. Each API process counts for itself.
+    out, unless `RAGQ_API_KEY` is short enough to guess. Keys that come at once are looked up together, so that the right ones among
+    them are let in, and of the wrong ones no more than GUESSES count. Each API process counts for itself.
 
     Args:
         key: `RAGQ_API_KEY`; None if none is needed, which opens everything to those who send no key that was made.
@@ -93,14 +99,13 @@ class KeyCheck:
         address, now = self._find(host), self._clock()
         address.guesses = max(0.0, address.guesses - (now - address.changed_at) / GUESS_SECONDS)
         address.changed_at = now
-        is_over = address.guesses > GUESSES - 1
         is_long = self._key is None or len(self._key) >= LEAST_KEY_CHARACTERS
-        if is_over and not (now < address.known_until and is_long):
+        if address.is_over and not (now < address.known_until and is_long):
             raise _too_many(address)
         try:
             caller = await self._recognize(given)
         except AuthenticationError as refusal:
-            if is_over:
+            if address.is_over:  # maybe by keys that were looked up at the same time
                 raise _too_many(address) from refusal
             address.guesses += 1
             raise
