@@ -230,8 +230,16 @@ async def test_a_removal_that_is_killed_is_completed_by_the_next(
     done = await asyncio.to_thread(run, sys.executable, "-c", KILLED, *where, env=environment())
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert "tenants" in {id_.partition(":")[0] for _, id_ in await left(full)}
+    await wait_for_claim(full)
     await remove(full)
     assert await left(full) == []
+
+
+async def wait_for_claim(context: Context) -> None:
+    """Wait until PostgreSQL has noticed that the process is gone which removed the tenant."""
+    async with context.database.for_all().connection() as connection:
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"removal of {ACME}"])
+        await connection.execute("SELECT pg_advisory_unlock_all()")
 
 
 async def test_what_is_done_while_a_removal_runs_leaves_nothing(full: Context) -> None:

@@ -80,10 +80,11 @@ FOR_ONE_OR_ALL = {
     "storage/tenancy/audit_log.py": {"list_entries"},
     "storage/tenancy/usage.py": {"report"},
 }
-# A connection of one's own, past the pool: for migrations, the index of vectors and another embedding model.
+# A connection of one's own, past the pool: for migrations, the index of vectors, another embedding model, and removals.
 SESSION = {
     "storage/database.py": {"migrate", "check_suitable"},
     "storage/search/reembedding.py": {"reembedding"},
+    "storage/tenancy/tenant_data.py": {"claimed"},
     "storage/vector_index.py": {"make_index"},
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 
 import structlog
@@ -163,9 +164,10 @@ async def remove_tenants_forever(context: Context) -> None:
     while True:
         if await context.queue.claim_period("tenants", every_seconds=TENANTS_SECONDS):
             await context.sessions.expire()
-            for tenant_id in await context.tenants.list_deleted():
-                async for removed in remove_tenant(context, tenant_id):
-                    log.info("tenant_shrinks", tenant=tenant_id, what=removed.what, count=removed.count)
+            for tenant_id, deleted_at in await context.tenants.list_deleted():
+                async with aclosing(remove_tenant(context, tenant_id, deleted_at)) as steps:
+                    async for removed in steps:
+                        log.info("tenant_shrinks", tenant=tenant_id, what=removed.what, count=removed.count)
         await asyncio.sleep(TENANTS_SECONDS / 2)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
@@ -31,13 +32,21 @@ class Removed:
     count: int
 
 
-async def remove_tenant(context: Context, tenant_id: str) -> AsyncIterator[Removed]:
+async def remove_tenant(
+    context: Context, tenant_id: str, deleted_at: datetime | None = None
+) -> AsyncGenerator[Removed, None]:
     """Delete a tenant and everything of it, in steps; yields each step that deleted something.
 
     First its keys stop to work and its jobs are refused, also for an hour after the end. Then go jobs (running ones are cancelled and
     cannot commit), files with the bytes that no other tenant shares, and rows. The row in `tenants` is the last, in a transaction that
     finds no other row, so a removal that was cut short is completed by calling this again. It is no error if there is no such tenant:
     what may be left of it is deleted. Iterate to the end: a step is taken when it is asked for.
+
+    Nothing is done while another process removes the tenant.
+
+    Args:
+        deleted_at: When the tenant was deleted. A new one of the same name has another time, or none, and is left alone. None: remove
+            the tenant as it is.
 
     Raises:
         InvalidRequestError: It is the tenant `default`.
@@ -46,18 +55,27 @@ async def remove_tenant(context: Context, tenant_id: str) -> AsyncIterator[Remov
     if tenant_id == DEFAULT_TENANT:
         raise InvalidRequestError(f"The tenant '{DEFAULT_TENANT}' cannot be deleted.", param="tenant_id")
     data = TenantData(context.database)
-    is_gone = False
-    while not is_gone:
-        with suppress(NotFoundError):
-            await Tenants(context.database).suspend(tenant_id, suspended=True)
-        await context.queue.tenant_jobs.close(tenant_id, seconds=CLOSED_SECONDS)
-        for part in (_remove_jobs, _remove_uploads, _remove_files):
-            async for removed in part(context, data, tenant_id):
+    async with data.claimed(tenant_id, deleted_at) as claim:
+        while await claim.holds():
+            async for removed in _remove_all(context, data, tenant_id):
                 yield removed
-        async for table, count in data.delete_rows(tenant_id):
-            yield Removed(table, count)
-        is_gone = await data.delete_tenant(tenant_id)
-    log.info("tenant_deleted", tenant=tenant_id)
+                if not await claim.holds():
+                    return
+            if await data.delete_tenant(tenant_id, deleted_at):
+                log.info("tenant_deleted", tenant=tenant_id)
+                return
+
+
+async def _remove_all(context: Context, data: TenantData, tenant_id: str) -> AsyncIterator[Removed]:
+    """Delete everything but the tenant's own row."""
+    with suppress(NotFoundError):
+        await Tenants(context.database).suspend(tenant_id, suspended=True)
+    await context.queue.tenant_jobs.close(tenant_id, seconds=CLOSED_SECONDS)
+    for part in (_remove_jobs, _remove_uploads, _remove_files):
+        async for removed in part(context, data, tenant_id):
+            yield removed
+    async for table, count in data.delete_rows(tenant_id):
+        yield Removed(table, count)
 
 
 async def _remove_jobs(context: Context, data: TenantData, tenant_id: str) -> AsyncIterator[Removed]:

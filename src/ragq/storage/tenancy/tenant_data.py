@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection, sql
@@ -50,11 +53,39 @@ _ROWS = (
 _OF_TENANT = (*(table for table, condition in _ROWS if condition == _OWN), "files", "audit_log")
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """On the removal of a tenant: one process has it at a time, as long as its connection lasts."""
+
+    _connection: AsyncConnection[Any]
+    _tenant_id: str
+    _deleted_at: datetime | None
+    _is_first: bool
+
+    async def holds(self) -> bool:
+        """Whether this process is to go on: it was the first, and the tenant is still the one that was deleted then."""
+        query = "SELECT FROM tenants WHERE id = %s AND deleted_at = %s"
+        found = await self._connection.execute(query, [self._tenant_id, self._deleted_at])
+        return self._is_first and (self._deleted_at is None or found.rowcount == 1)
+
+
 class TenantData:
     """Finds and deletes a tenant's rows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @contextlib.asynccontextmanager
+    async def claimed(self, tenant_id: str, deleted_at: datetime | None) -> AsyncIterator[Claim]:
+        """Keep other processes from removing a tenant until the end of the block, unless one of them was faster.
+
+        Args:
+            deleted_at: As the tenant has it; None for one that need not have been deleted.
+        """
+        async with self._database.session() as connection:
+            query = "SELECT pg_try_advisory_lock(hashtextextended('removal of ' || %s, 0))"
+            row = await (await connection.execute(query, [tenant_id])).fetchone()
+            yield Claim(connection, tenant_id, deleted_at, bool(row and row[0]))
 
     async def list_files(self, tenant_id: str, *, limit: int) -> list[tuple[str, str]]:
         """List (file, SHA-256), in any order."""
@@ -102,10 +133,13 @@ class TenantData:
         if deleted := await AuditLog(self._database).forget(tenant_id, 0):
             yield "audit_log", deleted
 
-    async def delete_tenant(self, tenant_id: str) -> bool:
+    async def delete_tenant(self, tenant_id: str, deleted_at: datetime | None) -> bool:
         """Delete the tenant's own row, and note it in the audit log; False if rows have come in meanwhile, and then nothing is deleted.
 
         Whatever adds a row of the tenant locks this row against deletion, so none comes in after this.
+
+        Args:
+            deleted_at: As of `claimed`.
         """
         async with self._database.transaction(), self._database.for_all().connection() as connection:
             await connection.execute("SET LOCAL statement_timeout = 0")
@@ -114,7 +148,10 @@ class TenantData:
                 query = sql.SQL("SELECT FROM {} WHERE tenant_id = %s LIMIT 1").format(sql.Identifier(table))
                 if (await connection.execute(query, [tenant_id])).rowcount:
                     return False
-            deleted = await connection.execute("DELETE FROM tenants WHERE id = %s", [tenant_id])
+            deleted = await connection.execute(
+                "DELETE FROM tenants WHERE id = %s AND deleted_at IS NOT DISTINCT FROM coalesce(%s, deleted_at)",
+                [tenant_id, deleted_at],
+            )
             if deleted.rowcount:  # not by another process
                 await AuditLog(self._database).add(Entry(SERVICE, "tenant.removed", DEFAULT_TENANT, tenant_id))
         return True

@@ -147,9 +147,9 @@ class Tenants:
         await self._database.for_all().row(query, id=tenant_id.replace("\0", ""))
         return await self.get(tenant_id)
 
-    async def list_deleted(self) -> list[str]:
-        """List the tenants whose data may be removed."""
-        query = "SELECT id FROM tenants WHERE deleted_at < now() - make_interval(secs => %s) ORDER BY id"
+    async def list_deleted(self) -> list[tuple[str, datetime]]:
+        """List the tenants whose data may be removed, and when they were deleted."""
+        query = "SELECT id, deleted_at FROM tenants WHERE deleted_at < now() - make_interval(secs => %s) ORDER BY id"
         async with self._database.for_all().connection() as connection:
             rows = await (await connection.execute(query, [SETTLED_SECONDS])).fetchall()
-        return [str(row[0]) for row in rows]
+        return [(str(row[0]), row[1]) for row in rows]
