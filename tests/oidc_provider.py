@@ -282,11 +282,11 @@ class OidcProvider:
 
     def set(self, **behaviour: Any) -> None:
         """Behave in another way, and forget what was seen."""
-        httpx2.post(f"{self.issuer}/set", json=behaviour).raise_for_status()
+        httpx2.post(f"{self.issuer}/set", content=json.dumps(behaviour)).raise_for_status()
 
     def issue(self, **claims: Any) -> str:
         """Make an access token."""
-        return str(httpx2.post(f"{self.issuer}/issue", json=claims).json()["token"])
+        return str(httpx2.post(f"{self.issuer}/issue", content=json.dumps(claims)).json()["token"])
 
     def rotate(self) -> None:
         """Replace all keys."""

@@ -180,6 +180,9 @@ NOW = int(time.time())
         {"claims": {"sub": None}},
         {"claims": {"sub": ""}},
         {"claims": {"sub": ["u-1"]}},
+        {"claims": {"sub": "u-1\ud83d"}},
+        {"claims": {"sub": "u-1\0"}},
+        {"claims": {"nonce": "\ud83d"}},
     ],
     ids=without_times,
 )
@@ -189,6 +192,12 @@ def test_a_token_with_a_fault_opens_nothing(
     provider.set(**wrong)
     assert browser.sign_in() == failure(root.url, "token_invalid")
     assert "ragq_session" not in browser.cookies
+
+
+def test_what_is_no_text_in_a_claim_is_replaced(provider: OidcProvider, browser: Browser) -> None:
+    provider.set(person=ADA | {"name": "Ada\ud83d\0", "groups": ["le\0ads", "\ud83d", "staff"]})
+    browser.sign_in()
+    assert browser.session["person"] == {"name": "Ada\ufffd\ufffd", "tenant": "quince", "role": "user"}
 
 
 def test_a_token_for_several_clients_counts_if_it_was_made_for_ours(provider: OidcProvider, browser: Browser) -> None:

@@ -77,3 +77,7 @@ def test_without_a_rule_for_all_others_they_have_no_role() -> None:
 )
 def test_groups_are_found_by_name_or_by_path(claims: dict[str, Any], path: str, groups: list[str]) -> None:
     assert find_groups(claims, path) == groups
+
+
+def test_what_is_no_text_in_a_group_makes_it_no_other_group() -> None:
+    assert find_groups({"groups": ["ad\0min", "staff\ud83d"]}, "groups") == ["ad\ufffdmin", "staff\ufffd"]

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
@@ -19,6 +20,8 @@ from ragq.http.callers import Caller
 from ragq.http.declared import find_declared
 from ragq.models import DEFAULT_TENANT
 from ragq.storage.tenancy.audit_log import Action, Actor, ActorType, AuditLog, Entry
+
+logger = structlog.get_logger(__name__)
 
 WRITE_SECONDS = 10.0  # after which what was counted is written, or lost if the process is killed before
 MOST_COUNTED = 1000  # different refusals between two writes: those of further addresses are counted together
@@ -132,7 +135,7 @@ class Tally:
             await self.write(log)
 
     async def write(self, log: AuditLog) -> None:
-        """Write what was counted since the last time; what cannot be written now is kept.
+        """Write what was counted since the last time; what cannot be written now is kept, and what never can is dropped.
 
         Raises:
             UnavailableError: PostgreSQL does not answer.
@@ -141,6 +144,8 @@ class Tally:
             event, times = self._counts.popitem()
             try:
                 await log.add(Entry(event.actor, event.action, event.actor.tenant, code=event.code, count=times))
-            except BaseException:
+            except (TransientError, asyncio.CancelledError):
                 self._add(event, times)
                 raise
+            except Exception:  # kept, it would come first again, and nothing be written any more
+                logger.exception("audit_entry_lost", action=event.action, code=event.code, count=times)

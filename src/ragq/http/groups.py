@@ -13,6 +13,7 @@ from ragq.errors import ConfigurationError
 from ragq.settings import split_list
 
 EVERYONE = "*"  # those in no other group that is named
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL stores in no text
 RULE = re.compile(r"(?P<tenant>[^:\s]+):(?P<role>reader|user|admin)")
 
 
@@ -78,4 +79,9 @@ def find_groups(claims: Mapping[str, Any], path: str) -> list[str]:
         for name in path.split("."):
             found = found.get(name) if isinstance(found, Mapping) else None
     found = [found] if isinstance(found, str) else found
-    return [group for group in found if isinstance(group, str)] if isinstance(found, list) else []
+    return [clean(group) for group in found if isinstance(group, str)] if isinstance(found, list) else []
+
+
+def clean(text: str) -> str:
+    """Replace U+0000 and lone surrogates, which a claim may have and no text can, so that none becomes another that is valid."""
+    return NO_TEXT.sub("\ufffd", text)

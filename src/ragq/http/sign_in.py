@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from ragq.accounts.roles import Role
 from ragq.client.oidc.address import add_query
 from ragq.errors import AuthenticationError, ForbiddenError
-from ragq.http.groups import choose_role, find_groups, read_rules
+from ragq.http.groups import choose_role, clean, find_groups, read_rules
 from ragq.settings import Settings
-from ragq.storage.tenancy.sessions import Person
+from ragq.storage.tenancy.sessions import LONGEST_NAME, Person
 
 if TYPE_CHECKING:
     from ragq.client.oidc.provider import Provider
@@ -137,13 +137,17 @@ class SignIn:
         return self._read(await provider.verify_access_token(token, audience=audience))
 
     def _read(self, claims: Mapping[str, Any]) -> tuple[Person, str, Role]:
-        groups = find_groups(claims, self._settings.oidc_groups_claim)
+        groups, subject = find_groups(claims, self._settings.oidc_groups_claim), claims["sub"]
+        if clean(subject) != subject:
+            raise AuthenticationError(
+                "The OpenID provider's token is not valid. Its subject (sub) is no text.", code="token_invalid"
+            )
         found = choose_role(self._rules, groups)
         if found is None:
-            reason = f"{self._settings.oidc_groups_claim} of {claims['sub']!r}: {groups[:50]}"
+            reason = f"{self._settings.oidc_groups_claim} of {subject!r}: {groups[:50]}"
             raise ForbiddenError("None of your groups has a role here.", code="no_role", detail=reason)
         name = next(str(claims[claim]) for claim in NAMES if claims.get(claim))
-        return Person(claims["sub"], name, tuple(groups)), *found
+        return Person(subject, clean(name)[:LONGEST_NAME], tuple(groups)), *found
 
     def _check_issuer(self, issuer: str | None, *, is_always_said: bool) -> None:
         """Check who has answered, so that no other provider's code is brought to ours (RFC 9207).

@@ -68,7 +68,7 @@ def check_id_token(claims: Claims, *, client_id: str, nonce: str) -> None:
         raise _refused("It was made for another client (azp).")
     if int(claims["iat"]) < time.time() - LONGEST_AGE_SECONDS - LEEWAY_SECONDS:
         raise _refused("It was made long ago (iat).")
-    if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), nonce.encode()):
+    if not hmac.compare_digest(str(claims.get("nonce", "")).encode(errors="replace"), nonce.encode()):
         raise _refused("Its nonce is that of another request.")
 
 

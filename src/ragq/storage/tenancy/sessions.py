@@ -40,7 +40,7 @@ class Person:
 
     Attributes:
         subject: The provider's id of them, which never changes.
-        name: For people to read.
+        name: For people to read, of at most LONGEST_NAME characters.
         groups: At the provider, by which they have a role, and may read documents that have readers.
     """
 
@@ -100,9 +100,9 @@ class Sessions:
             id=new_id(SESSION_PREFIX),
             role=role,
             issuer=self._issuer,
-            subject=person.subject.replace("\0", ""),
-            name=person.name.replace("\0", "")[:LONGEST_NAME],
-            groups=[group.replace("\0", "") for group in person.groups],
+            subject=person.subject,
+            name=person.name,
+            groups=list(person.groups),
             expires_at=expires_at,
         )
         if not created:
