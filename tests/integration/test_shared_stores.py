@@ -116,6 +116,17 @@ def test_nothing_in_a_shared_store_can_be_changed(
     assert before == (hazel["admin"].call("GET", in_store).json(), hazel["admin"].call("GET", whole).json()["name"])
 
 
+def test_purging_anothers_file_keeps_the_answers_that_cite_it(
+    documents: dict[str, Document], ivy: dict[str, Caller], store: str
+) -> None:
+    document, admin = documents["open"], ivy["admin"]
+    asked = {"input": document.found_by, "vector_store_ids": [store]}
+    answer = admin.post("/v1/responses", asked | {"include": ["file_search_call.results"]})
+    assert document.file_id in json.dumps(answer)
+    assert admin.call("DELETE", f"/v1/files/{document.file_id}?purge=true").status_code == 404
+    assert admin.call("GET", f"/v1/responses/{answer['id']}").status_code == 200
+
+
 def test_a_share_ends_at_once(documents: dict[str, Document], hazel: dict[str, Caller], ivy: dict[str, Caller]) -> None:
     document, admin = documents["elsewhere"], hazel["admin"]
     path = f"/v1/admin/vector_stores/{document.store_id}/shares"

@@ -284,7 +284,7 @@ async def delete_file(
     """Delete a file and its chunks in every store; with `purge`, also the answers that cite it or found it."""
     if purge and tenant.own_only:
         raise ForbiddenError("Answers of others may cite it: purge needs an admin's key.", code="insufficient_role")
-    record = await context.files.get(tenant, file_id)
+    (record,) = await context.files.get_many(tenant, [file_id])  # its own, not one that another tenant shares
     if purge:  # before, too: a purge that fails halfway can be repeated as long as the file is there
         await purge_file(context, tenant.id, file_id)
     async with context.files.locked_bytes(record.sha256):
