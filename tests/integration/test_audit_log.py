@@ -6,11 +6,13 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import psycopg
 import pytest
 
 from ragq.errors import ConflictError
 from ragq.http.audit import MOST_COUNTED, OTHERS, WRITE_SECONDS, Tally
+from ragq.http.callers import FRESH_SECONDS
 from ragq.storage.database import Database
 from ragq.storage.paging import Page
 from ragq.storage.tenancy.api_keys import ApiKeys
@@ -275,13 +277,17 @@ def test_what_is_refused_is_counted(root: Caller, admin: Caller) -> None:
     call = {"name": "add_document", "arguments": {"name": "a.md", "text": "Anything"}}
     headers = {"Accept": "application/json, text/event-stream", "Authorization": f"Bearer {reader.key}"}
     SESSION.post(f"{root.url}/mcp", json=message | {"params": call}, headers=headers)
+    headers["Authorization"] = f"Bearer {admin.key}"
+    SESSION.post(f"{root.url}/mcp?vector_store_id=vs_unknown", json=message | {"params": call}, headers=headers)
     assert SESSION.post(f"{root.url}/session", json={"key": admin.key}).status_code == 204
 
     of_reader = f"actor_ids={key['id']}&event_types="
     for caller, query, code, times in (
         (root, "event_types=access.refused", "invalid_api_key", wrong_before + 1),
         (admin, "event_types=session.created", None, 1),
-        (admin, of_reader + "access.refused", "insufficient_role", 4),  # three over HTTP, one over MCP
+        (admin, of_reader + "access.refused", "insufficient_role", 3),
+        (admin, of_reader + "vector_store.file.added", "insufficient_role", 1),  # over MCP
+        (admin, "event_types=vector_store.file.added", "not_found", 1),  # over MCP, into no store
         (admin, of_reader + "vector_store.created", "insufficient_role", 3),
         (admin, "event_types=file.deleted", "not_found", 3),
     ):
@@ -295,6 +301,35 @@ def test_what_is_refused_is_counted(root: Caller, admin: Caller) -> None:
         "tenant": "default",
         "ip_address": "127.0.0.1",
     }
+
+
+def test_what_is_refused_before_its_route_is_counted(root: Caller, admin: Caller) -> None:
+    root.post("/v1/admin/tenants", {"id": "trail-3"})
+    suspended = root.with_key(name="x", role="user", tenant="trail-3")
+    with httpx2.Client(base_url=root.url, timeout=60) as foreign, httpx2.Client(base_url=root.url) as browser:
+        assert foreign.post("/session", json={"key": admin.key}).status_code == 204
+        assert browser.post("/session", json={"key": suspended.key}).status_code == 204
+        forged = foreign.post("/v1/vector_stores", json={"name": "x"}, headers={"Sec-Fetch-Site": "cross-site"})
+        assert forged.json()["error"]["code"] == "cross_site_request"
+        before = count(root, "event_types=access.refused", "tenant_suspended")
+        root.post("/v1/admin/tenants/trail-3/suspend")
+        wait_until(lambda: suspended.call("GET", "/v1/files").status_code == 403, seconds=2 * FRESH_SECONDS)
+        assert browser.get("/v1/files").status_code == 403
+    for caller, code, times in ((admin, "cross_site_request", 1), (root, "tenant_suspended", before + 2)):
+        wait_until(
+            lambda: count(caller, "event_types=access.refused", code) == times,  # noqa: B023
+            seconds=3 * WRITE_SECONDS,
+            what=code,
+        )
+
+
+def test_who_takes_a_tenants_data_away_is_in_the_log(root: Caller, admin: Caller) -> None:
+    assert admin.call("GET", "/v1/admin/export?part=files").status_code == 200
+    entry = newest(admin, "tenant.exported", "trail")
+    assert (entry["actor"]["name"], entry["data"]) == ("chief", {"part": "files"})
+    assert root.call("GET", "/v1/admin/export?part=responses&tenant=trail").status_code == 200
+    entry = newest(admin, "tenant.exported", "trail")
+    assert (entry["actor"]["type"], entry["data"]) == ("operator", {"part": "responses"})
 
 
 def test_a_document_that_comes_over_mcp_is_in_the_log(root: Caller, admin: Caller) -> None:

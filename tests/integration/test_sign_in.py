@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx2
 import pytest
 
+from ragq.http.audit import WRITE_SECONDS
 from ragq.http.callers import FRESH_SECONDS
 from tests.oidc_provider import ADA, CLIENT_ID, OidcProvider, without_times
 from tests.servers import KEY, Ragq, stop, wait_until
@@ -143,6 +144,12 @@ def test_who_has_no_role_is_told_so(
     provider.set(person=ADA | {"groups": groups})
     assert browser.sign_in() == failure(root.url, code)
     assert browser.session["is_open"] is False
+
+    def is_noted() -> bool:
+        noted = root.call("GET", "/v1/admin/audit_log?event_types=session.created").json()["data"]
+        return (code, "unknown") in {(entry["code"], entry["actor"]["type"]) for entry in noted}
+
+    wait_until(is_noted, seconds=3 * WRITE_SECONDS, what="the refusal is in the log")
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])

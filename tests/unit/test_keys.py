@@ -175,6 +175,7 @@ def test_a_suspended_tenants_key_is_refused_without_counting_as_a_guess(check: K
         with pytest.raises(ForbiddenError) as refusal:
             find(check)
     assert refusal.value.code == "tenant_suspended"
+    assert [(event.code, times) for event, times in check.tally._counts.items()] == [("tenant_suspended", GUESSES + 1)]
 
 
 async def check_at_once(check: KeyCheck, value: str, *, times: int) -> list[Caller | BaseException]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 import structlog
@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from ragq.admin.keys import KeysTenant
 from ragq.errors import PermanentError
+from ragq.http.audit import Change, audited
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
 from ragq.records import read_job, write_record
@@ -39,9 +40,15 @@ LINES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-ndjso
 
 
 @router.get("", response_class=StreamingResponse, responses=LINES | refusals(404))
-async def export_part(part: Part, context: ContextDependency, tenant: KeysTenant) -> StreamingResponse:
+async def export_part(
+    part: Part,
+    context: ContextDependency,
+    tenant: KeysTenant,
+    change: Annotated[Change, audited("tenant.exported")],
+) -> StreamingResponse:
     """Show all objects of a kind, as lines of JSON: answers whole, keys without their values."""
     await context.tenants.get(tenant)
+    await change.note(tenant, tenant, part=part)
     return StreamingResponse(_write_lines(context, tenant, part), media_type="application/x-ndjson")
 
 

@@ -60,6 +60,7 @@ async def complete_sign_in(request: Request, context: ContextDependency) -> Resp
             signed_in.person, tenant_id=signed_in.tenant, role=signed_in.role, expires_at=signed_in.expires_at
         )
     except RagqError as error:
+        context.keys.tally.count_failed_sign_in(request, error)
         response = _send_to_page(sign_in, error)
     else:
         caller = Caller(signed_in.tenant, signed_in.role, session_id=session_id, person=signed_in.person)

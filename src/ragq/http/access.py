@@ -10,7 +10,7 @@ import contextlib
 import re
 from typing import Any
 
-from starlette.requests import cookie_parser
+from starlette.requests import HTTPConnection, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragq.accounts.payer import paid_by
@@ -127,7 +127,11 @@ class Access:
                 caller, _ = await self._find_caller(scope, headers)
                 state["is_trusted"] = caller.role is Role.OPERATOR
         if scope.get("method") not in SAFE_METHODS and not has_key:  # a WebSocket has no method, and may change data
-            self._check_origin(path, headers)
+            try:
+                self._check_origin(path, headers)
+            except ForbiddenError as error:
+                self._keys.tally.count_refusal(HTTPConnection(scope), error)
+                raise
 
     async def _find_caller(self, scope: Scope, headers: dict[str, str]) -> tuple[Caller, bool]:
         """Find who sends a request, by the key or a session; also whether it was the key.
@@ -138,10 +142,14 @@ class Access:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = headers.get("api-key") or (bearer if scheme.lower() == "bearer" else _key_in_subprotocols(scope))
         session = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+        address = scope["client"][0] if scope["client"] else ""
         if given or session is None:
-            caller = await self._keys.check(given, scope["client"][0] if scope["client"] else "")
-            return caller, self._keys.is_required
-        return await self._keys.check_session(session), False
+            return await self._keys.check(given, address), self._keys.is_required
+        try:
+            return await self._keys.check_session(session), False
+        except ForbiddenError as error:
+            self._keys.tally.count_wrong_key(address, error.code)
+            raise
 
     def _check_origin(self, path: str, headers: dict[str, str]) -> None:
         """Refuse a change sent by a page of another website; a request with the key cannot be forged.

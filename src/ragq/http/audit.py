@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
 from ragq.accounts.views import Viewer, tenant_of
-from ragq.errors import ForbiddenError, NotFoundError, RagqError, TransientError
+from ragq.errors import AuthenticationError, ForbiddenError, NotFoundError, RagqError, TransientError
 from ragq.http.callers import Caller
 from ragq.http.declared import find_declared
 from ragq.models import DEFAULT_TENANT
@@ -59,9 +59,9 @@ class Change:
         async with self.log.recorded(Entry(self.actor, self.action, tenant_of(tenant), object_id, data=data)) as entry:
             yield entry
 
-    async def note(self, tenant: Viewer, object_id: str) -> None:
+    async def note(self, tenant: Viewer, object_id: str, **data: Any) -> None:
         """Write the entry before a change outside PostgreSQL, so that none is without its entry; it stays if the change fails."""
-        await self.log.add(Entry(self.actor, self.action, tenant_of(tenant), object_id))
+        await self.log.add(Entry(self.actor, self.action, tenant_of(tenant), object_id, data=data))
 
 
 _ACTIONS: dict[Callable[..., Any], Action] = {}  # of the dependencies by which routes declare what they change
@@ -109,14 +109,23 @@ class Tally:
 
     def count_refusal(self, connection: HTTPConnection, error: RagqError) -> None:
         """Count what a caller may not do, or tried on an object that it does not have."""
-        action = find_action(connection.scope.get("route"))
-        is_known = isinstance(error, ForbiddenError) or (action and isinstance(error, NotFoundError))
-        if is_known and (caller := getattr(connection.state, "caller", None)):
-            self.count(actor_of(caller, connection), action or REFUSED, error.code)
+        if caller := getattr(connection.state, "caller", None):
+            self.count_error(actor_of(caller, connection), find_action(connection.scope.get("route")), error)
+
+    def count_error(self, actor: Actor, action: Action | None, error: RagqError) -> None:
+        """Count an error as `count_refusal`; `action` is what would have changed something."""
+        if isinstance(error, ForbiddenError) or (action and isinstance(error, NotFoundError)):
+            self.count(actor, action or REFUSED, error.code)
 
     def count_sign_in(self, caller: Caller, connection: HTTPConnection) -> None:
         """Count a session that was opened."""
         self.count(actor_of(caller, connection), SIGN_IN)
+
+    def count_failed_sign_in(self, connection: HTTPConnection, error: RagqError) -> None:
+        """Count a session that was refused to someone who came back from the provider."""
+        if isinstance(error, AuthenticationError | ForbiddenError):
+            address = connection.client.host if connection.client else ""
+            self.count(Actor("unknown", DEFAULT_TENANT, address=address), SIGN_IN, error.code)
 
     def _add(self, event: _Event, times: int) -> None:
         if event not in self._counts and len(self._counts) >= MOST_COUNTED:

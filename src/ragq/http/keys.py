@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ragq.errors import AuthenticationError, OverloadedError
+from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError
 from ragq.http.access_tokens import is_token
 from ragq.http.audit import Tally
 from ragq.http.callers import ROOT, Caller, Callers
@@ -56,7 +56,7 @@ class KeyCheck:
         key: `RAGQ_API_KEY`; None if none is needed, which opens everything to those who send no key that was made.
 
     Attributes:
-        tally: Counts wrong keys for the audit log.
+        tally: Counts keys that open nothing for the audit log.
     """
 
     def __init__(self, key: str | None, callers: Callers, clock: Callable[[], float] = time.monotonic) -> None:
@@ -91,7 +91,7 @@ class KeyCheck:
             raise _wrong_key()
         try:
             return await self._check(given, host)
-        except (AuthenticationError, OverloadedError) as error:
+        except (AuthenticationError, ForbiddenError, OverloadedError) as error:
             self.tally.count_wrong_key(host, error.code)
             raise
 

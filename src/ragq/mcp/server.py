@@ -18,9 +18,8 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import Receive, Scope, Send
 
 from ragq import __version__
-from ragq.errors import ForbiddenError, NotFoundError, RagqError
+from ragq.errors import NotFoundError, RagqError
 from ragq.http.access import MAX_JSON_BYTES
-from ragq.http.audit import REFUSED
 from ragq.mcp.documents import Documents
 from ragq.mcp.route import Reach
 from ragq.mcp.tools import TOOLS, Tools
@@ -50,7 +49,7 @@ _LISTED = types.ListToolsResult(
             input_schema=tool.arguments.model_json_schema(),
             output_schema=tool.output_schema,
             annotations=types.ToolAnnotations(
-                read_only_hint=tool.read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+                read_only_hint=tool.action is None, destructive_hint=False, idempotent_hint=True, open_world_hint=False
             ),
         )
         for name, tool in TOOLS.items()
@@ -106,8 +105,7 @@ class Exchange:
                 arguments = validate(tool.arguments, params.arguments or {})
                 text, structured = await tool.run(self._tools, arguments, context.session.report_progress)
             except RagqError as error:
-                if isinstance(error, ForbiddenError):
-                    self._reach.context.keys.tally.count(self._reach.actor, REFUSED, error.code)
+                self._reach.context.keys.tally.count_error(self._reach.actor, tool.action, error)
                 return _refusal(error)
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
 

@@ -28,6 +28,7 @@ from ragq.routes.files import save_file
 from ragq.routes.store_files import StoreFileCreate, enqueue_files
 from ragq.schemas.responses import RESPONSE_PREFIX
 from ragq.storage.paging import Page
+from ragq.storage.tenancy.audit_log import Action
 
 MOST_PASSAGES = 50  # that decide which documents a search finds
 PROGRESS_SECONDS = 2.0
@@ -241,13 +242,17 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """How a tool is shown and run."""
+    """How a tool is shown and run.
+
+    Attributes:
+        action: What it notes in the audit log; None for one that only reads.
+    """
 
     title: str
     run: Callable[[Tools, Any, Report], Awaitable[Output]]
     arguments: type[BaseModel]
     output: Any
-    read_only: bool = True
+    action: Action | None = None
 
     @property
     def output_schema(self) -> dict[str, Any]:
@@ -259,7 +264,7 @@ TOOLS = {
     "fetch": Tool("Read a document", Tools.fetch, FetchCall, DocumentText),
     "ask": Tool("Ask the documents", Tools.ask, AskCall, AnswerWithSources),
     "list_documents": Tool("List documents", Tools.list_documents, ListCall, DocumentPage),
-    "add_document": Tool("Add a document", Tools.add_document, AddCall, Document, read_only=False),
+    "add_document": Tool("Add a document", Tools.add_document, AddCall, Document, "vector_store.file.added"),
 }
 
 

@@ -29,6 +29,7 @@ Action = Literal[
     "tenant.resumed",
     "tenant.deleted",
     "tenant.removed",
+    "tenant.exported",
     "file.created",
     "file.deleted",
     "vector_store.created",
