@@ -165,7 +165,9 @@ class Filled:
         key, _ = await keys.create(FOREIGN, name=SECRET, role="user", expires_at=None)
         await limits.set_tenant(FOREIGN, Limits(documents=7))
         await self.make(StoreShares).create(FOREIGN, self.values["store_id"], GUEST)
-        await self.make(Sessions).create(Person("subject", SECRET), tenant_id=FOREIGN, role="user", expires_at=LATER)
+        await self.make(Sessions).create(
+            Person("", "subject", SECRET), tenant_id=FOREIGN, role="user", expires_at=LATER
+        )
         await self.make(AuditLog).add(Entry(Actor("operator", OURS), "key.created", FOREIGN, object_id=key.id))
         usage = UsageEntry((int(time.time() * 1000), 1), FOREIGN, key.id, JobUsage(model=SECRET, input_tokens=1))
         await self.make(UsageStore).add("test", [usage], {})
@@ -273,7 +275,7 @@ ANY_VALUES: dict[str, Any] = BATCH | {
     "file_seconds": None, "url": "https://new.example", "events": [], "role": "user", "expires_at": None, "grace_seconds": 0,
     "text": SECRET, "vector": VECTOR, "model": None, "StoredChats.list_chats.metadata": {}, "Batches.create.metadata": None,
     "param": "id", "Archive.find_mentions.text": "resp_a", "StoreShares.create.with_tenant_id": "else", "with_tenant_id": GUEST,
-    "readers": ["staff"], "person": Person("other", SECRET), "Sessions.create.expires_at": LATER, "subject": "subject",
+    "readers": ["staff"], "person": Person("", "other", SECRET), "Sessions.create.expires_at": LATER, "subject": "subject",
     "wanted": EntryFilter(), "Feedback.list_rated.wanted": FeedbackFilter(), "rating": "down", "comment": "new", "older_than_seconds": 0, "LimitStore.set_tenant.limits": Limits(documents=8),
     "LimitStore.set_key.limits": KeyLimits(queued=8), "first": TODAY, "last": TODAY, "by": ["day"], "percent": 80,
     "action": "delete", "selection": Selection(tenant=FOREIGN), "total": 1, "seconds": 60, "budget": Budget(FOREIGN, Decimal(1), 1, 1.0, TODAY), "vector_store_ids": None, "groups": ["new"],

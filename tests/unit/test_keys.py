@@ -228,6 +228,7 @@ READER = OpenedSession(
     id="",
     tenant_id="acme",
     role="reader",
+    issuer="https://id.example",
     subject="u-1",
     name="Ada",
     is_suspended=False,
@@ -241,8 +242,11 @@ READER = OpenedSession(
 class Tokens:
     """Takes every token, as the provider does those that it made."""
 
+    def __init__(self, opened: OpenedSession = READER) -> None:
+        self._opened = opened
+
     async def open(self, _token: str) -> OpenedSession:
-        return READER
+        return self._opened
 
 
 def test_an_access_token_opens_no_session(store: Store, clock: Clock) -> None:
@@ -253,6 +257,18 @@ def test_an_access_token_opens_no_session(store: Store, clock: Clock) -> None:
     assert (reader.tenant, reader.role) == ("acme", Role.READER)
     with pytest.raises(AuthenticationError):
         check.open_session(reader)
+
+
+def test_a_person_is_another_one_at_another_provider(store: Store, clock: Clock) -> None:
+    def find_owner(issuer: str, subject: str) -> str:
+        callers = Callers(store, clock)
+        callers.tokens = Tokens(replace(READER, issuer=issuer, subject=subject))
+        return find(KeyCheck(KEY, callers, clock), TOKEN).owner_id
+
+    owners = [find_owner(f"https://{issuer}.example", subject) for issuer in "ab" for subject in ("u-1", "u-2")]
+    assert len(set(owners)) == 4
+    assert all(owner.startswith("person:") for owner in owners)
+    assert find_owner("https://a.example", "u-1") == owners[0]
 
 
 def test_only_the_key_of_the_settings_is_the_operators_without_an_id(check: KeyCheck) -> None:

@@ -35,7 +35,8 @@ class Payer:
     """Who pays for a request.
 
     Attributes:
-        key_id: Empty for `RAGQ_API_KEY`, which has no limits; for someone who signed in `person:` and the provider's id of them.
+        key_id: Empty for `RAGQ_API_KEY`, which has no limits; for someone who signed in `person:`, a hash of the provider,
+            and its id of them.
         is_admitted: The request was counted, so that its other jobs are not.
         counting: Held while the request is counted, by the first of its jobs; only where there are limits.
         allowances: What the request left of the limits, for the response's headers.

@@ -46,6 +46,7 @@ class AccessTokens:
             id="",
             tenant_id=tenant_id,
             role=role,
+            issuer=person.issuer,
             subject=person.subject,
             name=person.name,
             groups=person.groups,

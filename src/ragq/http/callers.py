@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
@@ -27,7 +28,7 @@ StoreT = TypeVar("StoreT")
 FRESH_SECONDS = 5.0  # how long a key that was found is used without asking again: a revoked one works no longer
 STALE_SECONDS = 300.0  # the same, while PostgreSQL does not answer
 MAX_REMEMBERED = 10_000
-PERSON_PREFIX = "person:"  # before a subject, in the place of the id of the key that pays
+PERSON_PREFIX = "person:"  # begins the name of a person, in the place of the id of the key that pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Caller:
     @property
     def owner_id(self) -> str:
         """Whose answers and uploads they are, and who pays: the key, or the person."""
-        return f"{PERSON_PREFIX}{self.person.subject}" if self.person else self.key_id
+        return _name_of(self.person.issuer, self.person.subject) if self.person else self.key_id
 
     def new_payer(self) -> Payer:
         """Who pays for one request of this caller."""
@@ -85,6 +86,12 @@ class Caller:
                 "an admin's key of the tenant 'default'" if role is Role.OPERATOR else f"a key with the role '{role}'"
             )
             raise ForbiddenError(f"This needs {whose}; yours has the role '{self.role}'.", code="insufficient_role")
+
+
+@lru_cache(MAX_REMEMBERED)
+def _name_of(issuer: str, subject: str) -> str:
+    """The name of a person, which is no other's, also where another provider has the same subject."""
+    return f"{PERSON_PREFIX}{hashlib.sha256(issuer.encode()).hexdigest()[:12]}:{subject}"
 
 
 ROOT = Caller(DEFAULT_TENANT, Role.OPERATOR)
@@ -212,7 +219,7 @@ def _caller(key: Opened) -> Caller:
         shares=key.has_shares,
     )
     if isinstance(key, OpenedSession):
-        return replace(caller, session_id=key.id, person=Person(key.subject, key.name, tuple(key.groups)))
+        return replace(caller, session_id=key.id, person=Person(key.issuer, key.subject, key.name, tuple(key.groups)))
     if key.vector_store_ids is not None:
         caller = replace(caller, stores=tuple(key.vector_store_ids), own_only=True)
     return replace(caller, key_id=key.id, key_limits=key.key_limits)

@@ -147,7 +147,7 @@ class SignIn:
             reason = f"{self._settings.oidc_groups_claim} of {subject!r}: {groups[:50]}"
             raise ForbiddenError("None of your groups has a role here.", code="no_role", detail=reason)
         name = next(str(claims[claim]) for claim in NAMES if claims.get(claim))
-        return Person(subject, clean(name)[:LONGEST_NAME], tuple(groups)), *found
+        return Person(self._issuer, subject, clean(name)[:LONGEST_NAME], tuple(groups)), *found
 
     def _check_issuer(self, issuer: str | None, *, is_always_said: bool) -> None:
         """Check who has answered, so that no other provider's code is brought to ours (RFC 9207).

@@ -29,7 +29,7 @@ _CREATE = """
     WHERE id = %(tenant)s AND coalesce(suspended_at, deleted_at) IS NULL
     RETURNING id"""
 _OPEN = f"""
-    SELECT s.id, s.tenant_id, s.role, s.subject, s.name, s.groups, {OPENED}
+    SELECT s.id, s.tenant_id, s.role, s.issuer, s.subject, s.name, s.groups, {OPENED}
     FROM sessions s JOIN tenants t ON t.id = s.tenant_id
     WHERE s.id = %(id)s AND s.issuer = %(issuer)s AND s.expires_at > now()"""  # noqa: S608  (constants)
 
@@ -39,11 +39,13 @@ class Person:
     """Someone who has signed in.
 
     Attributes:
+        issuer: The provider.
         subject: The provider's id of them, which never changes.
         name: For people to read, of at most LONGEST_NAME characters.
         groups: At the provider, by which they have a role, and may read documents that have readers.
     """
 
+    issuer: str
     subject: str
     name: str
     groups: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class OpenedSession:
     id: str
     tenant_id: str
     role: str
+    issuer: str
     subject: str
     name: str
     is_suspended: bool
