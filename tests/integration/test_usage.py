@@ -249,6 +249,16 @@ def test_csv_json_and_the_range_of_days(root: Caller, service: Ragq) -> None:
     assert caller.call("GET", f"/v1/admin/usage?end_time={day}").json()["data"] == []
     bad = caller.call("GET", f"/v1/admin/usage?start_time={day}&end_time={day - 86_400}")
     assert bad.json()["error"]["param"] == "start_time"
+    for query, param in (
+        ("end_time=253402300799", "end_time"),
+        ("start_time=253402300799", "start_time"),
+        ("start_time=8589934592", "start_time"),
+        ("start_time=0&end_time=0", "start_time"),
+    ):
+        bad = caller.call("GET", f"/v1/admin/usage?{query}")
+        assert (bad.status_code, bad.json()["error"]["param"]) == (400, param), query
+    for query in ("end_time=0", "end_time=8589934592"):
+        assert caller.call("GET", f"/v1/admin/usage?{query}").json()["data"] == [], query
     shown = service.run("usage", "--tenant", tenant, "--by", "model", "--csv", RAGQ_API_KEY=KEY)
     (row,) = csv.DictReader(io.StringIO(shown.stdout))
     assert (row["model"], row["requests"]) == ("fake/model", "1")

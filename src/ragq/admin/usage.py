@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
 from ragq.accounts.roles import Role
+from ragq.admin.audit_log import Second
 from ragq.admin.keys import choose_tenant
 from ragq.errors import InvalidRequestError
 from ragq.http.input import CheckedRoute
@@ -27,8 +28,6 @@ router = APIRouter(prefix="/v1/admin/usage", route_class=CheckedRoute)
 DEFAULT_DAYS, MOST_DAYS = 30, 366
 DAY = timedelta(days=1)
 CSV = "text/csv"
-LAST_SECOND = 253_402_300_799  # of the year 9999
-Second = Annotated[int | None, Query(ge=0, le=LAST_SECOND)]
 GroupBy = Literal["tenant", "project_id", "key", "api_key_id", "model"]
 GROUPS: dict[str, Group] = {
     "tenant": "tenant",
@@ -84,10 +83,10 @@ async def _days(start_time: Second = None, end_time: Second = None) -> tuple[dat
         InvalidRequestError: They are in the wrong order, or too far apart.
     """
     now = datetime.now(UTC)
-    last = (datetime.fromtimestamp(end_time, UTC) - timedelta(seconds=1) if end_time else now).date()
+    last = (now if end_time is None else datetime.fromtimestamp(end_time, UTC) - timedelta(seconds=1)).date()
     default = last - (DEFAULT_DAYS - 1) * DAY
     first = datetime.fromtimestamp(start_time, UTC).date() if start_time is not None else default
-    if not first <= last < first + MOST_DAYS * DAY:
+    if not 0 <= (last - first).days < MOST_DAYS:
         raise InvalidRequestError(
             f"The range must begin before it ends, and have at most {MOST_DAYS} days.", param="start_time"
         )
