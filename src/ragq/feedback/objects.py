@@ -68,18 +68,17 @@ def render_rated(record: RatedAnswer, job: Job) -> RatedAnswerObject:
     """Render feedback with its question and its answer.
 
     Args:
-        job: The answer's, with its whole request.
+        job: The answer's, with its whole request. It has none if it was run again, and failed.
     """
-    assert job.answered
-    answer, own = job.answered.answer, read_items(input_of(job))
+    answer, own = job.answered.answer if job.answered else None, read_items(input_of(job))
     history = [turn for turn in map(_turn_of, job.request.history) if turn["role"] in SPEAKERS and turn["content"]]
     return {
         **render_feedback(record.id, record),
         "key_id": record.key_id or None,
         "history": history,
         "question": text_of(own[last_question(own)]) if own else "",
-        "answer": answer.text,
-        "files": list(dict.fromkeys(citation.filename for citation in answer.citations)),
+        "answer": answer.text if answer else "",
+        "files": list(dict.fromkeys(citation.filename for citation in answer.citations)) if answer else [],
     }
 
 
