@@ -24,13 +24,16 @@ from ragq.backup.backup import Progress, back_up
 from ragq.backup.encryption import MAGIC, PIECE_BYTES
 from ragq.backup.format import MANIFEST
 from ragq.backup.places import create, open_source
+from ragq.backup.queue import QueueBackup
 from ragq.backup.restore import restore, verify
 from ragq.client.rq_client import JobQueue
-from ragq.errors import ConfigurationError, PermanentError
+from ragq.errors import ConfigurationError, PermanentError, UnavailableError
 from ragq.models import JobStatus, QueueName
 from ragq.prepare import prepare
 from ragq.settings import Settings
+from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database, find_pending, read_migrations, run_migrations
+from ragq.storage.search.vector_column import read_facts
 from tests.queue_steps import new_job
 from tests.servers import FakeLlm, Ragq, Valkey, processes_in, stop, wait_until
 
@@ -440,6 +443,35 @@ async def test_an_interrupted_restore_is_run_again_and_nothing_starts_before(
     await second.restore(tmp_path / "a.backup")
     await prepare(second.settings)
     assert await second.queue.statuses(["resp_1"]) == [JobStatus.QUEUED]
+
+
+async def test_a_restore_that_was_cut_off_after_the_commit_is_completed(
+    systems: tuple[System, System], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = systems
+    await first.queue.enqueue(new_job("resp_1"))
+    (tmp_path / "first" / "files").mkdir()
+    (tmp_path / "first" / "files" / ("0" * 64)).write_bytes(b"of no file")
+    await first.back_up(tmp_path / "a.backup")
+    await first.back_up(tmp_path / "b.backup")
+    with monkeypatch.context() as broken:
+        broken.setattr(QueueBackup, "end", fail)
+        with pytest.raises(UnavailableError):
+            await second.restore(tmp_path / "a.backup")
+    with pytest.raises(ConfigurationError, match="restore of this system is not complete"):
+        await prepare(second.settings)
+    with pytest.raises(ConfigurationError, match="PostgreSQL has 1 tenants"):
+        await second.restore(tmp_path / "b.backup")
+    await second.restore(tmp_path / "a.backup")
+    await prepare(second.settings)
+    assert await second.queue.statuses(["resp_1"]) == [JobStatus.QUEUED]
+    assert await BlobStore(second.settings).list_names() == []
+    async with second.database.for_all().connection() as connection:
+        assert "restored" not in await read_facts(connection)
+
+
+async def fail(*_: object) -> None:
+    raise UnavailableError("Valkey does not answer.")
 
 
 async def test_only_an_empty_system_is_restored_into(systems: tuple[System, System], tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class QueueBackup:
 
     async def describe(self) -> str:
         """What Valkey has under this prefix, in words; empty if nothing, or what an interrupted restore left."""
-        if await self.is_restoring():
+        if await self.read_mark():
             return ""
         jobs = keys = 0
         async for names in self._scan("*"):
@@ -108,13 +108,13 @@ class QueueBackup:
             jobs += sum(name.startswith(b"job:") for name in names)
         return f"{jobs} jobs, {keys - jobs} other keys" if keys else ""
 
-    async def is_restoring(self) -> bool:
-        """Whether a restore was begun and not completed."""
-        return bool(await self._call("EXISTS", self._key(RESTORING.encode())))
+    async def read_mark(self) -> str:
+        """The mark of a restore that was begun and not completed; empty if there is none."""
+        return bytes(await self._call("GET", self._key(RESTORING.encode())) or b"").decode()
 
-    async def begin(self) -> None:
-        """Begin a restore: note it, and delete what an interrupted one left."""
-        await self._call("SET", self._key(RESTORING.encode()), "1")
+    async def begin(self, mark: str) -> None:
+        """Begin a restore: note its mark, and delete what an interrupted one left."""
+        await self._call("SET", self._key(RESTORING.encode()), mark)
         async for names in self._scan("*"):
             if left := [self._key(name) for name in names if name != RESTORING.encode()]:
                 await self._call("UNLINK", *left)

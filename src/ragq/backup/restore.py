@@ -1,12 +1,14 @@
 """What `ragq restore` does: verify a backup, then write it into an empty Valkey, PostgreSQL and blob store.
 
-PostgreSQL is written in one transaction, which is committed last. Valkey has a key that says that a restore is unfinished: a restore that
-was interrupted is run again from its beginning.
+PostgreSQL is written in one transaction, after everything else. Valkey has a key that says that a restore is unfinished; the transaction
+writes its value into `facts`. A restore that was interrupted before the commit is run again from its beginning, and one that was interrupted
+after it has both marks, and is only completed.
 """
 
 from __future__ import annotations
 
 import io
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -57,6 +59,7 @@ async def restore(settings: Settings, open_source: OpenSource, manifest: Manifes
     Raises:
         PermanentError: It changed since it was verified.
         ConfigurationError: The system is not empty; the message says what is there.
+        UnavailableError: A server or the blob store does not answer: run it again.
     """
     assert settings.valkey_url
     assert settings.database_url
@@ -64,9 +67,11 @@ async def restore(settings: Settings, open_source: OpenSource, manifest: Manifes
     database = await Database.open(settings, settings.database_url.get_secret_value(), connections=1)
     try:
         run = _Restore(settings, manifest, queue, BlobStore(settings), report)
-        await run.check_empty(database)
-        with open_source() as file:
-            await run.run(database, BackupReader(file, _passphrase(settings)))
+        if not await run.is_written(database):
+            await run.check_empty(database)
+            with open_source() as file:
+                await run.write(database, BackupReader(file, _passphrase(settings)))
+        await run.complete(database)
     finally:
         await database.close()
         await queue.close()
@@ -81,6 +86,15 @@ class _Restore:
         self._queue = queue
         self._blobs = blobs
         self._report = report
+        self._source = f"{manifest.about.begun_at!r} "  # with which the marks of this backup's restores begin
+
+    async def is_written(self, database: Database) -> bool:
+        """Whether this backup was written here, and only the end of its restore is missing."""
+        mark = await self._queue.read_mark()
+        if not mark.startswith(self._source):
+            return False
+        async with database.session() as connection:
+            return await tables.read_mark(connection) == mark
 
     async def check_empty(self, database: Database) -> None:
         """Refuse a system with data; that of a restore that was interrupted may be there."""
@@ -88,7 +102,7 @@ class _Restore:
         async with database.session() as connection:
             found = {"PostgreSQL": await tables.describe_rows(connection)}
         found["Valkey"] = await self._queue.describe()
-        if not await self._queue.is_restoring():
+        if not await self._queue.read_mark():
             count = len(await self._blobs.list_names())
             found["the blob store"] = f"{count} files" if count else ""
         if there := "; ".join(f"{where} has {what}" for where, what in found.items() if what):
@@ -97,27 +111,34 @@ class _Restore:
                 "empty database, an empty Valkey and an empty blob store."
             )
 
-    async def run(self, database: Database, reader: BackupReader) -> None:
-        await self._queue.begin()
+    async def write(self, database: Database, reader: BackupReader) -> None:
+        """Write everything; PostgreSQL's transaction, which is the last, has the mark of this run."""
+        mark = self._source + secrets.token_hex(8)
+        await self._queue.begin(mark)
+        async with database.session() as connection, connection.transaction():
+            await tables.prepare(connection, self._settings, self._manifest)
+            for part, entries in groupby(reader.entries(), key=lambda entry: entry.part):
+                await self._write(connection, part, entries)
+            await tables.finish(connection, self._settings, self._manifest)
+            ended, deleted = await tables.find_ended(connection, self._manifest.queue_time_ms)
+            await self._queue.finish(
+                later_ms=await self._queue.now_ms() - self._manifest.queue_time_ms,
+                ttl_seconds=self._settings.result_ttl_seconds,
+                ended=ended,
+                deleted=deleted,
+            )
+            await tables.write_mark(connection, mark)
+
+    async def complete(self, database: Database) -> None:
+        """Do what comes after PostgreSQL's commit, and let processes start. It may be done again."""
+        # Files that came, or were deleted, around PostgreSQL's snapshot.
+        for name in await list_unowned_bytes(database, self._blobs):
+            await self._blobs.delete(name)
         async with database.session() as connection:
-            async with connection.transaction():
-                await tables.prepare(connection, self._settings, self._manifest)
-                for part, entries in groupby(reader.entries(), key=lambda entry: entry.part):
-                    await self._write(connection, part, entries)
-                await tables.finish(connection, self._settings, self._manifest)
-                ended, deleted = await tables.find_ended(connection, self._manifest.queue_time_ms)
-                await self._queue.finish(
-                    later_ms=await self._queue.now_ms() - self._manifest.queue_time_ms,
-                    ttl_seconds=self._settings.result_ttl_seconds,
-                    ended=ended,
-                    deleted=deleted,
-                )
-            await self._queue.end()
-            # Files that came, or were deleted, around PostgreSQL's snapshot.
-            for name in await list_unowned_bytes(database, self._blobs):
-                await self._blobs.delete(name)
             await connection.execute("SET statement_timeout = 0")
             await connection.execute("ANALYZE")
+            await self._queue.end()
+            await tables.delete_mark(connection)
 
     async def _write(self, connection: AsyncConnection[Any], part: str, entries: Iterator[Entry]) -> None:
         counted = self._counted(part, entries)

@@ -12,11 +12,12 @@ from ragq.backup.format import Manifest, Table
 from ragq.errors import PermanentError
 from ragq.settings import Settings
 from ragq.storage.database import find_done, read_migrations, run_migrations
-from ragq.storage.search.vector_column import FIRST_COLUMN, column_of
+from ragq.storage.search.vector_column import FIRST_COLUMN, column_of, read_facts, write_facts
 
 PIECE_BYTES = 4 << 20
 # The number of the transaction that wrote a chunk means nothing in another database; there it is that of the restore.
 LEFT_OUT = {("chunks", "version")}
+RESTORED = "restored"  # a fact: the mark of a restore that was committed and is not complete
 VECTORS = re.compile(rf"{FIRST_COLUMN}(_\d+)?")
 
 _TABLE = re.compile(r"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(\w+)")
@@ -115,6 +116,20 @@ async def finish(connection: AsyncConnection[Any], settings: Settings, manifest:
     for name in manifest.tables:
         await connection.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER USER").format(sql.Identifier(name)))
     await run_migrations(connection, settings)
+
+
+async def write_mark(connection: AsyncConnection[Any], mark: str) -> None:
+    """Write a restore's mark into the transaction that restores the tables."""
+    await write_facts(connection, {RESTORED: mark})
+
+
+async def read_mark(connection: AsyncConnection[Any]) -> str | None:
+    """The mark of the restore that wrote this database; None if there is none, or it is complete."""
+    return (await read_facts(connection)).get(RESTORED) if await find_done(connection) else None
+
+
+async def delete_mark(connection: AsyncConnection[Any]) -> None:
+    await connection.execute("DELETE FROM facts WHERE name = %s", [RESTORED])
 
 
 async def find_ended(connection: AsyncConnection[Any], since_ms: int) -> tuple[set[str], set[str]]:
