@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,7 @@ class _Export:
     async def _write_files(self) -> int:
         """Write the list of files and each of them, as it was uploaded."""
         count = await self._write_part(FILES)
-        lines = (self._folder / f"{FILES}.jsonl").read_text().splitlines()
-        for number, line in enumerate(lines, 1):
-            file = json.loads(line)
+        for number, file in enumerate(_read_lines(self._folder / f"{FILES}.jsonl"), 1):
             path = self._folder / FILES / f"{file['id']}.{_safe(file['filename'])}"
             if not (path.exists() and _hash(path) == file["sha256"]):
                 try:
@@ -98,7 +96,7 @@ class _Export:
                 except NotFoundError:  # deleted since the list was made
                     continue
             self._sums[f"{FILES}/{path.name}"] = file["sha256"]
-            self._report(f"{number} of {len(lines)} files")
+            self._report(f"{number} of {count} files")
         return count
 
     async def _fetch(self, path: Path, route: str, **parameters: str) -> str:
@@ -111,6 +109,12 @@ class _Export:
                 digest.update(piece)
         partial.replace(path)
         return digest.hexdigest()
+
+
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read lines of JSON, which end at line feeds alone: a text may have other separators as they are."""
+    with path.open("rb") as file:
+        yield from map(json.loads, file)
 
 
 def _write(path: Path, content: bytes) -> None:
