@@ -277,6 +277,6 @@ ANY_VALUES: dict[str, Any] = BATCH | {
     "param": "id", "Archive.find_mentions.text": "resp_a", "StoreShares.create.with_tenant_id": "else", "with_tenant_id": GUEST,
     "readers": ["staff"], "person": Person("", "other", SECRET), "Sessions.create.expires_at": LATER, "subject": "subject",
     "wanted": EntryFilter(), "Feedback.list_rated.wanted": FeedbackFilter(), "rating": "down", "comment": "new", "older_than_seconds": 0, "LimitStore.set_tenant.limits": Limits(documents=8),
-    "LimitStore.set_key.limits": KeyLimits(queued=8), "first": TODAY, "last": TODAY, "by": ["day"], "percent": 80,
+    "LimitStore.set_key.limits": KeyLimits(queued=8), "first": TODAY, "last": TODAY, "day": TODAY, "by": ["day"], "percent": 80,
     "action": "delete", "selection": Selection(tenant=FOREIGN), "total": 1, "seconds": 60, "budget": Budget(FOREIGN, Decimal(1), 1, 1.0, TODAY), "vector_store_ids": None, "groups": ["new"],
 }  # fmt: skip

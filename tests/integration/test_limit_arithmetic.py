@@ -1,10 +1,11 @@
-"""The arithmetic of requests a minute, in Valkey's own Lua, with a clock that the test moves."""
+"""The arithmetic of requests a minute and tokens a day, in Valkey's own Lua, with a clock that the test moves."""
 
 from __future__ import annotations
 
 import json
 from itertools import pairwise
 
+import pytest
 import redis
 from hypothesis import given
 from hypothesis import settings as profile
@@ -18,7 +19,7 @@ START = 1_800_000_000_000  # ms since 1970
 
 # Each run is one script, which takes the pauses one after the other and says of each request: {refused, ms to wait, left}.
 CLOCK = "local time = redis.call('TIME')\nlocal now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-COMMON, LIMITS = ((SCRIPTS / f"{name}.lua").read_text() for name in ("common", "limits"))
+COMMON, LIMITS, SET_TOKENS = ((SCRIPTS / f"{name}.lua").read_text() for name in ("common", "limits", "set_tokens"))
 RUN = """
 local said = {}
 redis.call('DEL', P .. ':limit:requests:t:a')
@@ -31,7 +32,9 @@ end
 return said
 """
 assert CLOCK in COMMON
-SCRIPT = COMMON.replace(CLOCK, f"local now = {START}\n") + LIMITS + RUN
+AT_START = COMMON.replace(CLOCK, f"local now = {START}\n") + LIMITS
+SCRIPT = AT_START + RUN
+TODAY = START // 86_400_000  # days since 1970
 
 Said = list[tuple[int, int, int, int, int]]  # time, whether refused, ms to wait, requests left, ms until all are left
 PAUSES = st.lists(
@@ -75,3 +78,26 @@ def test_the_last_requests_left_are_told_truly(valkey: Valkey) -> None:
     assert [left for *_, left, _ in said] == [6, 5, 4, 3, 2, 1, 0, 0]
     assert [bool(refused) for _, refused, *_ in said] == [False] * 7 + [True]
     assert all(later > earlier for earlier, later in pairwise(reset for *_, reset in said[:7]))
+
+
+@pytest.mark.parametrize(
+    ("counted", "of_day", "tokens", "result"),
+    [
+        (None, TODAY, 30, 30),
+        (20, TODAY, 30, 30),
+        (50, TODAY, 30, 50),  # jobs have ended that PostgreSQL has not added up
+        (None, TODAY - 1, 30, None),  # midnight has passed since they were added up
+        (5, TODAY - 1, 30, 5),
+    ],
+)
+def test_a_new_limit_never_takes_back_what_is_counted_of_a_day(
+    valkey: Valkey, counted: int | None, of_day: int, tokens: int, result: int | None
+) -> None:
+    name = f"test:limit:tokens:{TODAY}:t:a"
+    with valkey.connect() as connection:
+        connection.delete(name)
+        if counted is not None:
+            connection.set(name, counted)
+        connection.eval(AT_START + SET_TOKENS, 0, "test", "t:a", tokens, of_day)
+        found = connection.get(name)
+    assert found == (None if result is None else str(result).encode())

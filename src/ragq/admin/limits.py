@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
@@ -82,12 +83,13 @@ async def set_key_limits(
 
 async def _count_today(context: ApiContext, tenant_id: str) -> None:
     """Let new limits of tokens count what was used today before them."""
-    by_key, found = await context.usage.tokens_of_day(tenant_id), await context.limits.get(tenant_id)
+    today = datetime.now(UTC).date()
+    by_key, found = await context.usage.tokens_of_day(tenant_id, today), await context.limits.get(tenant_id)
     if found.tenant.tokens_per_day is not None:
-        await context.queue.usage.set_tokens(f"t:{tenant_id}", sum(by_key.values()))
+        await context.queue.usage.set_tokens(f"t:{tenant_id}", sum(by_key.values()), today)
     for key_id, limits in found.keys.items():
         if limits.tokens_per_day is not None:
-            await context.queue.usage.set_tokens(f"k:{key_id}", by_key.get(key_id, 0))
+            await context.queue.usage.set_tokens(f"k:{key_id}", by_key.get(key_id, 0), today)
 
 
 async def _render(context: ApiContext, tenant_id: str) -> TenantLimitsObject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ import structlog
 
 from ragq.accounts.usage import JobUsage, UsageEntry, read_usage, write_usage
 from ragq.client.valkey_client import ValkeyClient, pairs, translate_errors
+
+FIRST_DAY = date(1970, 1, 1)
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +56,9 @@ class UsageStream:
         """Note what a job cost that is not committed: what an attempt spent before it was cancelled or is tried again."""
         await self._run("add_usage", job_id, tenant_id, write_usage(usage), usage.tokens)
 
-    async def set_tokens(self, scope: str, tokens: int) -> None:
-        """Set what a scope of the limits (`t:` and the tenant, `k:` and the key) has used today."""
-        await self._run("set_tokens", scope, tokens)
+    async def set_tokens(self, scope: str, tokens: int, day: date) -> None:
+        """Count what a scope of the limits (`t:` and the tenant, `k:` and the key) used on a day, unless more is counted or it is over."""
+        await self._run("set_tokens", scope, tokens, (day - FIRST_DAY).days)
 
     async def set_over_budget(self, tenant_id: str, until: float | None) -> None:
         """Refuse a tenant's questions until this time, in seconds since 1970; None: refuse none."""

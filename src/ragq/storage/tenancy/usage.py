@@ -121,10 +121,9 @@ class UsageStore:
             tenant=tenant_id,
         )
 
-    async def tokens_of_day(self, tenant_id: str) -> dict[str, int]:
-        """The tokens of today, by key."""
-        today = datetime.now(UTC).date()
-        sums = await self.report(tenant_id, first=today, last=today, by=["key"])
+    async def tokens_of_day(self, tenant_id: str, day: date) -> dict[str, int]:
+        """The tokens of a day of UTC, by key."""
+        sums = await self.report(tenant_id, first=day, last=day, by=["key"])
         return {str(one.key): one.input_tokens + one.output_tokens for one in sums}
 
     async def budgets(self, tenant_ids: Iterable[str]) -> list[Budget]:
