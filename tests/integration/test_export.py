@@ -21,11 +21,16 @@ def pine(root: Caller) -> Caller:
 
 
 @pytest.fixture(scope="module")
-def ids(pine: Caller) -> dict[str, str]:
+def ids(root: Caller, pine: Caller) -> dict[str, str]:
     made = make_objects(pine)
     store = pine.call("GET", f"/v1/vector_stores/{made['vector_store_id']}/files").json()["data"]
     pine.post(f"/v1/vector_stores/{made['vector_store_id']}/files/{store[0]['id']}", {"readers": ["legal"]})
     pine.post(f"/v1/responses/{made['response_id']}/feedback", {"rating": "up", "comment": "Tall."})
+    pine.post(f"/v1/chat/completions/{made['completion_id']}", {"metadata": {"topic": "towers"}})
+    pine.post(f"/v1/admin/vector_stores/{made['vector_store_id']}/shares", {"tenant": "willow"})
+    pine.post(f"/v1/admin/keys/{made['key_id']}/limits", {"queued": 7})
+    root.post("/v1/admin/tenants/pine/limits", {"documents": 70})
+    wait_until(lambda: pine.call("GET", "/v1/admin/export?part=usage").text, what="the usage")
     wait_until(lambda: made["response_id"] in pine.call("GET", "/v1/admin/export?part=responses").text, what="archived")
     return made
 
@@ -59,7 +64,15 @@ def test_an_export_has_all_of_a_tenant_but_no_secrets(
     assert inside["readers"] == ["legal"]
     assert SECRET in json.dumps(read(tmp_path, "conversation_items"))
     assert {one["id"] for one in read(tmp_path, "conversations")} == {ids["conversation_id"]}
-    assert {"pine", "another"} == {one["name"] for one in read(tmp_path, "api_keys")}
+    limits_of_keys = {one["name"]: one["limits"] for one in read(tmp_path, "api_keys")}
+    assert limits_of_keys == {"pine": None, "another": {"queued": 7}}
+    assert [(one["id"], one["limits"]) for one in read(tmp_path, "tenants")] == [("pine", {"documents": 70})]
+    shares = [(one["vector_store_id"], one["with_tenant_id"]) for one in read(tmp_path, "store_shares")]
+    assert shares == [(ids["vector_store_id"], "willow")]
+    (chat,) = [one for one in read(tmp_path, "responses") if one["id"] == ids["completion_id"]]
+    assert chat["request"]["metadata"] == {"topic": "towers"}
+    assert sum(one["requests"] for one in read(tmp_path, "usage")) > 0
+    assert {"key.created", "key.limits_updated"} <= {one["action"] for one in read(tmp_path, "audit_log")}
     endpoint = pine.call("GET", "/v1/webhook_endpoints").json()["data"][0]
     assert [one["id"] for one in read(tmp_path, "webhook_endpoints")] == [endpoint["id"]]
     written = "".join(path.read_text() for path in tmp_path.glob("*.*"))

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 
 from ragq.admin.export_command import export_tenant
 from ragq.api_client import ApiClient
+from ragq.storage.tenancy.export import PARTS, PartName
 
 CONTENT = b"The lighthouse is 61 metres tall."
 
@@ -41,9 +42,20 @@ async def export(folder: Path, *names: str) -> dict[str, Any]:
     return await export_tenant(cast("ApiClient", Server(*names)), "acme", folder, ignore)
 
 
+def parts_in(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.jsonl")}
+
+
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\x0b", "\n"])
 async def test_a_file_whose_name_has_a_separator_of_lines_is_exported(tmp_path: Path, separator: str) -> None:
     manifest = await export(tmp_path, f"Minutes{separator}of May.md", "plain.md")
     assert manifest["counts"]["files"] == 2
     assert [path.read_bytes() for path in (tmp_path / "files").iterdir()] == [CONTENT, CONTENT]
     assert len((tmp_path / "SHA256SUMS").read_bytes().split(b"\n")) == len(manifest["counts"]) + 2 + 1
+
+
+async def test_every_part_that_the_server_knows_is_written(tmp_path: Path) -> None:
+    assert tuple(PARTS) == get_args(PartName)
+    manifest = await export(tmp_path)
+    assert set(manifest["counts"]) == set(PARTS)
+    assert parts_in(tmp_path) == set(PARTS)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any
 
 import orjson
 import structlog
@@ -16,32 +17,20 @@ from ragq.errors import PermanentError
 from ragq.http.audit import Change, audited
 from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
-from ragq.records import read_job, write_record
+from ragq.records import change_request, read_job, write_record
 from ragq.routes.context import ApiContext, ContextDependency
 from ragq.routes.files import BYTES
-from ragq.storage.tenancy.export import export_rows
+from ragq.storage.tenancy.export import PartName, export_rows
 
 log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/admin/export", route_class=CheckedRoute)
 
-Part = Literal[
-    "files",
-    "vector_stores",
-    "vector_store_files",
-    "responses",
-    "feedback",
-    "conversations",
-    "conversation_items",
-    "batches",
-    "webhook_endpoints",
-    "api_keys",
-]
 LINES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}}
 
 
 @router.get("", response_class=StreamingResponse, responses=LINES | refusals(404))
 async def export_part(
-    part: Part,
+    part: PartName,
     context: ContextDependency,
     tenant: KeysTenant,
     change: Annotated[Change, audited("tenant.exported")],
@@ -59,10 +48,11 @@ async def export_file(file_id: str, context: ContextDependency, tenant: KeysTena
     return StreamingResponse(context.blobs.stream(record.sha256), media_type="application/octet-stream")
 
 
-async def _write_lines(context: ApiContext, tenant: str, part: str) -> AsyncIterator[bytes]:
+async def _write_lines(context: ApiContext, tenant: str, part: PartName) -> AsyncIterator[bytes]:
     async for rows in export_rows(context.database, tenant, part):
         if part == "responses":
-            yield b"".join([await _write_answer(context, row["job"]) + b"\n" for row in rows])
+            for row in rows:  # each with its whole request, which may be large
+                yield await _write_answer(context, row["job"], row["metadata"]) + b"\n"
         else:
             yield b"".join(orjson.dumps(_parse(row)) + b"\n" for row in rows)
 
@@ -73,9 +63,15 @@ def _parse(row: dict[str, Any]) -> dict[str, Any]:
     return row | {name: json.loads(text) for name, text in kept_as_text.items()}
 
 
-async def _write_answer(context: ApiContext, written: str) -> bytes:
-    """Write an answered question with the whole request, of which a large part is in the blob store."""
+async def _write_answer(context: ApiContext, written: str, metadata: dict[str, str] | None) -> bytes:
+    """Write an answered question with the whole request, of which a large part is in the blob store.
+
+    Args:
+        metadata: Of a stored chat completion, as it is now.
+    """
     job = read_job(written)
+    if metadata is not None:
+        job = replace(job, request=change_request(job.request, metadata=metadata))
     try:
         return write_record(await context.queue.requests.complete(job))
     except PermanentError as error:

@@ -13,19 +13,9 @@ from typing import Any
 import ragq
 from ragq.api_client import ApiClient
 from ragq.errors import NotFoundError, PermanentError
+from ragq.storage.tenancy.export import PARTS, PartName
 
-PARTS = (
-    "vector_stores",
-    "vector_store_files",
-    "responses",
-    "feedback",
-    "conversations",
-    "conversation_items",
-    "batches",
-    "webhook_endpoints",
-    "api_keys",
-)
-FILES = "files"  # both the list and the folder of the bytes
+FILES: PartName = "files"  # both the list and the folder of the bytes
 MANIFEST = "manifest.json"
 CHECKSUMS = "SHA256SUMS"
 MAX_NAME_BYTES = 150
@@ -54,7 +44,7 @@ class _Export:
         begun = _now()
         self._begin()
         counts = {FILES: await self._write_files()}
-        for part in PARTS:
+        for part in [name for name in PARTS if name != FILES]:
             counts[part] = await self._write_part(part)
         sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(self._sums.items()))
         (self._folder / CHECKSUMS).write_text(sums)
@@ -77,7 +67,7 @@ class _Export:
         manifest.unlink(missing_ok=True)
         (self._folder / FILES).mkdir(parents=True, exist_ok=True)
 
-    async def _write_part(self, part: str) -> int:
+    async def _write_part(self, part: PartName) -> int:
         path = self._folder / f"{part}.jsonl"
         self._sums[path.name] = await self._fetch(path, "", part=part)
         with path.open("rb") as file:
