@@ -163,7 +163,7 @@ class Filled:
     async def _fill_accounts(self) -> None:
         keys, limits = self.make(ApiKeys), self.make(LimitStore)
         key, _ = await keys.create(FOREIGN, name=SECRET, role="user", expires_at=None)
-        await limits.set_tenant(FOREIGN, Limits(documents=7))
+        await limits.change_tenant(FOREIGN, lambda _: Limits(documents=7))
         await self.make(StoreShares).create(FOREIGN, self.values["store_id"], GUEST)
         await self.make(Sessions).create(
             Person("", "subject", SECRET), tenant_id=FOREIGN, role="user", expires_at=LATER
@@ -276,7 +276,7 @@ ANY_VALUES: dict[str, Any] = BATCH | {
     "text": SECRET, "vector": VECTOR, "model": None, "StoredChats.list_chats.metadata": {}, "Batches.create.metadata": None,
     "param": "id", "Archive.find_mentions.text": "resp_a", "StoreShares.create.with_tenant_id": "else", "with_tenant_id": GUEST,
     "readers": ["staff"], "person": Person("", "other", SECRET), "Sessions.create.expires_at": LATER, "subject": "subject",
-    "wanted": EntryFilter(), "Feedback.list_rated.wanted": FeedbackFilter(), "rating": "down", "comment": "new", "older_than_seconds": 0, "LimitStore.set_tenant.limits": Limits(documents=8),
-    "LimitStore.set_key.limits": KeyLimits(queued=8), "first": TODAY, "last": TODAY, "day": TODAY, "by": ["day"], "percent": 80,
-    "action": "delete", "selection": Selection(tenant=FOREIGN), "total": 1, "seconds": 60, "budget": Budget(FOREIGN, Decimal(1), 1, 1.0, TODAY), "vector_store_ids": None, "groups": ["new"],
+    "wanted": EntryFilter(), "Feedback.list_rated.wanted": FeedbackFilter(), "rating": "down", "comment": "new", "older_than_seconds": 0, "LimitStore.change_tenant.change": lambda: lambda _: Limits(documents=8),
+    "LimitStore.change_key.change": lambda: lambda _: KeyLimits(queued=8), "first": TODAY, "last": TODAY, "day": TODAY, "by": ["day"], "percent": 80,
+    "action": "delete", "selection": Selection(tenant=FOREIGN), "total": 1, "seconds": 60, "budget": Budget(FOREIGN, Decimal(1), 1, 1.0, TODAY), "vector_store_ids": None, "groups": ["new"], "reach": {"groups": ["new"]},
 }  # fmt: skip

@@ -420,3 +420,28 @@ def test_an_admin_sets_limits_of_its_keys_and_only_the_operator_those_of_tenants
 def test_a_higher_limit_of_a_key_gives_nothing_more_than_its_tenants(root: Caller) -> None:
     _, caller = make_caller(root, {"requests_per_minute": 100}, requests_per_minute=1)
     assert [ask(caller).status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize("_round", range(5))
+def test_changes_at_once_of_limits_or_of_a_key_are_all_kept(root: Caller, _round: int) -> None:
+    tenant, caller = make_caller(root)
+    key_id = caller.post("/v1/admin/keys", {"name": "b"})["id"]
+    store_id = caller.post("/v1/vector_stores", {"name": "a store"})["id"]
+    of_tenant: dict[str, Any] = {
+        "requests_per_minute": 7000,
+        "queued": 7,
+        "tokens_per_day": 70,
+        "documents": 700,
+        "bytes": 7,
+    }
+    of_key: dict[str, Any] = {"requests_per_minute": 6000, "queued": 6, "tokens_per_day": 60}
+    reach: dict[str, Any] = {"vector_store_ids": [store_id], "groups": ["staff"]}
+    changes = [(root, f"/v1/admin/tenants/{tenant}/limits", {name: value}) for name, value in of_tenant.items()]
+    changes += [(caller, f"/v1/admin/keys/{key_id}/limits", {name: value}) for name, value in of_key.items()]
+    changes += [(caller, f"/v1/admin/keys/{key_id}", {name: value}) for name, value in reach.items()]
+    with ThreadPoolExecutor(len(changes)) as pool:
+        list(pool.map(lambda change: change[0].post(change[1], change[2]), changes))
+    limits, key = caller.call("GET", "/v1/admin/limits").json(), caller.call("GET", f"/v1/admin/keys/{key_id}").json()
+    assert {name: limits[name] for name in of_tenant} == of_tenant
+    assert limits["keys"][key_id] == of_key
+    assert {name: key[name] for name in reach} == reach

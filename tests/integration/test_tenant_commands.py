@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import httpx2
 import openai
 import pytest
 
+from ragq.admin.tenants import TenantCreate, create_tenant
+from ragq.client.tenancy.jobs import TenantJobs
+from ragq.errors import NotFoundError, UnavailableError
+from ragq.http.audit import Change
+from ragq.models import DEFAULT_TENANT
+from ragq.queues.running import WorkerContext
+from ragq.storage.tenancy.audit_log import Actor
 from tests.servers import KEY, Ragq
 from tests.tenants import TEXT, Caller, make_objects
 
@@ -52,3 +60,21 @@ def test_a_deleted_tenant_leaves_nothing_and_the_others_notice_nothing(ragq: Rag
     root.post("/v1/admin/tenants", {"id": "acme"})
     again = Caller(ragq.url, root.post("/v1/admin/keys", {"name": "x", "tenant": "acme"})["value"])
     assert again.post("/v1/responses", {"model": "ragq", "input": "Is anything there?"})["status"] == "completed"
+
+
+async def test_a_tenant_is_not_created_while_valkey_is_away(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise UnavailableError("Valkey does not answer.")
+
+    caller: Any = None
+    change = Change(context.audit_log, Actor("operator", DEFAULT_TENANT), "tenant.created")
+    with monkeypatch.context() as away:
+        away.setattr(TenantJobs, "open", fail)
+        with pytest.raises(UnavailableError):
+            await create_tenant(TenantCreate(id="mistletoe"), context, caller, change)  # type: ignore[arg-type]
+    with pytest.raises(NotFoundError):
+        await context.tenants.get("mistletoe")
+    created = await create_tenant(TenantCreate(id="mistletoe"), context, caller, change)  # type: ignore[arg-type]
+    assert created["status"] == "active"

@@ -136,11 +136,11 @@ async def change_key(
 ) -> ApiKey:
     """Change the stores that a key is limited to, or its groups. It holds after five seconds."""
     key = await context.api_keys.get(tenant, key_id)
-    stores, given = await _find_stores(context, tenant, body, key.role), body.model_fields_set
-    stores = stores if "vector_store_ids" in given else key.vector_store_ids
-    groups = body.groups if "groups" in given else key.groups
-    async with change(tenant, key_id, vector_store_ids=stores, groups=groups):
-        changed = await context.api_keys.change(tenant, key_id, vector_store_ids=stores, groups=groups)
+    stores = await _find_stores(context, tenant, body, key.role)
+    reach = body.model_dump(exclude_unset=True) | ({"vector_store_ids": stores} if stores is not None else {})
+    async with change(tenant, key_id) as entry:
+        changed = await context.api_keys.change(tenant, key_id, reach)
+        entry.data = {"vector_store_ids": changed.vector_store_ids, "groups": changed.groups}
     return render_key(changed)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from typing_extensions import TypedDict
 
-from ragq.accounts.limits import NO_KEY_LIMITS, KeyLimits
+from ragq.accounts.limits import KeyLimits
 from ragq.admin.keys import KeysTenant
 from ragq.http.audit import Change, audited
 from ragq.http.input import CheckedRoute
@@ -56,9 +56,8 @@ async def set_tenant_limits(
     change: Annotated[Change, audited("tenant.limits_updated")],
 ) -> TenantLimitsObject:
     """Change a tenant's limits. They hold for all of its keys together, after five seconds at the latest."""
-    limits = body.change((await context.limits.get(tenant_id)).tenant)
     async with change(DEFAULT_TENANT, tenant_id, **body.model_dump(exclude_unset=True)):
-        await context.limits.set_tenant(tenant_id, limits)
+        await context.limits.change_tenant(tenant_id, body.change)
     await _count_today(context, tenant_id)
     await check_budgets(context, [tenant_id])
     return await _render(context, tenant_id)
@@ -73,10 +72,8 @@ async def set_key_limits(
     change: Annotated[Change, audited("key.limits_updated")],
 ) -> KeyLimitsObject:
     """Change a key's limits. Its tenant's hold beside them."""
-    known = (await context.limits.get(tenant)).keys.get(key_id, NO_KEY_LIMITS)
-    limits = body.change(known)
     async with change(tenant, key_id, **body.model_dump(exclude_unset=True)):
-        await context.limits.set_key(tenant, key_id, limits)
+        limits = await context.limits.change_key(tenant, key_id, body.change)
     await _count_today(context, tenant)
     return _render_key(limits)
 

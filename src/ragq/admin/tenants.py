@@ -71,7 +71,8 @@ async def create_tenant(
     """Create a tenant."""
     async with change(DEFAULT_TENANT, body.id):
         created = await context.tenants.create(body.id)
-    await context.queue.tenant_jobs.open(body.id)
+        # Only now, as one of this name may be on its way out, and before the commit: without Valkey there is no tenant.
+        await context.queue.tenant_jobs.open(body.id)
     return render_tenant(created)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -32,9 +32,7 @@ _CREATE = f"""
            %(limits)s::jsonb
     FROM tenants WHERE id = %(tenant)s
     RETURNING {_COLUMNS}"""  # noqa: S608  (constants)
-_CHANGE = f"""
-    UPDATE api_keys SET vector_store_ids = %(stores)s::text[], groups = %(groups)s::text[]
-    WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING {_COLUMNS}"""  # noqa: S608  (constants)
+REACH = ("vector_store_ids", "groups")
 _ROTATE = f"""
     UPDATE api_keys SET sha256 = %(sha256)s, hint = %(hint)s, previous_sha256 = sha256,
         previous_until = now() + make_interval(secs => %(grace)s)
@@ -152,20 +150,23 @@ class ApiKeys:
             raise NotFoundError(f"No tenant found with id '{tenant_id[:80]}'.", param="tenant")
         return created[0], value
 
-    async def change(
-        self, tenant_id: str, key_id: str, *, vector_store_ids: Sequence[str] | None, groups: Sequence[str]
-    ) -> KeyRecord:
-        """Replace the stores that a key is limited to, and its groups.
+    async def change(self, tenant_id: str, key_id: str, reach: Mapping[str, list[str] | None]) -> KeyRecord:
+        """Replace the stores that a key is limited to, or its groups.
+
+        Args:
+            reach: Those of `REACH` that are to change.
 
         Raises:
             NotFoundError: This tenant has no key with this id.
         """
+        given: dict[str, Any] = {name: reach[name] for name in REACH if name in reach}
+        if not given:
+            return await self.get(tenant_id, key_id)
+        columns = ", ".join(f"{name} = %({name})s::text[]" for name in given)
+        query = f"""UPDATE api_keys SET {columns}
+                    WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING {_COLUMNS}"""  # noqa: S608  (names of our own)
         changed = await self._database.for_tenant(tenant_id).records(
-            KeyRecord,
-            _CHANGE,
-            id=key_id.replace("\0", ""),
-            stores=None if vector_store_ids is None else list(vector_store_ids),
-            groups=list(groups),
+            KeyRecord, query, id=key_id.replace("\0", ""), **given
         )
         if not changed:
             raise _not_found(key_id)

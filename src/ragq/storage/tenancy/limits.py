@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,31 +53,39 @@ class LimitStore:
         keys = {id_: read_key_limits(limits) for id_, limits in (row["keys"] or {}).items()}
         return TenantLimits(read_limits(row["limits"]), keys)
 
-    async def set_tenant(self, tenant_id: str, limits: Limits) -> None:
-        """Replace a tenant's limits.
+    async def change_tenant(self, tenant_id: str, change: Callable[[Limits], Limits]) -> Limits:
+        """Change a tenant's limits; another change waits for this one. Returns the new ones.
 
         Raises:
             NotFoundError: There is no such tenant.
         """
-        query = "UPDATE tenants SET limits = %(limits)s::jsonb WHERE id = %(tenant)s RETURNING id"
-        access = self._database.for_tenant(tenant_id.replace("\0", ""))
-        if not await access.row(query, limits=write_limits(limits)):
-            raise NotFoundError(f"No tenant found with id '{tenant_id[:80]}'.", param="tenant_id")
+        known_id = tenant_id.replace("\0", "")
+        async with self._database.for_tenant(known_id).transaction() as connection:
+            query = "SELECT limits FROM tenants WHERE id = %s FOR NO KEY UPDATE"
+            row = await (await connection.execute(query, [known_id])).fetchone()
+            if row is None:
+                raise NotFoundError(f"No tenant found with id '{tenant_id[:80]}'.", param="tenant_id")
+            changed = change(read_limits(row[0]))
+            query = "UPDATE tenants SET limits = %s::jsonb WHERE id = %s"
+            await connection.execute(query, [write_limits(changed), known_id])
+        return changed
 
-    async def set_key(self, tenant_id: str, key_id: str, limits: KeyLimits) -> None:
-        """Replace a key's limits.
+    async def change_key(self, tenant_id: str, key_id: str, change: Callable[[KeyLimits], KeyLimits]) -> KeyLimits:
+        """Change a key's limits; another change waits for this one. Returns the new ones.
 
         Raises:
             NotFoundError: The tenant has no such key.
         """
-        query = (
-            "UPDATE api_keys SET limits = %(limits)s::jsonb WHERE tenant_id = %(tenant)s AND id = %(id)s RETURNING id"
-        )
-        found = await self._database.for_tenant(tenant_id).row(
-            query, id=key_id.replace("\0", ""), limits=write_limits(limits)
-        )
-        if not found:
-            raise NotFoundError(f"No API key found with id '{key_id[:80]}'.", param="key_id")
+        ids = [tenant_id, key_id.replace("\0", "")]
+        async with self._database.for_tenant(tenant_id).transaction() as connection:
+            query = "SELECT limits FROM api_keys WHERE tenant_id = %s AND id = %s FOR NO KEY UPDATE"
+            row = await (await connection.execute(query, ids)).fetchone()
+            if row is None:
+                raise NotFoundError(f"No API key found with id '{key_id[:80]}'.", param="key_id")
+            changed = change(read_key_limits(row[0]))
+            query = "UPDATE api_keys SET limits = %s::jsonb WHERE tenant_id = %s AND id = %s"
+            await connection.execute(query, [write_limits(changed), *ids])
+        return changed
 
     async def payer_of(self, tenant_id: str, key_id: str) -> Payer:
         """Who pays for work that began with this key; after the key is revoked, its tenant."""
