@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ragq import api_client
+from ragq.admin.paging import list_objects
 from ragq.cli import _Group, main
-from ragq.commands.listing import Kind, find_id, list_objects, show_objects
+from ragq.commands.listing import Kind, find_id, show_objects
 from ragq.commands.load import Bounds, Measured, format_report, make_report, press
 from ragq.commands.log_files import LogFile, LogFolder, read_entry
 from ragq.errors import InvalidRequestError, NotFoundError
@@ -74,6 +75,15 @@ async def test_a_list_of_thousands_is_read_page_by_page() -> None:
 async def test_a_list_says_whether_there_are_more(most: int, has_more: bool) -> None:
     found = await list_objects(Api(things(100)), THINGS.path, most=most)  # type: ignore[arg-type]
     assert found["has_more"] == has_more
+
+
+@pytest.mark.parametrize("command", ["keys", "sessions", "tenants"])
+def test_lists_of_the_administration_do_not_end_with_the_first_page(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(api_client, "open_client", lambda _url: Api(things(250)))
+    shown = invoke(command, "list", "--json")
+    assert len(json.loads(shown.stdout)["data"]) == 250
 
 
 async def test_an_id_may_be_shortened_or_be_a_name() -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from ragq.admin.command import call, json_option, show_list, tenant_option, url_option
+from ragq.admin.command import call_list, json_option, show_list, tenant_option, url_option
 
 COLUMNS = ("effective_at", "type", "outcome", "code", "count", "tenant", "actor", "address", "resource_id")
-PAGE = 100
 
 
 @click.command(name="audit-log")
@@ -34,12 +33,7 @@ def audit_log(
         wanted["event_types"] = list(action)
     if since:
         wanted["effective_at[gte]"] = int(since.replace(tzinfo=UTC).timestamp())
-    found: dict[str, Any] = {"has_more": True, "data": []}
-    while found["has_more"] and len(found["data"]) < limit:
-        after = {"after": found["last_id"]} if found["data"] else {}
-        params = wanted | after | {"limit": min(PAGE, limit - len(found["data"]))}
-        page = call(url, "GET", "/v1/admin/audit_log", params=params)
-        found = page | {"data": found["data"] + page["data"]}
+    found = call_list(url, "/v1/admin/audit_log", wanted, most=limit)
     if not as_json:
         found["data"] = [_flatten(entry) for entry in found["data"]]
     show_list(found, as_json=as_json, columns=COLUMNS)

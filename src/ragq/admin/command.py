@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ragq.admin.limit_options import KEY_LIMITS, limit_options, read_limits
+from ragq.admin.paging import list_objects
 from ragq.errors import PermanentError
 from ragq.settings import split_list
 from ragq.terminal import format_table
@@ -62,6 +63,13 @@ def with_client(url: str | None, work: Callable[[ApiClient], Awaitable[T]]) -> T
 def call(url: str | None, method: str, path: str, **options: Any) -> dict[str, Any]:
     """Send one request to the API, with the settings' key."""
     return with_client(url, lambda client: client.call(method, path, **options))
+
+
+def call_list(
+    url: str | None, path: str, params: Mapping[str, Any] | None = None, *, most: int | None = None
+) -> dict[str, Any]:
+    """Read a list of the API to its end, with the settings' key."""
+    return with_client(url, lambda client: list_objects(client, path, params, most=most))
 
 
 @click.group()
@@ -147,7 +155,7 @@ def change_key(
 @json_option
 def list_keys(tenant: str | None, url: str | None, as_json: bool) -> None:
     """List keys, the newest first."""
-    found = call(url, "GET", "/v1/admin/keys", params=_about(tenant) | {"limit": "100"})
+    found = call_list(url, "/v1/admin/keys", _about(tenant))
     columns = (
         "id",
         "name",
@@ -202,7 +210,7 @@ def sessions() -> None:
 @json_option
 def list_sessions(tenant: str | None, url: str | None, as_json: bool) -> None:
     """List sessions, the newest first."""
-    found = call(url, "GET", "/v1/admin/sessions", params=_about(tenant) | {"limit": "100"})
+    found = call_list(url, "/v1/admin/sessions", _about(tenant))
     show_list(found, as_json=as_json, columns=("subject", "name", "role", "created_at", "expires_at"))
 
 
@@ -238,7 +246,7 @@ def create_tenant(name: str, url: str | None, as_json: bool) -> None:
 @json_option
 def list_tenants(url: str | None, as_json: bool) -> None:
     """List tenants, the newest first."""
-    found = call(url, "GET", "/v1/admin/tenants", params={"limit": "100"})
+    found = call_list(url, "/v1/admin/tenants")
     show_list(found, as_json=as_json, columns=("id", "status", "weight", "max_running", "created_at"))
 
 

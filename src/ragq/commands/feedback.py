@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ragq.admin.command import json_option, show, tenant_option, url_option, with_client
-from ragq.commands.listing import all_option, limit_option, list_objects, show_objects
+from ragq.admin.paging import list_objects
+from ragq.commands.listing import all_option, limit_option, show_objects
 
 if TYPE_CHECKING:
     from ragq.api_client import ApiClient

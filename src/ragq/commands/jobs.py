@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ragq.admin.command import json_option, show, url_option, with_client
-from ragq.commands.listing import Kind, all_option, find_id, limit_option, list_objects, show_objects, yes_option
+from ragq.admin.paging import list_objects
+from ragq.commands.listing import Kind, all_option, find_id, limit_option, show_objects, yes_option
 from ragq.errors import NotFoundError, PermanentError
 from ragq.terminal import format_fields, format_response, format_table
 
