@@ -10,6 +10,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from ragq.models import JobFunction, QueueName
+
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 # Jobs
@@ -82,3 +84,11 @@ WORKERS = Gauge("ragq_workers", "Live workers of a queue.", ["queue"])
 # The disk of the data folder, read by the API at each scrape
 DISK_FREE = Gauge("ragq_disk_free_bytes", "Free space on the disk of the data folder.", ["folder"])
 DISK_SIZE = Gauge("ragq_disk_size_bytes", "Size of that disk.", ["folder"])
+
+# Alerts ask how much these have grown. A series that begins with its first event has not grown by it, so each begins at 0.
+for _outcome in ("delivered", "retried", "failed", "disabled"):
+    WEBHOOKS.labels(_outcome)
+for _queue in QueueName:
+    REFUSED.labels(_queue)
+for _function in JobFunction:
+    ENDED.labels(_function.rpartition(".")[2], "finished")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import yaml
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from ragq import metrics
+from ragq.models import JobFunction, QueueName
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -57,3 +60,20 @@ def test_the_page_explains_each_alert() -> None:
     page = (ROOT / "docs" / "how-to" / "watch.md").read_text()
     rules = (DEPLOY / "prometheus" / "ragq.rules.yml").read_text()
     assert set(re.findall(r"alert: (\w+)", rules)) == set(re.findall(r"`(Ragq\w+)`", page))
+
+
+def test_a_counter_that_an_alert_watches_begins_at_0() -> None:
+    """Its first event would not count otherwise: Prometheus sees no growth in a series that begins with it."""
+    shows = "import prometheus_client, ragq.metrics; print(prometheus_client.generate_latest().decode())"
+    begun = subprocess.run([sys.executable, "-c", shows], capture_output=True, text=True, check=True).stdout
+    series = set(re.findall(r"^(ragq_\w+_total(?:{.*})?) 0\.0$", begun, re.MULTILINE))
+    rules = (DEPLOY / "prometheus" / "ragq.rules.yml").read_text()
+    watched = set(re.findall(r"ragq_\w+_total", rules))
+    assert watched <= {one.partition("{")[0] for one in series}
+    outcomes = [text.split("|") for text in re.findall(r'outcome=~"(.*?)"', rules)]
+    assert outcomes
+    wanted = {f'ragq_webhook_attempts_total{{outcome="{one}"}}' for some in outcomes for one in some}
+    wanted |= {f'ragq_refused_total{{queue="{queue}"}}' for queue in QueueName}
+    ended = (function.rpartition(".")[2] for function in JobFunction)
+    wanted |= {f'ragq_jobs_ended_total{{code="finished",function="{function}"}}' for function in ended}
+    assert wanted <= series
