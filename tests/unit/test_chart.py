@@ -137,6 +137,31 @@ def test_a_pod_has_longer_to_stop_than_its_grace_and_no_rights(values: str) -> N
         }
 
 
+@pytest.mark.parametrize(("seconds", "has"), [("120", 135), ("0", 15), ("47.5", 63)])
+def test_a_worker_has_longer_to_stop_than_a_grace_that_is_set(seconds: str, has: int) -> None:
+    set_it = f"settings.RAGQ_SHUTDOWN_GRACE_SECONDS={seconds}"
+    for option in ("--set", "--set-string"):
+        done = helm("--set", "secret.existing=there", option, set_it)
+        assert done.returncode == 0, done.stderr
+        pods = [
+            one["spec"]["template"] for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "Deployment"
+        ]
+        grace = {
+            pod["metadata"]["labels"]["app.kubernetes.io/component"]: pod["spec"]["terminationGracePeriodSeconds"]
+            for pod in pods
+        }
+        assert grace == {"api": 45, "query-worker": has, "document-worker": has}
+
+
+def test_the_default_grace_is_the_settings() -> None:
+    grace: float = Settings.model_fields["shutdown_grace_seconds"].default
+    for _, container in containers("managed"):
+        assert "RAGQ_SHUTDOWN_GRACE_SECONDS" not in {one["name"] for one in container["env"]}
+    for name in ("query-worker", "document-worker"):
+        pod = find("managed", "Deployment")[name]["spec"]["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] == grace + 15
+
+
 def test_probes_ask_what_the_processes_serve() -> None:
     paths = {route.path for route in health.router.routes if isinstance(route, APIRoute)}
     for _, container in containers("managed"):

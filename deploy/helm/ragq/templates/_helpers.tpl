@@ -23,6 +23,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{ .Values.files.existingClaim | default (printf "%s-files" (include "ragq.name" .)) }}
 {{- end }}
 
+{{- /* How many seconds a worker has to stop: those of its jobs, and some to hand back what is left. */ -}}
+{{- define "ragq.workerGrace" -}}
+{{- $name := "RAGQ_SHUTDOWN_GRACE_SECONDS" -}}
+{{- add 15 (hasKey .Values.settings $name | ternary (get .Values.settings $name) 30 | toString | ceil) -}}
+{{- end }}
+
 {{- /* The environment of every process of ragq. The passwords of bundled servers come from the Secret. */ -}}
 {{- define "ragq.environment" -}}
 {{- $secret := include "ragq.secretName" . -}}
