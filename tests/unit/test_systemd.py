@@ -46,6 +46,12 @@ def test_a_unit_runs_a_command_with_settings_that_exist_and_lets_it_stop(path: P
     assert f"/var/lib/{service['StateDirectory']}" in service["Environment"]
 
 
+def test_a_worker_that_ends_without_an_error_is_started_again() -> None:
+    """It exits with 0 when the console drains it, and when the embedding model changes: it was not stopped for good."""
+    (worker,) = (path for path in UNITS if path.name.startswith("ragq-worker"))
+    assert read_service(worker)["Restart"] == "always"
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd, so none to understand the units")
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
     program = str(Path(sys.executable).with_name("ragq"))  # systemd asks whether it is there
