@@ -156,6 +156,10 @@ class DocumentWriter:
             with self._attached(name):
                 self.add_text(text)
 
+    def leave_out_pictures(self, count: int) -> None:
+        """Note pictures that were not read, since they are too many; `finish` warns of them."""
+        self._unread_pictures += count
+
     def add_verbatim(
         self, text: str, *, headings: Iterable[tuple[int, str]] = (), tables: Iterable[Table] = (), has_lines: bool
     ) -> None:

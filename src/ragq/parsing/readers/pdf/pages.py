@@ -12,7 +12,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from ragq.parsing.ocr import Ocr
-from ragq.parsing.readers.pdf.pictures import find_pictures, measure_pictures, render
+from ragq.parsing.readers.pdf.pictures import Drawing, find_pictures, measure_pictures
 from ragq.parsing.readers.pdf.tables import TableBlock, find_tables
 
 GARBLED_SHARE = 0.05  # of unreadable characters: such a page is read as a picture, where that is possible
@@ -62,7 +62,11 @@ class ReadPage:
 
 
 class PageReader:
-    """Reads the pages of a PDF one by one."""
+    """Reads the pages of a PDF one by one.
+
+    Attributes:
+        unread_pictures: How many pictures beside text were left out, since there are too many.
+    """
 
     def __init__(
         self, pdf: pypdfium2.PdfDocument, ocr: Ocr, *, measures_sizes: bool, has_pictures: bool = False
@@ -74,7 +78,9 @@ class PageReader:
             has_pictures: Whether to look for pictures on pages that have text.
         """
         self._pdf = pdf
-        self._pictures = MAX_PICTURES if has_pictures and ocr.is_available else 0
+        self.unread_pictures = 0
+        self._has_pictures = has_pictures and ocr.is_available
+        self._seen: set[bytes] = set()  # digests of pictures
         self._ocr = ocr
         self._measures_sizes = measures_sizes
         self._box = pdfium.FS_RECTF()
@@ -108,17 +114,24 @@ class PageReader:
                 _replace(read, raw.split("\r\n"), tables)
             if self._measures_sizes:
                 read.heights = self._measure(text_page, raw)
-        if self._pictures and read.state is State.READ and not read.is_recognized:
+        if self._has_pictures and read.state is State.READ and not read.is_recognized:
             self._read_pictures(index, page, text_page, read)
         return read
 
     def _read_pictures(
         self, index: int, page: pdfium.FPDF_PAGE, text_page: pdfium.FPDF_TEXTPAGE, read: ReadPage
     ) -> None:
-        """Read the pictures beside the text, as where a scan was pasted in."""
-        for box in find_pictures(page, text_page)[: self._pictures]:
-            self._pictures -= 1
-            read.pictures += filter(None, self._ocr.read_pages(render(self._pdf[index], box)))
+        """Read the pictures beside the text, as where a scan was pasted in; one that is on many pages is read once."""
+        drawing: Drawing | None = None
+        for picture in find_pictures(page, text_page):
+            if picture.digest in self._seen:
+                continue
+            self._seen.add(picture.digest)
+            if len(self._seen) > MAX_PICTURES:
+                self.unread_pictures += 1
+                continue
+            drawing = drawing or Drawing(self._pdf[index])
+            read.pictures += filter(None, self._ocr.read_pages(drawing.cut(picture.box)))
 
     def _recognize_picture(self, index: int, page: pdfium.FPDF_PAGE, read: ReadPage, characters: int) -> None:
         covered, paths = measure_pictures(page)
@@ -132,7 +145,7 @@ class PageReader:
 
     def _recognize(self, index: int, read: ReadPage, otherwise: State) -> None:
         """Read the page as a picture, and keep that if it is more than its text; else it is what `otherwise` says."""
-        pages = self._ocr.read_pages(render(self._pdf[index])) if self._ocr.is_available else []
+        pages = self._ocr.read_pages(Drawing(self._pdf[index]).cut()) if self._ocr.is_available else []
         text = pages[0] if pages else ""
         if text and (otherwise is State.GARBLED or len(text) > len(read.text)):
             read.text, read.is_recognized = text, True

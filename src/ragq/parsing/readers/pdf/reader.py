@@ -45,6 +45,7 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
         document.progress(index + 1, len(pdf))
     if not any(page.text for page in pages):
         raise _explain(pages, is_ocr_there=document.ocr.is_available)
+    document.leave_out_pictures(reader.unread_pictures)
     title = pdf.get_metadata_value("Title").strip()
     document.title = "" if _NO_TITLE.match(title) else title
     lines = [page.text.split("\n") for page in pages]
