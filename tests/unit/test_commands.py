@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from ragq import api_client
 from ragq.admin.paging import list_objects
 from ragq.cli import _Group, main
+from ragq.commands import listing
 from ragq.commands.listing import Kind, find_id, show_objects
 from ragq.commands.load import Bounds, Measured, format_report, make_report, press
 from ragq.commands.log_files import LogFile, LogFolder, read_entry
@@ -23,6 +24,8 @@ from ragq.errors import InvalidRequestError, NotFoundError
 from ragq.terminal import format_fields, format_table
 
 THINGS = Kind("thing", "things list", "/v1/things", "name")
+FILTERED = Kind("thing", "things list", "/v1/things", "name", name_filter="filename")
+NAMELESS = Kind("thing", "things list", "/v1/things")
 NOT_FOR_PEOPLE = {"serve", "worker", "migrate", "demo", "completion"}  # they log, show, or print what a shell reads
 
 
@@ -46,9 +49,10 @@ class Api:
             return {}
         if "limit" not in params:
             return next(one for one in self.objects if path.endswith(one["id"]))
-        ids = [one["id"] for one in self.objects]
+        listed = [one for one in self.objects if params.get("filename", "").lower() in one.get("name", "").lower()]
+        ids = [one["id"] for one in listed]
         start = ids.index(params["after"]) + 1 if "after" in params else 0
-        page = self.objects[start : start + params["limit"]]
+        page = listed[start : start + params["limit"]]
         more = start + params["limit"] < len(ids)
         return {"object": "list", "data": page, "has_more": more, "last_id": page[-1]["id"] if page else None}
 
@@ -57,8 +61,8 @@ def things(count: int) -> list[dict[str, Any]]:
     return [{"id": f"job-{number:032x}", "name": f"thing {number}"} for number in range(count)]
 
 
-async def find(api: Api, given: str) -> str:
-    return await find_id(api, THINGS, given)  # type: ignore[arg-type]
+async def find(api: Api, given: str, kind: Kind = THINGS) -> str:
+    return await find_id(api, kind, given)  # type: ignore[arg-type]
 
 
 async def test_a_list_of_thousands_is_read_page_by_page() -> None:
@@ -99,6 +103,48 @@ async def test_an_id_may_be_shortened_or_be_a_name() -> None:
     asked = len(api.sent)
     assert await find(api, f"vs_{32 * 'e'}") == f"vs_{32 * 'e'}"
     assert len(api.sent) == asked, "a whole id is not looked for"
+
+
+async def test_a_name_among_thousands_is_looked_for_by_the_server() -> None:
+    api = Api(things(50_000))
+    assert await find(api, "thing 49999", FILTERED) == f"job-{49_999:032x}"
+    with pytest.raises(NotFoundError):
+        await find(api, "thing 50000", FILTERED)
+    assert [sent[2]["filename"] for sent in api.sent] == ["thing 49999", "thing 50000"]
+    with pytest.raises(InvalidRequestError, match="each of 2 things"):
+        await find(Api(2 * things(1)), "thing 0", FILTERED)
+
+
+@pytest.mark.parametrize("kind", [THINGS, FILTERED])
+@pytest.mark.parametrize("name", ["202311301200", "deadbeefcafe", "vs_deadbeefcafe"])
+async def test_several_with_a_name_that_looks_like_an_id_are_not_guessed_among(kind: Kind, name: str) -> None:
+    named = [one | {"name": name} for one in things(150)[::149]]
+    with pytest.raises(InvalidRequestError, match="each of 2 things"):
+        await find(Api([*named, *things(149)[1:]]), name, kind)
+    assert await find(Api(named[1:]), name, kind) == named[1]["id"]
+
+
+async def test_documents_jobs_of_a_store_are_not_guessed_among() -> None:
+    ids = [f"vs_{32 * 'a'}-file-{32 * digit}-1" for digit in "bc"]
+    with pytest.raises(InvalidRequestError, match="each of 2 things"):
+        await find(Api([{"id": one} for one in ids]), f"vs_{12 * 'a'}", NAMELESS)
+    assert await find(Api([{"id": ids[0]}]), f"vs_{12 * 'a'}", NAMELESS) == ids[0]
+
+
+async def test_no_more_are_looked_at_than_that_and_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "SEARCHED", 300)
+    api = Api(things(301))
+    for given in ("thing 7", "b"):  # what is found may be there once more among the others
+        with pytest.raises(InvalidRequestError, match="Only the newest 300 things were looked at: give the whole id"):
+            await find(api, given)
+    assert len(api.sent) == 6
+    assert await find(Api(things(300)), "thing 7") == f"job-{7:032x}"
+    assert await find(api, f"{7:032x}", NAMELESS) == f"job-{7:032x}", "that is of one object alone"
+
+
+async def test_nothing_is_no_beginning_of_an_id() -> None:
+    with pytest.raises(InvalidRequestError, match="The id of a thing is empty"):
+        await find(Api(things(1)), "")
 
 
 JOB = {

@@ -26,7 +26,7 @@ store_option = click.option(
 
 
 def _files_of(store_id: str) -> Kind:
-    return Kind("document", "documents list", f"/v1/vector_stores/{store_id}/files", "filename")
+    return Kind("document", "documents list", f"/v1/vector_stores/{store_id}/files", "filename", name_filter="filename")
 
 
 async def _find_path(client: ApiClient, store: str, document: str) -> str:

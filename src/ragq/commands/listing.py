@@ -18,9 +18,11 @@ from ragq.terminal import format_table
 if TYPE_CHECKING:
     from ragq.api_client import ApiClient
 
-SEARCHED = 20_000  # objects among which a shortened id or a name is looked for, the newest first
+SEARCHED = 20_000  # objects that are looked at for a shortened id or a name, the newest first
 SHOWN = 5  # of several that a shortened id may mean
 WHOLE_ID = re.compile(r"[a-z]+[_-][0-9a-f]{32}(?:-file-[0-9a-f]{32}-\d+)?")  # the latter of a document's job
+PLAIN_ID = re.compile(r"[a-z]+[_-][0-9a-f]{32}")
+BEGUN_ID = re.compile(r"(?:[a-z]+[_-])?[0-9a-f]+")
 SHORT_ID = re.compile(r"(?:[a-z]+[_-])?[0-9a-f]{12,}")  # long enough to be of one object alone
 SHOWN_ID = re.compile(r"([a-z]+[_-][0-9a-f]{12})[0-9a-f]{20}")
 
@@ -40,12 +42,14 @@ class Kind:
         command: The command that lists them, for messages.
         path: The API's list of them.
         name: The field that has an object's name; empty if they have none.
+        name_filter: The list's parameter that takes a part of the name, so that not all of them are looked at.
     """
 
     noun: str
     command: str
     path: str
     name: str = ""
+    name_filter: str = ""
 
 
 async def find_id(client: ApiClient, kind: Kind, given: str) -> str:
@@ -53,19 +57,13 @@ async def find_id(client: ApiClient, kind: Kind, given: str) -> str:
 
     Raises:
         NotFoundError: There is none.
-        InvalidRequestError: There are several.
+        InvalidRequestError: There are several, or too many to look at.
     """
     if WHOLE_ID.fullmatch(given):
         return given
-
-    def is_meant(one: dict[str, Any]) -> bool:
-        bare = re.split("[_-]", one["id"], maxsplit=1)[-1]
-        return bool(one["id"].startswith(given) or bare.startswith(given) or (kind.name and one[kind.name] == given))
-
-    most = 1 if SHORT_ID.fullmatch(given) else SEARCHED
-    found = (await list_objects(client, kind.path, most=most, keep=is_meant))["data"]
-    named = [one for one in found if kind.name and one[kind.name] == given]
-    meant = named or found
+    if not given:  # each id begins so
+        raise InvalidRequestError(f"The id of a {kind.noun} is empty. `ragq {kind.command}` lists them.")
+    meant = await _find(client, kind, given)
     if not meant:
         or_name = " or name" if kind.name else ""
         raise NotFoundError(f"No {kind.noun} has this id{or_name}: '{given}'. `ragq {kind.command}` lists them.")
@@ -74,6 +72,50 @@ async def find_id(client: ApiClient, kind: Kind, given: str) -> str:
         raise InvalidRequestError(f"'{given}' may be each of {len(meant)} {kind.noun}s: give more of the id. {shown}")
     found_id: str = meant[0]["id"]
     return found_id
+
+
+async def _find(client: ApiClient, kind: Kind, given: str) -> list[dict[str, Any]]:
+    """Find the objects that have a name, or else those whose ids begin as given."""
+
+    def is_named(one: dict[str, Any]) -> bool:
+        return bool(kind.name) and one[kind.name] == given
+
+    def is_meant(one: dict[str, Any]) -> bool:
+        bare = re.split("[_-]", one["id"], maxsplit=1)[-1]
+        return bool(one["id"].startswith(given) or bare.startswith(given) or is_named(one))
+
+    if kind.name_filter:
+        found = await _look_at(client, kind, is_named, {kind.name_filter: given})
+        if found or not BEGUN_ID.fullmatch(given):
+            return found
+    most = 1 if SHORT_ID.fullmatch(given) else None
+    if most and kind.name and not kind.name_filter:
+        most = 2  # a name may look like an id, and several may have it
+    found = await _look_at(client, kind, is_meant, most=most)
+    if most == 1 and found and not PLAIN_ID.fullmatch(found[0]["id"]):  # those of a store's documents begin alike
+        found = await _look_at(client, kind, is_meant)
+    return [one for one in found if is_named(one)] or found
+
+
+async def _look_at(
+    client: ApiClient,
+    kind: Kind,
+    is_meant: Callable[[dict[str, Any]], bool],
+    params: Mapping[str, Any] | None = None,
+    *,
+    most: int | None = None,
+) -> list[dict[str, Any]]:
+    """Find those that are meant among the newest.
+
+    Raises:
+        InvalidRequestError: There are more, which may be meant, too.
+    """
+    found = await list_objects(client, kind.path, params, most=most, keep=is_meant, searched=SEARCHED)
+    if found["has_more"] and len(found["data"]) != most:
+        raise InvalidRequestError(
+            f"Only the newest {SEARCHED:,} {kind.noun}s were looked at: give the whole id. `ragq {kind.command}` lists them."
+        )
+    return found["data"]  # type: ignore[no-any-return]
 
 
 def _shorten(object_id: str) -> str:
