@@ -30,6 +30,7 @@ from ragq.commands.logs import logs
 from ragq.commands.status import status
 from ragq.commands.stores import stores
 from ragq.errors import RagqError
+from ragq.evaluation.files import explain
 from ragq.logs import configure_logging, log_to
 from ragq.models import QueueName
 from ragq.settings import Settings, read_settings, split_list
@@ -42,15 +43,18 @@ T = TypeVar("T")
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error of ours prints its message, as JSON after `--json`, and exits with its code."""
+        """Run a command; an error of ours, or of a file, prints its message, as JSON after `--json`, and exits with its code."""
         try:
             return super().invoke(ctx)
-        except RagqError as error:
+        except (RagqError, OSError, UnicodeDecodeError) as error:
+            fault = error if isinstance(error, RagqError) else explain(error)
+            if fault is None:
+                raise
             if ctx.meta.get(AS_JSON):
-                click.echo(json.dumps({"error": {"code": error.code, "message": str(error)}}), err=True)
+                click.echo(json.dumps({"error": {"code": fault.code, "message": str(fault)}}), err=True)
             else:
-                click.secho(f"ragq: {error}", fg="red", err=True)
-            ctx.exit(error.exit_code)
+                click.secho(f"ragq: {fault}", fg="red", err=True)
+            ctx.exit(fault.exit_code)
         except KeyboardInterrupt:
             ctx.exit(128 + signal.SIGINT)
 

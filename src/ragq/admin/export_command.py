@@ -47,7 +47,7 @@ class _Export:
         for part in [name for name in PARTS if name != FILES]:
             counts[part] = await self._write_part(part)
         sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(self._sums.items()))
-        (self._folder / CHECKSUMS).write_text(sums)
+        _write(self._folder / CHECKSUMS, sums.encode())
         manifest = {
             "tenant": self._tenant,
             "ragq": ragq.__version__,
@@ -62,7 +62,7 @@ class _Export:
     def _begin(self) -> None:
         """Make the folder; without its manifest nobody takes it for complete."""
         manifest = self._folder / MANIFEST
-        if manifest.exists() and (found := json.loads(manifest.read_text())["tenant"]) != self._tenant:
+        if manifest.exists() and (found := _tenant_of(manifest)) != self._tenant:
             raise PermanentError(f"{self._folder} has the export of '{found}': name another folder.")
         manifest.unlink(missing_ok=True)
         (self._folder / FILES).mkdir(parents=True, exist_ok=True)
@@ -105,6 +105,13 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read lines of JSON, which end at line feeds alone: a text may have other separators as they are."""
     with path.open("rb") as file:
         yield from map(json.loads, file)
+
+
+def _tenant_of(manifest: Path) -> str:
+    try:
+        return str(json.loads(manifest.read_bytes())["tenant"])
+    except (ValueError, KeyError, TypeError):
+        raise PermanentError(f"{manifest} is of no export: name another folder.") from None
 
 
 def _write(path: Path, content: bytes) -> None:

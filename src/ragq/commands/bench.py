@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from ragq.admin.command import json_option, with_client
+from ragq.admin.command import json_option, show, with_client
+from ragq.evaluation.files import PICTURE, check_output, read_text
 from ragq.settings import is_loopback, read_settings
 
 if TYPE_CHECKING:
@@ -54,21 +55,29 @@ def bench(
     The questions go through the whole service, so an LLM that costs money is paid for each of them. Nothing is stored.
     """
     from ragq.commands.load import Bounds, format_report
-    from ragq.commands.load_chart import draw
 
     url = url or read_settings().url
     if not (yes or is_loopback(urlsplit(url).hostname or "")):
         raise click.UsageError(f"{url} is not on this machine. If you may press it, say --yes.")
-    asked = [line.strip() for line in questions.read_text().splitlines() if line.strip()] if questions else [QUESTION]
+    asked = [line.strip() for line in read_text(questions).split("\n") if line.strip()] if questions else [QUESTION]
     if not asked:
         raise click.UsageError(f"{questions} has no question.")
-    report, measured = _press(url, asked, Bounds(requests, seconds, concurrency))
     if out:
-        out.write_text(json.dumps(asdict(report) | {"questions": [asdict(one) for one in measured]}, indent=1) + "\n")
-        out.with_suffix(".svg").write_text(draw(report, measured))
-    click.echo(json.dumps(asdict(report), indent=2) if as_json else format_report(report))
+        check_output(out, with_picture=True)
+    report, measured = _press(url, asked, Bounds(requests, seconds, concurrency))
+    show(asdict(report), format_report(report), as_json=as_json)  # first: it is not lost if it cannot be written
+    if out:
+        _write(report, measured, out)
     if report.answered < report.requests:
         sys.exit(1)
+
+
+def _write(report: LoadReport, measured: list[Measured], out: Path) -> None:
+    from ragq.commands.load_chart import draw
+
+    written = asdict(report) | {"questions": [asdict(one) for one in measured]}
+    out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(PICTURE).write_text(draw(report, measured), encoding="utf-8")
 
 
 def _press(url: str, questions: list[str], bounds: Bounds) -> tuple[LoadReport, list[Measured]]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ragq.admin.command import json_option, show, url_option, with_client
+from ragq.admin.command import json_option, url_option, with_client
 from ragq.admin.paging import list_objects
-from ragq.commands.listing import Kind, all_option, find_id, limit_option, show_objects, yes_option
+from ragq.commands.listing import Kind, all_option, do_each, find_id, limit_option, show_objects, yes_option
 from ragq.commands.stores import find_store
 from ragq.terminal import format_fields
 
@@ -107,19 +107,23 @@ def remove_documents(
     if keep_file and purge:
         raise click.UsageError("--purge deletes the file: leave out --keep-file.")
 
-    async def remove(client: ApiClient) -> list[dict[str, Any]]:
-        paths = [await _find_path(client, store, document) for document in documents]
+    async def remove(client: ApiClient) -> None:
+        kind = _files_of(await find_store(client, store))
+        ids = [await find_id(client, kind, document) for document in documents]
         if not yes:
-            names = [str((await client.call("GET", path))["filename"]) for path in paths]
+            names = [str((await client.call("GET", f"{kind.path}/{one}"))["filename"]) for one in ids]
             click.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
-        if not keep_file:
-            paths = [f"/v1/files/{path.rpartition('/')[2]}" for path in paths]
+        path = kind.path if keep_file else "/v1/files"
         params = {"purge": "true"} if purge else {}
-        return [await client.call("DELETE", path, params=params) for path in paths]
+        done = "is out of the store." if keep_file else "is deleted."
+        await do_each(
+            ids,
+            lambda one: client.call("DELETE", f"{path}/{one}", params=params),
+            lambda removed: f"{removed['id']} {done}",
+            as_json=as_json,
+        )
 
-    removed = with_client(url, remove)
-    text = "\n".join(f"{one['id']} is {'out of the store' if keep_file else 'deleted'}." for one in removed)
-    show({"object": "list", "data": removed}, text, as_json=as_json)
+    with_client(url, remove)
 
 
 @documents.command(name="retry")
@@ -133,14 +137,19 @@ def retry_documents(documents: tuple[str, ...], failed: bool, store: str, url: s
     if failed == bool(documents):
         raise click.UsageError("Name documents, or give --failed for all that failed.")
 
-    async def retry(client: ApiClient) -> list[dict[str, Any]]:
+    async def retry(client: ApiClient) -> None:
         kind = _files_of(await find_store(client, store))
         if failed:
             ids = [one["id"] for one in (await list_objects(client, kind.path, {"filter": "failed"}))["data"]]
         else:
             ids = [await find_id(client, kind, document) for document in documents]
-        return [await client.call("POST", kind.path, json={"file_id": one}) for one in ids]
+        await do_each(
+            ids,
+            lambda one: client.call("POST", kind.path, json={"file_id": one}),
+            lambda retried: f"{retried['filename']}: {retried['status']}",
+            as_json=as_json,
+        )
+        if not (ids or as_json):
+            click.echo("None has failed.")
 
-    retried = with_client(url, retry)
-    text = "\n".join(f"{one['filename']}: {one['status']}" for one in retried) or "None has failed."
-    show({"object": "list", "data": retried}, text, as_json=as_json)
+    with_client(url, retry)

@@ -11,6 +11,7 @@ import click
 from ragq.admin.command import json_option, show, tenant_option, url_option, with_client
 from ragq.admin.paging import list_objects
 from ragq.commands.listing import all_option, limit_option, show_objects
+from ragq.evaluation.files import check_output
 
 if TYPE_CHECKING:
     from ragq.api_client import ApiClient
@@ -51,6 +52,7 @@ def export_feedback(file: Path, rating: str, tenant: str | None, url: str | None
 
     An answer with "up" says which files are right, by its citations. To a question with "down" somebody must add what is right.
     """
+    check_output(file)
     found = _fetch(url, rating, tenant, most=None)["data"]
     lines = [_line_of(one) for one in found if one["files"] or rating == "down"]
     file.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in reversed(lines)), encoding="utf-8")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ragq.admin.command import json_option, show, url_option, with_client
+from ragq.admin.command import json_option, url_option, with_client
 from ragq.admin.paging import list_objects
-from ragq.commands.listing import Kind, all_option, find_id, limit_option, show_objects, yes_option
+from ragq.commands.listing import Kind, all_option, do_each, find_id, limit_option, show_objects, yes_option
 from ragq.errors import NotFoundError, PermanentError
 from ragq.terminal import format_fields, format_response, format_table
 
@@ -133,10 +133,13 @@ def remove_jobs(jobs: tuple[str, ...], yes: bool, url: str | None, as_json: bool
 
 
 def _change(jobs: tuple[str, ...], method: str, step: str, done: str, *, url: str | None, as_json: bool) -> None:
-    async def send(client: ApiClient) -> list[dict[str, Any]]:
+    async def send(client: ApiClient) -> None:
         ids = [await find_id(client, JOBS, job) for job in jobs]
-        return [await client.call(method, f"{JOBS.path}/{one}{step}") for one in ids]
+        await do_each(
+            ids,
+            lambda one: client.call(method, f"{JOBS.path}/{one}{step}"),
+            lambda changed: f"{changed['id']} {done}.",
+            as_json=as_json,
+        )
 
-    changed = with_client(url, send)
-    text = "\n".join(f"{one['id']} {done}." for one in changed)
-    show({"object": "list", "data": changed}, text, as_json=as_json)
+    with_client(url, send)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,30 @@ async def _look_at(
             f"Only the newest {SEARCHED:,} {kind.noun}s were looked at: give the whole id. `ragq {kind.command}` lists them."
         )
     return found["data"]  # type: ignore[no-any-return]
+
+
+async def do_each(
+    ids: Iterable[str],
+    do: Callable[[str], Awaitable[dict[str, Any]]],
+    tell: Callable[[dict[str, Any]], str],
+    *,
+    as_json: bool,
+) -> None:
+    """Do something to one object after another, and print what came of each, also of those before one that fails.
+
+    Args:
+        tell: Says it in words; JSON is one list.
+    """
+    done, is_over = list[dict[str, Any]](), False
+    try:
+        for one in dict.fromkeys(ids):
+            done.append(await do(one))
+            if not as_json:
+                click.echo(tell(done[-1]))
+        is_over = True
+    finally:
+        if as_json and (done or is_over):
+            click.echo(json.dumps({"object": "list", "data": done}, indent=2))
 
 
 def _shorten(object_id: str) -> str:

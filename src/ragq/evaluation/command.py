@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +15,10 @@ from ragq.api_client import ApiClient
 from ragq.errors import ConfigurationError
 from ragq.evaluation.asking import Examiner, Part, Result
 from ragq.evaluation.chart import draw
-from ragq.evaluation.comparison import compare, format_comparison
+from ragq.evaluation.comparison import Difference, check_common, compare, format_comparison
 from ragq.evaluation.dataset import Dataset, Half, check_files
 from ragq.evaluation.draft import draft, write_lines
+from ragq.evaluation.files import PICTURE, check_output
 from ragq.evaluation.formats import list_documents, read_dataset
 from ragq.evaluation.report import Report, format_report, make_report, read_report, write_report
 from ragq.evaluation.store import Advance, EvaluatedStore, fill_store, open_existing
@@ -46,34 +47,40 @@ async def evaluate(client: ApiClient, path: Path, options: Options) -> bool:
     """Evaluate a data set and show the report; False if a measure is significantly worse than before.
 
     Raises:
-        ConfigurationError: The data set, or the report to compare with, is wrong.
+        ConfigurationError: The data set, or the report to compare with, is wrong, or the results cannot be written.
     """
     if options.documents and options.store:
         raise ConfigurationError("A store has its documents: give --store or --documents, not both.")
-    if options.out and not options.out.parent.is_dir():
-        raise ConfigurationError(f"There is no folder {options.out.parent} to write {options.out.name} to.")
+    if options.out:
+        check_output(options.out, with_picture=True)
     before = read_report(options.compare) if options.compare else None
     dataset = read_dataset(path, options.documents).select(options.half, options.limit)
     if not (dataset.documents or options.store):
         raise ConfigurationError(
             f"{path} comes without documents: name their folder by --documents, or a store by --store."
         )
+    if before:
+        check_common(before, dataset.questions)
     async with client, _open_store(client, dataset, options) as store:
         report = await _examine(client, dataset, store, options)
+        differences = compare(before, report) if before else []
+        _show(report, differences, store, options)  # first: what is shown is not lost if it cannot be written
         if options.out:
             write_report(report, options.out)
-            options.out.with_suffix(".svg").write_text(draw(report, before))
-        if not options.as_json:
-            click.echo(format_report(report))
-            if options.keep_store:
-                click.echo(f"The store is {store.id}.")
-    differences = compare(before, report) if before else []
+            options.out.with_suffix(PICTURE).write_text(draw(report, before), encoding="utf-8")
+    return all(difference.verdict != "loss" for difference in differences)
+
+
+def _show(report: Report, differences: Sequence[Difference], store: EvaluatedStore, options: Options) -> None:
     if options.as_json:
         compared = [asdict(difference) | {"verdict": difference.verdict} for difference in differences]
         click.echo(json.dumps(asdict(report) | {"store": store.id, "compared": compared}))
-    elif differences:
+        return
+    click.echo(format_report(report))
+    if options.keep_store:
+        click.echo(f"The store is {store.id}.")
+    if differences:
         click.echo("\n" + format_comparison(differences))
-    return all(difference.verdict != "loss" for difference in differences)
 
 
 @asynccontextmanager
@@ -118,6 +125,7 @@ def _progress(label: str, length: int) -> Iterator[Advance]:
 
 async def make(folder: Path, out: Path, settings: Settings, *, as_json: bool = False) -> None:
     """Draft a data set from the documents of a folder."""
+    check_output(out)
     lines, faults = await draft(list_documents(folder), settings)
     for fault in faults:
         click.secho(fault, fg="yellow", err=True)

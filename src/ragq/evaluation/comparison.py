@@ -10,10 +10,12 @@ import click
 
 from ragq.errors import ConfigurationError
 from ragq.evaluation.asking import Result
+from ragq.evaluation.dataset import Question
 from ragq.evaluation.measures import MEASURES, Measure
 from ragq.evaluation.report import Report
 from ragq.evaluation.significance import p_value
 
+_NONE_IN_COMMON = "The two runs have no question in common, so there is nothing to compare."
 LEVEL = 0.05
 
 
@@ -37,6 +39,17 @@ class Difference:
         return "gain" if (self.after > self.before) == self.measure.more_is_better else "loss"
 
 
+def check_common(before: Report, questions: Sequence[Question]) -> None:
+    """Refuse, before the questions are asked, a report that has none of them.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    known = {(result.id, result.question) for result in before.questions}
+    if known.isdisjoint((question.id, question.text) for question in questions):
+        raise ConfigurationError(_NONE_IN_COMMON)
+
+
 def compare(before: Report, after: Report) -> list[Difference]:
     """Compare two reports by the questions that both have: the same id and the same words.
 
@@ -46,7 +59,7 @@ def compare(before: Report, after: Report) -> list[Difference]:
     known = {(result.id, result.question): result for result in before.questions}
     pairs = [(known[key], result) for result in after.questions if (key := (result.id, result.question)) in known]
     if not pairs:
-        raise ConfigurationError("The two runs have no question in common, so there is nothing to compare.")
+        raise ConfigurationError(_NONE_IN_COMMON)
     differences = [_compare_measure(name, measure, pairs) for name, measure in MEASURES.items()]
     return [difference for difference in differences if difference.n]
 

@@ -12,6 +12,7 @@ import msgspec
 
 from ragq.errors import ConfigurationError
 from ragq.evaluation.dataset import Dataset, Document, Question, check_ids
+from ragq.evaluation.files import read_text
 
 T = TypeVar("T")
 NEWLINE = b"\n"
@@ -172,7 +173,7 @@ def _find_qrels(folder: Path) -> Path:
 def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Read the grade of each document by query; a grade of 0 says that the document does not answer it."""
     grades: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = line.split("\t")
         if number == 1 and fields[0] == "query-id":
             continue
@@ -189,20 +190,10 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 def _read_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     """Decode each line that is not blank; yields it with its place."""
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             place = f"{path.name}, line {number}"
             yield place, _decode(line.encode(), kind, place)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigurationError(f"There is no {path}.") from None
-    except UnicodeDecodeError as error:
-        line = 1 + error.object.count(b"\n", 0, error.start)
-        raise ConfigurationError(f"{path.name}, line {line}: not UTF-8.") from error
 
 
 def _decode(content: bytes, kind: type[T], place: str, *, has_lines: bool = False) -> T:
