@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
 from tests.documents import write_long_pdf, write_pdf
 from tests.programs import find_program
@@ -18,6 +20,7 @@ from tests.servers import FakeLlm, Ragq
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WAIT_MS = 15_000
+TAKE_MS = 200  # a page takes a reply within it
 DOCUMENT = "harbour.pdf"
 
 
@@ -89,6 +92,50 @@ class Visitor:
         """Assert that the console has only expected messages, and that no request went to another host."""
         assert [fault for fault in self._faults if not any(part in fault for part in self.expected)] == []
         assert self._hosts == self._homes
+
+
+@contextlib.contextmanager
+def held(
+    page: Page,
+    url: str,
+    *,
+    method: str = "GET",
+    times: int | None = None,
+    release: Callable[[Route], None] = Route.continue_,
+) -> Iterator[Callable[[], None]]:
+    """Hold back what the page requests in the block; at the end let it go, and wait for the replies.
+
+    What the block gets waits for a request to be held back, which is done before the end, too.
+
+    Args:
+        url: Regular expression, found in the addresses of the requests.
+        times: How many requests to hold back; all, if not given.
+        release: Lets a request go; `Route.abort` fails it instead.
+    """
+    routes: list[Route] = []
+    pattern = re.compile(url)
+
+    def hold(route: Route, request: Request) -> None:
+        if request.method == method:
+            routes.append(route)
+        else:
+            route.continue_()
+
+    def wait() -> None:
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while not routes:
+            assert time.monotonic() < deadline, f"no {method} of {url}"
+            page.wait_for_timeout(20)
+
+    page.route(pattern, hold, times=times)
+    yield wait
+    wait()
+    for route in routes:
+        release(route)
+    page.unroute(pattern, hold)
+    for route in routes:
+        route.request.response()
+    page.wait_for_timeout(TAKE_MS)
 
 
 @pytest.fixture

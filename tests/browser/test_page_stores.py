@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import DOCUMENT
+from tests.browser.conftest import DOCUMENT, Visitor, held
 from tests.browser.test_page import ask, drop
 from tests.servers import Ragq
 
@@ -23,6 +23,10 @@ def _no_stores(ragq: Ragq) -> Iterator[None]:
     for store in httpx2.get(f"{ragq.url}/v1/vector_stores", params={"limit": 100}).json()["data"]:
         if store["name"] != "default":
             httpx2.delete(f"{ragq.url}/v1/vector_stores/{store['id']}")
+
+
+def names(ragq: Ragq) -> list[str]:
+    return [store["name"] for store in httpx2.get(f"{ragq.url}/v1/vector_stores").json()["data"]]
 
 
 def make_store(page: Page, name: str) -> None:
@@ -78,8 +82,46 @@ def test_a_store_is_renamed_and_deleted_when_that_is_meant(page: Page, ragq: Rag
     expect(choice).to_be_focused()
     expect(choice).to_have_value("default")
     expect(page.locator("#documents .name")).to_have_text([DOCUMENT])
-    names = {store["name"] for store in httpx2.get(f"{ragq.url}/v1/vector_stores").json()["data"]}
-    assert "Minutes of 2026" not in names
+    assert "Minutes of 2026" not in names(ragq)
+
+
+def test_the_store_that_the_dialog_names_is_deleted_though_another_is_chosen_meanwhile(page: Page, ragq: Ragq) -> None:
+    make_store(page, "Ledgers")
+    make_store(page, "Minutes")
+    choice = page.get_by_label("Store", exact=True)
+    with held(page, r"/v1/vector_stores/[^/?]+$"):
+        page.get_by_role("button", name="Delete the store").click()
+        choice.select_option("Ledgers")
+    dialog = page.get_by_role("dialog", name="Delete this store?")
+    expect(dialog).to_contain_text("“Minutes”")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(page.locator("#store-state")).to_have_text("Minutes was deleted.")
+    expect(choice.locator("option:checked")).to_have_text("Ledgers")
+    assert sorted(names(ragq)) == ["Ledgers", "default"]
+
+
+def test_two_presses_of_enter_make_one_store(page: Page, ragq: Ragq) -> None:
+    with held(page, r"/v1/vector_stores$", method="POST"):
+        page.get_by_role("button", name="New store").press("Enter")
+        page.keyboard.type("Minutes")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+    expect(page.locator("#store-state")).to_have_text("Minutes was made, and is asked now.")
+    assert sorted(names(ragq)) == ["Minutes", "default"]
+
+
+def test_a_name_that_is_refused_is_said_and_can_be_changed(page: Page, visitor: Visitor) -> None:
+    visitor.expected = ["400"]
+    refusal = {"error": {"message": "This name is taken."}}
+    page.route("**/v1/vector_stores", lambda route: route.fulfill(status=400, json=refusal), times=1)
+    page.get_by_role("button", name="New store").press("Enter")
+    page.keyboard.type("Minutes")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("This name is taken.")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    page.keyboard.type(" of 2026")
+    page.keyboard.press("Enter")
+    expect(page.locator("#store-state")).to_have_text("Minutes of 2026 was made, and is asked now.")
 
 
 def test_a_chosen_store_that_was_deleted_elsewhere_gives_way_to_the_default_one(page: Page, ragq: Ragq) -> None:

@@ -16,6 +16,8 @@ const rename = document.getElementById("store-rename");
 const remove = document.getElementById("store-delete");
 const add = document.getElementById("choose");
 const dialog = document.getElementById("store-dialog");
+const form = dialog.querySelector("form");
+const submit = form.querySelector("[type=submit]");
 const title = document.getElementById("store-title");
 const name = document.getElementById("store-name");
 const failure = document.getElementById("store-failure");
@@ -90,14 +92,22 @@ function askName(heading, text, save) {
   failure.textContent = "";
   dialog.showModal();
   name.select();
-  dialog.querySelector("form").onsubmit = async (event) => {
+  submit.disabled = false;
+  form.onsubmit = async (event) => {
     event.preventDefault();
+    const { onsubmit } = form;
+    submit.disabled = true; // or a second Enter saves it twice
+    let problem = "";
     try {
       await save(name.value.trim());
-      dialog.close();
     } catch (error) {
-      failure.textContent = error.message;
+      problem = error.message;
     }
+    if (form.onsubmit !== onsubmit) return; // the dialog was left, and asks for another name
+    submit.disabled = false;
+    if (!problem) return dialog.close();
+    failure.textContent = problem;
+    name.focus(); // the button was off, and cannot have kept it
   };
 }
 
@@ -116,21 +126,23 @@ create.addEventListener("click", () => {
 });
 
 rename.addEventListener("click", () => {
+  const path = storePath();
   askName("Rename the store", stores.get(chosen)?.name ?? "", async (text) => {
-    await request("POST", storePath(), { body: { name: text } });
+    await request("POST", path, { body: { name: text } });
     await loadStores();
     state.textContent = `The store is called ${text} now.`;
   });
 });
 
 remove.addEventListener("click", async () => {
+  const path = storePath(); // another may be chosen before the dialog is there
   try {
-    const { name: called, file_counts: counts } = await read(storePath());
+    const { name: called, file_counts: counts } = await read(path);
     const text = `The documents in “${called}”, ${counts.total} in number, can no longer be asked. Their files are kept.`;
     if (!(await confirm("Delete this store?", text, "Delete"))) return;
-    await request("DELETE", storePath());
+    await request("DELETE", path);
+    if (storePath() === path) choose(DEFAULT);
     await loadStores();
-    choose(DEFAULT);
     state.textContent = `${called} was deleted.`;
     select.focus();
   } catch (error) {
