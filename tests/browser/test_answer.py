@@ -137,6 +137,41 @@ def test_one_goes_from_source_to_source_in_their_documents(page: Page, tmp_path:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+PLACE = """async ([text, annotations, statements, hasMarkers]) => {
+    const { citedText } = await import("/web/cited.js");
+    const reference = (place) => `<${place}>`;
+    const wrap = (statement, nodes) => ["{", ...nodes, "}"];
+    const { nodes, passages } = citedText({ text, annotations }, { hasMarkers, reference, statements, wrap });
+    return [nodes.join(""), passages.map((passage) => passage.file_id).join("")];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "cited", "statements", "has_markers", "shown", "passages"),
+    [
+        ("One [1]. Two [2][1].", "a7 b19 a19", [], True, "One<0>. Two<1><0>.", "ab"),
+        ("One [1]. Two [2][1].", "b19 a7 a19", [(0, 8), (9, 20)], True, "{One<0>.} {Two<1><0>.}", "ab"),
+        ("One [1].", "a8", [(0, 8)], False, "{One [1].<0>}", "a"),
+        ("🗼 One. Two", "a6 a6 b6", [(0, 6)], False, "{🗼 One.<0><1>} Two", "ab"),
+        ("One", "a0", [(0, 3)], True, "<0>{One}", "a"),
+        ("One", "a9", [], True, "One<0>", "a"),
+        ("One", "", [], True, "One", ""),
+    ],
+)
+def test_citations_stand_once_at_their_places(
+    page: Page,
+    text: str,
+    cited: str,
+    statements: list[tuple[int, int]],
+    has_markers: bool,
+    shown: str,
+    passages: str,
+) -> None:
+    annotations = [{"file_id": one[0], "start": 0, "end": 9, "index": int(one[1:])} for one in cited.split()]
+    marked = [{"start": start, "end": end} for start, end in statements]
+    assert page.evaluate(PLACE, [text, annotations, marked, has_markers]) == [shown, passages]
+
+
 def test_an_answer_is_copied_as_markdown_with_its_sources(page: Page) -> None:
     answered(page)
     assert copied(page) == (

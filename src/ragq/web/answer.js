@@ -1,5 +1,6 @@
 // Shows an answer and its sources. Text from documents or models is set as text, never as HTML.
 
+import { citedText } from "./cited.js";
 import { make } from "./element.js";
 import { showPassage } from "./passage.js";
 
@@ -11,7 +12,6 @@ const check = document.getElementById("check");
 const tools = document.getElementById("tools");
 
 const HAS_BLOCKS = /\n\n|```|\n\s*(?:[-*•]|\d{1,3}[.)])\s/; // passages, code, steps
-const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // the LLM's own citation markers, replaced by ours
 const VERDICTS = { supported: "Held by its sources", unsupported: "Not held by any source", uncited: "Nothing to check" };
 
 export function clearAnswer() {
@@ -29,29 +29,24 @@ export function clearAnswer() {
 export function showText(text, statements = []) {
   result.hidden = false;
   answer.setAttribute("aria-busy", "true"); // screen readers wait until it is complete
-  answer.replaceChildren(...citedText(text, [], new Map(), false, statements));
+  answer.replaceChildren(...citedText({ text }, { reference, statements, wrap: marker() }).nodes);
 }
 
 // Shows the finished answer; `kind` tells whether it contains an LLM's markers. Each statement that was checked has a mark.
 // Returns the answer as it is shown, to be shared.
-export function showAnswer({ kind, content: [{ text, annotations }] }, support) {
+export function showAnswer({ kind, content: [said] }, support) {
   const statements = support?.statements ?? [];
-  const numbers = new Map(); // one number for each passage, also if it is cited several times
-  for (const citation of annotations) {
-    const passage = passageOf(citation);
-    if (!numbers.has(passage)) numbers.set(passage, numbers.size + 1);
-  }
+  const { nodes, passages } = citedText(said, { hasMarkers: kind === "generated", reference, statements, wrap: marker() });
   result.hidden = false;
   answer.className = kind;
-  answer.classList.toggle("blocks", HAS_BLOCKS.test(text));
-  answer.replaceChildren(...citedText(text, annotations, numbers, kind === "generated", statements));
+  answer.classList.toggle("blocks", HAS_BLOCKS.test(said.text));
+  answer.replaceChildren(...nodes);
   answer.removeAttribute("aria-busy");
-  const firsts = [...numbers.keys()].map((passage) => annotations.find((citation) => passageOf(citation) === passage));
-  sources.replaceChildren(...firsts.map((citation, place) => sourceItem(citation, citation.quote, () => showPassage(firsts, place))));
-  if (!firsts.length) sources.append(make("li", "none", "This answer cites no passage."));
+  sources.replaceChildren(...passages.map((passage, place) => sourceItem(passage, passage.quote, () => showPassage(passages, place))));
+  if (!passages.length) sources.append(make("li", "none", "This answer cites no passage."));
   const reasons = statements.filter(isUnsupported).map(({ reason }) => reason);
   showReasons(reasons);
-  return { answer: writtenText(), reasons, sources: firsts };
+  return { answer: writtenText(), reasons, sources: passages };
 }
 
 function isUnsupported({ verdict }) {
@@ -92,45 +87,18 @@ export function showFound(results) {
   found.querySelector("ul").replaceChildren(...results.map((passage, place) => sourceItem(passage, passage.text, () => showPassage(results, place))));
 }
 
-function passageOf({ file_id: id, start, end }) {
-  return `${id} ${start} ${end}`;
-}
-
-function citedText(text, annotations, numbers, hasMarkers, statements) {
-  const characters = [...text]; // an index counts characters, not UTF-16 units
-  const parts = [];
-  let from = 0;
+// Returns what marks the statements of an answer one after the other.
+function marker() {
   let unsupported = 0;
-  for (const statement of statements) {
-    parts.push(...citedPart(from, statement.start));
-    const part = citedPart(statement.start, statement.end);
-    if (isUnsupported(statement)) {
-      const marked = make("mark", "unsupported", "");
-      marked.title = statement.reason;
-      marked.setAttribute("aria-describedby", `unsupported-${unsupported++}`);
-      marked.append(...part);
-      parts.push(marked);
-    } else parts.push(...part);
-    parts.push(verdictMark(statement));
-    from = statement.end;
-  }
-  parts.push(...citedPart(from, characters.length));
-  return parts;
-
-  function citedPart(start, end) {
-    const part = [];
-    let place = start;
-    const within = annotations.filter(({ index }) => index > start && index <= end);
-    for (const index of [...new Set(within.map((citation) => citation.index))].sort((one, other) => one - other)) {
-      const piece = characters.slice(place, index).join("");
-      const here = within.filter((citation) => citation.index === index);
-      const shown = new Set(here.map((citation) => numbers.get(passageOf(citation))));
-      part.push(hasMarkers ? piece.replace(MARKERS, "") : piece, ...[...shown].map(reference));
-      place = index;
-    }
-    part.push(characters.slice(place, end).join(""));
-    return part;
-  }
+  return (statement, part) => {
+    const mark = verdictMark(statement);
+    if (!isUnsupported(statement)) return [...part, mark];
+    const marked = make("mark", "unsupported", "");
+    marked.title = statement.reason;
+    marked.setAttribute("aria-describedby", `unsupported-${unsupported++}`);
+    marked.append(...part);
+    return [marked, mark];
+  };
 }
 
 // A sign behind a statement, which says the verdict when it is pointed at or focused.
@@ -143,12 +111,12 @@ function verdictMark({ verdict, reason }) {
   return mark;
 }
 
-function reference(number) {
-  const button = make("button", "reference", String(number));
+function reference(place) {
+  const button = make("button", "reference", String(place + 1));
   button.type = "button";
-  button.setAttribute("aria-label", `Source ${number}`);
+  button.setAttribute("aria-label", `Source ${place + 1}`);
   button.onclick = () => {
-    const source = sources.children[number - 1];
+    const source = sources.children[place];
     source.focus();
     source.scrollIntoView({ block: "nearest" });
   };

@@ -1,12 +1,11 @@
 // What was asked and answered before in a conversation. Text is set as text, never as HTML.
 
 import { request } from "./api.js";
+import { citedText } from "./cited.js";
 import { make } from "./element.js";
 import { showPassage } from "./passage.js";
 
 const PAGE = 60;
-const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // the LLM's own citation markers, replaced by ours
-const NOTHING = /$^/; // a copied text has no markers
 
 const section = document.getElementById("earlier");
 const list = document.getElementById("turns");
@@ -50,7 +49,7 @@ function turns(items) {
     if (role === "user") made.push(turn(make("h3", "", text)));
     else if (role === "assistant") {
       const said = make("p", "said", "");
-      for (const part of content) said.append(...citedText(part, kind === "extractive" ? NOTHING : MARKERS));
+      for (const part of content) said.append(...citedText(part, { hasMarkers: kind !== "extractive", reference }).nodes);
       if (made.length) made.at(-1).append(said);
       else made.push(turn(said));
     }
@@ -64,27 +63,8 @@ function turn(part) {
   return item;
 }
 
-// The text of an answer, with a button at each place where a passage is cited.
-function citedText({ text, annotations }, markers) {
-  const characters = [...(text ?? "")]; // an index counts characters, not UTF-16 units
-  const passages = []; // each of them once
-  const parts = [];
-  let from = 0;
-  for (const citation of (annotations ?? []).filter((one) => one.file_id).sort((one, other) => one.index - other.index)) {
-    let place = passages.findIndex((one) => isSame(one, citation));
-    if (place < 0) place = passages.push(citation) - 1;
-    parts.push(characters.slice(from, citation.index).join("").replace(markers, ""), reference(passages, place));
-    from = citation.index;
-  }
-  parts.push(characters.slice(from).join(""));
-  return parts;
-}
-
-function isSame(one, other) {
-  return ["file_id", "start", "end"].every((name) => one[name] === other[name]);
-}
-
-function reference(passages, place) {
+// A button where a passage is cited, which shows it.
+function reference(place, passages) {
   const { filename, location, quote } = passages[place];
   const button = make("button", "reference", String(place + 1));
   button.type = "button";
