@@ -137,6 +137,16 @@ def test_one_goes_from_source_to_source_in_their_documents(page: Page, tmp_path:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_marks_take_the_focus_only_when_nothing_replaces_them_any_more(page: Page) -> None:
+    text = "The lighthouse of Quorra is 62 metres tall [1]. It is 61 metres tall [1]. One more word, and then as many more words again."
+    ask(page, f"[[fake text='{text}' rate=12]] {QUESTION}")
+    expect(page.locator("#answer[aria-busy] .verdict:not([tabindex])").first).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#state")).to_have_text("Cancelled")
+    expect(page.locator("#answer .verdict").first).to_have_attribute("tabindex", "0")
+    expect(page.locator("#answer .verdict:not([tabindex])")).to_have_count(0)
+
+
 PLACE = """async ([text, annotations, statements, hasMarkers]) => {
     const { citedText } = await import("/web/cited.js");
     const reference = (place) => `<${place}>`;

@@ -41,12 +41,18 @@ export function showAnswer({ kind, content: [said] }, support) {
   answer.className = kind;
   answer.classList.toggle("blocks", HAS_BLOCKS.test(said.text));
   answer.replaceChildren(...nodes);
-  answer.removeAttribute("aria-busy");
+  settle();
   sources.replaceChildren(...passages.map((passage, place) => sourceItem(passage, passage.quote, () => showPassage(passages, place))));
   if (!passages.length) sources.append(make("li", "none", "This answer cites no passage."));
   const reasons = statements.filter(isUnsupported).map(({ reason }) => reason);
   showReasons(reasons);
   return { answer: writtenText(), reasons, sources: passages };
+}
+
+// Ends the writing. Marks take the focus only now: each piece of an answer that is written replaces them.
+function settle() {
+  answer.removeAttribute("aria-busy");
+  for (const mark of answer.querySelectorAll(".verdict")) mark.tabIndex = 0;
 }
 
 function isUnsupported({ verdict }) {
@@ -74,7 +80,7 @@ function showReasons(reasons) {
 }
 
 export function showUnfinished() {
-  answer.removeAttribute("aria-busy");
+  settle();
   result.className = "unfinished";
 }
 
@@ -104,7 +110,6 @@ function marker() {
 // A sign behind a statement, which says the verdict when it is pointed at or focused.
 function verdictMark({ verdict, reason }) {
   const mark = make("span", `verdict ${verdict}`, "");
-  mark.tabIndex = 0;
   mark.setAttribute("role", "img");
   mark.title = reason ? `${VERDICTS[verdict]}: ${reason}` : VERDICTS[verdict];
   mark.setAttribute("aria-label", mark.title);
