@@ -11,7 +11,7 @@ import pyromark
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import DOCUMENT, Visitor
+from tests.browser.conftest import DOCUMENT, Visitor, held
 from tests.browser.test_page import EVIL, QUESTION, ask, drop
 from tests.servers import Ragq
 
@@ -134,6 +134,18 @@ def test_one_goes_from_source_to_source_in_their_documents(page: Page, tmp_path:
     expect(title).to_have_text(first)
     expect(on).to_be_focused()
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_passage_that_comes_after_the_dialog_was_closed_does_not_open_it(page: Page, ragq: Ragq) -> None:
+    (file,) = httpx2.get(f"{ragq.url}/v1/vector_stores/default/files").json()["data"]
+    passages = [{"file_id": file["id"], "start": start, "end": start + 5} for start in (0, 6)]
+    show = "(passages) => import('/web/passage.js').then(({ showPassage }) => showPassage(passages, 0))"
+    page.evaluate(show, passages)
+    with held(page, r"/passage\?start=6"):
+        page.get_by_role("button", name="Next source").click()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 

@@ -18,6 +18,9 @@ let current = 0;
 document.getElementById("passage-close").onclick = () => dialog.close();
 previous.onclick = () => showPassage(shown, current - 1);
 next.onclick = () => showPassage(shown, current + 1);
+dialog.onclose = () => {
+  shown = []; // or a passage that is still on its way opens it again
+};
 
 // Shows the passage that a citation's address names: ?file=…&start=…&end=…
 export async function showCitedPassage() {
@@ -46,7 +49,7 @@ export async function showPassage(passages, at) {
   place.textContent = "";
   try {
     const passage = await (await request("GET", `${path}?${range}`)).json();
-    if (passages[at] !== shown[current]) return; // somebody has gone on
+    if (passages[at] !== shown[current]) return; // somebody has gone on, or closed the dialog
     title.textContent = passage.filename;
     place.textContent = passage.location;
     const marked = make("mark", "", passage.quote);
