@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import Visitor, held
 from tests.browser.test_page import EVIL, QUESTION, SLOW, ask
 from tests.servers import Ragq
 
@@ -28,6 +28,13 @@ def finish(page: Page, question: str) -> None:
     expect(page.locator("#state")).to_have_text(ANSWERED)
 
 
+def asked(ragq: Ragq) -> list[str]:
+    """The questions of the only conversation."""
+    (kept,) = httpx2.get(f"{ragq.url}/v1/conversations").json()["data"]
+    messages = httpx2.get(f"{ragq.url}/v1/conversations/{kept['id']}/items", params={"order": "asc"}).json()["data"]
+    return [one["content"][0]["text"] for one in messages if one.get("role") == "user"]
+
+
 def test_a_conversation_goes_on_across_a_reload_and_in_another_browser(
     page: Page, visitor: Visitor, ragq: Ragq
 ) -> None:
@@ -45,9 +52,7 @@ def test_a_conversation_goes_on_across_a_reload_and_in_another_browser(
     page.reload()
     expect(page.locator("#answer")).to_contain_text("two piers")
     expect(turns).to_have_count(1)
-    (kept,) = httpx2.get(f"{ragq.url}/v1/conversations").json()["data"]
-    messages = httpx2.get(f"{ragq.url}/v1/conversations/{kept['id']}/items", params={"order": "asc"}).json()["data"]
-    assert [one["content"][0]["text"] for one in messages if one.get("role") == "user"] == [FIRST, SECOND]
+    assert asked(ragq) == [FIRST, SECOND]
     other = visitor.visit(ragq.url)
     other.locator("#conversations").get_by_role("link").click()
     expect(other.locator("#turns li")).to_have_count(2)
@@ -110,3 +115,47 @@ def test_a_conversation_is_deleted_when_that_is_meant(page: Page, visitor: Visit
     expect(page.locator("#answer")).to_contain_text(EVIL)
     finish(page, FIRST)
     expect(page.locator("#conversations li")).to_have_count(1)
+
+
+def test_what_is_typed_while_a_conversation_or_an_answer_is_opened_stays(page: Page) -> None:
+    finish(page, FIRST)
+    page.get_by_role("button", name="New conversation").click()
+    field = page.get_by_label("Your question")
+    field.fill("Never asked")
+    with held(page, "/items"):
+        page.get_by_role("link", name=FIRST).click()
+        expect(field).to_have_value("")
+        expect(field).to_be_focused()
+        page.keyboard.type("And how old?")
+    expect(page.locator("#turns li")).to_have_count(1)
+    expect(field).to_have_value("And how old?")
+    with held(page, "/input_items"):
+        page.go_back()
+        page.go_back()
+        expect(page.locator("#answer")).to_contain_text("61 metres")
+        expect(field).to_have_value("")
+        field.fill("And how wide?")
+    expect(page.locator("#conversations a[aria-current]")).to_have_text(FIRST)
+    expect(field).to_have_value("And how wide?")
+
+
+def test_a_follow_up_goes_on_though_what_was_before_cannot_be_read(page: Page, visitor: Visitor, ragq: Ragq) -> None:
+    visitor.expected = ["500"]
+    finish(page, FIRST)
+    broken = {"error": {"message": "The disk is full."}}
+    page.route(re.compile("/items"), lambda route: route.fulfill(status=500, json=broken))
+    page.reload()
+    expect(page.locator("#earlier")).to_contain_text("What was asked before cannot be read: The disk is full.")
+    finish(page, SECOND)
+    assert asked(ragq) == [FIRST, SECOND]
+
+
+def test_a_late_reply_to_cancel_does_not_show_the_answer_that_was_left(page: Page) -> None:
+    ask(page, SLOW)
+    expect(page.locator("#answer")).to_contain_text("One two")
+    with held(page, "/cancel$", method="POST"):
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="New conversation").click()
+        expect(page.locator("#answer")).to_be_empty()
+    expect(page.locator("#state")).to_be_empty()
+    expect(page.locator("#answer")).to_be_empty()

@@ -3,7 +3,7 @@
 import { request } from "./api.js";
 import { confirm } from "./confirm.js";
 import { make } from "./element.js";
-import { clearTurns, showTurns } from "./turns.js";
+import { clearTurns, showTurns, showUnread } from "./turns.js";
 
 const PAGE = 20;
 const TITLE_CHARACTERS = 200;
@@ -35,7 +35,7 @@ export async function loadConversations(after) {
     if (after) items[0]?.querySelector("a").focus();
     mark();
   } catch (error) {
-    state.textContent = `The conversations cannot be listed: ${error.message}`;
+    if (number === loads) state.textContent = `The conversations cannot be listed: ${error.message}`;
   }
 }
 
@@ -79,7 +79,8 @@ async function askAndDelete(id, name, row) {
   if (id === current) leaveAddress();
 }
 
-// Opens a conversation, or none, and shows its turns but that of the response that is shown below them.
+// Opens a conversation, or none, and shows its turns but that of the response that is shown below them. It stays open if they
+// cannot be read, unless it is gone.
 export async function openConversation(id, responseId = null) {
   current = id;
   mark();
@@ -87,7 +88,9 @@ export async function openConversation(id, responseId = null) {
   try {
     await showTurns(id, responseId);
   } catch (error) {
-    if (current === id) current = null;
+    if (current !== id) return; // another one was opened meanwhile
+    if (error.status !== 404) return showUnread(error);
+    current = null;
     throw error;
   }
 }

@@ -6,6 +6,7 @@ import { findConversation, openConversation, showEarlier } from "./conversations
 import { offerFeedback } from "./feedback.js";
 import { offerSharing } from "./share.js";
 import { searchedStore } from "./stores.js";
+import { showUnread } from "./turns.js";
 
 const ENDS = ["completed", "incomplete", "failed", "cancelled"];
 const CERTAIN = 0.5; // from this confidence on an answer without an LLM is given as one
@@ -117,7 +118,7 @@ class Following {
   }
 
   takeEnd(response) {
-    if (!ENDS.includes(response.status)) return;
+    if (this.signal.aborted || !ENDS.includes(response.status)) return; // another one may be shown by now
     this.stop();
     const [search, message] = ["file_search_call", "message"].map((type) => response.output.find((item) => item.type === type));
     if (message) {
@@ -159,7 +160,7 @@ class Following {
     try {
       this.takeEnd(await (await request("POST", `v1/responses/${this.id}/cancel`)).json());
     } catch (error) {
-      say(`Cancelling failed: ${error.message}`, "error");
+      if (!this.signal.aborted) say(`Cancelling failed: ${error.message}`, "error");
     }
   }
 
@@ -210,17 +211,18 @@ function leave() {
   say("", "");
 }
 
-// Opens what the page's address names, as after a reload: a response, which is resumed, or a conversation.
-export async function resume() {
+// Opens what the page's address names, as after a reload: a response, which is resumed, or a conversation. If the address has
+// changed, the field is emptied: at once, so that what is typed from now on stays.
+export async function resume(change) {
   const id = location.hash.slice(1);
-  if (id.startsWith("resp_")) return id === current?.id ? undefined : resumeResponse(id);
-  if (id && !id.startsWith("conv_")) return;
+  const isResponse = id.startsWith("resp_");
+  if (isResponse ? id === current?.id : id && !id.startsWith("conv_")) return;
+  if (id && change) question.value = "";
+  if (isResponse) return resumeResponse(id);
   leave();
+  if (id) question.focus();
   try {
     await openConversation(id || null);
-    if (!id) return;
-    question.value = "";
-    question.focus();
   } catch (error) {
     say(error.message, "error");
   }
@@ -232,10 +234,11 @@ async function resumeResponse(id) {
   try {
     const [{ conversation }, { data }] = await Promise.all([read(`v1/responses/${id}`), read(`v1/responses/${id}/input_items`)]);
     if (current?.id !== id) return;
-    current.input = question.value = data.flatMap((item) => item.content.map((part) => part.text)).join("\n");
+    current.input = data.flatMap((item) => item.content.map((part) => part.text)).join("\n");
+    if (!question.value) question.value = current.input;
     await openConversation(conversation?.id ?? null, id);
-  } catch {
-    // the stream shows the error
+  } catch (error) {
+    if (current?.id === id && error.status !== 404) showUnread(error); // of one that is gone the stream says so
   }
 }
 

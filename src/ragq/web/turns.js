@@ -26,6 +26,15 @@ export async function showTurns(id, responseId) {
   await load(shown, responseId);
 }
 
+// Says in their place why the turns are not shown.
+export function showUnread(error) {
+  const said = make("p", "hint", `What was asked before cannot be read: ${error.message}`);
+  said.setAttribute("role", "alert");
+  list.replaceChildren(turn(said));
+  more.hidden = true;
+  section.hidden = false;
+}
+
 async function load(wanted, responseId, after) {
   const query = new URLSearchParams({ limit: PAGE, ...(after && { after }) });
   const page = await (await request("GET", `v1/conversations/${wanted.id}/items?${query}`)).json();
