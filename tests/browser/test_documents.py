@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import DOCUMENT, Visitor
+from tests.browser.conftest import DOCUMENT, Visitor, held
 from tests.browser.test_page import drop
 from tests.servers import Ragq
 
@@ -61,6 +61,15 @@ def test_many_documents_are_counted_turned_over_and_fit_on_a_screen(visitor: Vis
 
 
 @pytest.mark.usefixtures("many")
+def test_a_page_that_one_was_removed_from_counts_for_one_less(page: Page) -> None:
+    expect(page.locator("#documents li")).to_have_count(10)
+    page.locator("#documents").get_by_role("button").first.click()
+    expect(page.locator("#documents li")).to_have_count(9)
+    page.get_by_role("button", name="Older").click()
+    expect(page.locator("#documents-state")).to_have_text("Documents 10 to 19")
+
+
+@pytest.mark.usefixtures("many")
 def test_documents_are_found_by_name_and_state(page: Page, tmp_path: Path) -> None:
     broken = tmp_path / "broken notice.pdf"
     broken.write_bytes(b"%PDF-1.7 nothing")
@@ -103,3 +112,54 @@ def test_each_of_many_uploads_shows_how_it_ended_and_why(page: Page, visitor: Vi
     for name in ("empty.txt", "setup.exe"):
         page.get_by_role("button", name=f"Remove {name}").click()
     expect(page.locator("#documents li.failed")).to_have_count(0)
+
+
+def test_a_document_that_is_removed_while_it_is_put_into_the_store_does_not_stay(
+    page: Page, ragq: Ragq, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "tides.txt", tmp_path / "winds.txt"]
+    for path in paths:
+        path.write_text(f"{path.stem} are told at noon.\n")
+    expect(page.locator("#documents li")).to_have_count(1)
+    with held(page, "/default/files$", method="POST", times=1) as wait:
+        drop(page, *paths)
+        wait()
+        page.get_by_role("button", name="Remove tides.txt").click()
+        expect(page.locator("#documents-state")).to_have_text("tides.txt was removed.")
+    expect(page.locator("#documents-state")).to_have_text("Added winds.txt.")
+    expect(page.locator("#documents li.ready .name")).to_have_text(["winds.txt", DOCUMENT])
+    expect(page.locator("#documents-count")).to_have_text("2 documents")
+    kept = httpx2.get(f"{ragq.url}/v1/vector_stores/default/files").json()["data"]
+    assert {file["filename"] for file in kept} == {"winds.txt", DOCUMENT}
+
+
+@pytest.mark.parametrize(
+    ("part", "url", "state"),
+    [
+        ("conversations.js", r"/v1/conversations\?", "#conversations-state"),
+        ("documents.js", r"/default/files\?", "#documents-state"),
+    ],
+)
+def test_a_list_that_fails_late_is_silent_once_a_newer_one_is_there(
+    page: Page, visitor: Visitor, part: str, url: str, state: str
+) -> None:
+    visitor.expected = ["net::ERR"]
+    expect(page.locator("#documents-count")).to_have_text("1 document")
+    load = f"import('/web/{part}').then((part) => void (part.loadDocuments ?? part.loadConversations)())"
+    with held(page, url, times=1, release=Route.abort):
+        page.evaluate(load)
+        with page.expect_response(re.compile(url)):
+            page.evaluate(load)
+    expect(page.locator(state)).not_to_contain_text("cannot be listed")
+
+
+def test_that_the_documents_cannot_be_listed_is_said_until_they_can(page: Page, visitor: Visitor) -> None:
+    visitor.expected = ["500"]
+    broken = {"error": {"message": "The disk is full."}}
+    expect(page.locator("#documents li")).to_have_count(1)
+    page.route("**/default/files?*", lambda route: route.fulfill(status=500, json=broken), times=1)
+    choice = page.get_by_label("Store", exact=True)
+    choice.dispatch_event("change")
+    expect(page.locator("#documents-state")).to_have_text("The documents cannot be listed: The disk is full.")
+    choice.dispatch_event("change")
+    expect(page.locator("#documents-state")).to_be_empty()

@@ -8,6 +8,7 @@ const PAGE = 10;
 const POLL_MS = 400;
 const COUNT_MS = 2000; // the numbers take a count of all files
 const NO_MATCH = "No document matches.";
+const UNLISTED = "The documents cannot be listed: ";
 const TYPING_MS = 250; // a search waits for so long a pause
 const NEWEST = { from: 0, query: {} };
 
@@ -51,10 +52,11 @@ async function load(wanted) {
     show(page, Boolean(found.filename || found.filter));
     await recount();
     watch();
-    return true;
+    return number === loads;
   } catch (error) {
+    if (number !== loads) return false;
     if (error.status === 400 && wanted !== NEWEST) return load(NEWEST); // the document at which the page begins is gone
-    say(`The documents cannot be listed: ${error.message}`);
+    say(`${UNLISTED}${error.message}`);
     return false;
   }
 }
@@ -71,9 +73,9 @@ function show(page, isSearch) {
   newer.hidden = place === NEWEST;
   older.hidden = !(before ? true : page.has_more);
   newer.onclick = () => turn({ from: Math.max(0, place.from - PAGE), query: { before: rows[0]?.id ?? page.first_id } }, newer, older);
-  older.onclick = () => turn({ from: place.from + PAGE, query: { after: rows.at(-1)?.id ?? page.last_id } }, older, newer);
+  older.onclick = () => turn({ from: place.from + rows.length, query: { after: rows.at(-1)?.id ?? page.last_id } }, older, newer);
   if (isSearch && !rows.length) say(NO_MATCH);
-  else if (isSearch || state.textContent === NO_MATCH) say("");
+  else if (isSearch || state.textContent === NO_MATCH || state.textContent.startsWith(UNLISTED)) say("");
 }
 
 async function turn(wanted, pressed, other) {
@@ -103,10 +105,26 @@ export function keep(row, file) {
   row.show(file);
   added = added.filter((one) => one !== row);
   if (row.item.isConnected) {
-    for (const twin of rows) if (twin.id === row.id) twin.item.remove();
-    rows = [row, ...rows.filter((one) => one.id !== row.id)];
+    dropRows(row.id);
+    rows.unshift(row);
   }
   recount().then(watch);
+}
+
+// Takes a document out of its store whose row was removed while it was put there.
+export async function discard(row, id) {
+  try {
+    await takeOut(row, id);
+    dropRows(id);
+  } catch (error) {
+    say(`${row.label} could not be removed: ${error.message}`);
+  }
+  recount().then(watch);
+}
+
+function dropRows(id) {
+  for (const row of rows) if (row.id === id) row.item.remove();
+  rows = rows.filter((row) => row.id !== id);
 }
 
 // Follows what is in progress, until nothing is: the documents of this page one by one, the others by their number.
@@ -151,19 +169,25 @@ async function recount() {
   }
 }
 
+async function takeOut({ store }, id) {
+  try {
+    await request("DELETE", `${store}/files/${id}`);
+  } catch (error) {
+    if (!(error instanceof ApiError && error.status === 404)) throw error;
+  }
+}
+
 async function remove(row) {
   row.isRemoved = true; // also while it waits for its upload
   if (row.id) {
     row.remove.disabled = true;
     try {
-      await request("DELETE", `${row.store}/files/${row.id}`);
+      await takeOut(row, row.id);
     } catch (error) {
-      if (!(error instanceof ApiError && error.status === 404)) {
-        row.remove.disabled = false;
-        row.isRemoved = false;
-        row.state.textContent = error.message;
-        return;
-      }
+      row.remove.disabled = false;
+      row.isRemoved = false;
+      row.state.textContent = error.message;
+      return;
     }
   }
   added = added.filter((one) => one !== row);

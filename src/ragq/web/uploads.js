@@ -1,7 +1,7 @@
 // Adding files: by the button or dropped anywhere on the page, uploaded one after the other.
 
 import { request, upload } from "./api.js";
-import { addRows, keep, say } from "./documents.js";
+import { addRows, discard, keep, say } from "./documents.js";
 import { isReadOnly } from "./stores.js";
 
 const choose = document.getElementById("choose");
@@ -9,20 +9,27 @@ const input = document.getElementById("files");
 const drop = document.getElementById("drop");
 
 async function add(files) {
+  if (!files.length) return;
   if (isReadOnly()) return say("Another tenant shares this store: it may be read only.");
   const waiting = [...files];
   const made = await addRows(waiting.map((file) => file.name));
-  const all = waiting.length === 1 ? waiting[0].name : `${waiting.length} files`;
-  say(`Adding ${all} …`);
-  let refused = 0;
+  say(`Adding ${describe(made)} …`);
+  const refused = new Set();
   for (const [n, row] of made.entries()) {
-    if (row.isPending && !row.isRemoved && !(await ingest(waiting[n], row))) refused += 1;
+    if (row.isPending && !row.isRemoved && !(await ingest(waiting[n], row))) refused.add(row);
   }
-  if (refused === waiting.length) say(`${all} could not be added.`);
-  else say(refused ? `Added ${waiting.length - refused} of ${all}. The others say why not.` : `Added ${all}.`);
+  const left = made.filter((row) => !row.isRemoved); // of the others it was said that they were removed
+  const added = left.filter((row) => !refused.has(row));
+  if (!left.length) return;
+  if (!added.length) say(`${describe(left)} could not be added.`);
+  else say(added.length < left.length ? `Added ${added.length} of ${describe(left)}. The others say why not.` : `Added ${describe(left)}.`);
 }
 
-// Uploads a file and puts it into the store; returns whether it was taken.
+function describe(rows) {
+  return rows.length === 1 ? rows[0].label : `${rows.length} files`;
+}
+
+// Uploads a file and puts it into the store, unless its row is removed meanwhile; returns whether it was taken.
 async function ingest(file, row) {
   const form = new FormData();
   form.append("purpose", "assistants");
@@ -30,7 +37,9 @@ async function ingest(file, row) {
   try {
     const { id } = await upload("v1/files", form, (share) => row.advance(`Uploading ${Math.round(share * 100)} %`, share));
     if (row.isRemoved) return true;
-    keep(row, await (await request("POST", `${row.store}/files`, { body: { file_id: id } })).json());
+    const kept = await (await request("POST", `${row.store}/files`, { body: { file_id: id } })).json();
+    if (row.isRemoved) await discard(row, id);
+    else keep(row, kept);
     return true;
   } catch (error) {
     row.end(error.message, "failed");
