@@ -92,7 +92,7 @@ def test_a_letterhead_is_read_once_and_leaves_room_for_others() -> None:
         return page
 
     ocr, text, warnings = read(make_pdf(*map(page_of, range(38))))
-    assert len(ocr.pictures) == text.count("Text of picture") == 1 + 19
+    assert len(ocr.pictures) == len(set(ocr.pictures)) == text.count("Text of picture") == 1 + 19
     assert warnings == []
 
 
