@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import DOCUMENT, Visitor
+from tests.browser.conftest import DOCUMENT, Visitor, held
 from tests.browser.cutter import Cutter
 from tests.documents import write_long_pdf
 from tests.servers import FakeLlm, Ragq, stop
@@ -195,6 +195,13 @@ def test_a_dropped_connection_is_made_again_and_no_word_is_lost(visitor: Visitor
         expect(page.locator("#state")).to_have_text(re.compile("Answered"))
         assert page.locator("#answer").inner_text() == TEXT
         assert any("The connection was lost" in text for text in seen(page))
+
+
+def test_a_question_that_is_asked_while_the_page_loads_is_answered(page: Page) -> None:
+    with held(page, "/v1/responses$", method="POST"), held(page, "/session$"):
+        page.reload()
+        ask(page, QUESTION)
+    expect(page.locator("#answer")).to_contain_text("61 metres")
 
 
 def test_a_question_that_is_sent_without_a_connection_is_asked_once_when_it_is_back(

@@ -214,6 +214,7 @@ function leave() {
 // Opens what the page's address names, as after a reload: a response, which is resumed, or a conversation. If the address has
 // changed, the field is emptied: at once, so that what is typed from now on stays.
 export async function resume(change) {
+  if (!change && current) return; // a question was asked while the page was loading
   const id = location.hash.slice(1);
   const isResponse = id.startsWith("resp_");
   if (isResponse ? id === current?.id : id && !id.startsWith("conv_")) return;
