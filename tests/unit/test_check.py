@@ -106,6 +106,116 @@ def _judge_bridge(question: str, text: str) -> Verdict:
     return evidence.judge(text, [])
 
 
+TESLA = "Tesla lived in the cities of Prague, Budapest and Paris before 1884."
+SALES = "Sales of the company increased by a tenth in 2023 because of its new shops in Lyon."
+VALVE = "The safety valve of the boiler opens at a pressure of 12 bar and lets the steam out through the roof."
+
+
+@pytest.mark.parametrize(
+    ("question", "source", "text", "kind"),
+    [
+        ("In which cities did Tesla live?", TESLA, "Cities where Tesla lived: Prague and Budapest", "supported"),
+        ("In which cities did Tesla live?", TESLA, "Cities where Tesla did not live: Prague", "unsupported"),
+        (
+            "In which cities did Tesla live?",
+            TESLA,
+            "Tesla never lived in these cities: Prague and Budapest.",
+            "unsupported",
+        ),
+        (
+            "Which ships are not allowed in the harbour?",
+            "Ships above 1,234 tons are not allowed in the harbour.",
+            "Ships allowed in the harbour: above 1,234 tons",
+            "unsupported",
+        ),
+        (
+            "How did the sales of the company change in 2023?",
+            SALES,
+            "Sales of the company in 2023: decreased by a tenth",
+            "unsupported",
+        ),
+        (
+            "How did the sales of the company change in 2023?",
+            SALES,
+            "Sales of the company in 2023: decreased by a tenth because of its new shops in Lyon.",
+            "unsupported",
+        ),
+        (
+            "When does the safety valve of the boiler open?",
+            VALVE,
+            "The safety valve of the boiler: it opens at a pressure of 12 bar and lets the steam out through the roof.",
+            "supported",
+        ),
+        (
+            "What does the safety valve of the boiler do?",
+            VALVE,
+            "The safety valve of the boiler: it closes at a pressure of 12 bar and lets the steam out through the roof.",
+            "unsupported",
+        ),
+    ],
+)
+def test_what_stands_after_a_label_is_checked_like_any_statement(
+    question: str, source: str, text: str, kind: str
+) -> None:
+    assert _judge_by(source, question, text).kind == kind
+
+
+TRAIN = "The train to Bern leaves at 18:30. The train to Bern leaves from platform 4 since 2019."
+EMPIRE = "The empire of the west fell in 476. The empire of the west fell apart into nine by 1453."
+
+
+@pytest.mark.parametrize(
+    ("question", "source", "text"),
+    [
+        ("When does the train to Bern leave?", TRAIN, "At 18:30."),
+        ("When does the train to Bern leave?", TRAIN, "The train to Bern leaves at 18:30."),
+        ("When does the train to Bern leave?", TRAIN.replace("18:30", "8 pm"), "At 8 pm."),
+        ("When does the train to Bern leave?", TRAIN.replace("18:30", "noon"), "At noon."),
+        ("When did the empire of the west fall?", EMPIRE, "In 476."),
+        ("When did the empire of the west fall?", EMPIRE.replace("476", "79 AD"), "In 79 AD."),
+        ("When did the empire of the west fall?", EMPIRE, "476"),
+    ],
+)
+def test_an_hour_or_an_early_year_answers_when(question: str, source: str, text: str) -> None:
+    assert _judge_by(source, question, text).kind == "supported"
+
+
+def test_another_form_of_a_word_has_its_place_in_the_passage() -> None:
+    source = (
+        "The people of Smiljan lived by farming and sold their wool in Zagreb. "
+        "The people of Smiljan speak a dialect of their own."
+    )
+    verdict = _judge_by(source, "What did the people of Smiljan do?", "The people of Smiljan were farmers.")
+    assert verdict.kind == "supported"
+
+
+HALL = (
+    "The old town hall of Springfield stands on the Main Square beside a Roman gate. "
+    "It was built in 1712 by Hans Meier. The roof was renewed by Karl Vogt."
+)
+
+
+def test_the_first_sentence_of_a_passage_is_no_better_answer_than_the_passage() -> None:
+    question = "Who built the old town hall of Springfield on the Main Square?"
+    assert _judge_by(HALL, question, "The old town hall of Springfield was built by Hans Meier in 1712.").kind == (
+        "supported"
+    )
+
+
+def test_what_goes_on_with_something_else_does_not_answer_in_the_place_of_the_first_sentence() -> None:
+    source = "The bridge of Tolm was designed by Ada Kern. It was paid for by Paul Reiter."
+    assert _judge_by(source, "Who designed the bridge of Tolm?", "Who designed the bridge of Tolm: Ada Kern").kind == (
+        "supported"
+    )
+    assert _judge_by(source, "Who designed the bridge of Tolm?", "Paul Reiter").kind == "unsupported"
+
+
+def _judge_by(source: str, question: str, text: str) -> Verdict:
+    evidence = Evidence(question, [make_result(source)])
+    run_through(evidence.read())
+    return evidence.judge(text.rstrip("."), [])
+
+
 @pytest.mark.parametrize(
     "text",
     [

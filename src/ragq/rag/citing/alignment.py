@@ -35,11 +35,23 @@ def are_alike(said: list[Word], meant: list[Word]) -> bool:
     )
 
 
+def is_form(word: Word, other: Word) -> bool:
+    """Tell whether another word is the same, or a form of it; of a name or number there is none."""
+    return not set(word.keys).isdisjoint(other.keys) or bool(
+        word.loose and not word.is_exact and word.loose == other.loose
+    )
+
+
+def is_denied(words: list[Word]) -> bool:
+    """Tell whether a text has a negation."""
+    return any(word.kind is Kind.NEGATION for word in words)
+
+
 def find_contradiction(said: list[Word], meant: list[Word], codes: Codes) -> str:
     """Find a negation that only one of two texts has."""
     denied = [word for word in said if word.kind is Kind.NEGATION and word.text.casefold() not in WEAK]
-    is_denied = any(word.kind is Kind.NEGATION or _denies(word) for word in meant)
-    word = _find_negation(said, meant, codes) or (denied[0] if denied and not is_denied else None)
+    is_turned = is_denied(meant) or any(map(_denies, meant))
+    word = _find_negation(said, meant, codes) or (denied[0] if denied and not is_turned else None)
     if word and not (word.text.casefold() in NONE and _compares(said)):
         return f"The answer says '{word.text}', and the source does not."
     turned = [(tag, first, last, start, end) for tag, start, end, first, last in codes]
@@ -56,7 +68,7 @@ def _find_negation(said: list[Word], meant: list[Word], codes: Codes) -> Word | 
         if tag == "equal"
         for step in range(end - start)
     }
-    is_denied = any(word.kind is Kind.NEGATION for word in meant)
+    are_denied = is_denied(meant)
     for place, word in enumerate(said):
         if word.kind is not Kind.NEGATION or place in places or word.text.casefold() in WEAK:
             continue
@@ -70,7 +82,7 @@ def _find_negation(said: list[Word], meant: list[Word], codes: Codes) -> Word | 
             continue
         between = meant[max(0, first - 1) : last + 2]
         is_added = last - first == 1 and before[-1:] == [place - 1] and after[0] == place + 1
-        if is_denied and not is_added:
+        if are_denied and not is_added:
             continue
         if last - first <= SCOPE_WORDS and not any(
             one.kind is Kind.NEGATION or (_denies(one) and not is_added) for one in between

@@ -22,10 +22,12 @@ from ragq.rag.citing.alignment import (
     count_matched,
     find_contradiction,
     find_opposite,
+    is_denied,
+    is_form,
     is_noun,
 )
 from ragq.rag.citing.fits import Fits
-from ragq.rag.citing.kinds import AnswerKind, is_of, read_kind
+from ragq.rag.citing.kinds import AnswerKind, has_kind, is_of, read_kind
 from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, REFUSING, SAYING, SOURCES, TALK
 from ragq.rag.citing.sentence import Sentence, keys_of
 from ragq.rag.citing.support import read_sentences
@@ -163,8 +165,11 @@ class Evidence:
     def _read_value(self, text: str) -> list[Word] | None:
         """The words of an answer such as "Height of the tower: 61 metres" that stand after the label."""
         label, _, value = text.partition(": ")
-        is_label = value and all(self._asked.holds(word) for word in read_words(label) if word.is_content)
-        return read_words(value) if is_label else None
+        words, asked = read_words(label), self._asked.words
+        is_label = value and all(self._asked.holds(word) for word in words if word.is_content)
+        if not is_label or is_denied(words) != is_denied(asked) or find_opposite(words, asked):
+            return None
+        return read_words(value)
 
     def _find(self, statement: _Statement) -> list[Finding]:
         """The best passage of each source, best first, each with why it does not hold the statement."""
@@ -248,8 +253,9 @@ class Evidence:
             return self._explain_missing(missing[0])
         if statement.own and statement.is_answer and self._is_led(window, statement, fits):
             return "Another sentence of the sources answers the question better."
-        if statement.value is not None:  # a label stands in no order with its value
-            return find_contradiction(statement.value, words, align(statement.value, words))
+        value = statement.value
+        if value is not None and len(value) <= BARE_WORDS:  # a label stands in no order with its value
+            return find_contradiction(value, words, align(value, words)) or find_opposite(value, words)
         codes = align(statement.words, words)
         return (
             find_contradiction(statement.words, words, codes)
@@ -263,7 +269,8 @@ class Evidence:
         most = max(held.values())
         fit = max(fits.of(place) for place in window if held[place] == most)
         lead = MAX_LEAD - CLOSER_SHARE * self._find_closer(window, statement, fits)
-        if self._kind and not any(is_of(word, self._kind) for word in statement.own):
+        words = [word for place in window for word in self._sentences[place].words]
+        if self._kind and not has_kind(self._kind, statement.own, (statement.words, words)):
             lead -= MISFIT
         return fits.find_better(
             fit + lead, self._sentences[window[0]].source, lambda place: self._is_rival(place, window, statement)
@@ -274,24 +281,31 @@ class Evidence:
         sentence = self._sentences[place]
         if all(map(sentence.holds, statement.own)) or (place == window[-1] + 1 and sentence.goes_on):
             return False
+        if place in window and any(self._holds(window, word) and not sentence.holds(word) for word in statement.asked):
+            return False  # the rest of the passage goes on with what was asked
         return any(self._is_candidate(word, statement) for word in sentence.words)
 
     def _is_candidate(self, word: Word, statement: _Statement) -> bool:
         """Tell whether a word could be another answer than the statement's own words."""
         if not word.is_content or (self._kind and not is_of(word, self._kind)):
             return False
-        return not self._asked.holds(word) and not any(set(word.keys) & set(own.keys) for own in statement.own)
+        return not self._asked.holds(word) and not any(is_form(own, word) for own in statement.own)
 
     def _find_closer(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> float:
         """By how much another answer in a passage is closer to the question's words than the statement's."""
         words = [word for place in window for word in self._sentences[place].words]
-        keys = {key for word in statement.own for key in word.keys}
         asked = fits.locate(words)
-        own = [fits.closeness(asked, place) for place, word in enumerate(words) if not keys.isdisjoint(word.keys)]
+        own = [
+            fits.closeness(asked, place)
+            for place, word in enumerate(words)
+            if any(is_form(one, word) for one in statement.own)
+        ]
+        if not own:  # such as the initials of a name
+            return 0.0
         others = [
             fits.closeness(asked, place) for place, word in enumerate(words) if self._is_candidate(word, statement)
         ]
-        return max(0.0, max(others, default=0.0) - max(own, default=0.0))
+        return max(0.0, max(others, default=0.0) - max(own))
 
     @cached_property
     def _kind(self) -> AnswerKind | None:

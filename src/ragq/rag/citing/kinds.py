@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import takewhile
 
 from ragq.rag.citing.wording import Kind, Word
 
@@ -29,11 +30,17 @@ _VERBS = frozenset(
     "is are was were do does did has have had will would can could should may might must"
     " ist sind war waren wird wurde wurden hat haben hatte kann soll muss".split()
 )
+_COPULAS = frozenset("is are was were ist sind war waren es son fue era fueron eran".split())
 _RELATIVE = frozenset("who whom whose".split())
 _ASKING_WHICH = frozenset("what which welche welcher welches welchen welchem qué cuál".split())
 _ASKING_HOW = frozenset("how wie".split())
 _MEASURES = frozenset(
-    "many much long old far tall high large fast often big few deep wide viele viel lange alt weit hoch groß oft".split()
+    "many much long old far tall high large fast big few deep wide viele viel lange alt weit hoch groß".split()
+)
+_HOW_OFTEN = frozenset(("बार",))  # after "how many"
+_BEFORE_OTHERS = frozenset(  # one of these before a noun: a verb stands before it, or another noun
+    "the a an this that these those each his her its their of in on at to by for with from about"
+    " der die das den dem des ein eine einen von el la los las un una en de del".split()
 )
 _NOUNS = {
     **dict.fromkeys("year years date day month century decade jahr jahren año años".split(), AnswerKind.TIME),
@@ -56,6 +63,18 @@ _AMOUNTS = frozenset(
     "once twice thrice half quarter third hundreds dozen dozens thousand thousands million millions billion billions none"
     " several many every all hälfte einmal zweimal mitad".split()
 )
+# Of a statement's own words only: in other sentences these are rarely another answer.
+_HOURS = frozenset(
+    "noon midnight morning afternoon evening night dawn dusk sunrise sunset yesterday tomorrow week weekend"
+    " mittag mittags mitternacht morgens abends nachts gestern woche mediodía medianoche mañana noche ayer semana".split()
+)
+_BEFORE_TIMES = frozenset(
+    "in at on by since until till before after from around about circa year years"
+    " um ab bis seit vor nach gegen jahr jahre jahren en hasta desde las año".split()
+)
+_AFTER_TIMES = frozenset("am pm ad bc bce ce o clock hours uhr chr".split())
+_CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?|\d{1,2}h(?:\d\d)?|\d{1,2}(?::\d\d)?[ap]m")
+_SHORT = re.compile(r"\d{1,4}|\d{1,2}\.\d\d")
 _YEAR = re.compile(r"(?:1\d|20)\d\ds?|\d{1,2}(?:st|nd|rd|th)|\d{4}[-–/]\d.*|\d+[./-]\d+[./-]\d+")
 
 
@@ -70,12 +89,26 @@ def read_kind(asked: Sequence[Word]) -> AnswerKind | None:
         if word in _JOINING and _VERBS.isdisjoint(following[:1]):
             continue
         if word in _ASKING and not (word in _RELATIVE and place and asked[place - 1].is_content):
-            return _ASKING[word]
+            return _ASKING[word] if _HOW_OFTEN.isdisjoint(following[:1]) else None
         if word in _ASKING_HOW and not _MEASURES.isdisjoint(following[:1]):
             return AnswerKind.NUMBER
         if word in _ASKING_WHICH:
-            return next((_NOUNS[one] for one in following if one in _NOUNS), None)
+            return _read_noun(following, lower[-1])
     return None
+
+
+def _read_noun(following: Sequence[str], last: str) -> AnswerKind | None:
+    """Read the kind from the noun that stands next to "what", or after "is"; what a verb is about is not asked for.
+
+    Args:
+        last: The last word: a preposition there asks for something else, as in "What is the king known for?".
+    """
+    if not _COPULAS.isdisjoint(following[:1]):
+        if last in _BEFORE_OTHERS:
+            return None
+    elif following[:1] != ["of"]:
+        following = list(takewhile(lambda one: one not in _BEFORE_OTHERS and one not in _VERBS, following))
+    return next((_NOUNS[one] for one in following if one in _NOUNS), None)
 
 
 def is_of(word: Word, kind: AnswerKind) -> bool:
@@ -89,3 +122,35 @@ def is_of(word: Word, kind: AnswerKind) -> bool:
         or word.text.casefold() in _PERIODS
         or (word.kind is Kind.NUMBER and bool(_YEAR.fullmatch(word.text.casefold())))
     )
+
+
+def has_kind(kind: AnswerKind, own: Sequence[Word], texts: Sequence[Sequence[Word]]) -> bool:
+    """Tell whether one of a statement's own words is of a kind.
+
+    Args:
+        texts: The statement and its passage, by which a number is told to be an hour or a year.
+    """
+    if any(is_of(word, kind) for word in own):
+        return True
+    if kind is not AnswerKind.TIME:
+        return False
+    keys = {key for word in own if word.kind in (Kind.NUMBER, Kind.COUNT) for key in word.keys}
+    return any(word.text.casefold() in _HOURS for word in own) or any(
+        not keys.isdisjoint(word.keys) and _is_hour_or_year(words, place)
+        for words in texts
+        for place, word in enumerate(words)
+    )
+
+
+def _is_hour_or_year(words: Sequence[Word], place: int) -> bool:
+    """Tell whether a number is an hour or a year, as in "18:30", "8 pm", "79 AD" and "in 476", but not in "in 14 towns"."""
+    text = words[place].text.casefold()
+    if _CLOCK.fullmatch(text):
+        return True
+    if words[place].kind is not Kind.COUNT and not _SHORT.fullmatch(text):
+        return False
+    follower = words[place + 1] if place + 1 < len(words) else None
+    if follower and follower.text.casefold() in _AFTER_TIMES:
+        return True
+    is_after = place > 0 and words[place - 1].text.casefold() in _BEFORE_TIMES
+    return is_after and (follower is None or follower.kind in (Kind.STOP, Kind.NAME, Kind.NEGATION))
