@@ -160,6 +160,12 @@ def test_what_stands_after_a_label_is_checked_like_any_statement(
     assert _judge_by(source, question, text).kind == kind
 
 
+def test_a_label_of_the_question_need_not_stand_in_the_passage_when_the_value_is_the_questions_too() -> None:
+    source = "Ada Kern came to Tolm in 1901. Her firm installed the lamps that Kern designed."
+    question = "Who designed the lamps that Kern Light & Works installed?"
+    assert _judge_by(source, question, f"{question.removesuffix('?')}: Kern").kind == "supported"
+
+
 TRAIN = "The train to Bern leaves at 18:30. The train to Bern leaves from platform 4 since 2019."
 EMPIRE = "The empire of the west fell in 476. The empire of the west fell apart into nine by 1453."
 

@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Literal
 
 from ragq.models import SearchResult
@@ -29,7 +29,7 @@ from ragq.rag.citing.alignment import (
 from ragq.rag.citing.fits import Fits
 from ragq.rag.citing.kinds import AnswerKind, has_kind, is_of, read_kind
 from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, REFUSING, SAYING, SOURCES, TALK
-from ragq.rag.citing.sentence import Sentence, keys_of
+from ragq.rag.citing.sentence import Sentence, keys_of, read_name
 from ragq.rag.citing.support import read_sentences
 from ragq.rag.citing.wording import Kind, Word, find_stems, read_words
 from ragq.rag.sentences import Span
@@ -77,7 +77,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """The words of a statement; `own` are those that neither the question nor talk about the sources has."""
+    """The words of a statement.
+
+    Attributes:
+        own: Those that neither the question nor talk about the sources has; if there are none, those of the value, or all.
+    """
 
     words: list[Word]
     content: list[Word]
@@ -148,9 +152,9 @@ class Evidence:
         repeated = [word for word in content if self._asked.holds(word)]
         repeats = len(repeated) >= LEAST_REPEATED
         asked = repeated if repeats else self._asked_content * is_whole
-        statement = _Statement(
-            words, content, new or content, asked, repeats, self._read_value(text) if repeats else None
-        )
+        value = self._read_value(text) if repeats else None
+        own = new or [word for word in value or () if word.is_content] or content
+        statement = _Statement(words, content, own, asked, repeats, value)
         verdict = _decide(self._find(statement), named, len(self.sources))
         if verdict.kind != "unsupported":
             return verdict
@@ -235,7 +239,7 @@ class Evidence:
     @cached_property
     def _about(self) -> list[frozenset[str]]:
         """The words of each source's name and heading."""
-        return [_read_name(f"{one.filename} {one.heading or ''} {one.location}"[-MAX_NAME:]) for one in self.sources]
+        return [read_name(f"{one.filename} {one.heading or ''} {one.location}"[-MAX_NAME:]) for one in self.sources]
 
     def _find_fault(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> str:
         """Why a passage does not hold a statement; empty if it does."""
@@ -392,8 +396,3 @@ def _decide(findings: list[Finding], named: list[int], count: int) -> Verdict:
         return Verdict("supported", moved, right[0])
     shown = next((one for one in findings if one.source in named), findings[0])
     return Verdict("unsupported", findings[0].fault, shown)
-
-
-@lru_cache(maxsize=2000)  # the sources of many questions are parts of one document
-def _read_name(name: str) -> frozenset[str]:
-    return frozenset(keys_of(read_words(name.replace("_", " "))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ragq.rag.citing.lexicon import PRONOUNS
 from ragq.rag.citing.wording import Kind, Word, read_words
@@ -45,3 +45,9 @@ class Sentence:
 def keys_of(words: list[Word]) -> set[str]:
     """What the words are compared by, those that say little left out."""
     return {key for word in words if word.kind is not Kind.STOP for key in word.keys}
+
+
+@lru_cache(maxsize=2000)  # the sources of many questions are parts of one document
+def read_name(name: str) -> frozenset[str]:
+    """What the words of a source's name and heading are compared by."""
+    return frozenset(keys_of(read_words(name.replace("_", " "))))
