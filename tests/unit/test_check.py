@@ -277,6 +277,7 @@ def test_statements_without_a_marker_are_checked_too() -> None:
         ("It is 61 metres tall［1］.", "It is 61 metres tall[1]."),
         ("It is 61 metres tall [ID:1].", "It is 61 metres tall [1]."),
         ("It is 61 metres tall【4:1†source】.", "It is 61 metres tall[1]."),
+        ("It is 61 metres tall.[citation needed] [1]", "It is 61 metres tall.[citation needed] [1]"),
     ],
 )
 def test_markers_of_many_forms_are_read(written: str, shown: str) -> None:
@@ -292,6 +293,7 @@ def test_markers_of_many_forms_are_read(written: str, shown: str) -> None:
         "The vector [1, 2] is long.",
         "It returns [1, 2, 3] here.",
         "Take args[0] and args[1], please.",
+        "Take grid[i][1], please.",
         'Send {"pages": [1, 2]} to it.',
         "x = [1]",
         "Tall.\n\n[^1]: A footnote.",
@@ -300,7 +302,9 @@ def test_markers_of_many_forms_are_read(written: str, shown: str) -> None:
     ],
 )
 def test_brackets_of_other_kinds_stay_as_they_are(text: str) -> None:
-    assert cite(text, SOURCES, QUESTION).text == text
+    cited = cite(text, SOURCES, QUESTION)
+    assert cited.text == text
+    assert not any(text[one.index - 1] in "])" for one in cited.citations)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ _FENCE = "```"
 _INLINE_CODE = r"`[^`\n]{1,300}`"
 # A marker takes the white space before it along, unless that is long.
 _SPACES = r"(?:(?<![ \t])[ \t]{1,40})?"
-_GROUP = r"(?:\[[^\[\]\n]{1,40}\]|［[^［］\n]{1,40}］|【[^【】\n]{1,40}】%s)"
+# A marker has a number: "[citation needed]", copied from a source, is text, and a marker after it stands alone.
+_GROUP = (
+    r"(?:\[(?=[^\[\]\n]*\d)[^\[\]\n]{1,40}\]|［(?=[^［］\n]*\d)[^［］\n]{1,40}］|【(?=[^【】\n]*\d)[^【】\n]{1,40}】%s)"
+)
 _ROUND = r"|\([\d ,;–-]{1,20}\)"
 _OPEN = r"[\[［【(][^\[\]［］【】\n]{0,41}[\]］】)]?"
 _WORDS = r"(?:sources?|src|docs?|documents?|refs?|references?|citations?|cite|id|ids|quellen?|fuentes?|स्रोत|出典|来源|no\.?|nr\.?|#|\^)"
@@ -29,6 +32,7 @@ _NUMBERS = re.compile(
 _LENTICULAR = re.compile(r"\s*(?:(\d{1,3}):)?(\d{1,3})\b.*")
 _PART = re.compile(r"(\d{1,3})(?:\s*[-–]\s*(\d{1,3}))?")
 _EACH = re.compile(r"[\[［【(]([^\[\]［］【】()\n]*)[\]］】)]")
+_INDEX_BEFORE = re.compile(r"\[[^\[\]\s]*\]$")  # as in grid[i][1]
 _WORD_BEFORE = re.compile(r"([\w.]*)(\s*)$")
 
 # After one of these, a list of numbers is a value: "the interval [1, 2]", "x = [1]".
@@ -165,5 +169,7 @@ def _is_value(written: str, before: str, *, is_list: bool) -> bool:
     if before.rstrip()[-1:] in ("=", "(", "<", ">", "+", "*", "/", "{", "∈") or before.rstrip().endswith('":'):
         return True
     if before and not before[-1:].isspace() and not written[:1].isspace():  # as in args[0]
+        if _INDEX_BEFORE.search(before):
+            return True
         return word in _NAMES or "_" in word or "." in word.strip(".") or any(one.isupper() for one in word[1:2])
     return is_list and word.casefold().strip(".") in _VALUES and not before.rstrip().endswith(".")
