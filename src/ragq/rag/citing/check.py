@@ -257,15 +257,11 @@ class Evidence:
             return self._explain_missing(missing[0])
         if statement.own and statement.is_answer and self._is_led(window, statement, fits):
             return "Another sentence of the sources answers the question better."
-        value = statement.value
-        if value is not None and len(value) <= BARE_WORDS:  # a label stands in no order with its value
-            return find_contradiction(value, words, align(value, words)) or find_opposite(value, words)
-        codes = align(statement.words, words)
-        return (
-            find_contradiction(statement.words, words, codes)
-            or find_opposite(statement.words, words)
-            or self._replaces(statement, words, codes)
-        )
+        said = statement.words if statement.value is None else statement.value  # a label stands in no order with it
+        codes = align(said, words)
+        is_bare = statement.value is not None and len(said) <= BARE_WORDS
+        fault = find_contradiction(said, words, codes) or find_opposite(said, words)
+        return fault or ("" if is_bare else self._replaces(said, words, codes))
 
     def _is_led(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> bool:
         """Tell whether a sentence without the statement's own words answers the question clearly better."""
@@ -334,19 +330,19 @@ class Evidence:
             return f"The sources have '{word.short}' elsewhere: no sentence of them holds this together."
         return f"'{word.short}' is neither in the sources nor in the question."
 
-    def _replaces(self, statement: _Statement, theirs: list[Word], codes: Codes) -> str:
+    def _replaces(self, ours: list[Word], theirs: list[Word], codes: Codes) -> str:
         """Find a word that stands where the source has another one, in a statement that is otherwise the source's."""
         matched = count_matched(codes)
-        if matched < ALIGNED_SHARE * len(statement.words):
+        if matched < ALIGNED_SHARE * len(ours):
             return ""
         known = keys_of(theirs)
         for tag, start, end, first, last in codes:
-            said = [word for word in statement.words[start:end] if word.is_content]
+            said = [word for word in ours[start:end] if word.is_content]
             meant = [word for word in theirs[first:last] if word.is_content]
             if tag != "replace" or not said or not meant or are_alike(said, meant):
                 continue
-            others = len(statement.words) - (end - start)
-            is_long = len(statement.words) >= COPIED_WORDS
+            others = len(ours) - (end - start)
+            is_long = len(ours) >= COPIED_WORDS
             is_verbatim = is_long and matched >= VERBATIM_SHARE * others
             is_asked = all(self._asked.holds(word) for word in said)
             if is_asked and not (is_verbatim and any(word.is_exact or word.kind is Kind.COUNT for word in meant)):
@@ -356,7 +352,7 @@ class Evidence:
             is_copy = is_long and matched >= COPIED_SHARE * others
             if (
                 is_verbatim
-                or (is_copy and (is_fixed or is_noun(statement.words, start, end)))
+                or (is_copy and (is_fixed or is_noun(ours, start, end)))
                 or (is_fixed and not self._asked.holds(word) and known.isdisjoint(word.keys))
             ):
                 return f"Where the answer says '{word.short}', the source says '{meant[0].short}'."
