@@ -160,6 +160,12 @@ def test_what_stands_after_a_label_is_checked_like_any_statement(
     assert _judge_by(source, question, text).kind == kind
 
 
+def test_the_words_of_a_label_are_not_taken_for_words_in_the_place_of_the_sources() -> None:
+    source = "In the year 1966 the Kern network of Tolm was formed by three colleges as a means to help the valley's schools."
+    text = "What happened to Kern: formed by three colleges as a means to help the valley's schools"
+    assert _judge_by(source, "What happened to Kern?", text).kind == "supported"
+
+
 def test_a_label_of_the_question_need_not_stand_in_the_passage_when_the_value_is_the_questions_too() -> None:
     source = "Ada Kern came to Tolm in 1901. Her firm installed the lamps that Kern designed."
     question = "Who designed the lamps that Kern Light & Works installed?"
