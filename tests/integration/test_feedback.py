@@ -26,9 +26,9 @@ DAY = 86_400
 
 
 @pytest.fixture(scope="module")
-def elm(root: Caller) -> Caller:
+def lilac(root: Caller) -> Caller:
     """An admin of a tenant with a document and without readers."""
-    return make_tenant(root, "elm")
+    return make_tenant(root, "lilac")
 
 
 def make_tenant(root: Caller, name: str) -> Caller:
@@ -59,53 +59,53 @@ def listed(caller: Caller, **params: Any) -> list[dict[str, Any]]:
     return found
 
 
-def test_an_answer_is_rated_again_and_its_rating_taken_back(elm: Caller) -> None:
-    response_id = ask(elm)
+def test_an_answer_is_rated_again_and_its_rating_taken_back(lilac: Caller) -> None:
+    response_id = ask(lilac)
     nothing = {"created_at": None, "rating": None, "comment": None}
-    assert show(elm, response_id) == {"id": response_id, "object": "response.feedback"} | nothing
-    assert rate(elm, response_id, "down", comment="It is 62.").json()["comment"] == "It is 62."
-    again = rate(elm, response_id, "up").json()
+    assert show(lilac, response_id) == {"id": response_id, "object": "response.feedback"} | nothing
+    assert rate(lilac, response_id, "down", comment="It is 62.").json()["comment"] == "It is 62."
+    again = rate(lilac, response_id, "up").json()
     assert (again["rating"], again["comment"]) == ("up", None)
-    assert show(elm, response_id) == again
-    assert elm.call("DELETE", f"/v1/responses/{response_id}/feedback").json()["deleted"]
-    assert show(elm, response_id)["rating"] is None
+    assert show(lilac, response_id) == again
+    assert lilac.call("DELETE", f"/v1/responses/{response_id}/feedback").json()["deleted"]
+    assert show(lilac, response_id)["rating"] is None
 
 
-def test_an_admin_reads_what_was_said_with_question_answer_and_files(elm: Caller) -> None:
-    first = ask(elm)
-    reader = elm.with_key(name="reader", role="reader")
+def test_an_admin_reads_what_was_said_with_question_answer_and_files(lilac: Caller) -> None:
+    first = ask(lilac)
+    reader = lilac.with_key(name="reader", role="reader")
     messages = [{"role": "user", "content": "Of Quorra."}, {"role": "assistant", "content": "Yes?"}]
     second = ask(reader, [*messages, {"role": "user", "content": QUESTION}])  # type: ignore[arg-type]
-    rate(elm, first, "up")
+    rate(lilac, first, "up")
     rate(reader, second, "down", comment="Too short.")
-    newest, older = listed(elm, limit=2)
+    newest, older = listed(lilac, limit=2)
     assert (newest["id"], newest["rating"], newest["comment"]) == (second, "down", "Too short.")
     assert (newest["question"], newest["history"]) == (QUESTION, messages)
     assert newest["key_id"].startswith("key_")
     assert "61 metres" in older["answer"]
     assert older["files"] == ["harbour.md"]
-    assert second not in {one["id"] for one in listed(elm, rating="up", limit=100)}
-    assert [one["id"] for one in listed(elm, limit=1, after=second)] == [first]
+    assert second not in {one["id"] for one in listed(lilac, rating="up", limit=100)}
+    assert [one["id"] for one in listed(lilac, limit=1, after=second)] == [first]
     now = int(time.time())
-    assert listed(elm, since=now + 60) == listed(elm, until=now - 60) == []
-    assert second in {one["id"] for one in listed(elm, since=now - 60, until=now + 60)}
+    assert listed(lilac, since=now + 60) == listed(lilac, until=now - 60) == []
+    assert second in {one["id"] for one in listed(lilac, since=now - 60, until=now + 60)}
     assert reader.call("GET", "/v1/admin/feedback").status_code == 403
 
 
-def test_only_own_and_stored_answers_take_feedback(root: Caller, elm: Caller) -> None:
-    response_id = ask(elm)
-    unknown = rate(elm, "resp_" + "0" * 32)
+def test_only_own_and_stored_answers_take_feedback(root: Caller, lilac: Caller) -> None:
+    response_id = ask(lilac)
+    unknown = rate(lilac, "resp_" + "0" * 32)
     oak = make_tenant(root, "oak")
     for method in ("POST", "GET", "DELETE"):
         foreign = oak.call(method, f"/v1/responses/{response_id}/feedback", json={"rating": "up"})
         assert foreign.status_code == 404
         assert foreign.text.replace(response_id, "ID") == unknown.text.replace("resp_" + "0" * 32, "ID")
-    assert elm.call("GET", "/v1/admin/feedback?tenant=oak").status_code == 403
+    assert lilac.call("GET", "/v1/admin/feedback?tenant=oak").status_code == 403
     assert listed(root, tenant="oak") == []
-    unstored = rate(elm, ask(elm, store=False))
+    unstored = rate(lilac, ask(lilac, store=False))
     assert (unstored.status_code, "not stored" in unstored.json()["error"]["message"]) == (400, True)
     for wrong in ({"rating": "good"}, {}, {"rating": "up", "comment": "x" * 4001}):
-        assert elm.call("POST", f"/v1/responses/{response_id}/feedback", json=wrong).status_code == 400
+        assert lilac.call("POST", f"/v1/responses/{response_id}/feedback", json=wrong).status_code == 400
 
 
 def test_a_question_that_has_no_answer_yet_cannot_be_rated(client: openai.OpenAI, http: httpx2.Client) -> None:
@@ -128,18 +128,18 @@ def test_a_stored_chat_completion_is_rated_by_its_id(client: openai.OpenAI, http
     assert chat.id not in http.get("/v1/admin/feedback").text
 
 
-def test_feedback_goes_with_a_deleted_answer(elm: Caller) -> None:
-    response_id = ask(elm)
-    rate(elm, response_id, comment="Gone soon.")
-    elm.call("DELETE", f"/v1/responses/{response_id}")
-    assert "Gone soon." not in json.dumps(listed(elm, limit=100))
-    assert rate(elm, response_id).status_code == 404
+def test_feedback_goes_with_a_deleted_answer(lilac: Caller) -> None:
+    response_id = ask(lilac)
+    rate(lilac, response_id, comment="Gone soon.")
+    lilac.call("DELETE", f"/v1/responses/{response_id}")
+    assert "Gone soon." not in json.dumps(listed(lilac, limit=100))
+    assert rate(lilac, response_id).status_code == 404
 
 
-def test_a_large_question_is_shown_whole(elm: Caller) -> None:
+def test_a_large_question_is_shown_whole(lilac: Caller) -> None:
     question = f"{QUESTION} {'Please. ' * 6000}"
-    rate(elm, ask(elm, question))
-    assert listed(elm, limit=1)[0]["question"].strip() == question.strip()
+    rate(lilac, ask(lilac, question))
+    assert listed(lilac, limit=1)[0]["question"].strip() == question.strip()
 
 
 async def test_feedback_expires_with_its_answer_and_goes_with_its_tenant(database: Database) -> None:

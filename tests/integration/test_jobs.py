@@ -296,7 +296,7 @@ async def test_a_look_at_valkey_is_bounded_and_goes_on_where_it_stopped(
         page = await queue.live.list_jobs(Selection(tenant="acme"), limit=5, after=place)
         found, place, pages = found + [row.id for row in page.jobs], page.next, pages + 1
     assert found == ["j20", "j03"]
-    assert 4 <= pages <= 6  # the job at a page's end is looked at again
+    assert 4 <= pages <= 10  # the job at the end of each window is looked at again, with those of its millisecond
     assert await queue.live.count(Selection(tenant="acme")) == (2, True)
     newest = await queue.live.list_jobs(Selection(), limit=3)
     assert len(newest.jobs) == 3

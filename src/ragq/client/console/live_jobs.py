@@ -77,10 +77,10 @@ class LiveJobs:
                         return LivePage(found, place)
             if len(window) < WINDOW:
                 return LivePage(found, None)
-            # By the last place and not by their number, as those before it may leave the queue meanwhile.
-            offset = offset + WINDOW if last and window[-1].at == last.at else 0
-            last = window[-1]
-        return LivePage(found, last)
+            # On by the last place and not by their number, as those before it may leave the queue meanwhile.
+            has_same = last is not None and window[-1].at == last.at
+            last, offset = (last, offset + WINDOW) if has_same else (window[-1], 0)
+        return LivePage(found, window[-1])
 
     async def count(self, selection: Selection) -> tuple[int, bool]:
         """Count jobs; also whether all were looked at."""
