@@ -192,9 +192,21 @@ def test_of_wrong_keys_that_come_at_once_no_more_count_than_one_by_one(check: Ke
     assert is_let_in(check, "192.0.2.7")
 
 
-def test_right_keys_that_come_at_once_are_all_let_in(check: KeyCheck) -> None:
-    found = asyncio.run(check_at_once(check, VALUE, times=10 * GUESSES))
-    assert {type(caller) for caller in found} == {Caller}
+def test_right_keys_that_come_at_once_are_let_in_by_one_look(check: KeyCheck, store: Store, clock: Clock) -> None:
+    for _ in range(2):
+        found = asyncio.run(check_at_once(check, VALUE, times=10 * GUESSES))
+        assert {type(caller) for caller in found} == {Caller}
+        clock.now += FRESH_SECONDS
+    assert store.asked == 2
+
+
+async def test_a_client_that_leaves_takes_the_answer_from_no_other(check: KeyCheck, store: Store) -> None:
+    first, second = (asyncio.create_task(check.check(VALUE, "192.0.2.7")) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).tenant == "acme"
+    assert first.cancelled()
+    assert store.asked == 1
 
 
 def test_without_a_key_in_the_settings_only_keys_that_were_made_are_checked(store: Store, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -127,7 +128,7 @@ class TokenStore(Protocol):
 class Callers:
     """Finds the callers of keys that were made, of sessions and of access tokens, and remembers each for a few seconds.
 
-    While PostgreSQL does not answer, those that were found lately go on.
+    Requests that need the same caller at once share one look at PostgreSQL. While it does not answer, those that were found lately go on.
 
     Attributes:
         store: Set when the process has started, as is `sessions`.
@@ -140,6 +141,7 @@ class Callers:
         self.tokens: TokenStore | None = None
         self._clock = clock
         self._remembered: OrderedDict[_Place, tuple[Caller | None, float]] = OrderedDict()  # None: suspended
+        self._looks: dict[_Place, asyncio.Task[tuple[Caller | None, float] | None]] = {}
 
     async def by_value(self, value: str) -> Caller | None:
         """The caller with a key; None if it is unknown, revoked or expired.
@@ -181,23 +183,42 @@ class Callers:
         self._remembered.pop(("session", session_id.encode()), None)
 
     async def _find(self, place: _Place, open_: Callable[[], Awaitable[Opened | None]]) -> Caller | None:
-        known, now = self._remembered.get(place), self._clock()
-        if not known or now - known[1] >= FRESH_SECONDS:
-            try:
-                opened = await open_()
-            except UnavailableError:
-                if not known or now - known[1] >= STALE_SECONDS:
-                    raise
-            else:
-                if opened is None:
-                    self._remembered.pop(place, None)
-                    return None
-                known = self._remembered[place] = (None if opened.is_suspended else _caller(opened)), now
-                if len(self._remembered) > MAX_REMEMBERED:
-                    self._remembered.popitem(last=False)
+        known = self._remembered.get(place)
+        if not known or self._clock() - known[1] >= FRESH_SECONDS:
+            look = self._looks.get(place)
+            if look is None:
+                look = self._looks[place] = asyncio.create_task(self._look(place, open_))
+                look.add_done_callback(lambda done: self._forget_look(place, done))
+            known = await asyncio.shield(look)  # a client that leaves takes it from no other
+        if known is None:
+            return None
         if not known[0]:
             raise ForbiddenError("This tenant is suspended. Ask the operator of this service.", code="tenant_suspended")
         return known[0]
+
+    async def _look(
+        self, place: _Place, open_: Callable[[], Awaitable[Opened | None]]
+    ) -> tuple[Caller | None, float] | None:
+        """Look in PostgreSQL, and remember what was found; None if there is nothing."""
+        known, now = self._remembered.get(place), self._clock()
+        try:
+            opened = await open_()
+        except UnavailableError:
+            if known and now - known[1] < STALE_SECONDS:
+                return known
+            raise
+        if opened is None:
+            self._remembered.pop(place, None)
+            return None
+        found = self._remembered[place] = (None if opened.is_suspended else _caller(opened)), now
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        return found
+
+    def _forget_look(self, place: _Place, done: asyncio.Task[Any]) -> None:
+        del self._looks[place]
+        if not done.cancelled():
+            done.exception()  # marked as seen: all who waited may have left
 
 
 def _started(store: StoreT | None) -> StoreT:
