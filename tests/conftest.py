@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
@@ -12,11 +12,22 @@ os.environ["RQ_KEY_PREFIX"] = "ragq"  # before RQ is imported, as `ragq env` doe
 
 from ragq.client.rq_client import JobQueue
 from ragq.settings import Settings
-from tests.servers import Valkey
+from tests.servers import Ragq, Valkey
 
 # The parent process may ignore these signals, as nohup does, and every child of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show, with a test that fails, the end of the logs of the `ragq up` that it used."""
+    report = yield
+    if report.failed:
+        for name, service in getattr(item, "funcargs", {}).items():
+            if isinstance(service, Ragq):
+                report.sections += [(f"the end of {path}, of {name}", end) for path, end in service.log_ends()]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -176,6 +176,11 @@ class Ragq:
     def log(self) -> str:
         return (self.folder.parent / f"{self.folder.name}.log").read_text()
 
+    def log_ends(self, characters: int = 6000) -> list[tuple[str, str]]:
+        """The ends of the logs of its processes and servers."""
+        paths = sorted(self.folder.glob("logs/*.log"))
+        return [(path.name, path.read_text(errors="replace")[-characters:]) for path in paths]
+
     def run(self, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
         """Run another `ragq` command against this one."""
         surroundings = (
