@@ -12,10 +12,12 @@ from pydantic import SecretStr
 
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
+from ragq.errors import TransientError
 from ragq.queues.upkeep.tenant_removal import remove_tenant
 from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
+from ragq.storage.tenancy import tenant_data
 from tests.integration.test_tenant_removal import ACME, left, save
 from tests.queue_steps import new_job
 from tests.servers import Valkey
@@ -83,3 +85,16 @@ async def test_a_removal_ends_when_the_tenant_is_another(full: Context) -> None:
         before = await left(full)
         assert [removed async for removed in steps] == []
     assert await left(full) == before
+
+
+async def test_a_removal_does_not_stand_still_behind_a_transaction_that_lasts(
+    full: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenant_data, "LOCK_SECONDS", 0.2)
+    deleted_at = await delete(full)
+    async with full.database.session() as connection, connection.transaction():
+        await connection.execute("SELECT FROM vector_stores WHERE tenant_id = %s FOR UPDATE", [ACME])
+        with pytest.raises(TransientError, match="PostgreSQL cancelled a statement"):
+            [removed async for removed in remove_tenant(full, ACME, deleted_at)]
+    assert [removed async for removed in remove_tenant(full, ACME, deleted_at)]
+    assert await left(full) == []

@@ -51,6 +51,7 @@ POSTGRES_OPTIONS = {
     "unix_socket_permissions": "0700",
     "fsync": "on",
     "synchronous_commit": "on",
+    "log_lock_waits": "on",  # a statement that stands still says for whom
 }
 # Written once, by initdb; `ALTER SYSTEM` may change them. Parallel queries are off, since they need a large /dev/shm.
 POSTGRES_SIZES = {

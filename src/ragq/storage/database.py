@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 # Also of a primary that has become a standby: it refuses writes.
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+CANCELLED = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, psycopg.errors.TransactionRollback)
 MIGRATION_LOCK = 0x72616771  # "ragq"
 OTHER_MODEL = "embedding_model_changed"  # code of the error of a process with settings of another embedding model
 MIGRATIONS_PENDING = "migrations_pending"  # code of the error while they have not all run
@@ -199,7 +200,7 @@ class Database:
         except (*AWAY, PoolTimeout) as error:
             if isinstance(error, psycopg.errors.ProgramLimitExceeded):
                 raise TooLargeError("A text is longer than PostgreSQL can index: split it.", detail=error) from error
-            if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.TransactionRollback):
+            if isinstance(error, CANCELLED):
                 raise TransientError(
                     "PostgreSQL cancelled a statement. Try again.", detail=error, retry_after_seconds=1
                 ) from error

@@ -15,6 +15,7 @@ from ragq.storage.database import Database
 from ragq.storage.tenancy.audit_log import SERVICE, AuditLog, Entry
 
 STEP_ROWS = 5_000  # deleted by one statement
+LOCK_SECONDS = 5.0  # for which a statement stands still behind another transaction
 
 _OWN = "tenant_id = %(tenant)s"
 
@@ -121,12 +122,16 @@ class TenantData:
         return [str(row[0]) for row in rows]
 
     async def delete_rows(self, tenant_id: str) -> AsyncIterator[tuple[str, int]]:
-        """Delete all rows but files and the tenant's own; yields (table, rows) after each statement."""
+        """Delete all rows but files and the tenant's own; yields (table, rows) after each statement.
+
+        Raises:
+            TransientError: Another transaction holds one of the rows for long: begin again.
+        """
         for table, condition in _ROWS:
             deleted = STEP_ROWS
             while deleted == STEP_ROWS:
                 async with self._database.for_all().connection() as connection, connection.transaction():
-                    await connection.execute("SET LOCAL statement_timeout = 0")  # archives are read from end to end
+                    await _be_patient(connection)
                     deleted = await _delete_some(connection, table, condition, tenant_id)
                 if deleted:
                     yield table, deleted
@@ -142,7 +147,7 @@ class TenantData:
             deleted_at: As of `claimed`.
         """
         async with self._database.transaction(), self._database.for_all().connection() as connection:
-            await connection.execute("SET LOCAL statement_timeout = 0")
+            await _be_patient(connection)
             await connection.execute("SELECT FROM tenants WHERE id = %s FOR UPDATE", [tenant_id])
             for table in _OF_TENANT:
                 query = sql.SQL("SELECT FROM {} WHERE tenant_id = %s LIMIT 1").format(sql.Identifier(table))
@@ -155,6 +160,11 @@ class TenantData:
             if deleted.rowcount:  # not by another process
                 await AuditLog(self._database).add(Entry(SERVICE, "tenant.removed", DEFAULT_TENANT, tenant_id))
         return True
+
+
+async def _be_patient(connection: AsyncConnection[Any]) -> None:
+    """Let the transaction's statements take their time, since archives are read from end to end, but not wait for locks."""
+    await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{1000 * LOCK_SECONDS:.0f}ms'")
 
 
 async def _delete_some(connection: AsyncConnection[Any], table: str, condition: str, tenant_id: str) -> int:
