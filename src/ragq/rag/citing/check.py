@@ -8,10 +8,12 @@ may be missing from the sentence, as where it says "it".
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import nlargest
+from itertools import islice
 from typing import Literal
 
 from ragq.models import SearchResult
@@ -54,7 +56,7 @@ VERBATIM_SHARE = 0.93  # the same, for any word
 COPIED_WORDS = 7  # that a copy has at the least
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
 
-Places = dict[Word, set[int]]  # of each word, the sentences that have it
+Places = dict[Word, frozenset[int]]  # of each word, the sentences that have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +124,17 @@ class Evidence:
         self._asked = Sentence(-1, (0, 0), question)
         self._asked_content = [word for word in self._asked.words if word.is_content]
         self._sentences: list[Sentence] = []
-        self._places: dict[str, list[int]] = defaultdict(list)  # of each stem, the sentences that have it
+        self._stems: list[frozenset[str]] = []  # of each sentence
+        self._places: dict[str, frozenset[int]] = {}  # of a stem that was looked for, the sentences that have it
 
     def read(self) -> Generator[None, None, None]:
-        """Find the sentences of the sources and which words they have, in steps of a millisecond or less."""
+        """Find the sentences of the sources and their stems, in steps of a millisecond or less."""
         for text in self._said:
             self._repeatable |= find_stems(text[:MAX_SAID])
             yield
         for number, source in enumerate(self.sources):
             for span, stems in read_sentences(source):
-                for stem in stems:
-                    places = self._places[stem]
-                    if len(places) < MAX_POSTINGS:
-                        places.append(len(self._sentences))
+                self._stems.append(stems)
                 self._sentences.append(Sentence(number, span, source.text[slice(*span)]))
             yield
 
@@ -201,17 +201,17 @@ class Evidence:
         self, statement: _Statement, places: Places, weights: dict[Word, float]
     ) -> list[tuple[float, tuple[int, ...]]]:
         """Sentences, and pairs, with most of the statement's words, and how much of it they have."""
-        scores: Counter[int] = Counter()
-        for word in statement.content:
-            for place in places[word]:
-                scores[place] += weights[word]  # type: ignore[assignment]
+        said = [(places[word], weights[word]) for word in statement.content]
+        scores: dict[int, float] = defaultdict(float)
+        for where, weight in said:
+            for place in where:
+                scores[place] += weight
         tried: list[tuple[float, tuple[int, ...]]] = []
         total = sum(weights.values()) or 1
-        window: tuple[int, ...]
-        for place, _ in scores.most_common(CANDIDATES):
+        for place in nlargest(CANDIDATES, scores, key=lambda one: scores[one]):
             for window in ((place,), (place, place + 1), (place - 1, place)):
                 if self._is_window(window):
-                    held = sum(weights[word] for word in statement.content if not places[word].isdisjoint(window))
+                    held = sum([weight for where, weight in said if not where.isdisjoint(window)])
                     cover = held / total - PAIR_COST * (len(window) - 1)
                     tried.append((cover, window))
         return sorted(tried, key=lambda one: (-one[0], len(one[1])))
@@ -221,10 +221,16 @@ class Evidence:
         rarity = math.log(1 + (len(self._sentences) + 0.5) / (count + 0.5))
         return rarity * (1 if self._asked.holds(word) else 2)
 
-    def _find_places(self, word: Word) -> set[int]:
+    def _find_places(self, word: Word) -> frozenset[int]:
         """The sentences that have a word, or another with its stem."""
         stems = find_stems(word.text)
-        return set.intersection(*(set(self._places.get(stem, ())) for stem in stems)) if stems else set()
+        return frozenset.intersection(*map(self._find_stem, stems)) if stems else frozenset()
+
+    def _find_stem(self, stem: str) -> frozenset[int]:
+        if stem not in self._places:
+            places = (place for place, stems in enumerate(self._stems) if stem in stems)
+            self._places[stem] = frozenset(islice(places, MAX_POSTINGS))
+        return self._places[stem]
 
     def _is_window(self, window: tuple[int, ...]) -> bool:
         """A sentence, or one with the next that goes on from it."""

@@ -34,7 +34,7 @@ class Fits:
     def __init__(
         self,
         asked: list[Word],
-        places: dict[Word, set[int]],
+        places: Mapping[Word, frozenset[int]],
         sentences: Sequence[Sentence],
         about: Callable[[int], frozenset[str]],
     ) -> None:

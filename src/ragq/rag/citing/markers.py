@@ -75,6 +75,7 @@ class MarkerReader:
             rf"(?P<begun>(?=[`\s\[［【(])(?:{begun}))|(?P<fence>{_FENCE})|(?P<code>{_INLINE_CODE})|{marker}"
         )
         self._last = re.compile(rf"(?P<fence>{_FENCE}.*?(?:{_FENCE}|\Z))|(?P<code>{_INLINE_CODE})|{marker}", re.DOTALL)
+        self._opening = re.compile(r"[`\[［【(]" if has_round else r"[`\[［【]")
         self._held = ""  # what may still become a marker or code
         self._before = ""  # the character before it
         self._in_fence = False
@@ -89,7 +90,7 @@ class MarkerReader:
                 place, is_settled = self._leave_fence(text, start)
                 yield Piece("code", text[start:place])
                 continue
-            match = self._next.search(text, start)
+            match = self._next.search(text, self._skip_text(text, start))
             is_settled = bool(match and match["begun"] is None)
             if match and is_settled:
                 place = match.end()
@@ -105,6 +106,11 @@ class MarkerReader:
             yield Piece("text", text[place:])
             place = len(text)
         self._before, self._held = text[place - 1 : place], text[place:]
+
+    def _skip_text(self, text: str, start: int) -> int:
+        """Where the white space begins before the next character that could open a marker or code, or before the end."""
+        opening = self._opening.search(text, start)
+        return max(start, len(text[: opening.start() if opening else len(text)].rstrip(" \t")))
 
     def _leave_fence(self, text: str, start: int) -> tuple[int, bool]:
         """Find up to where a block of code is settled, and whether it has ended there."""

@@ -8,6 +8,7 @@ from ragq.rag.citing.lexicon import PRONOUNS
 from ragq.rag.citing.wording import Kind, Word, read_words
 from ragq.rag.sentences import Span
 
+MAX_KEPT = 1000  # characters of a sentence whose words are kept for other questions
 _SIGNS = "*_\"'”“’‘«»()[]{},.;:!?-–—"
 
 
@@ -21,7 +22,7 @@ class Sentence:
 
     @cached_property
     def words(self) -> list[Word]:
-        return read_words(self._text)
+        return _read_once(self._text) if len(self._text) <= MAX_KEPT else read_words(self._text)
 
     @cached_property
     def keys(self) -> set[str]:
@@ -37,14 +38,19 @@ class Sentence:
         return any(word.strip(_SIGNS).casefold() in PRONOUNS for word in self._text[:100].split()[:4])
 
     def holds(self, word: Word) -> bool:
-        return any(key in self.keys for key in word.keys) or bool(
-            word.loose and not word.is_exact and word.loose in self.loose
+        return not self.keys.isdisjoint(word.keys) or bool(
+            word.loose and word.loose in self.loose and not word.is_exact
         )
 
 
 def keys_of(words: list[Word]) -> set[str]:
     """What the words are compared by, those that say little left out."""
     return {key for word in words if word.kind is not Kind.STOP for key in word.keys}
+
+
+@lru_cache(maxsize=2000)  # many questions find the same sentences
+def _read_once(text: str) -> list[Word]:
+    return read_words(text)
 
 
 @lru_cache(maxsize=2000)  # the sources of many questions are parts of one document

@@ -20,6 +20,7 @@ _NOT = re.compile(r"n[’'ʼ]t\b")
 _POSSESSIVE = re.compile(r"[’']s\b")
 _INITIALS = re.compile(r"\b(?:[A-Z]\.){2,5}")
 _ALIASES = re.compile(r"\b(?:(United States(?: of America)?|USA)|(United Kingdom)|(European Union)|(United Nations))\b")
+_ALIAS_BEGINS = ("United ", "USA", "European ")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _APOSTROPHES = frozenset("'’ʼ")
 _BEGINNINGS = frozenset('.!?:;\n“”"„«»')  # after one of these a sentence or a quote begins
@@ -81,8 +82,10 @@ def read_words(text: str) -> list[Word]:
     """Read the words of a sentence, at most `MAX_WORDS`."""
     if not _APOSTROPHES.isdisjoint(text):
         text = _POSSESSIVE.sub("", _NOT.sub(" not", text))
-    text = _INITIALS.sub(lambda match: match.group().replace(".", ""), text)
-    text = _ALIASES.sub(lambda match: ("US", "UK", "EU", "UN")[(match.lastindex or 1) - 1], text)
+    if "." in text:
+        text = _INITIALS.sub(lambda match: match.group().replace(".", ""), text)
+    if any(begin in text for begin in _ALIAS_BEGINS):
+        text = _ALIASES.sub(lambda match: ("US", "UK", "EU", "UN")[(match.lastindex or 1) - 1], text)
     runs = list(_join_numbers(text))[: MAX_WORDS + 1]
     language = language_of([run.casefold() for run, _ in runs])
     words: list[Word] = []
@@ -123,7 +126,7 @@ def _join_numbers(text: str) -> Iterator[tuple[str, bool]]:
     held, end, is_first = "", 0, True
     for match in _RUN.finditer(text):
         between, run = text[end : match.start()], match.group()
-        if held and _is_one_number(held, between, run):
+        if held and held[-1].isdigit() and _is_one_number(held, between, run):
             held += between + run
         else:
             if held:
@@ -136,7 +139,8 @@ def _join_numbers(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _is_one_number(held: str, between: str, run: str) -> bool:
-    if len(between) != 1 or len(held) > 40 or not (held[-1].isdigit() and run[0].isdigit()):
+    """Tell whether a run goes on with the number at whose end what is held ends."""
+    if len(between) != 1 or len(held) > 40 or not run[0].isdigit():
         return False
     if between in _SPACED:
         return len(run) == 3 and run.isdigit() and len(re.split(r"\D", held)[0]) <= 3 and held[0] != "0"
@@ -145,7 +149,7 @@ def _is_one_number(held: str, between: str, run: str) -> bool:
 
 def _matters(run: str, follower: str) -> str:
     """What of the next word decides how a run is read: of a number its scale, else whether it has a capital letter."""
-    if any(map(str.isdigit, run)):
+    if not run.isalpha() and any(map(str.isdigit, run)):
         return follower.casefold() if follower.casefold() in SCALES else ""
     return "A" if follower[:1].isupper() else ""
 
