@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from ragq.errors import UnavailableError
+from ragq.errors import TransientError, UnavailableError
 from ragq.queues.running import WorkerContext
 from ragq.settings import Settings
 from ragq.storage.database import OTHER_MODEL, Database
@@ -132,7 +132,7 @@ async def test_a_silent_replica_holds_no_search(context: WorkerContext, pair: Pa
 async def test_a_replica_that_falls_silent_in_a_search_does_not_take_the_searchs_time(
     context: WorkerContext, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SEARCH_SECONDS", 0.5)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)
     asked: list[Database] = []
 
     async def look(server: Database) -> dict[str, int] | None:
@@ -149,6 +149,57 @@ async def test_a_replica_that_falls_silent_in_a_search_does_not_take_the_searchs
         pair[1].resume()
     assert asked == [context.replica, context.database]
     await until_chosen(context)
+
+
+async def take_seconds(server: Database, seconds: float) -> Database:
+    """A slow search, which tells where it ran."""
+    await server.for_all().row("SELECT pg_sleep(%(seconds)s)", seconds=seconds)
+    return server
+
+
+async def test_a_search_that_takes_long_ends_on_the_replica_and_no_other_leaves_it(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(module, "LEFT_SECONDS", 60.0)
+    await until_chosen(context)
+    slow = [asyncio.create_task(run_slowly(context, 2.5)) for _ in range(module.MOST_CONNECTIONS)]
+    await asyncio.sleep(0.5)
+    next_one = asyncio.create_task(chosen(context))  # when all connections for searches are in use
+    assert {await one for one in slow} == {context.replica}
+    assert await next_one is context.replica
+    assert await chosen(context) is context.replica
+
+
+async def test_a_search_that_waits_too_long_for_a_connection_takes_no_other_to_the_primary(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEFT_SECONDS", 60.0)
+    await until_chosen(context)
+    slow = [asyncio.create_task(run_slowly(context, 7)) for _ in range(module.MOST_CONNECTIONS)]
+    await asyncio.sleep(0.5)
+    assert await run_slowly(context, 0) is context.database
+    assert {await one for one in slow} == {context.replica}
+    assert await chosen(context) is context.replica
+
+
+async def test_a_statement_that_takes_too_long_is_not_begun_again_on_the_primary(context: WorkerContext) -> None:
+    asked: list[Database] = []
+
+    async def look(server: Database) -> None:
+        asked.append(server)
+        async with server.for_all().connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = '0.1s'")
+            await connection.execute("SELECT pg_sleep(10)")
+
+    await until_chosen(context)
+    with pytest.raises(TransientError):
+        await context.chunks._servers.run(look)
+    assert asked == [context.replica]
+
+
+async def run_slowly(context: WorkerContext, seconds: float) -> Database:
+    return await context.chunks._servers.run(lambda server: take_seconds(server, seconds))
 
 
 async def test_that_the_embedding_model_was_changed_is_told_also_where_a_replica_is_searched(

@@ -36,7 +36,7 @@ FOR_ALL = {
         "find_scope",  # a search makes another tenant's shared store active, which the tenant itself may not change
         "_word_shares",  # PostgreSQL shows its statistics only to who sees every row
     },
-    "storage/search/replica.py": {"run", "_has_replayed"},  # ask a server how far it is
+    "storage/search/replica.py": {"run", "_has_replayed", "_answers", "_close_promoted"},  # ask a server how it is
     "storage/store_files.py": {"list_unfinished", "list_wrong_chunk_counts"},  # the sweeper and the audit
     "storage/tenancy/api_keys.py": {"open", "open_id"},  # the tenant is found by the key
     "storage/tenancy/audit_log.py": {

@@ -23,6 +23,7 @@ from ragq.settings import Settings
 from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
 from ragq.storage.search.chunks import Chunks
+from ragq.storage.search.replica import CHECK_CONNECTIONS, MOST_CONNECTIONS
 from ragq.tasks import Turns
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ class WorkerContext(Context):
 
     Attributes:
         replica: None without `RAGQ_DATABASE_READ_URL`; all searches then run on the primary.
+        replica_checks: Connections to it that are never busy with a search.
         llm: None without `RAGQ_LLM_BASE_URL`; answers are then extractive.
         reranker: None without `RAGQ_RERANK_BASE_URL`; a search then keeps its order.
     """
 
     replica: Database | None = None
+    replica_checks: Database | None = None
     chunks: Chunks
     embedding: EmbeddingClient
     llm: LlmClient | None
@@ -59,17 +62,15 @@ class WorkerContext(Context):
         llm = _open_llm(settings) if settings.llm_base_url else None
         reranker = _open_reranker(settings) if settings.rerank_base_url else None
         database = await Database.open(settings, database_url)
-        read_url = settings.database_read_url
-        replica = None
-        if read_url:
-            replica = await Database.open(settings, read_url.get_secret_value(), repeats_reads=False)
+        replica, checks = await _open_replica(settings)
         return cls(
             settings=settings,
             queue=queue,
             database=database,
             blobs=blobs,
             replica=replica,
-            chunks=Chunks(settings, database, replica),
+            replica_checks=checks,
+            chunks=Chunks(settings, database, replica, checks),
             embedding=embedding,
             llm=llm,
             reranker=reranker,
@@ -83,8 +84,9 @@ class WorkerContext(Context):
             await self.reranker.close()
         await self.parser.close()
         await self.embedding.close()
-        if self.replica:
-            await self.replica.close()
+        for replica in (self.replica, self.replica_checks):
+            if replica:
+                await replica.close()
         await self.database.close()
 
 
@@ -140,6 +142,17 @@ class RunningJob:
         with tracing.span(stage):
             yield
         self.note(**{f"{stage}_ms": ms_since(started)})
+
+
+async def _open_replica(settings: Settings) -> tuple[Database, Database] | tuple[None, None]:
+    """Open the read replica for searches, and for checks of it, if the settings name one."""
+    if not settings.database_read_url:
+        return None, None
+    url = settings.database_read_url.get_secret_value()
+    return (
+        await Database.open(settings, url, connections=MOST_CONNECTIONS, repeats_reads=False),
+        await Database.open(settings, url, connections=CHECK_CONNECTIONS, repeats_reads=False),
+    )
 
 
 def _open_llm(settings: Settings) -> LlmClient:

@@ -58,10 +58,16 @@ class Scope:
 class Chunks:
     """The chunks of all stores."""
 
-    def __init__(self, settings: Settings, database: Database, replica: Database | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        replica: Database | None = None,
+        replica_checks: Database | None = None,
+    ) -> None:
         self._settings = settings
         self._database = database
-        self._servers = SearchServers(database, replica)
+        self._servers = SearchServers(database, replica, replica_checks)
         self._shares = WordShares()
         self._shares_until = 0.0
 
