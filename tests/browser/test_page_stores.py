@@ -133,3 +133,21 @@ def test_a_chosen_store_that_was_deleted_elsewhere_gives_way_to_the_default_one(
     page.reload()
     expect(page.locator("#documents .name")).to_have_text([DOCUMENT])
     expect(page.get_by_label("Store", exact=True)).to_have_value("default")
+
+
+def test_a_question_is_about_the_store_that_is_shown(page: Page) -> None:
+    """A key that is limited to several stores would else ask all of them."""
+    expect(page.locator("#documents .name")).to_have_text([DOCUMENT])
+    with page.expect_request(lambda sent: sent.method == "POST" and sent.url.endswith("/v1/responses")) as sent:
+        ask(page, "[[fake text='It is 61 metres tall [1].']] How tall is the lighthouse of Quorra?")
+    assert (sent.value.post_data_json or {})["vector_store_ids"] == ["default"]
+    expect(page.locator("#state")).to_have_text(ANSWERED)
+
+
+def test_that_a_key_sees_no_store_is_said(page: Page, visitor: Visitor) -> None:
+    visitor.expected = ["404"]
+    expect(page.locator("#documents .name")).to_have_text([DOCUMENT])
+    gone = {"error": {"message": "No vector store found with id 'default'."}}
+    page.route("**/v1/vector_stores/default", lambda route: route.fulfill(status=404, json=gone))
+    page.reload()
+    expect(page.locator("#store-state")).to_have_text("The stores of this key are gone. Ask an admin for others.")

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
+from ragq.accounts.views import TenantView
+from ragq.errors import NotFoundError
 from ragq.http.callers import FRESH_SECONDS
+from ragq.storage.database import Database
+from ragq.storage.tenancy.shares import StoreShares
+from ragq.storage.tenancy.tenants import Tenants
+from ragq.storage.vector_stores import Stores
 from tests.integration.test_readers import CONTENT, IN_STORE, NAMES, Document, over_mcp, put
 from tests.servers import Ragq, wait_until
 from tests.tenants import Caller
@@ -169,3 +175,22 @@ def test_the_commands_share_a_store(plain_ragq: Ragq, hazel: dict[str, Caller], 
     done = plain_ragq.run("stores", command, store, *options, "--url", admin.url, RAGQ_API_KEY=admin.key)
     assert done.returncode == 0, done.stderr
     assert "jasmine" in done.stdout
+
+
+async def test_a_view_that_is_limited_to_a_shared_store_has_it_for_its_default_one(database: Database) -> None:
+    tenants, stores = Tenants(database), Stores(database)
+    for tenant in ("juniper", "kale"):
+        await tenants.create(tenant)
+    shared = await stores.create("juniper", name="handbooks", description=None, metadata={})
+    other = await stores.create("juniper", name="not shared", description=None, metadata={})
+    await StoreShares(database).create("juniper", shared.id, "kale")
+    own = await stores.create("kale", name="own", description=None, metadata={})
+
+    async def default_of(*limited_to: str, shares: bool = True) -> str:
+        return await stores.resolve(TenantView("kale", stores=limited_to, shares=shares), "default")
+
+    assert await default_of(shared.id) == shared.id
+    assert await default_of(shared.id, own.id) == own.id  # to which documents may be added
+    for hidden in (default_of(other.id), default_of(shared.id, shares=False)):
+        with pytest.raises(NotFoundError):
+            await hidden

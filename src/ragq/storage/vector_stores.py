@@ -148,10 +148,11 @@ class Stores:
         return store_id
 
     async def _find_first(self, tenant: Viewer) -> str | None:
-        """The default store, if the viewer sees it, or the first of those that it sees."""
+        """The default store, if the viewer sees it, or the first of those that it sees, the tenant's own before shared ones."""
         row = await self._database.for_tenant(tenant).row(
-            f"""SELECT id FROM vector_stores WHERE tenant_id = %(tenant)s{see_stores(tenant, "id")}
-                ORDER BY is_default DESC, array_position(%(view_stores)s::text[], id) LIMIT 1""",  # noqa: S608
+            f"""SELECT id FROM vector_stores WHERE {_seen(tenant, "")}
+                ORDER BY tenant_id = %(tenant)s DESC, is_default DESC, array_position(%(view_stores)s::text[], id)
+                LIMIT 1""",  # noqa: S608
         )
         return str(row["id"]) if row else None
 

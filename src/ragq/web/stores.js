@@ -5,7 +5,8 @@ import { confirm } from "./confirm.js";
 import { make } from "./element.js";
 
 const PATH = "v1/vector_stores";
-const DEFAULT = "default"; // stands for the id of the default store
+const DEFAULT = "default"; // stands for the id of the default store, or of the first that a limited key sees
+const NONE = "The stores of this key are gone. Ask an admin for others.";
 const CHOICE = "ragq-store"; // kept in this browser
 const MOST_PAGES = 10; // of 100 stores
 
@@ -31,9 +32,9 @@ export function storePath() {
   return `${PATH}/${chosen}`;
 }
 
-// What a question says of the store to search.
+// What a question says of the store to search: always one, as a key that is limited to several would ask all of them.
 export function searchedStore() {
-  return chosen === DEFAULT ? {} : { vector_store_ids: [chosen] };
+  return { vector_store_ids: [chosen] };
 }
 
 export function isReadOnly() {
@@ -53,7 +54,8 @@ export async function loadStores(listener) {
     }
     if (!stores.has(chosen)) chosen = DEFAULT;
   } catch (error) {
-    state.textContent = `The stores cannot be listed: ${error.message}`;
+    if (error.status === 404) stores.clear();
+    state.textContent = error.status === 404 ? NONE : `The stores cannot be listed: ${error.message}`;
   }
   show();
 }
