@@ -21,7 +21,7 @@ from ragq.queues.async_worker import AsyncWorker, InFlight, _Runner
 from ragq.queues.running import RunningJob
 from ragq.settings import Settings
 from ragq.storage.database import Database
-from tests.queue_steps import claim, enqueue, state
+from tests.queue_steps import claim, enqueue, expire_leases, state
 from tests.servers import FakeLlm, Ragq, Valkey, wait_until
 
 DOCUMENT = "The lighthouse of Quorra is 61 metres tall.\n"
@@ -176,6 +176,23 @@ async def test_a_late_word_of_a_cancelled_attempt_does_not_end_the_run_after_a_r
     assert "a" in runner._in_flight
     await runner._handle_command(word | {"attempt": again.attempt})
     assert await has_ended(second)
+
+
+async def test_rqs_stop_command_to_a_worker_that_lost_the_job_does_not_end_its_next_run(
+    runner: _Runner, queue: JobQueue, valkey: Valkey
+) -> None:
+    await enqueue(queue, "a")
+    await claim(queue)
+    first = hold(runner, asyncio.sleep(3600))
+    assert await expire_leases(queue, valkey) == ["a"]
+    (again,) = await claim(queue, worker="w2")
+    await runner._handle_command({"command": "stop-job", "job_id": "a"})
+    assert await has_ended(first)
+    assert (await state(queue, "a")).status is JobStatus.STARTED
+    second = hold(runner, asyncio.sleep(3600), attempt=again.attempt)
+    await runner._handle_command({"command": "stop-job", "job_id": "a"})
+    assert await has_ended(second)
+    assert (await state(queue, "a")).status is JobStatus.STOPPED
 
 
 async def test_a_heartbeat_of_a_lost_attempt_does_not_end_the_one_after_it(runner: _Runner) -> None:

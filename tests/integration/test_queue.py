@@ -224,6 +224,18 @@ async def test_a_canceled_job_is_final_at_every_stage(queue: JobQueue, valkey: V
     assert await claim_ids(queue) == []
 
 
+async def test_an_attempt_is_stopped_and_no_later_one(queue: JobQueue, valkey: Valkey) -> None:
+    await enqueue(queue, "a")
+    (first,) = await claim(queue)
+    assert await expire_leases(queue, valkey) == ["a"]
+    (second,) = await claim(queue, worker="w2")
+    assert await queue.cancel("a", stopped=first.attempt) is JobStatus.STARTED
+    assert (await state(queue, "a")).status is JobStatus.STARTED
+    assert await queue.cancel("a", stopped=second.attempt) is JobStatus.STARTED
+    assert (await state(queue, "a")).status is JobStatus.STOPPED
+    assert await queue.commit("w2", [Outcome("a", second.attempt, DONE)]) == [False]
+
+
 async def test_canceling_a_finished_or_unknown_job_changes_nothing(queue: JobQueue) -> None:
     await enqueue(queue, "a")
     (job,) = await claim(queue)

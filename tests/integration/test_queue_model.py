@@ -268,7 +268,7 @@ class QueueMachine(RuleBasedStateMachine):
                 return done, self.model.commit(id_, attempt, action)
 
     def _cancel(self, id_: str) -> None:
-        assert self.runner.run(self.queue.cancel(id_)) == self.model.cancel(id_)
+        assert (self.runner.run(self.queue.cancel(id_)) is not None) is self.model.cancel(id_)
 
     def _delete(self, id_: str) -> None:
         self.deleted.add(id_)

@@ -128,8 +128,8 @@ async def test_a_canceled_or_stopped_jobs_row_fails_and_says_so(
     context: WorkerContext, queue: JobQueue, status: JobStatus
 ) -> None:
     record = await attach_and_enqueue(context, queue)
-    await claim(queue)
-    await queue.cancel(document_job_id(record), status)
+    (job,) = await claim(queue)
+    await queue.cancel(document_job_id(record), stopped=job.attempt if status is JobStatus.STOPPED else "")
     await make_older(context)
     assert await run_sweep(context, queue) == 1
     found = await look(context, record)

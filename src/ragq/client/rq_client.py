@@ -1,9 +1,8 @@
 """The queue: RQ's keys in Valkey, moved by the scripts beside this file.
 
-A job goes enqueue → claim → commit. Each claim counts the job's attempt up, and every later step names
-its attempt, so that a worker that lost a job cannot change it. Jobs are RQ jobs: `rq info`,
-`Job.fetch` and dashboards read them; the scripts alone write them. One Valkey node, not Cluster: the
-scripts compute the keys they touch.
+A job goes enqueue → claim → commit. Each claim counts the job's attempt up, and every later step names its attempt,
+so that a worker that lost a job cannot change it. Jobs are RQ jobs: `rq info`, `Job.fetch` and dashboards read them;
+the scripts alone write them. One Valkey node, not Cluster: the scripts compute the keys they touch.
 """
 
 from __future__ import annotations
@@ -259,9 +258,10 @@ class JobQueue:
         delay_ms = max(1, int(delay_seconds * 1000))
         return bool((await self._run("release", job_id, attempt, delay_ms, int(charge)))[0])
 
-    async def cancel(self, job_id: str, status: JobStatus = JobStatus.CANCELED) -> bool:
-        """Cancel a job and notify its worker; False for an unknown id, no change for an ended job."""
-        return bool(await self._run("cancel", job_id, status, self._settings.result_ttl_seconds))
+    async def cancel(self, job_id: str, *, stopped: int | str = "") -> JobStatus | None:
+        """Cancel a job, or stop this attempt, and notify its worker; returns the status before, which stays if final."""
+        before = await self._run("cancel", job_id, self._settings.result_ttl_seconds, stopped)
+        return read_status(before) if before else None
 
     async def delete(self, job_id: str) -> bool:
         """End and delete a job; False for an unknown id. The id must not be reused."""

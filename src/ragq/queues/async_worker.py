@@ -32,7 +32,7 @@ from ragq.client.rq_client import JobQueue
 from ragq.descriptors import raise_descriptor_limit
 from ragq.errors import ConfigurationError, UnavailableError
 from ragq.logs import configure_logging
-from ragq.models import JobStatus, Lane, QueueName
+from ragq.models import Lane, QueueName
 from ragq.queues.metrics_server import WorkerHealth, serve_metrics
 from ragq.queues.perform import Retry, perform, retry_until_available
 from ragq.queues.running import RunningJob, WorkerContext
@@ -368,8 +368,8 @@ class _Runner:
         if command.get("command") == "shutdown":
             self._request_stop()
         elif command.get("command") == "stop-job" and (one := self._in_flight.get(command.get("job_id", ""))):
-            if "attempt" not in command:
-                await self._queue.cancel(one.claimed.id, JobStatus.STOPPED)
+            if "attempt" not in command:  # of RQ: it can only mean the one that is held here, and ends no later one
+                await self._queue.cancel(one.claimed.id, stopped=one.claimed.attempt)
             self._drop(one.claimed.id, command.get("attempt", one.claimed.attempt), reason="cancelled")
 
     # Shut down
