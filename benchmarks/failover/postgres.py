@@ -131,11 +131,22 @@ async def lose_primaries(stage: Stage, pair: PostgresPair, client: HttpClient, s
     finally:
         is_done.set()
         await asyncio.gather(*load)
+    await _report(report, stage, client, librarian, accepting)
+    report.checks["no worker ended by itself"] &= documents.process.poll() is None
+    await asyncio.to_thread(documents.stop)
+    stage.stop_workers()
+    return report
+
+
+async def _report(
+    report: Report, stage: Stage, client: HttpClient, librarian: Librarian, accepting: list[float]
+) -> None:
+    """Audit what was accepted and completed, after the primaries were lost."""
     report.figures["settle_seconds"] = round(await client.settle(seconds=SETTLE_SECONDS), 1)
     audit(report, client.account, stage.count_results(list(client.account.accepted.values())), stage.runs())
     lost = [name for name in librarian.completed if not await librarian.finds(name)]
     report.figures |= {
-        "primaries_lost_with_their_disks": kills,
+        "primaries_lost_with_their_disks": len(accepting),
         "writing_again_seconds": spread(accepting),
         "files_completed": len(librarian.completed),
         "files_lost": len(lost),
@@ -144,13 +155,10 @@ async def lose_primaries(stage: Stage, pair: PostgresPair, client: HttpClient, s
     report.checks |= {
         "every accepted job finished": client.account.count("finished") == len(client.account.accepted),
         "every completed file was found at once, and is found at the end": not lost and not librarian.not_found,
-        "no worker ended by itself": not stage.exited() and documents.process.poll() is None,
+        "no worker ended by itself": not stage.exited(),
         "no request ended in 500": not client.account.answers[500],
         f"files are taken again in {BACK_SECONDS} s": max(accepting) <= BACK_SECONDS,
     }
-    await asyncio.to_thread(documents.stop)
-    stage.stop_workers()
-    return report
 
 
 async def run(folder: Path, say: Say, *, kills: int) -> list[Report]:

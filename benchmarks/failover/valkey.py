@@ -93,10 +93,19 @@ async def lose_primaries(stage: Stage, pair: ValkeyPair, client: HttpClient, say
     finally:
         is_done.set()
         await load
+    await _report(report, stage, client, promoted, accepting)
+    stage.stop_workers()
+    return report
+
+
+async def _report(
+    report: Report, stage: Stage, client: HttpClient, promoted: list[float], accepting: list[float]
+) -> None:
+    """Audit what was accepted, after the primaries were lost."""
     report.figures["settle_seconds"] = round(await client.settle(seconds=SETTLE_SECONDS), 1)
     audit(report, client.account, stage.count_results(list(client.account.accepted.values())), stage.runs())
     report.figures |= {
-        "primaries_lost_with_their_disks": kills,
+        "primaries_lost_with_their_disks": len(accepting),
         "promoted_seconds": spread(promoted),
         "accepting_again_seconds": spread(accepting),
         "worker_exits": stage.exited(),
@@ -106,8 +115,6 @@ async def lose_primaries(stage: Stage, pair: ValkeyPair, client: HttpClient, say
         "no worker ended by itself": not stage.exited(),
         f"questions are accepted again in {BACK_SECONDS} s": max(accepting) <= BACK_SECONDS,
     }
-    stage.stop_workers()
-    return report
 
 
 async def measure_cost(stage: Stage, say: Say, *, accepts: int) -> Report:

@@ -112,30 +112,10 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     keys = KeyCheck(settings.api_key.get_secret_value() if settings.api_key else None, callers)
     sign_in = SignIn(settings) if settings.oidc_issuer else None
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        blobs, database = BlobStore(settings), await Database.open(settings, database_url)
-        queue = JobQueue(settings, valkey_url)
-        context = ApiContext(
-            settings=settings,
-            queue=queue,
-            database=database,
-            blobs=blobs,
-            streams=Streams(queue),
-            keys=keys,
-            sign_in=sign_in,
-        )
-        app.state.context = context
-        callers.store, callers.sessions = context.api_keys, context.sessions
-        if sign_in and settings.oidc_audience:
-            callers.tokens = AccessTokens(sign_in, settings.oidc_audience, context.tenants)
-        async with _running(context):
-            yield
-
     app = Application(
         title="ragq",
         version=__version__,
-        lifespan=lifespan,
+        lifespan=partial(_connected, settings, keys, sign_in, callers, valkey_url, database_url),
         docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it would send questions and bodies to others
@@ -152,6 +132,36 @@ def create_app(settings: Settings, *, valkey_url: str, database_url: str) -> Fas
     if start_tracing("api"):
         app.add_middleware(Traced)  # the last added is the outermost
     return app
+
+
+@contextlib.asynccontextmanager
+async def _connected(
+    settings: Settings,
+    keys: KeyCheck,
+    sign_in: SignIn | None,
+    callers: Callers,
+    valkey_url: str,
+    database_url: str,
+    app: FastAPI,
+) -> AsyncIterator[None]:
+    """Open what an API process needs, and run it until the process ends."""
+    blobs, database = BlobStore(settings), await Database.open(settings, database_url)
+    queue = JobQueue(settings, valkey_url)
+    context = ApiContext(
+        settings=settings,
+        queue=queue,
+        database=database,
+        blobs=blobs,
+        streams=Streams(queue),
+        keys=keys,
+        sign_in=sign_in,
+    )
+    app.state.context = context
+    callers.store, callers.sessions = context.api_keys, context.sessions
+    if sign_in and settings.oidc_audience:
+        callers.tokens = AccessTokens(sign_in, settings.oidc_audience, context.tenants)
+    async with _running(context):
+        yield
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg import AsyncConnection
+
 from ragq.accounts.views import Viewer
 from ragq.errors import GoneError, NotFoundError
 from ragq.models import JobFunction
@@ -62,6 +64,22 @@ EXPIRE = """
 """
 
 
+# The lock on the tenant's row lets its deletion wait for this.
+STORE = """
+    INSERT INTO responses AS r (id, tenant_id, key_id, created_at, ended_at, job, model, metadata)
+    SELECT j.id, tenant_id, key_id, to_timestamp(j.created_at), to_timestamp(ended_at), job, model, metadata::jsonb
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::float8[], %s::float8[], %s::text[], %s::text[], %s::text[])
+         AS j (id, tenant_id, key_id, created_at, ended_at, job, model, metadata)
+         JOIN tenants t ON t.id = j.tenant_id
+    ORDER BY j.id FOR KEY SHARE OF t
+    ON CONFLICT (id) DO UPDATE
+    SET job = excluded.job, created_at = excluded.created_at, ended_at = excluded.ended_at,
+        archived_at = excluded.archived_at, model = excluded.model, metadata = coalesce(r.metadata, excluded.metadata)
+    WHERE excluded.ended_at > r.ended_at AND excluded.tenant_id = r.tenant_id AND r.job IS NOT NULL
+    RETURNING r.id
+"""
+
+
 class Archive:
     """Finished jobs by id."""
 
@@ -81,34 +99,7 @@ class Archive:
         if not ended_jobs:
             return
         async with self._database.for_all().connection() as connection, connection.transaction():
-            stored = await connection.execute(
-                """INSERT INTO responses AS r (id, tenant_id, key_id, created_at, ended_at, job, model, metadata)
-                   SELECT j.id, tenant_id, key_id, to_timestamp(j.created_at), to_timestamp(ended_at), job, model,
-                          metadata::jsonb
-                   FROM unnest(%s::text[], %s::text[], %s::text[], %s::float8[], %s::float8[], %s::text[], %s::text[],
-                               %s::text[])
-                        AS j (id, tenant_id, key_id, created_at, ended_at, job, model, metadata)
-                        JOIN tenants t ON t.id = j.tenant_id
-                   ORDER BY j.id FOR KEY SHARE OF t
-                   ON CONFLICT (id) DO UPDATE
-                   SET job = excluded.job, created_at = excluded.created_at, ended_at = excluded.ended_at,
-                       archived_at = excluded.archived_at, model = excluded.model,
-                       metadata = coalesce(r.metadata, excluded.metadata)
-                   WHERE excluded.ended_at > r.ended_at AND excluded.tenant_id = r.tenant_id
-                         AND r.job IS NOT NULL
-                   RETURNING r.id""",
-                [
-                    list(latest),
-                    [job.tenant_id for job in latest.values()],
-                    [job.request.key_id for job in latest.values()],
-                    [job.created_at for job in latest.values()],
-                    [_ended_at(job) for job in latest.values()],
-                    [write_record(job).decode() for job in latest.values()],
-                    [job.request.model if is_kept(job) else None for job in latest.values()],
-                    [json.dumps(job.request.metadata) if is_kept(job) else None for job in latest.values()],
-                ],
-            )
-            ended = [latest[row[0]] for row in await stored.fetchall()]
+            ended = await _insert(connection, latest)
             found = await connection.execute(
                 "SELECT id FROM responses WHERE id = ANY(%s) AND job IS NULL", [list(latest)]
             )
@@ -258,6 +249,25 @@ class StoredChats:
             metadata=json.dumps(metadata),
         )
         return await self.get(tenant, chat_id)
+
+
+async def _insert(connection: AsyncConnection[Any], latest: dict[str, Job]) -> list[Job]:
+    """Archive jobs by id; returns those that were not there, or with an earlier end."""
+    jobs = latest.values()
+    stored = await connection.execute(
+        STORE,
+        [
+            list(latest),
+            [job.tenant_id for job in jobs],
+            [job.request.key_id for job in jobs],
+            [job.created_at for job in jobs],
+            [_ended_at(job) for job in jobs],
+            [write_record(job).decode() for job in jobs],
+            [job.request.model if is_kept(job) else None for job in jobs],
+            [json.dumps(job.request.metadata) if is_kept(job) else None for job in jobs],
+        ],
+    )
+    return [latest[row[0]] for row in await stored.fetchall()]
 
 
 def job_of(record: ChatRecord) -> Job:

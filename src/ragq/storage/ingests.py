@@ -220,11 +220,8 @@ class Ingests:
             await end_copying()
             if not await _replace_version(connection, record, attempt):
                 raise Rollback
-            # The text is one value; 200 MB take seconds, up to a minute.
-            await connection.execute("SET LOCAL statement_timeout = '600s'")
             stored = [document.text, _details(document), len(chunks), _usage_bytes(chunks, vectors)]
-            await connection.execute(_COMPLETE, [*stored, record.vector_store_id, record.file_id])
-            await connection.execute(_ADD_LANGUAGE, {"store": record.vector_store_id, "language": language})
+            await _complete(connection, record, stored, language)
             return True
         return False
 
@@ -332,6 +329,16 @@ async def _replace_version(connection: AsyncConnection[Any], record: StoreFileRe
     if row[1]:
         await remove_older_of_same_name(connection, record.vector_store_id, [record.file_id])
     return True
+
+
+async def _complete(
+    connection: AsyncConnection[Any], record: StoreFileRecord, stored: list[Any], language: str
+) -> None:
+    """Store a file's text and what else is known of it, as the version that is visible after the transaction."""
+    # The text is one value; 200 MB take seconds, up to a minute.
+    await connection.execute("SET LOCAL statement_timeout = '600s'")
+    await connection.execute(_COMPLETE, [*stored, record.vector_store_id, record.file_id])
+    await connection.execute(_ADD_LANGUAGE, {"store": record.vector_store_id, "language": language})
 
 
 async def _copy_chunks(
