@@ -32,6 +32,9 @@ class RagqError(Exception):
         param: Name of the field at fault, if any.
         retry_after_seconds: How long to wait before a retry, if known.
 
+    Attributes:
+        is_recorded: The audit log has an entry of it.
+
     Class attributes: `status` of the HTTP response, `exit_code` of a command.
     """
 
@@ -39,6 +42,7 @@ class RagqError(Exception):
     exit_code = 1
     type = "server_error"
     code = "server_error"
+    is_recorded = False
 
     def __init__(
         self,

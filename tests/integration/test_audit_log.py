@@ -10,13 +10,13 @@ import httpx2
 import psycopg
 import pytest
 
-from ragq.errors import ConflictError
-from ragq.http.audit import MOST_COUNTED, OTHERS, WRITE_SECONDS, Tally
+from ragq.errors import ConflictError, NotFoundError, UnavailableError
+from ragq.http.audit import MOST_COUNTED, OTHERS, WRITE_SECONDS, Change, Tally
 from ragq.http.callers import FRESH_SECONDS
 from ragq.storage.database import Database
 from ragq.storage.paging import Page
 from ragq.storage.tenancy.api_keys import ApiKeys
-from ragq.storage.tenancy.audit_log import ACTIONS, SERVICE, Actor, AuditLog, Entry, EntryFilter
+from ragq.storage.tenancy.audit_log import ACTIONS, SERVICE, UNCONFIRMED, Actor, AuditLog, Entry, EntryFilter
 from ragq.storage.tenancy.tenants import Tenants
 from tests.servers import Ragq, wait_until
 from tests.tenants import SESSION, TEXT, Caller
@@ -356,6 +356,22 @@ def test_the_command_line_shows_the_log(plain_ragq: Ragq, root: Caller, admin: C
     assert key_id not in run("--since", "2200-01-01")
 
 
+def test_what_is_refused_on_its_way_is_no_action_in_the_log(admin: Caller, plain_ragq: Ragq) -> None:
+    job_id = admin.post("/v1/responses", {"input": "Who?"})["id"]
+    with psycopg.connect(plain_ragq.services["database_url"], autocommit=True) as connection:
+        wait_until(
+            lambda: connection.execute(
+                "UPDATE jobs SET state = 'failed' WHERE id = %s RETURNING id", [job_id]
+            ).fetchone(),
+            what="the job is archived",
+        )  # so that it passes the first check, and the queue refuses it
+    refused = admin.call("POST", f"/v1/admin/jobs/{job_id}/retry")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "job_gone")
+    entry = newest(admin, "job.retried", job_id)
+    assert (entry["outcome"], entry["code"]) == ("refused", "job_gone")
+    assert len(entries(admin, f"resource_ids={job_id}")) == 1
+
+
 @pytest.fixture
 def log(database: Database) -> AuditLog:
     return AuditLog(database)
@@ -393,9 +409,60 @@ async def test_neither_a_change_nor_its_entry_is_without_the_other(database: Dat
     assert "of a good change" in {key.name for key in await keys.list_keys("default", NEWEST)}
 
 
+CHANGE = Actor("operator", "default")
+
+
+async def outcome(log: AuditLog, object_id: str) -> str | None:
+    (entry,) = await log.list_entries(None, NEWEST, EntryFilter(objects=[object_id]))
+    return entry.code
+
+
+async def test_an_entry_that_is_written_before_its_action_says_how_that_ended(log: AuditLog) -> None:
+    change = Change(log, CHANGE, "queue.paused")
+    async with change.outside("default", "done"):
+        assert await outcome(log, "done") == UNCONFIRMED
+    assert await outcome(log, "done") is None
+    for error, code in ((ConflictError("No.", code="busy"), "busy"), (UnavailableError("Away."), UNCONFIRMED)):
+        with pytest.raises(type(error)):
+            async with change.outside("default", f"{code} one"):
+                raise error
+        assert await outcome(log, f"{code} one") == code
+        assert error.is_recorded is (code == "busy")
+
+
+async def test_an_end_of_an_action_that_cannot_be_written_fails_no_request_and_stays_open(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise UnavailableError("Away.")
+
+    monkeypatch.setattr(AuditLog, "settle", fail)
+    async with Change(log, CHANGE, "queue.paused").outside("default", "open"):
+        pass
+    assert await outcome(log, "open") == UNCONFIRMED
+
+
+async def test_an_end_is_set_once(log: AuditLog) -> None:
+    entry_id = await log.add(Entry(CHANGE, "queue.paused", "default", "once", UNCONFIRMED))
+    assert entry_id
+    await log.settle(entry_id, "busy")
+    await log.settle(entry_id, None)
+    assert await outcome(log, "once") == "busy"
+
+
+def test_a_refusal_that_has_an_entry_is_not_counted() -> None:
+    tally, error = Tally(), NotFoundError("It is gone.")
+    tally.count_error(CHANGE, "worker.drained", error)
+    assert len(tally._counts) == 1
+    error.is_recorded = True
+    tally.count_error(Actor("operator", "other"), "worker.drained", error)
+    assert len(tally._counts) == 1
+
+
 @pytest.mark.parametrize(
     "statement",
     [
+        "UPDATE audit_log SET code = 'unconfirmed'",
         "UPDATE audit_log SET action = 'nothing'",
         "DELETE FROM audit_log",
         "TRUNCATE audit_log",

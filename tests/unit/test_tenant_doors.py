@@ -41,6 +41,7 @@ FOR_ALL = {
     "storage/tenancy/api_keys.py": {"open", "open_id"},  # the tenant is found by the key
     "storage/tenancy/audit_log.py": {
         "add",  # the actor's key may be of another tenant
+        "settle",  # as what it has added
         "expire",  # housekeeping
     },
     "storage/tenancy/sessions.py": {"open", "end", "expire"},  # the tenant is found by the session; housekeeping

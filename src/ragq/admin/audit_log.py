@@ -14,7 +14,7 @@ from ragq.http.callers import Caller
 from ragq.http.input import CheckedRoute
 from ragq.routes.context import Admin, ContextDependency, PageDependency, listing
 from ragq.schemas.objects import Listing
-from ragq.storage.tenancy.audit_log import ACTIONS, EntryFilter, EntryRecord
+from ragq.storage.tenancy.audit_log import ACTIONS, UNCONFIRMED, EntryFilter, EntryRecord
 
 router = APIRouter(prefix="/v1/admin/audit_log", route_class=CheckedRoute)
 
@@ -35,7 +35,7 @@ class AuditActor(TypedDict):
 
 
 class AuditEntry(TypedDict):
-    """What was done or refused; refusals are counted."""
+    """What was done or refused, or whose end is not known; refusals are counted."""
 
     id: str
     object: Literal["audit_log.entry"]
@@ -44,7 +44,7 @@ class AuditEntry(TypedDict):
     tenant: str
     actor: AuditActor
     resource_id: str | None
-    outcome: Literal["done", "refused"]
+    outcome: Literal["done", "refused", "unconfirmed"]
     code: str | None
     count: int
     data: dict[str, Any]
@@ -94,6 +94,7 @@ def _as_seen_by(caller: Caller, record: EntryRecord) -> EntryRecord:
 
 def render_entry(record: EntryRecord) -> AuditEntry:
     """Render an entry."""
+    is_unconfirmed = record.code == UNCONFIRMED
     return {
         "id": record.id,
         "object": "audit_log.entry",
@@ -109,8 +110,8 @@ def render_entry(record: EntryRecord) -> AuditEntry:
             "ip_address": record.address or None,
         },
         "resource_id": record.object_id or None,
-        "outcome": "refused" if record.code else "done",
-        "code": record.code,
+        "outcome": "done" if record.code is None else "unconfirmed" if is_unconfirmed else "refused",
+        "code": None if is_unconfirmed else record.code,
         "count": record.count,
         "data": record.data,
     }

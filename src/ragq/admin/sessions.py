@@ -58,8 +58,9 @@ async def end_sessions(
     change: Annotated[Change, audited("person.sessions_ended")],
 ) -> SessionsEnded:
     """End all sessions of a person. They open nothing after five seconds."""
-    async with change(tenant, body.subject):
+    async with change(tenant, body.subject) as entry:
         count = await context.sessions.end_all(tenant, body.subject)
+        entry.data = {"sessions": count}
     return {"object": "person_sessions.ended", "count": count}
 
 

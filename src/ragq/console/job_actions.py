@@ -108,8 +108,10 @@ async def stop_job_action(
     change: Annotated[Change, audited("job_action.stopped")],
 ) -> JobActionObject:
     """Stop an action; what it has done stays. One that has ended is left unchanged."""
-    async with change(caller.tenant, action_id):
-        return render_action(await context.job_actions.stop(seen_tenant(caller, None), action_id))
+    async with change(caller.tenant, action_id) as entry:
+        stopped = await context.job_actions.stop(seen_tenant(caller, None), action_id)
+        entry.data = {"state": stopped.state}
+    return render_action(stopped)
 
 
 def _selection_of(given: JobSelection, caller: Caller) -> Selection:

@@ -194,8 +194,8 @@ async def delete_job(
 async def _act(context: ApiContext, caller: Caller, job_id: str, action: JobAction, change: Change) -> None:
     row = await find_row(context, seen_tenant(caller, None), job_id)
     check_state(row, action)
-    await change.note(row.tenant_id, job_id)
-    await act(context, row, action)
+    async with change.outside(row.tenant_id, job_id):
+        await act(context, row, action)
 
 
 def render_job(row: JobRow, settings: Settings) -> JobObject:

@@ -108,8 +108,8 @@ async def pause_queue(
     change: Annotated[Change, audited("queue.paused")],
 ) -> QueuePaused:
     """Let no worker claim jobs of a queue. What is accepted waits, and its deadline counts; what runs goes on."""
-    await change.note(DEFAULT_TENANT, queue)
-    await context.queue.controls.set_paused(queue, paused=True)
+    async with change.outside(DEFAULT_TENANT, queue):
+        await context.queue.controls.set_paused(queue, paused=True)
     return {"id": queue, "object": "queue", "paused": True}
 
 
@@ -121,8 +121,8 @@ async def resume_queue(
     change: Annotated[Change, audited("queue.resumed")],
 ) -> QueuePaused:
     """Let workers claim jobs of a queue again."""
-    await change.note(DEFAULT_TENANT, queue)
-    await context.queue.controls.set_paused(queue, paused=False)
+    async with change.outside(DEFAULT_TENANT, queue):
+        await context.queue.controls.set_paused(queue, paused=False)
     return {"id": queue, "object": "queue", "paused": False}
 
 
@@ -142,10 +142,12 @@ async def drain_worker(
 ) -> WorkerDrained:
     """Let a worker finish its jobs, claim no others, and end. What started it, as `ragq up`, may start another."""
     described = await context.queue.monitor.describe()
+    missing = NotFoundError(f"No live worker has the name '{worker[:80]}'.", param="worker")
     if worker not in {one.name for one in described.workers}:
-        raise NotFoundError(f"No live worker has the name '{worker[:80]}'.", param="worker")
-    await change.note(DEFAULT_TENANT, worker)
-    await context.queue.controls.drain(worker)
+        raise missing
+    async with change.outside(DEFAULT_TENANT, worker):
+        if not await context.queue.controls.drain(worker):  # it has ended since, or is cut off from Valkey
+            raise missing
     return {"id": worker, "object": "worker", "state": "draining"}
 
 

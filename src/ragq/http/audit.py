@@ -15,11 +15,11 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
 from ragq.accounts.views import Viewer, tenant_of
-from ragq.errors import AuthenticationError, ForbiddenError, NotFoundError, RagqError, TransientError
+from ragq.errors import AuthenticationError, ForbiddenError, NotFoundError, PermanentError, RagqError, TransientError
 from ragq.http.callers import Caller
 from ragq.http.declared import find_declared
 from ragq.models import DEFAULT_TENANT
-from ragq.storage.tenancy.audit_log import Action, Actor, ActorType, AuditLog, Entry
+from ragq.storage.tenancy.audit_log import UNCONFIRMED, Action, Actor, ActorType, AuditLog, Entry
 
 logger = structlog.get_logger(__name__)
 
@@ -60,8 +60,32 @@ class Change:
             yield entry
 
     async def note(self, tenant: Viewer, object_id: str, **data: Any) -> None:
-        """Write the entry before a change outside PostgreSQL, so that none is without its entry; it stays if the change fails."""
+        """Write the entry of what begins now, and of which some is done however it ends."""
         await self.log.add(Entry(self.actor, self.action, tenant_of(tenant), object_id, data=data))
+
+    @asynccontextmanager
+    async def outside(self, tenant: Viewer, object_id: str, **data: Any) -> AsyncIterator[None]:
+        """Write the entry before the block, whose changes are not in PostgreSQL alone, and how it ended after it.
+
+        So no change is without its entry. One whose end is not known, such as after an outage or a kill, stays unconfirmed.
+        """
+        entry = Entry(self.actor, self.action, tenant_of(tenant), object_id, UNCONFIRMED, data=data)
+        entry_id = await self.log.add(entry)
+        try:
+            yield
+        except PermanentError as error:
+            error.is_recorded = True
+            await self._settle(entry_id, error.code)
+            raise
+        await self._settle(entry_id, None)
+
+    async def _settle(self, entry_id: str | None, code: str | None) -> None:
+        """Say how it ended; that cannot be undone, so an outage of PostgreSQL does not fail the request."""
+        try:
+            if entry_id:
+                await self.log.settle(entry_id, code)
+        except TransientError as error:
+            logger.warning("audit_entry_unconfirmed", action=self.action, entry=entry_id, reason=str(error))
 
 
 _ACTIONS: dict[Callable[..., Any], Action] = {}  # of the dependencies by which routes declare what they change
@@ -114,6 +138,8 @@ class Tally:
 
     def count_error(self, actor: Actor, action: Action | None, error: RagqError) -> None:
         """Count an error as `count_refusal`; `action` is what would have changed something."""
+        if error.is_recorded:
+            return
         if isinstance(error, ForbiddenError) or (action and isinstance(error, NotFoundError)):
             self.count(actor, action or REFUSED, error.code)
 

@@ -123,8 +123,9 @@ async def cancel_file_batch(
 ) -> FileBatch:
     """Cancel the unfinished ingests of a batch. A batch that has ended is left unchanged."""
     batch, batches = await _find(context, tenant, vector_store_id, batch_id), context.file_batches
-    async with change(tenant, batch_id, vector_store_id=batch.vector_store_id):
+    async with change(tenant, batch_id, vector_store_id=batch.vector_store_id) as entry:
         ingests = await batches.cancel(tenant, batch.vector_store_id, batch_id)
+        entry.data["files"] = len(ingests)
     with contextlib.suppress(TransientError):  # a job that runs nevertheless finds that its ingest is cancelled
         await cancel_documents(context.queue, batch.vector_store_id, ingests)
     return _render(await batches.get(tenant, batch.vector_store_id, batch_id))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, BinaryIO, Literal
 from unicodedata import category
 from urllib.parse import quote
@@ -21,7 +23,7 @@ from ragq.http.input import CheckedRoute
 from ragq.http.openapi import refusals
 from ragq.parsing.parser import check_supported
 from ragq.queues.upkeep.file_purge import purge_file
-from ragq.routes.context import ContextDependency, Cursor, Order, Tenant, UserTenant, listing
+from ragq.routes.context import ApiContext, ContextDependency, Cursor, Order, Tenant, UserTenant, listing
 from ragq.schemas.objects import Deleted, Listing
 from ragq.storage.files import FileRecord
 from ragq.storage.paging import Page
@@ -285,16 +287,25 @@ async def delete_file(
     if purge and tenant.own_only:
         raise ForbiddenError("Answers of others may cite it: purge needs an admin's key.", code="insufficient_role")
     (record,) = await context.files.get_many(tenant, [file_id])  # its own, not one that another tenant shares
-    if purge:  # before, too: a purge that fails halfway can be repeated as long as the file is there
-        await purge_file(context, tenant.id, file_id)
+    if not purge:
+        await _delete_file(context, tenant, record, change(tenant, file_id, purge=False))
+    else:
+        async with change.outside(tenant, file_id, purge=True):  # answers are in Valkey, too
+            await purge_file(context, tenant.id, file_id)  # before, so that it can be repeated if it fails halfway
+            await _delete_file(context, tenant, record, contextlib.nullcontext())
+            await purge_file(context, tenant.id, file_id)
+    return {"id": file_id, "object": "file", "deleted": True}
+
+
+async def _delete_file(
+    context: ApiContext, tenant: TenantView, record: FileRecord, recorded: AbstractAsyncContextManager[object]
+) -> None:
+    """Delete a file, and its bytes if no other has them. `recorded` is around the change of rows."""
     async with context.files.locked_bytes(record.sha256):
-        async with change(tenant, file_id, purge=purge):
-            orphan = await context.files.delete(tenant, file_id)
+        async with recorded:
+            orphan = await context.files.delete(tenant, record.id)
         if orphan:
             await context.blobs.delete(orphan)
-    if purge:
-        await purge_file(context, tenant.id, file_id)
-    return {"id": file_id, "object": "file", "deleted": True}
 
 
 def render_file(record: FileRecord) -> FileObject:

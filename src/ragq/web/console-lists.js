@@ -60,6 +60,6 @@ export async function audit(view) {
     h("code", {}, entry.resource_id ?? "–"),
     entry.actor.name ?? entry.actor.id ?? entry.actor.type,
     entry.actor.ip_address ?? "–",
-    h("span", { className: `badge ${entry.outcome}` }, entry.outcome === "done" ? "done" : `${entry.code} (${count(entry.count)})`),
+    h("span", { className: `badge ${entry.outcome}` }, entry.code ? `${entry.code} (${count(entry.count)})` : entry.outcome),
   ], "Audit log");
 }

@@ -129,7 +129,8 @@ async def _retry(context: Context, row: JobRow) -> None:
 
 async def _cancel(context: Context, row: JobRow) -> None:
     check_state(row, "cancel")
-    await context.queue.cancel(row.id)
+    if (before := await context.queue.cancel(row.id)) is None or before.is_final:
+        raise ConflictError("The job has ended.", code="job_ended")
 
 
 async def _delete(context: Context, row: JobRow) -> None:

@@ -56,6 +56,7 @@ Action = Literal[
 ]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 ActorType = Literal["api_key", "person", "operator", "service", "unknown"]
+UNCONFIRMED = "unconfirmed"  # code of an entry that was written before its action, until it is known how that ended
 EXPIRY_BATCH = 1000  # entries deleted by one statement
 
 _ADD = """
@@ -64,6 +65,7 @@ _ADD = """
     SELECT %(id)s, t.id, %(action)s, %(object)s, %(code)s, %(count)s, %(type)s, %(actor)s,
            coalesce((SELECT name FROM api_keys WHERE id = %(actor)s), %(name)s), %(role)s, %(actor_tenant)s, %(address)s, %(data)s
     FROM tenants t WHERE t.id = %(tenant)s RETURNING id"""
+_SETTLE = "UPDATE audit_log SET code = %(code)s WHERE id = %(id)s AND code = %(unconfirmed)s RETURNING id"
 _SELECT = """
     SELECT id, tenant_id, created_at, action, object_id, code, count, actor_type, actor_id, actor_name, actor_role,
            actor_tenant, address, data
@@ -110,7 +112,7 @@ class Entry:
 
     Attributes:
         tenant: Whose admin may read it.
-        code: Why it was refused; None if it was done.
+        code: Why it was refused, or UNCONFIRMED; None if it was done.
         count: How often, since refusals are counted.
         data: More about the change: ids, numbers, roles and names of keys.
     """
@@ -167,9 +169,9 @@ class AuditLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, entry: Entry) -> None:
-        """Write an entry; nothing is written for a tenant that is gone."""
-        await self._database.for_all().row(
+    async def add(self, entry: Entry) -> str | None:
+        """Write an entry; returns its id. Nothing is written for a tenant that is gone."""
+        row = await self._database.for_all().row(
             _ADD,
             id=new_id("audit_log-"),
             tenant=entry.tenant,
@@ -185,6 +187,11 @@ class AuditLog:
             address=entry.actor.address,
             data=json.dumps(entry.data),
         )
+        return str(row["id"]) if row else None
+
+    async def settle(self, entry_id: str, code: str | None) -> None:
+        """Say of an unconfirmed entry, once, why its action was refused, or with None that it was done."""
+        await self._database.for_all().row(_SETTLE, id=entry_id, code=code, unconfirmed=UNCONFIRMED)
 
     @contextlib.asynccontextmanager
     async def recorded(self, entry: Entry) -> AsyncIterator[Entry]:
