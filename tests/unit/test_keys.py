@@ -12,7 +12,7 @@ from ragq.accounts.roles import Role
 from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError, UnavailableError
 from ragq.http import keys, session
 from ragq.http.callers import FRESH_SECONDS, STALE_SECONDS, Caller, Callers
-from ragq.http.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, KeyCheck
+from ragq.http.keys import GUESS_SECONDS, GUESSES, KNOWN_SECONDS, LOOK_UPS, KeyCheck
 from ragq.storage.tenancy.api_keys import OpenedKey
 from ragq.storage.tenancy.sessions import OpenedSession
 from tests.clock import Clock
@@ -207,6 +207,48 @@ async def test_a_client_that_leaves_takes_the_answer_from_no_other(check: KeyChe
     assert (await second).tenant == "acme"
     assert first.cancelled()
     assert store.asked == 1
+
+
+class SlowStore(Store):
+    """Answers when it may; counts how many look-ups wait, by what they ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.waiting: list[str] = []
+
+    async def open(self, value: str) -> OpenedKey | None:
+        self.waiting.append(value)
+        await self.may_answer.wait()
+        return await super().open(value)
+
+
+async def until_nothing_moves() -> None:
+    for _ in range(2000):
+        await asyncio.sleep(0)
+
+
+async def test_unknown_keys_of_an_address_are_looked_up_a_few_at_a_time_and_hold_up_no_others(clock: Clock) -> None:
+    store = SlowStore()
+    check = KeyCheck(KEY, Callers(store, clock), clock)
+    store.may_answer.set()
+    await check.check(VALUE, "192.0.2.7")
+    store.may_answer.clear()
+    store.waiting.clear()
+    guesses = [asyncio.create_task(check.check(f"ragq-guess-{n}", "192.0.2.8")) for n in range(500)]
+    await until_nothing_moves()
+    assert len(store.waiting) == LOOK_UPS
+    assert (await check.check(VALUE, "192.0.2.8")).tenant == "acme"  # remembered
+    assert (await check.check(KEY, "192.0.2.8")).role is Role.OPERATOR
+    elsewhere = asyncio.create_task(check.check("ragq-other", "192.0.2.9"))
+    clock.now += FRESH_SECONDS
+    again = asyncio.create_task(check.check(VALUE, "192.0.2.8"))  # to be asked for again, but no unknown one
+    await until_nothing_moves()
+    assert store.waiting[LOOK_UPS:] == ["ragq-other", VALUE]
+    store.may_answer.set()
+    assert (await again).tenant == "acme"
+    refusals = await asyncio.gather(*guesses, elsewhere, return_exceptions=True)
+    assert {type(refusal) for refusal in refusals} == {AuthenticationError, OverloadedError}
 
 
 def test_without_a_key_in_the_settings_only_keys_that_were_made_are_checked(store: Store, clock: Clock) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -23,6 +24,7 @@ from ragq.storage.tenancy.api_keys import OpenedKey
 from ragq.storage.tenancy.sessions import OpenedSession, Person
 
 Opened = OpenedKey | OpenedSession
+Turn = Callable[[], AbstractAsyncContextManager[None]]  # is around a look-up of what is not remembered
 _Place = tuple[str, bytes]  # how a caller was found, and by what
 StoreT = TypeVar("StoreT")
 
@@ -143,7 +145,7 @@ class Callers:
         self._remembered: OrderedDict[_Place, tuple[Caller | None, float]] = OrderedDict()  # None: suspended
         self._looks: dict[_Place, asyncio.Task[tuple[Caller | None, float] | None]] = {}
 
-    async def by_value(self, value: str) -> Caller | None:
+    async def by_value(self, value: str, turn: Turn = nullcontext) -> Caller | None:
         """The caller with a key; None if it is unknown, revoked or expired.
 
         Raises:
@@ -151,7 +153,7 @@ class Callers:
             UnavailableError: PostgreSQL does not answer.
         """
         digest = hashlib.sha256(value.encode()).digest()
-        return await self._find(("value", digest), lambda: _started(self.store).open(value))
+        return await self._find(("value", digest), lambda: _started(self.store).open(value), turn)
 
     async def by_id(self, key_id: str) -> Caller | None:
         """The caller of a session that was opened with a key, as `by_value`."""
@@ -162,7 +164,7 @@ class Callers:
         place = ("session", session_id.encode())
         return await self._find(place, lambda: _started(self.sessions).open(session_id))
 
-    async def by_token(self, token: str) -> Caller | None:
+    async def by_token(self, token: str, turn: Turn = nullcontext) -> Caller | None:
         """The caller with an access token, as `by_value`; None if access tokens are not taken.
 
         Raises:
@@ -174,7 +176,7 @@ class Callers:
         if tokens is None:
             return None
         place = ("token", hashlib.sha256(token.encode()).digest())
-        caller = await self._find(place, lambda: tokens.open(token))
+        caller = await self._find(place, lambda: tokens.open(token), turn)
         return caller and replace(caller, token=token)
 
     async def end_session(self, session_id: str) -> None:
@@ -182,12 +184,16 @@ class Callers:
         await _started(self.sessions).end(session_id)
         self._remembered.pop(("session", session_id.encode()), None)
 
-    async def _find(self, place: _Place, open_: Callable[[], Awaitable[Opened | None]]) -> Caller | None:
+    async def _find(
+        self, place: _Place, open_: Callable[[], Awaitable[Opened | None]], turn: Turn = nullcontext
+    ) -> Caller | None:
         known = self._remembered.get(place)
         if not known or self._clock() - known[1] >= FRESH_SECONDS:
             look = self._looks.get(place)
             if look is None:
-                look = self._looks[place] = asyncio.create_task(self._look(place, open_))
+                look = self._looks[place] = asyncio.create_task(
+                    self._look(place, open_, nullcontext if known else turn)
+                )
                 look.add_done_callback(lambda done: self._forget_look(place, done))
             known = await asyncio.shield(look)  # a client that leaves takes it from no other
         if known is None:
@@ -197,14 +203,16 @@ class Callers:
         return known[0]
 
     async def _look(
-        self, place: _Place, open_: Callable[[], Awaitable[Opened | None]]
+        self, place: _Place, open_: Callable[[], Awaitable[Opened | None]], turn: Turn
     ) -> tuple[Caller | None, float] | None:
         """Look in PostgreSQL, and remember what was found; None if there is nothing."""
-        known, now = self._remembered.get(place), self._clock()
+        known = self._remembered.get(place)
         try:
-            opened = await open_()
+            async with turn():
+                now = self._clock()
+                opened = await open_()
         except UnavailableError:
-            if known and now - known[1] < STALE_SECONDS:
+            if known and self._clock() - known[1] < STALE_SECONDS:
                 return known
             raise
         if opened is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 from ragq.errors import AuthenticationError, ForbiddenError, OverloadedError
 from ragq.http.access_tokens import is_token
@@ -24,6 +26,7 @@ GUESSES = 10  # wrong keys that an address may send at once
 GUESS_SECONDS = 6.0  # after which it may send one more
 KNOWN_SECONDS = 3600.0  # an address that sent the right key is remembered this long
 MAX_ADDRESSES = 10_000
+LOOK_UPS = 4  # of unknown keys of one address at a time; PostgreSQL is asked over ten connections
 
 
 @dataclass(slots=True)
@@ -37,11 +40,18 @@ class _Address:
     guesses: float = 0.0
     changed_at: float = 0.0
     known_until: float = -math.inf
+    turns: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, LOOK_UPS))
 
     @property
     def is_over(self) -> bool:
         """Whether it may send no other wrong key now."""
         return self.guesses > GUESSES - 1
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until fewer than LOOK_UPS keys of this address are looked up."""
+        async with self.turns:
+            yield
 
 
 class KeyCheck:
@@ -49,8 +59,9 @@ class KeyCheck:
 
     After GUESSES wrong keys from one address, its keys are refused without a comparison until GUESS_SECONDS have passed.
     An address that sent the right key within the last hour is exempt, so that another client behind it cannot lock it
-    out, unless `RAGQ_API_KEY` is short enough to guess. Keys that come at once are looked up together, so that the right ones among
-    them are let in, and of the wrong ones no more than GUESSES count. Each API process counts for itself.
+    out, unless `RAGQ_API_KEY` is short enough to guess. Keys that come at once are all looked up, LOOK_UPS at a time, so that the
+    right ones among them are let in, and of the wrong ones no more than GUESSES count. A key that is remembered waits for none.
+    Each API process counts for itself.
 
     Args:
         key: `RAGQ_API_KEY`; None if none is needed, which opens everything to those who send no key that was made.
@@ -103,7 +114,7 @@ class KeyCheck:
         if address.is_over and not (now < address.known_until and is_long):
             raise _too_many(address)
         try:
-            caller = await self._recognize(given)
+            caller = await self._recognize(given, address)
         except AuthenticationError as refusal:
             if address.is_over:  # maybe by keys that were looked up at the same time
                 raise _too_many(address) from refusal
@@ -112,14 +123,14 @@ class KeyCheck:
         address.known_until = now + KNOWN_SECONDS
         return caller
 
-    async def _recognize(self, given: str) -> Caller:
+    async def _recognize(self, given: str, address: _Address) -> Caller:
         if self._key is not None and secrets.compare_digest(given.encode(), self._key.encode()):
             return ROOT
         caller = None
         if given.startswith(KEY_PREFIX):
-            caller = await self._callers.by_value(given)
+            caller = await self._callers.by_value(given, address.turn)
         elif is_token(given):
-            caller = await self._callers.by_token(given)
+            caller = await self._callers.by_token(given, address.turn)
         if caller is None:
             raise _wrong_key()
         return caller
