@@ -76,13 +76,14 @@ def write_compound_file(root: Folder) -> bytes:
     table += [FREE] * (count * SECTOR // 4 - len(table))
     fat = struct.pack(f"<{len(table)}I", *table)
     places = [*range(first, first + count), *[FREE] * (109 - count)]
-    magic = bytes.fromhex("d0cf11e0a1b11ae1")
-    header = magic + bytes(16) + struct.pack("<5H6x", 0x3E, 3, 0xFFFE, 9, 6)
     mini_sectors = -(-len(mini_table) * 4 // SECTOR)
-    header += struct.pack("<9I", 0, count, directory, 0, 4096, mini, mini_sectors, END, 0) + struct.pack(
-        "<109I", *places
-    )
-    return header + b"".join(sectors) + fat
+    return _pack_header(count, directory, mini, mini_sectors, places) + b"".join(sectors) + fat
+
+
+def _pack_header(count: int, directory: int, mini: int, mini_sectors: int, places: list[int]) -> bytes:
+    header = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(16) + struct.pack("<5H6x", 0x3E, 3, 0xFFFE, 9, 6)
+    header += struct.pack("<9I", 0, count, directory, 0, 4096, mini, mini_sectors, END, 0)
+    return header + struct.pack("<109I", *places)
 
 
 def _add_entries(name: str, content: Any, kind: int, entries: list[list[Any]]) -> int:

@@ -130,9 +130,14 @@ def held(
     page.route(pattern, hold, times=times)
     yield wait
     wait()
+    let_go(page, routes, release)
+    page.unroute(pattern, hold)
+
+
+def let_go(page: Page, routes: list[Route], release: Callable[[Route], None]) -> None:
+    """Let requests go that were held back, and wait for the replies."""
     for route in routes:
         release(route)
-    page.unroute(pattern, hold)
     for route in routes:
         route.request.response()
     page.wait_for_timeout(TAKE_MS)

@@ -265,11 +265,7 @@ def test_a_tenant_is_made_given_a_key_and_deleted_when_its_name_is_typed(
     expect(console.get_by_role("button", name="Delete default")).to_have_count(0)
 
 
-def test_a_key_is_made_with_limits_shown_once_copied_and_rotated(locked: str, visitor: Visitor) -> None:
-    headers = {"Authorization": f"Bearer {KEY}"}
-    console = visitor.visit(f"{locked}/console", permissions=["clipboard-read", "clipboard-write"])
-    unlock(console, KEY)
-    go(console, "keys")
+def make_key_of_a_printer(console: Page) -> None:
     console.get_by_role("button", name="New key").click()
     dialog = console.get_by_role("dialog", name="New key")
     dialog.get_by_label("Name").fill("a printer")
@@ -278,6 +274,14 @@ def test_a_key_is_made_with_limits_shown_once_copied_and_rotated(locked: str, vi
     dialog.get_by_label("Stores").fill("default")
     dialog.get_by_label("Requests a minute").fill("7")
     dialog.get_by_role("button", name="Create").click()
+
+
+def test_a_key_is_made_with_limits_shown_once_copied_and_rotated(locked: str, visitor: Visitor) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    console = visitor.visit(f"{locked}/console", permissions=["clipboard-read", "clipboard-write"])
+    unlock(console, KEY)
+    go(console, "keys")
+    make_key_of_a_printer(console)
     shown = console.get_by_role("dialog", name="The key of a printer")
     value = shown.get_by_role("textbox", name="Key").input_value()
     shown.get_by_role("button", name="Copy").click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import subprocess
@@ -330,14 +331,13 @@ def test_what_is_not_ready_is_told_to_all_and_why_to_those_with_the_key_only(tmp
             command("serve", "--port", str(port)), env=environment(**variables), cwd=tmp_path, stderr=log
         )
     url, right = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {KEY}"}
+
+    def read() -> httpx2.Response | None:
+        with contextlib.suppress(httpx2.TransportError):
+            return httpx2.get(f"{url}/readyz", timeout=30)
+        return None
+
     try:
-
-        def read() -> httpx2.Response | None:
-            try:
-                return httpx2.get(f"{url}/readyz", timeout=30)
-            except httpx2.TransportError:
-                return None
-
         said = wait_until(read, seconds=30)
         assert said is not None
         assert said.status_code == 503

@@ -94,7 +94,8 @@ def texts(values: list[bytes]) -> list[str]:
     return [value.decode() for value in values]
 
 
-def look(connection: redis.Redis, ids: list[str]) -> Seen:
+def read_keys(connection: redis.Redis, ids: list[str]) -> list[Any]:
+    """Read all keys of the queue at one moment."""
     pipeline = connection.pipeline(transaction=True)
     for name in NAMES:
         pipeline.lrange(f"ragq:queue:{name}", 0, -1)
@@ -109,7 +110,12 @@ def look(connection: redis.Redis, ids: list[str]) -> Seen:
         pipeline.hgetall(f"ragq:job:{id_}")
         pipeline.xlen(f"ragq:results:{id_}")
         pipeline.ttl(f"ragq:job:{id_}")
-    answers = pipeline.execute()
+    answers: list[Any] = pipeline.execute()
+    return answers
+
+
+def look(connection: redis.Redis, ids: list[str]) -> Seen:
+    answers = read_keys(connection, ids)
     lists, rings, wip, scheduled = (
         {name: texts(found) for name, found in zip(NAMES, answers[part : 4 * len(NAMES) : 4], strict=True) if found}
         for part in range(4)

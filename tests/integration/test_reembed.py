@@ -157,6 +157,25 @@ def test_searches_go_on_while_all_chunks_are_embedded_again(service: Ragq, serve
     assert not searcher.failures
     assert len(searcher.answers) > 10
     assert min(searcher.answers) > 0
+    check_switched(service)
+    assert service.stop() == 0
+
+    check_after_restart(Ragq(service.folder, **served).start(), served, there=late, gone=gone)
+
+
+def check_after_restart(again: Ragq, served: dict[str, object], *, there: str, gone: str) -> None:
+    """Check what a service with the new settings finds, and end it."""
+    try:
+        with httpx2.Client(base_url=again.url, timeout=60) as http:
+            assert search(http, "When does the ferry leave?")[0]["file_id"] == there
+            assert {one["file_id"] for one in search(http, "ferry to Marrow at dusk")}.isdisjoint({gone})
+        assert "Nothing to do" in again.run("reembed", **served).stdout
+    finally:
+        again.end()
+
+
+def check_switched(service: Ragq) -> None:
+    """Check that the new vectors are the only ones."""
     assert query(service, "SELECT value FROM facts WHERE name = 'embedding_model'") == "served"
     assert query(service, "SELECT count(*) FROM facts WHERE starts_with(name, 'next_')") == 0
     assert query(service, "SELECT array_agg(DISTINCT vector_dims(embedding_2)) FROM chunks") == [DIMENSIONS]
@@ -168,13 +187,3 @@ def test_searches_go_on_while_all_chunks_are_embedded_again(service: Ragq, serve
     )
     index = "SELECT indexdef FROM pg_indexes WHERE indexname = 'chunks_by_embedding'"
     assert "hnsw (embedding_2 " in query(service, index)
-    assert service.stop() == 0
-
-    again = Ragq(service.folder, **served).start()
-    try:
-        with httpx2.Client(base_url=again.url, timeout=60) as http:
-            assert search(http, "When does the ferry leave?")[0]["file_id"] == late
-            assert {one["file_id"] for one in search(http, "ferry to Marrow at dusk")}.isdisjoint({gone})
-        assert "Nothing to do" in again.run("reembed", **served).stdout
-    finally:
-        again.end()

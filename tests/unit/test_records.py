@@ -143,7 +143,7 @@ def test_a_payload_is_read_back_and_has_rqs_form(arguments: Any) -> None:
 
 def test_the_files_of_a_question_are_read_as_an_older_version_wrote_them() -> None:
     question = {"text": "Why?", "vector_store_ids": [], "files": [{"file_id": "file-1"}, {"file_data": "QQ=="}]}
-    written = json.dumps({"query": question, "stream": "nothing"}).encode()
+    written = json.dumps({"query": QUESTION_1, "stream": "nothing"}).encode()
     read: Any = records.read_arguments(JobFunction.PROCESS_QUERY, written)
     assert read.query.files == [AttachedFile("file-1"), AttachedFile(file_data="QQ==")]
 
@@ -185,6 +185,20 @@ def test_events_are_read_back_and_pieces_of_text_are_joined() -> None:
     assert read == [SearchStarted(["Why?"]), SearchEnded([FOUND]), TextAdded("Because")]
 
 
+QUESTION_1 = {
+    "text": "Why?",
+    "vector_store_ids": ["default"],
+    "filters": {"type": "or", "filters": [{"type": "gt", "key": "year", "value": 2020.0}]},
+    "max_results": None,
+    "score_threshold": 0.0,
+    "instructions": None,
+    "max_output_tokens": None,
+    "temperature": None,
+    "top_p": None,
+    "history": [],
+}
+
+
 def test_the_records_of_the_first_version_are_read() -> None:
     assert records.read_job(as_json(JOB_1)) == Job(
         "resp_a",
@@ -211,19 +225,7 @@ def test_the_records_of_the_first_version_are_read() -> None:
     assert records.read_result(as_json({"results": RESULT_1["results"]})) == SearchResults(ANSWERED_1.results)
     assert records.read_result(as_json({"status": "completed", "chunks": 3})) == DocumentResult("completed", 3)
     assert records.read_result(as_json({"embeddings": ["AA"], "tokens": 1})) == EmbeddingResult(["AA"], 1)
-    question = {
-        "text": "Why?",
-        "vector_store_ids": ["default"],
-        "filters": {"type": "or", "filters": [{"type": "gt", "key": "year", "value": 2020.0}]},
-        "max_results": None,
-        "score_threshold": 0.0,
-        "instructions": None,
-        "max_output_tokens": None,
-        "temperature": None,
-        "top_p": None,
-        "history": [],
-    }
-    payload: list[Any] = [str(JobFunction.PROCESS_QUERY), None, [], {"query": question, "stream": "results"}]
+    payload: list[Any] = [str(JobFunction.PROCESS_QUERY), None, [], {"query": QUESTION_1, "stream": "results"}]
     junction = AttributeFilter("or", filters=[AttributeFilter("gt", "year", 2020.0)])
     asked = QueryArguments(Question("Why?", ["default"], junction, score_threshold=0.0), "results")
     assert records.read_payload(as_json(payload)) == (JobFunction.PROCESS_QUERY, asked)

@@ -83,6 +83,8 @@ def add_checks(kind: str, options: dict[str, object]) -> None:
         some = {"reasoning_effort": "low", "verbosity": "low"}
         expect_61(model(**options, **some).invoke(QUESTION).text)
 
+
+def add_tool_checks(kind: str, options: dict[str, object]) -> None:
     @check(f"{kind}: bind_tools, and their results", llm=True)
     def tools() -> None:
         bound = model(**options).bind_tools([get_weather])
@@ -121,6 +123,7 @@ def add_checks(kind: str, options: dict[str, object]) -> None:
 
 for each, its_options in KINDS.items():
     add_checks(each, its_options)
+    add_tool_checks(each, its_options)
 
 
 @check("responses: the include of encrypted reasoning")
