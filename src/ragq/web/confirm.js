@@ -1,14 +1,25 @@
 // The dialog that asks whether something is meant.
 
-const dialog = document.getElementById("confirm");
+import { h } from "./element.js";
+
+const heading = h("h2", { id: "confirm-title" });
+const explanation = h("p", { id: "confirm-text" });
+const agreed = h("button", { id: "confirm-yes", type: "submit", value: "yes" });
+const refused = h("button", { type: "submit", value: "no", className: "quiet", autofocus: true });
+const form = h("form", { method: "dialog" }, heading, explanation, agreed, " ", refused);
+const attributes = { "aria-labelledby": "confirm-title", "aria-describedby": "confirm-text" };
+const dialog = h("dialog", { id: "confirm", attributes }, form);
+
+document.body.append(dialog);
 
 let answer = null; // takes whether what is asked now is wanted
 
 // Asks before something is done; resolves to whether it is wanted.
-export function confirm(title, text, yes) {
-  document.getElementById("confirm-title").textContent = title;
-  document.getElementById("confirm-text").textContent = text;
-  document.getElementById("confirm-yes").textContent = yes;
+export function confirm(title, text, yes, no = "Keep it") {
+  heading.textContent = title;
+  explanation.textContent = text;
+  agreed.textContent = yes;
+  refused.textContent = no;
   answer?.(false);
   dialog.returnValue = "no";
   dialog.showModal();

@@ -1,16 +1,14 @@
 // What the views of the console are made of.
 
 import { request } from "./api.js";
+import { confirm as ask } from "./confirm.js";
+import { h } from "./element.js";
 
-export { confirm } from "./confirm.js";
+export { h };
 
-// Makes an element; `properties` are set on it, those of `attributes` as attributes. Children may be texts, and empty ones are left out.
-export function h(tag, properties = {}, ...children) {
-  const { attributes = {}, ...own } = properties;
-  const element = Object.assign(document.createElement(tag), own);
-  for (const [name, value] of Object.entries(attributes)) if (value !== undefined) element.setAttribute(name, value);
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
-  return element;
+// Asks before something is done; resolves to whether it is wanted.
+export function confirm(title, text, yes) {
+  return ask(title, text, yes, "Keep them");
 }
 
 export async function get(path, query = {}) {

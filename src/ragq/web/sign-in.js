@@ -1,5 +1,7 @@
 // Signing in at an OpenID provider, which sends the browser back to the page.
 
+import { signIn as button, title } from "./unlock-dialog.js";
+
 const RETURN = "ragq-return"; // where to go on after that: a question, a citation or the console
 const PREFIX = "#sign-in="; // the address after a failure
 const FAILURES = {
@@ -10,8 +12,6 @@ const FAILURES = {
   no_tenant: "Your groups lead to a tenant that is suspended or not there. Ask the operator of this service.",
 };
 
-const button = document.getElementById("sign-in");
-const title = document.getElementById("unlock-title");
 const person = document.getElementById("person");
 
 // Shows the button if the server has a provider.

@@ -2,10 +2,8 @@
 
 import { readError } from "./errors.js";
 import { offerSignIn, showPerson, signOut, takeFailure } from "./sign-in.js";
+import { dialog, form, key, state } from "./unlock-dialog.js";
 
-const dialog = document.getElementById("unlock");
-const key = document.getElementById("key");
-const state = document.getElementById("unlock-state");
 const signOutButton = document.getElementById("sign-out");
 
 let unlocking = null;
@@ -37,7 +35,7 @@ async function readSession() {
 function ask() {
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.querySelector("form").onsubmit = async (event) => {
+    form.onsubmit = async (event) => {
       event.preventDefault();
       state.textContent = await tryKey();
       if (state.textContent) {
