@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import unicodedata
@@ -13,6 +14,10 @@ import click
 
 from ragq.models import CERTAIN
 
+# What begins a line of its own: a heading, a row, code, an item of a list.
+OWN_LINE = re.compile(r"\s|#|\||```|[-*+•▪‣◦–]\s|\(?(?:\d{1,3}|[a-zA-Z])[.)]\s")
+ROW = re.compile(r"[^:;]{1,60}: [^;]*; [^:;]{1,60}: ")  # of a table
+SHORT_LINE = 30  # one of fewer characters, such as one of a form or an address, ended on purpose
 GAP = "  "  # between columns
 NARROWEST = 12  # to what a column is cut where the terminal is too narrow
 COLOURS = {
@@ -37,7 +42,7 @@ def format_response(response: dict[str, Any]) -> str:
     if not response["output"]:
         return str(response["status"])
     content = response["output"][-1]["content"][0]
-    lines = [content["text"]]
+    lines = [_show_copied(content) if response["output"][-1].get("kind") == "extractive" else content["text"]]
     for number, citation in enumerate(content["annotations"], 1):
         location = f", {citation['location']}" if citation["location"] else ""
         lines.append(
@@ -57,6 +62,36 @@ def format_response(response: dict[str, Any]) -> str:
     shown = "  ".join(f"{name} {timing[key]} ms" for name, key in stages if timing.get(key) is not None)
     lines.append(click.style(f"  {shown}", dim=True))
     return "\n".join(lines)
+
+
+def _show_copied(content: dict[str, Any]) -> str:
+    """The text of an answer that is copied from documents, passage by passage, each of which ends where it is cited."""
+    shown, start = "", 0
+    for citation in content["annotations"]:
+        end = max(start, citation["index"])
+        passage = content["text"][start:end]
+        shown += join_lines(passage) if citation["filename"].lower().endswith(".pdf") else passage
+        start = end
+    return f"{shown}{content['text'][start:]}"
+
+
+def join_lines(text: str) -> str:
+    """Show the single line breaks within the paragraphs of a PDF as spaces, as `lines.js` of the page does."""
+    if "```" in text:
+        return text
+    first, *others = text.split("\n")
+    joined = before = first
+    for line in others:
+        joined += (" " if _is_wrapped(before, line) else "\n") + line
+        before = line
+    return joined
+
+
+def _is_wrapped(before: str, line: str) -> bool:
+    """Whether a line goes on with the one before it, which ended with the page's width."""
+    ends_on_purpose = len(before.strip()) < SHORT_LINE or before.startswith("#")
+    is_own = not line.strip() or OWN_LINE.match(line) or (ROW.match(before) and ROW.match(line))
+    return not (ends_on_purpose or is_own)
 
 
 def _short(text: str, limit: int = 160) -> str:

@@ -239,3 +239,20 @@ def test_feedback_and_marks_fit_on_a_phone(visitor: Visitor, ragq: Ragq, scheme:
     page.locator("#sources").get_by_role("button").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_the_lines_of_a_pdf_are_joined_where_the_page_of_the_document_ended_them(page: Page) -> None:
+    said = "The lighthouse of Quorra was built in\\n1840.\\n\\nAs all who climb it up to its top know:\\n• it is tall\\n• it is old"
+    show = """import('/web/cited.js').then(({ citedText }) => citedText(
+        { text: 'TEXT', annotations: [{ file_id: 'f', filename: 'NAME', start: 0, end: 9, index: 'TEXT'.length }] },
+        { isCopied: COPIED, reference: () => '' },
+    ).nodes.join(''))"""
+
+    def shown(name: str, *, is_copied: bool = True) -> str:
+        script = show.replace("TEXT", said).replace("NAME", name).replace("COPIED", str(is_copied).lower())
+        text: str = page.evaluate(script)
+        return text
+
+    verbatim = said.replace("\\n", "\n")
+    assert shown("harbour.pdf") == verbatim.replace("in\n1840", "in 1840")
+    assert shown("harbour.md") == shown("harbour.pdf", is_copied=False) == verbatim

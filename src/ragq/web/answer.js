@@ -2,6 +2,7 @@
 
 import { citedText } from "./cited.js";
 import { make } from "./element.js";
+import { joinLines } from "./lines.js";
 import { showPassage } from "./passage.js";
 
 const result = document.getElementById("result");
@@ -36,7 +37,7 @@ export function showText(text, statements = []) {
 // Returns the answer as it is shown, to be shared.
 export function showAnswer({ kind, content: [said] }, support) {
   const statements = support?.statements ?? [];
-  const { nodes, passages } = citedText(said, { hasMarkers: kind === "generated", reference, statements, wrap: marker() });
+  const { nodes, passages } = citedText(said, { hasMarkers: kind === "generated", isCopied: kind === "extractive", reference, statements, wrap: marker() });
   result.hidden = false;
   answer.className = kind;
   answer.classList.toggle("blocks", HAS_BLOCKS.test(said.text));
@@ -90,7 +91,7 @@ export function showFound(results) {
   found.hidden = false;
   found.open = false;
   found.querySelector("summary").textContent = results.length === 1 ? "The passage found" : `All ${results.length} passages found`;
-  found.querySelector("ul").replaceChildren(...results.map((passage, place) => sourceItem(passage, passage.text, () => showPassage(results, place))));
+  found.querySelector("ul").replaceChildren(...results.map((passage, place) => sourceItem(passage, joinLines(passage.text, passage.filename), () => showPassage(results, place))));
 }
 
 // Returns what marks the statements of an answer one after the other.

@@ -1,10 +1,12 @@
 // Places the citations of an answer in its text.
 
+import { joinLines } from "./lines.js";
+
 const MARKERS = /[ \t]*(?:\[\d{1,3}\])+$/; // the LLM's own citation markers, replaced by ours
 
 // Returns the nodes of a text, and the passages in the order in which they are first cited. `reference(place, passages)` makes what
-// stands where one of them is cited; `wrap(statement, nodes)` returns what is shown of a statement, [start, end) of the text.
-export function citedText({ text, annotations }, { hasMarkers = false, reference, statements = [], wrap }) {
+// stands where one of them is cited; `isCopied` says that the text before a citation is that of its passage; `wrap(statement, nodes)` returns what is shown of a statement, [start, end) of the text.
+export function citedText({ text, annotations }, { hasMarkers = false, isCopied = false, reference, statements = [], wrap }) {
   const characters = [...(text ?? "")]; // an index counts characters, not UTF-16 units
   const citations = (annotations ?? []).filter(({ file_id: id, index }) => id && index >= 0).sort((one, other) => one.index - other.index);
   const passages = [];
@@ -20,7 +22,8 @@ export function citedText({ text, annotations }, { hasMarkers = false, reference
     const part = [];
     while (citations[next]?.index <= end) {
       const { index } = citations[next];
-      const piece = take(index);
+      const taken = take(index);
+      const piece = isCopied ? joinLines(taken, citations[next].filename) : taken;
       const here = new Set(); // a passage that is cited twice at one index is shown once
       for (; citations[next]?.index === index; next += 1) here.add(placeOf(citations[next]));
       part.push(hasMarkers ? piece.replace(MARKERS, "") : piece, ...[...here].map((place) => reference(place, passages)));

@@ -2,6 +2,7 @@
 
 import { request } from "./api.js";
 import { make } from "./element.js";
+import { joinLines } from "./lines.js";
 
 const dialog = document.getElementById("passage");
 const title = document.getElementById("passage-title");
@@ -52,8 +53,9 @@ export async function showPassage(passages, at) {
     if (passages[at] !== shown[current]) return; // somebody has gone on, or closed the dialog
     title.textContent = passage.filename;
     place.textContent = passage.location;
-    const marked = make("mark", "", passage.quote);
-    text.replaceChildren(passage.before, marked, passage.after);
+    const [before, quote, after] = [passage.before, passage.quote, passage.after].map((part) => joinLines(part, passage.filename));
+    const marked = make("mark", "", quote);
+    text.replaceChildren(before, marked, after);
     if (!dialog.open) dialog.showModal();
     marked.scrollIntoView({ block: "center" });
     if (passage.page) {

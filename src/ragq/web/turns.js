@@ -58,7 +58,7 @@ function turns(items) {
     if (role === "user") made.push(turn(make("h3", "", text)));
     else if (role === "assistant") {
       const said = make("p", "said", "");
-      for (const part of content) said.append(...citedText(part, { hasMarkers: kind !== "extractive", reference }).nodes);
+      for (const part of content) said.append(...citedText(part, { hasMarkers: kind !== "extractive", isCopied: kind === "extractive", reference }).nodes);
       if (made.length) made.at(-1).append(said);
       else made.push(turn(said));
     }
