@@ -143,7 +143,7 @@ def test_a_payload_is_read_back_and_has_rqs_form(arguments: Any) -> None:
 
 def test_the_files_of_a_question_are_read_as_an_older_version_wrote_them() -> None:
     question = {"text": "Why?", "vector_store_ids": [], "files": [{"file_id": "file-1"}, {"file_data": "QQ=="}]}
-    written = json.dumps({"query": QUESTION_1, "stream": "nothing"}).encode()
+    written = json.dumps({"query": question, "stream": "nothing"}).encode()
     read: Any = records.read_arguments(JobFunction.PROCESS_QUERY, written)
     assert read.query.files == [AttachedFile("file-1"), AttachedFile(file_data="QQ==")]
 
