@@ -7,6 +7,7 @@ import contextlib
 import resource
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,13 @@ from websockets.frames import Frame, Opcode
 from ragq.http import connections, websockets
 from ragq.http.access import IDLE
 from ragq.http.connections import SECONDS, Connection, Connections, Wait
-from ragq.http.websockets import MAX_FRAMES, WEBSOCKET_LIMITS, WebSocketConnection
+from ragq.http.websockets import (
+    FRAMES_AT_ONCE,
+    FRAMES_SLICE_BYTES,
+    MAX_FRAMES,
+    WEBSOCKET_LIMITS,
+    WebSocketConnection,
+)
 
 MOST = 50
 SHORT = dict.fromkeys(Wait, 0.5)
@@ -166,6 +173,32 @@ async def test_a_flood_of_frames_ends_the_connection(server: Server, piece: byte
     assert time.monotonic() - started < 10
     assert len(server.messages) <= MAX_FRAMES + 700  # those of one slice more
     await settled(server)
+
+
+async def test_a_flood_of_frames_lets_others_have_their_turns(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the loop goes round, few frames are parsed, however many have come."""
+    loop, turn, parsed = asyncio.get_running_loop(), 0, Counter[int]()
+    handle_events = WebSocketConnection.handle_events
+
+    def go_round() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_later(0, go_round)
+
+    def count(self: WebSocketConnection) -> None:
+        parsed[turn] += len(self.conn.events)
+        handle_events(self)
+
+    monkeypatch.setattr(WebSocketConnection, "handle_events", count)
+    go_round()
+    reader, writer = await opened(server)
+    writer.write(frame(Opcode.TEXT, b"0") * 900 + frame(Opcode.CLOSE))
+    async with asyncio.timeout(20):
+        await reader.read()
+    writer.transport.abort()
+    await settled(server)
+    assert max(parsed.values()) <= FRAMES_AT_ONCE + FRAMES_SLICE_BYTES // 6
+    assert server.messages == ["0"] * 900
 
 
 async def test_a_flood_after_the_close_is_cut_off_at_once(server: Server) -> None:
