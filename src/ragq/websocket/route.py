@@ -43,12 +43,16 @@ async def respond(socket: WebSocket, caller: AnyCaller) -> None:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end_tasks(tasks)  # which cancels the response that nobody reads
+    if inbox.is_full:
+        with contextlib.suppress(WebSocketDisconnect):
+            await socket.close(POLICY_VIOLATION, "Wait for answers before you send more.")
 
 
 class _Inbox:
     """The messages that wait. They are read as they come, so that a disconnect is noticed during a response."""
 
     def __init__(self, socket: WebSocket) -> None:
+        self.is_full = False
         self._socket = socket
         self._waiting: deque[str | bytes] = deque()
         self._arrived = asyncio.Event()
@@ -58,9 +62,8 @@ class _Inbox:
         while (message := await self._socket.receive())["type"] == "websocket.receive":
             text = message.get("text")
             self._waiting.append(message["bytes"] if text is None else text)
-            if len(self._waiting) > MAX_WAITING or sum(map(len, self._waiting)) > MAX_JSON_BYTES:
-                with contextlib.suppress(WebSocketDisconnect):
-                    await self._socket.close(POLICY_VIOLATION, "Wait for answers before you send more.")
+            self.is_full = len(self._waiting) > MAX_WAITING or sum(map(len, self._waiting)) > MAX_JSON_BYTES
+            if self.is_full:
                 return
             self._arrived.set()
 
