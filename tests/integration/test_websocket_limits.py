@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.utils import ClientDisconnected
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
@@ -46,6 +47,7 @@ class Server:
         self.port = 0
         self.messages: list[str] = []
         self.ended = 0
+        self.faults: list[Exception] = []
         self.connections = Connections(MOST)
 
     @property
@@ -67,9 +69,20 @@ class Server:
                 await send({"type": "websocket.close", "code": 1008})
                 return
             scope["extensions"][IDLE]["set"](False)
+            if message["text"] == "endless":
+                await self._send_without_end(send)
+                return
             with contextlib.suppress(OSError, ValueError):
                 for _ in range(int(message["text"])):
                     await send({"type": "websocket.send", "text": "a" * 1000})
+
+    async def _send_without_end(self, send: Any) -> None:
+        try:
+            while True:
+                await send({"type": "websocket.send", "text": "a"})
+                await asyncio.sleep(0)
+        except (OSError, RuntimeError) as error:
+            self.faults.append(error)
 
     @contextlib.asynccontextmanager
     async def running(self, **limits: Any) -> AsyncIterator[Server]:
@@ -199,6 +212,12 @@ async def test_a_flood_of_frames_lets_others_have_their_turns(server: Server, mo
     await settled(server)
     assert max(parsed.values()) <= FRAMES_AT_ONCE + FRAMES_SLICE_BYTES // 6
     assert server.messages == ["0"] * 900
+
+
+async def test_a_flood_is_a_disconnect_to_an_application_that_is_sending(server: Server) -> None:
+    await flood(server, frame(Opcode.PING) * 100, times=1000, first=frame(Opcode.TEXT, b"endless"))
+    await settled(server)
+    assert [type(fault) for fault in server.faults] == [ClientDisconnected]
 
 
 async def test_a_flood_after_the_close_is_cut_off_at_once(server: Server) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any, TypedDict
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 
@@ -127,6 +128,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     # What the client reads
 
     async def send(self, message: Any) -> None:
+        await self.writable.wait()
+        if self.close_sent and message["type"] == "websocket.send":  # we closed while the application was sending
+            raise ClientDisconnected
         await super().send(message)
         if message["type"] == "websocket.accept":
             self._read_on()
