@@ -193,6 +193,22 @@ async def test_clients_that_go_while_they_ask_leave_nothing_running(
     assert wait_until(lambda: http.get(stats).json()["in_flight"] == 0, seconds=10, what="no call is left")
 
 
+async def test_an_answer_is_completed_when_its_api_process_ends(ragq: Ragq) -> None:
+    api, url = ragq.spawn_api()
+    try:
+        async with connect(url.replace("http", "ws", 1) + "/v1/responses", additional_headers=AUTHORIZED) as socket:
+            await socket.send('{"type": "response.create", "input": "Slow? [[fake latency=1 job=socket-restart]]"}')
+            assert json.loads(await socket.recv())["type"] == "response.created"
+            api.terminate()
+            assert (await answer_of(socket))[-1]["type"] == "response.completed"
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.recv()
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == 1012
+    finally:
+        stop(api)
+
+
 @OF_THE_SDK
 def test_the_sdk_connects(client: openai.OpenAI) -> None:
     with client.responses.connect() as connection:

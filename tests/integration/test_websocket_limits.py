@@ -8,7 +8,7 @@ import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,10 @@ class Server:
                 await send({"type": "websocket.close", "code": 1008})
                 return
             scope["extensions"][IDLE]["set"](False)
+            if message["text"] == "slow":
+                await asyncio.sleep(0.5)
+                await send({"type": "websocket.send", "text": "the answer"})
+                continue
             if message["text"] == "endless":
                 await self._send_without_end(send)
                 return
@@ -162,11 +166,15 @@ async def flood(server: Server, piece: bytes, *, times: int, first: bytes = b"",
         writer.transport.abort()
 
 
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not check():  # noqa: ASYNC110  (a test polls)
+            await asyncio.sleep(0.02)
+
+
 async def settled(server: Server) -> None:
     """Wait until the server has forgotten every connection."""
-    async with asyncio.timeout(10):
-        while server.open():  # noqa: ASYNC110  (a test polls)
-            await asyncio.sleep(0.02)
+    await until(lambda: not server.open())
 
 
 @pytest.mark.parametrize(
@@ -280,6 +288,30 @@ async def test_a_client_that_reads_slowly_gets_everything(hasty: Server) -> None
             assert len(await client.recv()) == 1000
             if number % 100 == 0:
                 await asyncio.sleep(0.1)
+
+
+async def test_a_process_that_ends_completes_the_answer_and_reads_nothing_further() -> None:
+    server = Server()
+    async with server.running():
+        busy, idle = await connect(server.url), await connect(server.url)
+        await busy.send("slow")
+        await busy.send("slow")
+        await until(lambda: server.messages == ["slow"])
+    assert await code_of(idle) == 1012
+    assert await busy.recv() == "the answer"
+    assert await code_of(busy) == 1012
+
+
+async def test_a_process_that_ends_waits_for_no_long_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websockets, "LAST_SECONDS", 0.3)
+    server = Server()
+    async with asyncio.timeout(10):
+        async with server.running():
+            client = await connect(server.url, max_queue=None)
+            await client.send("endless")
+            await client.recv()
+        assert await code_of(client) == 1012
+    assert [type(fault) for fault in server.faults] == [ClientDisconnected]
 
 
 async def test_a_silent_client_is_told_and_closed(hasty: Server) -> None:

@@ -11,7 +11,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode
 
 from ragq.http.access import IDLE, MAX_JSON_BYTES
-from ragq.http.connections import Connections, Wait, head_too_large, render_refusal
+from ragq.http.connections import LAST_SECONDS, Connections, Wait, head_too_large, render_refusal
 from ragq.metrics import CONNECTIONS_CLOSED
 
 SLICE_BYTES = 4096  # parsed before frames are counted
@@ -54,6 +54,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._connections = connections
         self.wait: Wait | None = None
         self._is_idle = False
+        self._is_ending = False  # the process ends
         self._unsent = 0  # when Wait.READER began
         self._second = 0.0  # in which frames are counted
         self._frames = 0
@@ -123,6 +124,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def _set_idle(self, is_idle: bool) -> None:
         self._is_idle = is_idle
+        if is_idle and self._is_ending:
+            self._end_with_process()
         self._settle()
 
     # What the client reads
@@ -199,6 +202,18 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.conn.fail(code, reason)
         self.handle_parser_exception()
         self._settle()
+
+    def shutdown(self) -> None:
+        """Let the answer be completed for some seconds when the process ends, as over HTTP."""
+        self._is_ending = True
+        if self._is_idle or not self.handshake_complete:
+            self._end_with_process()
+        else:
+            self.loop.call_later(LAST_SECONDS, self._end_with_process)
+
+    def _end_with_process(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def close(self, reason: str) -> None:
         """End the connection at once."""
