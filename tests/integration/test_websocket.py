@@ -91,6 +91,16 @@ async def test_a_tool_call_is_continued_with_its_output(socket: ClientConnection
     assert [item["type"] for item in second[-1]["response"]["output"]] == ["message"]
 
 
+async def test_each_stream_id_has_a_response_to_continue_and_another_may_fork_it(socket: ClientConnection) -> None:
+    asked: dict[str, Any] = {"input": "When does the ferry leave?", "store": False}
+    left = (await turn(socket, **asked, stream_id="left"))[-1]["response"]["id"]
+    right = (await turn(socket, **asked, stream_id="right"))[-1]["response"]["id"]
+    for previous, stream_id in ((left, "fork"), (left, "left"), (right, "right")):
+        answer = (await turn(socket, **asked, previous_response_id=previous, stream_id=stream_id))[-1]
+        assert answer["type"] == "response.completed", answer
+    assert error_in(await turn(socket, **asked, previous_response_id=left))[1] == "previous_response_not_found"
+
+
 async def test_a_failed_continuation_ends_what_is_remembered(socket: ClientConnection) -> None:
     first = (await turn(socket, input="When does the ferry leave?", store=False))[-1]["response"]
     output = {"type": "function_call_output", "call_id": "call_unknown", "output": "Nothing."}

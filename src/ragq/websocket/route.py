@@ -16,11 +16,12 @@ from ragq.http.access import IDLE, KEY_PROTOCOL, MAX_JSON_BYTES
 from ragq.http.callers import Caller
 from ragq.models import new_id
 from ragq.queues.questions import ask, read_question
-from ragq.records import Job, Request, write_record
+from ragq.records import Request
 from ragq.routes.context import AnyCaller, ApiContext
 from ragq.schemas.questions import SEARCH_RESULTS, stream_of
 from ragq.schemas.responses import RESPONSE_PREFIX
 from ragq.tasks import end_tasks
+from ragq.websocket.memory import Memory
 from ragq.websocket.messages import SocketEvents, Turn, read_body, read_message, render_error, write_event
 
 log = structlog.get_logger(__name__)
@@ -76,16 +77,13 @@ class _Inbox:
 
 
 class _Conversation:
-    """A connection's turns.
-
-    The latest response that was not stored can be continued while the connection lasts: it is kept here, and nowhere else.
-    """
+    """A connection's turns."""
 
     def __init__(self, socket: WebSocket, inbox: _Inbox, caller: Caller) -> None:
         self._socket, self._inbox = socket, inbox
         self._context: ApiContext = socket.app.state.context
         self._caller = caller
-        self._remembered: Job | None = None
+        self._memory = Memory()
         self._set_idle = socket.scope["extensions"][IDLE]["set"]
 
     async def run(self) -> None:
@@ -125,7 +123,9 @@ class _Conversation:
         """Queue a question, send the events of its response, and cancel it if the client disconnects."""
         body, context = read_body(turn.fields), self._context
         self._caller = await context.keys.confirm(self._caller)
-        asked = await read_question(body, context, self._caller.view, remembered=self._remembered)
+        asked = await read_question(
+            body, context, self._caller.view, remembered=self._memory.find(body.previous_response_id)
+        )
         response_id = new_id(RESPONSE_PREFIX)
         try:
             with paid_by(self._caller.new_payer()):
@@ -146,18 +146,16 @@ class _Conversation:
         await self._remember(response_id, asked.request, turn)
 
     async def _remember(self, response_id: str, request: Request, turn: Turn) -> None:
-        """Keep an answer that is not stored, unless it is as large as no request may be."""
+        """Keep an answer that is not stored."""
         job = await self._context.queue.fetch(response_id, self._caller.tenant)
         if job is None or job.answered is None:
             self._forget(turn)
         elif not request.store:
-            fits = len(write_record(request)) <= MAX_JSON_BYTES
-            self._remembered = replace(job, request=request) if fits else None
+            self._memory.keep(turn.stream_id, replace(job, request=request))
 
     def _forget(self, turn: Turn) -> None:
         """Let no response be continued twice, once a try has failed: the client is to send the whole conversation."""
-        if self._remembered and turn.fields.get("previous_response_id") == self._remembered.id:
-            self._remembered = None
+        self._memory.forget(turn.fields.get("previous_response_id"))
 
     async def _send_error(self, error: RagqError, stream_id: str | None) -> None:
         await self._socket.send_text(write_event(render_error(error), stream_id))
