@@ -73,11 +73,7 @@ def test_every_make_target_and_ragq_command_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_source_file_named_exists(page: Path) -> None:
     folders = [ROOT, ROOT / "src", ROOT / "src" / "ragq", page.parent]
-    names = {
-        path.name
-        for folder in ("src", "tests", "scripts", "benchmarks", "examples")
-        for path in (ROOT / folder).rglob("*")
-    }
+    names = {path.name for folder in ("src", "tests", "scripts") for path in (ROOT / folder).rglob("*")}
     for path in PATH.findall(code_of(page)):
         assert any((folder / path).exists() for folder in folders) or ("/" not in path and path in names), path
 
