@@ -96,13 +96,13 @@ def results(name: str) -> Any:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
-def figures_of_kills() -> dict[str, Any]:
-    (found,) = (one["figures"] for one in results("drill")["reports"] if one["scenario"] == "kills")
+def figures_of(scenario: str) -> dict[str, Any]:
+    (found,) = (one["figures"] for one in results("drill")["reports"] if one["scenario"] == scenario)
     return dict(found)
 
 
 def test_the_promise_has_the_figures_of_the_last_kills() -> None:
-    kills = figures_of_kills()
+    kills = figures_of("kills")
     recovery, alone = kills["recovery_seconds"], kills["recovery_seconds_without_outage"]
     text = words_of("docs/explanation/promise.md")
     for row in (
@@ -117,6 +117,21 @@ def test_the_promise_has_the_figures_of_the_last_kills() -> None:
         assert row in text
     shown = f"`kills`: {kills['accepted']:,} accepted, {kills['lost']} lost, {kills['two_visible_results']} double, recovery p95 "
     assert f"{shown}{recovery['p95']} s" in words_of("benchmarks/README.md")
+
+
+@pytest.mark.parametrize("scenario", ["replies", "clock", "memory"])
+def test_the_promise_has_the_figures_of_the_other_drills(scenario: str) -> None:
+    found = figures_of(scenario)
+    (row,) = (
+        line
+        for line in (ROOT / "docs/explanation/promise.md").read_text().splitlines()
+        if line.startswith(f"| `{scenario}` | ") and " accepted, " in line
+    )
+    assert f"{found['accepted']} accepted, {found['states']['finished']} finished" in row
+
+
+def test_a_full_memory_is_answered_with_429() -> None:
+    assert figures_of("memory")["http_answers"].keys() == {"200", "429"}
 
 
 def test_the_readme_has_the_figures_of_the_results() -> None:
