@@ -154,7 +154,7 @@ bench-scale: setup ## Answers/s against workers, and where the servers' limits a
 	$(BIN)/python -m benchmarks.scale
 
 bench-fairness: setup ## What one tenant's flood of 10,000 questions and 2,000 documents costs another (SMALL=1: a short form)
-	$(BIN)/python -m benchmarks.fairness $(if $(SMALL),--questions 800 --documents 40 --seconds 20 --out build/fairness.json)
+	$(BIN)/python -m benchmarks.fairness $(if $(SMALL),--questions 800 --documents 400 --seconds 20 --out build/fairness.json)
 
 bench-traces: setup ## What traces cost an answer in CPU (BEFORE=folder src of an earlier version, to compare with)
 	$(BIN)/python -m benchmarks.traces $(if $(BEFORE),--before $(BEFORE))

@@ -133,7 +133,11 @@ def main() -> int:
     for what, ratio in (("answer", ANSWER_RATIO), ("file", FILE_RATIO)):
         alone, flooded = (report.figures[when][f"{what}_ms"]["p95"] for when in ("alone", "beside a flood"))
         report.checks[f"p95 of the quiet tenant's {what}s at most {ratio} times as long"] = flooded <= ratio * alone
-    report.checks["the loud tenant's questions waited all the time"] = "queries@loud" in report.figures["still_waiting"]
+    waiting = {
+        name.partition(".")[0].partition("@")[0] for name in report.figures["still_waiting"] if name.endswith("@loud")
+    }
+    for queue, what in (("queries", "questions"), ("documents", "documents")):
+        report.checks[f"the loud tenant's {what} waited all the time"] = queue in waiting
     return report.publish(given.out)
 
 

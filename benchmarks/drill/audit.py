@@ -27,7 +27,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        return all(self.checks.values())
+        """Whether something was checked, and all of it holds."""
+        return bool(self.checks) and all(self.checks.values())
 
     def failures(self) -> list[str]:
         return [check for check, holds in self.checks.items() if not holds]
@@ -103,6 +104,7 @@ def audit(report: Report, account: Account, results: dict[str, int], runs: list[
     if lost or several or unseen:
         report.figures["ids"] = {"lost": lost[:20], "two_visible_results": several[:20], "unseen": unseen[:20]}
     report.checks |= {
+        "jobs were accepted": bool(account.accepted),
         "no accepted job is lost": not lost,
         "no job has two visible results": not several,
         "every finished job has a visible result": not unseen,
