@@ -341,6 +341,8 @@ def test_logs_metrics_and_the_audit_log_have_no_word_of_anyone(
 
 def test_no_key_is_anywhere_in_clear(private: Ragq, made: list[str]) -> None:
     files = [path for path in private.folder.rglob("*") if path.is_file()]
+    assert made
+    assert files
     for key in made:
         assert rows_with(private.services["database_url"], key) == {}
         assert valkey_lives(private.services["valkey_url"], key) == {}

@@ -155,6 +155,7 @@ def test_a_canceled_response_ends_its_stream(client: openai.OpenAI) -> None:
             kinds.append(event.type)
             if len(kinds) == 1:
                 assert client.responses.cancel(event.response.id).status == "cancelled"  # type: ignore[union-attr]
+    assert kinds[0] == "response.created"
     assert "response.completed" not in kinds
 
 

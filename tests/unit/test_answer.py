@@ -158,12 +158,14 @@ def test_lines_that_add_nothing_or_are_far_away_are_left_out() -> None:
     assert alone.text == "Insured name Gabriel Diaz Year 2022"
     far = FORM.replace("Phone", "A line without meaning.\n" * 15 + "Phone")
     answer = answer_extractively("What is the VIN of the car of Gabriel Diaz?", [make_result(far)])
+    assert answer.citations
     assert all(len(citation.quote) <= 300 for citation in answer.citations)
 
 
 def test_prose_is_not_quoted_beyond_its_sentences() -> None:
     text = "Gabriel Diaz drives a Jeep. It was built in Toledo. The VIN of the car is 1C4RJFBG2NC123456."
     answer = answer_extractively("What is the VIN of the car of Gabriel Diaz?", [make_result(text)])
+    assert answer.citations
     assert all(". " not in citation.quote for citation in answer.citations)
 
 
@@ -265,6 +267,7 @@ def test_an_option_of_a_manual_is_named_in_the_answer() -> None:
     answer = answer_extractively("How do I store backups in another folder?", [make_result(MANUAL)])
     assert "--backup-dir=DIR" in answer.text
     assert "ified folder." in answer.text
+    assert answer.citations
     assert all(one.quote == MANUAL[one.start : one.end] for one in answer.citations)
 
 

@@ -102,11 +102,13 @@ def test_a_long_answer_full_of_markers_takes_no_long_time() -> None:
 
 
 def test_no_quote_is_ever_invented() -> None:
-    for text in ("", "[1]", "[2] [1]", "x [1]", "\x00[2]", "Milk harms cats【1】, dogs need walks[2][1]"):
-        for citation in cite(text, SOURCES)[1]:
-            source = next(one for one in SOURCES if one.file_id == citation.file_id)
-            assert source.text[citation.start - source.start : citation.end - source.start] == citation.quote
-            assert citation.quote
+    texts = ("", "[1]", "[2] [1]", "x [1]", "\x00[2]", "Milk harms cats【1】, dogs need walks[2][1]")
+    found = [citation for text in texts for citation in cite(text, SOURCES)[1]]
+    assert len(found) > len(texts) / 2
+    for citation in found:
+        source = next(one for one in SOURCES if one.file_id == citation.file_id)
+        assert source.text[citation.start - source.start : citation.end - source.start] == citation.quote
+        assert citation.quote
 
 
 @pytest.mark.parametrize(

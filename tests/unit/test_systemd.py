@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from ragq.cli import main
 from ragq.models import QueueName
 from ragq.settings import Settings
+from tests.programs import find_program
 
 UNITS = sorted((Path(__file__).parents[2] / "deploy" / "systemd").glob("*.service"))
 
@@ -52,13 +52,14 @@ def test_a_worker_that_ends_without_an_error_is_started_again() -> None:
     assert read_service(worker)["Restart"] == "always"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd, so none to understand the units")
+@pytest.mark.skipif(sys.platform != "linux", reason="no systemd, so none to understand the units")
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    analyze = find_program(["systemd-analyze"], install="apt-get install systemd")
     program = str(Path(sys.executable).with_name("ragq"))  # systemd asks whether it is there
     units = [tmp_path / path.name.replace("@.", f"@{QueueName.QUERIES}.") for path in UNITS]
     for path, unit in zip(UNITS, units, strict=True):
         unit.write_text(path.read_text().replace("/opt/ragq/bin/ragq", program))
-    verify = ["systemd-analyze", "verify", "--man=no", *map(str, units)]
+    verify = [analyze, "verify", "--man=no", *map(str, units)]
     assert said(verify) == ""
     units[0].write_text(units[0].read_text().replace("KillMode=", "KilMode="))
     assert "Unknown key 'KilMode'" in said(verify)
