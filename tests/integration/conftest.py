@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
+import pytest_asyncio
 
 from ragq.embedded.services import EmbeddedServices, read_services
 from ragq.queues.running import WorkerContext
@@ -15,6 +16,7 @@ from ragq.settings import Settings
 from ragq.storage.database import Database
 from tests.ingests import open_context
 from tests.oidc_provider import OidcProvider
+from tests.parsers import sharing_parser
 from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq, stop
 from tests.tenants import Caller
 
@@ -52,6 +54,13 @@ async def context(
     context = await open_context(settings.model_copy(update={"data_dir": tmp_path}), database_url)
     yield context
     await context.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_parser() -> AsyncIterator[None]:
+    """One parser for all tests of a file, whose event loop is one, too."""
+    async with sharing_parser():
+        yield
 
 
 @pytest.fixture(scope="session")

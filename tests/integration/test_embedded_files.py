@@ -12,6 +12,8 @@ from tests.integration.test_parser import read
 from tests.integration.test_pdf import LINES, make_picture, needs_ocr, save, without_ocr
 from tests.outlook import write_compound_file
 
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("shared_parser")]
+
 SHEET = "word/embeddings/Microsoft_Excel_Worksheet.xlsx"
 
 

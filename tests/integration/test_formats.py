@@ -17,6 +17,8 @@ from ragq.rag.split import split
 from tests.integration.test_parser import read
 from tests.outlook import make_folder, make_msg
 
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("shared_parser")]
+
 FILES = Path(__file__).parents[1] / "files"
 OIL = "Service: Oily waste; Unit: m³; Price: 31.00 €"
 NOTE, COMMENT = "Note: Measured at low water in June.", "Ask the cashier about credit."

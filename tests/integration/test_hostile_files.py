@@ -17,9 +17,11 @@ import pytest
 
 from ragq.errors import DocumentError
 from ragq.models import ParsedDocument
-from ragq.parsing.parser import Parser
 from tests.integration.test_formats import make_epub, sample
 from tests.integration.test_parser import read
+from tests.parsers import some_parser
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("shared_parser")]
 
 MEMORY_BYTES = 1 << 30
 TIMEOUT_SECONDS = 30
@@ -33,19 +35,16 @@ async def read_within_limits(folder: Path, name: str, data: bytes) -> ParsedDocu
 
 async def refuse(folder: Path, name: str, data: bytes) -> tuple[str, str]:
     """Read a file that must be refused, beside one that must be read; returns the code and the message."""
-    parser = Parser()
     bad, good = folder / "bad", folder / "good"
     bad.write_bytes(data)
     good.write_bytes(sample("report.docx"))
     limits = {"timeout_seconds": TIMEOUT_SECONDS, "memory_bytes": MEMORY_BYTES}
-    try:
+    async with some_parser() as parser:
         refused, neighbour = await asyncio.gather(
             parser.parse(bad, name, **limits),  # type: ignore[arg-type]
             parser.parse(good, "good.docx", **limits),  # type: ignore[arg-type]
             return_exceptions=True,
         )
-    finally:
-        await parser.close()
     assert isinstance(neighbour, ParsedDocument)
     assert isinstance(refused, DocumentError), refused
     return refused.code, refused.message

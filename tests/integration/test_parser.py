@@ -23,6 +23,7 @@ from ragq.errors import DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument, Place, PlaceKind
 from ragq.parsing import parser as parse_module
 from ragq.parsing.parser import OcrSettings, Parser
+from tests.parsers import list_children, some_parser
 
 MEMORY_BYTES = 1 << 28
 
@@ -49,10 +50,8 @@ async def read(
     memory_bytes: int = MEMORY_BYTES,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParsedDocument:
-    """Read with a parser of its own, and see that no child of it is left."""
     del folder
-    parser, others = Parser(), set(list_children())
-    try:
+    async with some_parser() as parser:
         with tempfile.TemporaryFile() as file:  # as `BlobStore.as_file` makes it
             file.write(data)
             file.seek(0)
@@ -60,11 +59,6 @@ async def read(
             return await parser.parse(
                 path, filename, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, progress=progress
             )
-    finally:
-        left = [child for forker in set(list_children()) - others for child in list_children(forker)]
-        await parser.close()
-        assert not left
-        assert set(list_children()) == others
 
 
 async def fail(folder: Path, filename: str, data: bytes, **limits: float) -> str:
@@ -129,11 +123,6 @@ async def test_a_cancelled_parse_leaves_no_process(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-def list_children(pid: int | None = None) -> list[int]:
-    pid = pid or os.getpid()
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ from reportlab.pdfgen.canvas import Canvas
 
 from ragq.errors import DocumentError, PoisonError
 from ragq.models import ParsedDocument
-from ragq.parsing.parser import OcrSettings, Parser
+from ragq.parsing.parser import OcrSettings
+from tests.parsers import some_parser
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("shared_parser")]
 
 MEMORY_BYTES = 1 << 30
 LINES = [
@@ -34,14 +37,12 @@ needs_ocr = pytest.mark.skipif(
 
 
 async def read(folder: Path, data: bytes, filename: str = "a.pdf", *, seconds: float = 30) -> ParsedDocument:
-    file, parser = folder / "file", Parser()
+    file = folder / "file"
     file.write_bytes(data)
-    try:
+    async with some_parser() as parser:
         return await parser.parse(
             file, filename, timeout_seconds=seconds, memory_bytes=MEMORY_BYTES, ocr=OcrSettings("", 30)
         )
-    finally:
-        await parser.close()
 
 
 async def fail(folder: Path, data: bytes, filename: str = "a.pdf", *, seconds: float = 30) -> DocumentError:
