@@ -74,7 +74,7 @@ unit: setup ## Tests without I/O
 integration: openapi ## Tests with real servers, three files at a time, as half of them wait; PgBouncer, openssl and tesseract come from apt if missing and one may
 	@$(HAS_SERVERS) || $(call APT_GET,pgbouncer openssl) || echo "pgbouncer or openssl is missing, and could not be installed: as root, apt-get install pgbouncer openssl."
 	@$(HAS_TESSERACT) || $(call APT_GET,tesseract-ocr) || echo "tesseract is missing, and could not be installed: as root, apt-get install tesseract-ocr."
-	$(BIN)/pytest tests/integration -q -n 3 --dist loadfile --ignore tests/integration/test_openapi.py
+	$(BIN)/pytest tests/integration -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/integration/test_openapi.py
 
 openapi: setup ## Requests that Schemathesis makes up from the OpenAPI document; its tests do not run in xdist's processes
 	$(BIN)/pytest tests/integration/test_openapi.py -q

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,7 +21,25 @@ from tests.parsers import sharing_parser
 from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq, give_cluster, stop
 from tests.tenants import Caller
 
+LONG_FILES = (
+    "test_tutorial",
+    "test_batches",
+    "test_backup",
+    "test_reembed",
+    "test_rules",
+    "test_queue_model",
+    "test_console",
+)
 HARBOUR = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first, so that none of it is the last to run, alone: those files, then files of many tests."""
+    if any(item.path.parent != Path(__file__).parent for item in items):
+        return
+    tests = Counter(item.path for item in items)
+    ranks = {name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: (ranks.get(item.path.stem, len(ranks)), -tests[item.path]))
 
 
 @pytest.fixture(scope="session")
