@@ -123,7 +123,7 @@ def plain_ragq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ragq]:
     assert service.stop() == 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root(plain_ragq: Ragq) -> Iterator[Caller]:
     """The operator, at an API process with a key, beside the plain service."""
     api, url = plain_ragq.spawn_api(RAGQ_API_KEY=KEY)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.servers import KEY, Ragq, stop, wait_until
+from tests.servers import Ragq, wait_until
 from tests.tenants import Caller
 from tests.traces import rows_with, valkey_lives
 
@@ -17,13 +16,10 @@ ANSWERS = {"public.responses", "public.conversation_items"}
 
 
 @pytest.fixture(scope="module")
-def admin(plain_ragq: Ragq) -> Iterator[Caller]:
-    """An admin of a tenant of these tests, at an API process with a key."""
-    api, url = plain_ragq.spawn_api(RAGQ_API_KEY=KEY)
-    root = Caller(url, KEY)
+def admin(root: Caller) -> Caller:
+    """An admin of a tenant of these tests."""
     root.post("/v1/admin/tenants", {"id": "jasmin"})
-    yield Caller(url, root.post("/v1/admin/keys", {"name": "x", "role": "admin", "tenant": "jasmin"})["value"])
-    stop(api)
+    return root.with_key(name="x", role="admin", tenant="jasmin")
 
 
 def blobs_with(ragq: Ragq, word: str) -> list[Path]:

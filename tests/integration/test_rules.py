@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.servers import KEY, Ragq, stop
 from tests.tenants import Caller
 
 RANKS = {"nobody": 0, "reader": 1, "user": 2, "admin": 3, "operator": 4}  # each may what those before it may
@@ -224,6 +225,14 @@ ACTIONS = (create, create, read, read, change, delete, list_all, make_key, use_i
 def pick(world: World, kind: str, target: int) -> str | None:
     objects = world.objects(kind)
     return objects[target % len(objects)] if objects else None
+
+
+@pytest.fixture(scope="module")
+def root(plain_ragq: Ragq) -> Iterator[Caller]:
+    """The operator, at an API process of these tests: so many wrong keys would slow down what others ask."""
+    api, url = plain_ragq.spawn_api(RAGQ_API_KEY=KEY)
+    yield Caller(url, KEY)
+    stop(api)
 
 
 @pytest.fixture(scope="module")
