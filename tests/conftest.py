@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 
+import httpcore2
 import pytest
 
 os.environ["RQ_KEY_PREFIX"] = "ragq"  # before RQ is imported, as `ragq env` does
@@ -14,6 +16,8 @@ from ragq.client.rq_client import JobQueue
 from ragq.settings import Settings
 from tests.servers import Ragq, Valkey
 
+# Each client of httpx2 and of the SDK would read all certificates of the system anew: 24 ms, often for a single request.
+httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 # The parent process may ignore these signals, as nohup does, and every child of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
