@@ -30,15 +30,19 @@ MAX_FILE_BYTES = 5_000_000
 
 
 def wait_until(check: Callable[[], T], *, seconds: float = 15, what: str = "") -> T:
-    """Call `check` until its result is true; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Call `check` until its result is true; fail after `seconds`.
+
+    It waits between calls, after two seconds for 0.1 s: many checks are requests, which take time from what is waited for.
+    """
+    begun = time.monotonic()
     while True:
         value = check()
         if value:
             return value
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > seconds:
             raise AssertionError(f"not within {seconds} s: {what or check}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, waited / 20), 0.1))
 
 
 def free_port() -> int:
