@@ -248,10 +248,7 @@ async def test_a_mail_within_mails_is_read_to_a_limit(tmp_path: Path) -> None:
     assert "No 46" in document.text
     assert "No 45" not in document.text
     endless = b"Subject: words\nFrom: y\n" + b"Content-Type: message/rfc822\n\n" * 5_000
-    try:
-        await read_within_limits(tmp_path, "a.eml", endless)
-    except DocumentError as error:
-        assert error.code in ("damaged", "no_text")  # noqa: PT017
+    assert (await refuse(tmp_path, "a.eml", endless))[0] == "damaged"
 
 
 async def test_macros_are_neither_run_nor_read(tmp_path: Path) -> None:
@@ -261,19 +258,14 @@ async def test_macros_are_neither_run_nor_read(tmp_path: Path) -> None:
     assert "AutoOpen" not in document.text
 
 
-@pytest.mark.parametrize("name", ["report.docx", "prices.xlsx", "talk.pptx", "report.odt", "prices.ods", "report.epub"])
+NEW = ["report.docx", "prices.xlsx", "talk.pptx", "report.odt", "prices.ods", "report.epub"]
+OLD = ["report.doc", "prices.xls", "talk.ppt.gz"]
+
+
+@pytest.mark.parametrize("name", [*NEW, *OLD])
 async def test_half_a_file_is_damaged(tmp_path: Path, name: str) -> None:
     data = sample(name)
-    assert (await refuse(tmp_path, name, data[: len(data) // 2]))[0] == "damaged"
-
-
-@pytest.mark.parametrize("name", ["report.doc", "prices.xls", "talk.ppt.gz"])
-async def test_half_an_old_file_is_damaged_or_gives_its_half(tmp_path: Path, name: str) -> None:
-    data = sample(name)
-    try:
-        await read_within_limits(tmp_path, name.removesuffix(".gz"), data[: len(data) // 2])
-    except DocumentError as error:
-        assert error.code in ("damaged", "no_text")  # noqa: PT017
+    assert (await refuse(tmp_path, name.removesuffix(".gz"), data[: len(data) // 2]))[0] == "damaged"
 
 
 async def test_encrypted_files_say_so(tmp_path: Path) -> None:
