@@ -102,7 +102,7 @@ def test_progress_is_shown_while_a_document_is_ingested(http: httpx2.Client, tmp
 @pytest.mark.parametrize(
     ("kind", "reason", "message"),
     [
-        ("corrupt", "damaged", "The PDF is damaged: open it in a viewer, save it anew and try again."),
+        ("corrupt", "damaged", "The PDF is damaged: open it in a viewer, save it again, and upload that."),
         ("encrypted", "encrypted", "The PDF is encrypted and needs a password: remove it and try again."),
         (
             "no text",

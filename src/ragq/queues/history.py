@@ -131,7 +131,11 @@ async def _find_previous(context: Context, tenant: Viewer, response_id: str) -> 
     except NotFoundError as error:
         raise NotFoundError(error.message, code=code, param=param) from error
     if not job.request.store:
-        raise InvalidRequestError(f"The response '{response_id}' was not stored.", code=code, param=param)
+        raise InvalidRequestError(
+            f"The response '{response_id}' was not stored: send the whole conversation as input.",
+            code=code,
+            param=param,
+        )
     return job
 
 

@@ -44,7 +44,9 @@ def check_url(settings: Settings, url: str) -> None:
         raise InvalidRequestError("The URL needs a host, and no user, password or fragment.", param="url")
     allowed = host in read_allowed(settings)
     if parts.scheme != "https" and not (allowed and parts.scheme == "http"):
-        raise InvalidRequestError("The URL must begin with https://.", param="url")
+        raise InvalidRequestError(
+            "The URL must begin with https://, unless RAGQ_WEBHOOK_ALLOWED_HOSTS names its host.", param="url"
+        )
     if (address := find_address(host)) and not allowed and not is_public(address):
         raise InvalidRequestError(NOT_PUBLIC, param="url")
 

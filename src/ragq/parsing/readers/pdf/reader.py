@@ -78,7 +78,7 @@ def _open(data: bytes) -> pypdfium2.PdfDocument:
             raise UnreadableError(
                 "The PDF is protected in a way that is not known: print it to a new PDF and try again.", "encrypted"
             ) from error
-        raise UnreadableError("The PDF is damaged: open it in a viewer, save it anew and try again.") from error
+        raise UnreadableError("The PDF is damaged: open it in a viewer, save it again, and upload that.") from error
     if not len(pdf):
         raise UnreadableError("The PDF is damaged: it has no pages.")
     return pdf
@@ -133,7 +133,7 @@ def _explain(pages: list[ReadPage], *, is_ocr_there: bool) -> UnreadableError:
     where = _name_pages(list(range(1, len(pages) + 1)))
     if states == {State.DAMAGED}:
         return UnreadableError(
-            f"{where} of the PDF cannot be opened: it is damaged. Open it in a viewer, save it anew and try again."
+            f"{where} of the PDF cannot be opened: it is damaged. Open it in a viewer, save it again, and upload that."
         )
     if State.GARBLED in states:
         what = f"The text of the PDF ({where.lower()}) is in characters that it does not explain"
