@@ -13,6 +13,7 @@ import pytest
 from starlette.websockets import WebSocket
 from structlog.testing import capture_logs
 
+from ragq.errors import AuthenticationError, ForbiddenError, RagqError, UnavailableError
 from ragq.http.access import IDLE
 from ragq.models import JobStatus
 from ragq.records import Job, LogEntry, Request, TextAdded
@@ -62,8 +63,10 @@ class Wire:
         self.sent.append(message)
         await asyncio.sleep(0)  # as while the client does not read
 
-    def socket(self, queue: Talkative) -> WebSocket:
+    def socket(self, queue: Talkative, refusal: Exception | None = None) -> WebSocket:
         async def confirm(caller: Any) -> Any:
+            if refusal:
+                raise refusal
             return caller
 
         context = SimpleNamespace(
@@ -83,6 +86,9 @@ class Wire:
         return WebSocket(scope, self.incoming.get, self.send)
 
 
+CALLER: Any = SimpleNamespace(view=None, tenant="tenant", new_payer=lambda: None)
+
+
 @pytest.fixture
 def questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions are accepted without a queue."""
@@ -100,10 +106,9 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("questions")
 async def test_a_flood_during_a_stream_ends_the_connection_and_the_response_and_is_no_fault_of_ours() -> None:
     queue, wire = Talkative(), Wire()
-    caller: Any = SimpleNamespace(view=None, tenant="tenant", new_payer=lambda: None)
     with capture_logs() as logs:
         async with asyncio.timeout(10):
-            serving = asyncio.create_task(route.respond(wire.socket(queue), caller))
+            serving = asyncio.create_task(route.respond(wire.socket(queue), CALLER))
             wire.say(ASK)
             while len(wire.sent) < 20:  # noqa: ASYNC110  (a test polls)
                 await asyncio.sleep(0)
@@ -114,3 +119,31 @@ async def test_a_flood_during_a_stream_ends_the_connection_and_the_response_and_
     assert (wire.sent[-1]["type"], wire.sent[-1]["code"]) == ("websocket.close", route.POLICY_VIOLATION)
     assert logs == []
     assert queue.canceled == [JOB.id]
+
+
+@pytest.mark.usefixtures("questions")
+@pytest.mark.parametrize("refusal", [AuthenticationError("It was revoked."), ForbiddenError("It is suspended.")])
+async def test_a_key_that_opens_nothing_any_more_ends_the_connection_with_an_error(refusal: RagqError) -> None:
+    wire = Wire()
+    wire.say(ASK)
+    wire.say(ASK)
+    async with asyncio.timeout(10):
+        await route.respond(wire.socket(Talkative(), refusal), CALLER)
+    _, told, closed = wire.sent
+    error = json.loads(told["text"])
+    assert (error["type"], error["status"], error["error"]["code"]) == ("error", refusal.status, refusal.code)
+    assert (closed["type"], closed["code"]) == ("websocket.close", route.POLICY_VIOLATION)
+
+
+@pytest.mark.usefixtures("questions")
+async def test_a_key_that_cannot_be_checked_now_ends_no_connection() -> None:
+    wire = Wire()
+    wire.say(ASK)
+    wire.say(ASK)
+    async with asyncio.timeout(10):
+        serving = asyncio.create_task(route.respond(wire.socket(Talkative(), UnavailableError("It is away.")), CALLER))
+        while len(wire.sent) < 3:  # noqa: ASYNC110  (a test polls)
+            await asyncio.sleep(0)
+        wire.incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        await serving
+    assert [json.loads(message["text"])["status"] for message in wire.sent[1:]] == [503, 503]

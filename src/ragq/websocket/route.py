@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketState
 
 from ragq.accounts.payer import paid_by
-from ragq.errors import InvalidRequestError, RagqError
+from ragq.errors import AuthenticationError, ForbiddenError, InvalidRequestError, RagqError
 from ragq.http.access import IDLE, KEY_PROTOCOL, MAX_JSON_BYTES
 from ragq.http.callers import Caller
 from ragq.models import new_id
@@ -44,7 +45,7 @@ async def respond(socket: WebSocket, caller: AnyCaller) -> None:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end_tasks(tasks)  # which cancels the response that nobody reads
-    if inbox.is_full:
+    if inbox.is_full and socket.application_state is WebSocketState.CONNECTED:
         with contextlib.suppress(WebSocketDisconnect):
             await socket.close(POLICY_VIOLATION, "Wait for answers before you send more.")
 
@@ -84,6 +85,7 @@ class _Conversation:
         self._context: ApiContext = socket.app.state.context
         self._caller = caller
         self._memory = Memory()
+        self._is_let_in = True
         self._set_idle = socket.scope["extensions"][IDLE]["set"]
 
     async def run(self) -> None:
@@ -91,7 +93,7 @@ class _Conversation:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + LIFETIME_SECONDS
         with contextlib.suppress(WebSocketDisconnect):
-            while loop.time() < ends_at:
+            while self._is_let_in and loop.time() < ends_at:
                 self._set_idle(True)
                 try:
                     async with asyncio.timeout_at(ends_at):
@@ -100,6 +102,9 @@ class _Conversation:
                     break
                 self._set_idle(False)
                 await self._take_turn(message)
+            if not self._is_let_in:
+                await self._socket.close(POLICY_VIOLATION, "The key opens nothing any more.")
+                return
             limit = f"A connection lasts {LIFETIME_SECONDS / 60:g} minutes: open another one."
             await self._send_error(InvalidRequestError(limit, code="websocket_connection_limit_reached"), None)
             await self._socket.close()
@@ -122,7 +127,7 @@ class _Conversation:
     async def _respond(self, turn: Turn) -> None:
         """Queue a question, send the events of its response, and cancel it if the client disconnects."""
         body, context = read_body(turn.fields), self._context
-        self._caller = await context.keys.confirm(self._caller)
+        await self._confirm()
         asked = await read_question(
             body, context, self._caller.view, remembered=self._memory.find(body.previous_response_id)
         )
@@ -144,6 +149,18 @@ class _Conversation:
                 for event in events:
                     await self._socket.send_text(event.decode())
         await self._remember(response_id, asked.request, turn)
+
+    async def _confirm(self) -> None:
+        """Check that the caller may still ask; else this turn is the last one.
+
+        Raises:
+            RagqError: It may not, or that cannot be told now.
+        """
+        try:
+            self._caller = await self._context.keys.confirm(self._caller)
+        except (AuthenticationError, ForbiddenError):
+            self._is_let_in = False
+            raise
 
     async def _remember(self, response_id: str, request: Request, turn: Turn) -> None:
         """Keep an answer that is not stored."""
