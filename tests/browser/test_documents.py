@@ -11,10 +11,18 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import DOCUMENT, Visitor, held
+from tests.browser.cutter import Cutter
 from tests.browser.test_page import drop
 from tests.servers import Ragq
 
 MANY = 41
+DROP_LARGE = """() => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([new Uint8Array(3e7).fill(97)], "chart.txt"));
+    transfer.items.add(new File(["The currents turn at noon."], "currents.txt"));
+    document.getElementById("drop").dispatchEvent(
+        new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: transfer }));
+}"""
 SIZE = {"width": 1280, "height": 900}
 
 
@@ -131,6 +139,48 @@ def test_a_document_that_is_removed_while_it_is_put_into_the_store_does_not_stay
     expect(page.locator("#documents-count")).to_have_text("2 documents")
     kept = httpx2.get(f"{ragq.url}/v1/vector_stores/default/files").json()["data"]
     assert {file["filename"] for file in kept} == {"winds.txt", DOCUMENT}
+
+
+def uploaded(ragq: Ragq) -> set[str]:
+    """The names of the files that the service has, in a store or not."""
+    return {file["filename"] for file in httpx2.get(f"{ragq.url}/v1/files").json()["data"]}
+
+
+def test_a_document_that_is_removed_during_its_upload_is_uploaded_no_further(visitor: Visitor, ragq: Ragq) -> None:
+    with Cutter(ragq.url, most=1 << 20) as network:
+        page = visitor.visit(network.url)
+        expect(page.locator("#documents li")).to_have_count(1)
+        page.evaluate(DROP_LARGE)
+        row = page.locator("#documents li", has_text="chart.txt")
+        expect(row).to_contain_text(re.compile(r"Uploading [1-9]\d? %"))
+        with page.expect_event("requestfailed", lambda sent: sent.url.endswith("/v1/files")):
+            page.get_by_role("button", name="Remove chart.txt").click()
+        expect(row).to_have_count(0)
+        expect(page.locator("#documents-state")).to_have_text("Added currents.txt.")
+        page.close()  # or it asks in vain once the network is gone
+    assert uploaded(ragq).isdisjoint({"chart.txt"})
+    assert "request_failed" not in ragq.log()
+    store = f"{ragq.url}/v1/vector_stores/default/files"
+    for file in httpx2.get(store, params={"filename": "currents"}).json()["data"]:
+        httpx2.delete(f"{store}/{file['id']}")
+
+
+def test_a_document_that_is_removed_when_its_upload_has_just_ended_does_not_stay(
+    page: Page, ragq: Ragq, tmp_path: Path
+) -> None:
+    path = tmp_path / "soundings.txt"
+    path.write_text("The soundings were taken at dusk.\n")
+    expect(page.locator("#documents li")).to_have_count(1)
+    with (
+        page.expect_response(lambda answer: answer.request.method == "DELETE"),
+        held(page, "/v1/files$", method="POST", times=1) as wait,
+    ):
+        drop(page, path)
+        wait()
+        page.evaluate("XMLHttpRequest.prototype.abort = () => {}")  # as if all of it had been sent
+        page.get_by_role("button", name="Remove soundings.txt").click()
+        expect(page.locator("#documents li", has_text="soundings.txt")).to_have_count(0)
+    assert uploaded(ragq).isdisjoint({"soundings.txt"})
 
 
 @pytest.mark.parametrize(

@@ -23,23 +23,35 @@ export async function request(method, path, { body, headers, signal } = {}) {
   }
 }
 
-// Posts a form and reports its progress, which fetch cannot.
-export async function upload(path, form, onProgress) {
+// Posts a form and reports its progress, which fetch cannot. `isNew` says whether the server made the file meanwhile.
+// The signal stops it as long as the server does not have all of it.
+export async function upload(path, form, onProgress, signal) {
   for (;;) {
-    const { status, text } = await send(path, form, onProgress);
-    if (status === 200) return JSON.parse(text);
+    signal.throwIfAborted();
+    const began = performance.now();
+    const { status, text, date } = await send(path, form, onProgress, signal);
+    if (status === 200) {
+      const file = JSON.parse(text);
+      const seconds = (Date.parse(date) - (performance.now() - began)) / 1000; // when it began, by the server's clock
+      return { file, isNew: file.created_at >= Math.floor(seconds) };
+    }
     if (status !== 401) throw readError(status, text);
     await unlock();
   }
 }
 
-function send(path, form, onProgress) {
+function send(path, form, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const sending = new XMLHttpRequest();
+    const stop = () => sending.abort();
     sending.open("POST", path);
     sending.upload.onprogress = ({ loaded, total }) => onProgress(loaded / total);
-    sending.onload = () => resolve({ status: sending.status, text: sending.responseText });
+    sending.upload.onload = () => signal.removeEventListener("abort", stop);
+    sending.onload = () => resolve({ status: sending.status, text: sending.responseText, date: sending.getResponseHeader("Date") });
     sending.onerror = () => reject(new Error("The connection was lost. Try again."));
+    sending.onabort = () => reject(signal.reason);
+    sending.onloadend = () => signal.removeEventListener("abort", stop);
+    signal.addEventListener("abort", stop);
     sending.send(form);
   });
 }

@@ -19,6 +19,11 @@ export class DocumentRow {
     this.remove.onclick = () => onRemove(this);
     this.item.append(make("span", "name", name), this.remove, this.state, this.progress);
     this.isPending = true;
+    this.stopping = new AbortController(); // of its upload
+  }
+
+  get isRemoved() {
+    return this.stopping.signal.aborted;
   }
 
   advance(text, share) {

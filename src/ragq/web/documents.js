@@ -178,18 +178,17 @@ async function takeOut({ store }, id) {
 }
 
 async function remove(row) {
-  row.isRemoved = true; // also while it waits for its upload
   if (row.id) {
     row.remove.disabled = true;
     try {
       await takeOut(row, row.id);
     } catch (error) {
       row.remove.disabled = false;
-      row.isRemoved = false;
       row.state.textContent = error.message;
       return;
     }
   }
+  row.stopping.abort(); // the upload, also one that waits for its turn
   added = added.filter((one) => one !== row);
   rows = rows.filter((one) => one !== row);
   row.leave(choose);

@@ -35,13 +35,18 @@ async function ingest(file, row) {
   form.append("purpose", "assistants");
   form.append("file", file);
   try {
-    const { id } = await upload("v1/files", form, (share) => row.advance(`Uploading ${Math.round(share * 100)} %`, share));
-    if (row.isRemoved) return true;
+    const advance = (share) => row.advance(`Uploading ${Math.round(share * 100)} %`, share);
+    const { file: { id }, isNew } = await upload("v1/files", form, advance, row.stopping.signal);
+    if (row.isRemoved) {
+      if (isNew) await request("DELETE", `v1/files/${id}`); // one that was there before may be in other stores
+      return true;
+    }
     const kept = await (await request("POST", `${row.store}/files`, { body: { file_id: id } })).json();
     if (row.isRemoved) await discard(row, id);
     else keep(row, kept);
     return true;
   } catch (error) {
+    if (row.isRemoved) return true;
     row.end(error.message, "failed");
     return false;
   }
