@@ -8,7 +8,7 @@ export { h };
 
 // Asks before something is done; resolves to whether it is wanted.
 export function confirm(title, text, yes) {
-  return ask(title, text, yes, "Keep them");
+  return ask(title, text, yes, { no: "Keep them", isEnterYes: true });
 }
 
 export async function get(path, query = {}) {
