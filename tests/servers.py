@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 KEY = "a key that only the tests know"
 MAX_FILE_BYTES = 5_000_000
+_ports = itertools.count()
 
 
 def wait_until(check: Callable[[], T], *, seconds: float = 15, what: str = "") -> T:
@@ -46,10 +48,13 @@ def wait_until(check: Callable[[], T], *, seconds: float = 15, what: str = "") -
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, of a hundred that no other process of the tests takes, and no outgoing connection either."""
+    while True:
+        port = 10_000 + 100 * (os.getpid() % 200) + next(_ports) % 100
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def valkey_binary() -> str:
