@@ -32,7 +32,9 @@ async def filled(database: Database, settings: Any) -> AsyncIterator[Filled]:
     others = {"settings": settings, "issuer": "https://issuer.example", "database": database}
 
     def make(owner: type) -> Any:
-        return owner(**{name: others[name] for name in inspect.signature(owner).parameters if name != "replica"})
+        return owner(
+            **{name: others[name] for name in inspect.signature(owner).parameters if not name.startswith("replica")}
+        )
 
     filled = Filled(database, make)
     await filled.fill()
