@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ragq.models import Location, PlaceKind, SearchResult
+from ragq.models import CERTAIN, Location, PlaceKind, SearchResult
 from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, NOT_CERTAIN, TASK_PASSAGES, answer_extractively
 from ragq.rag.sentences import MAX_SENTENCE_CHARACTERS, find_sentences, find_terms
 
@@ -290,3 +290,23 @@ def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_its_whole_pas
     results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(passages)]
     task = answer_extractively("move a pane with a command", results)
     assert task.text == "\n\n".join([NOT_CERTAIN, *passages[:TASK_PASSAGES]])
+
+
+def test_a_task_that_is_answered_for_certain_is_given_the_nearest_other_passage_too() -> None:
+    best = "To rename an archive, name it and its new name."
+    results = [
+        make_result(best, score=0.9),
+        make_result("Call archive-rename OLD NEW.", score=0.4),
+        make_result("Cats.", score=0.1),
+    ]
+    task = answer_extractively("How do I rename an archive?", results)
+    assert (task.confidence or 0) >= CERTAIN
+    assert [one.quote for one in task.citations] == [best, "Call archive-rename OLD NEW."]
+    fact = answer_extractively("Who must rename an archive?", results)
+    assert [one.quote for one in fact.citations] == [best]
+
+
+def test_a_code_alone_is_no_task_that_another_passage_could_answer() -> None:
+    row = "Part PPR-9087 costs 20 euros."
+    results = [make_result(row, score=0.9), make_result("Part PPR-9078 costs 30 euros.", score=0.4)]
+    assert [one.quote for one in answer_extractively("PPR-9087", results).citations] == [row]

@@ -102,7 +102,10 @@ def answer_in_steps(
     if confidence.value < CERTAIN:
         return _show_nearest(scored, confidence, question)
     chosen = [_add_lines(one, sentences, weights) for one in _choose(scored)]
-    return _quote(_drop_overlaps([_make_whole(one, question) for one in chosen]), confidence)
+    quotes = _drop_overlaps([_make_whole(one, question) for one in chosen])
+    if asks_what_to_do(question) and not find_identifiers(question):
+        quotes += _add_passage(scored, quotes)
+    return _quote(quotes, confidence)
 
 
 def _refuse(confidence: Confidence) -> Answer:
@@ -241,6 +244,14 @@ def _make_whole(sentence: _Sentence, question: str) -> _Sentence:
         sentence = replace(sentence, start=start, end=end)
     term = find_term(text, sentence.start, sentence.end)
     return sentence if term is None else replace(sentence, start=term)
+
+
+def _add_passage(scored: list[tuple[float, _Sentence]], quotes: list[_Sentence]) -> list[_Sentence]:
+    """The nearest passage that nothing is quoted of yet: what is to be done is often said in another than the best sentence's."""
+    quoted = {id(one.source) for one in quotes}
+    others = (sentence for _, sentence in scored if id(sentence.source) not in quoted)
+    nearest = max(others, key=lambda one: one.source.score, default=None)
+    return [_take_whole(nearest)] if nearest else []
 
 
 def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence, question: str) -> Answer:
