@@ -22,7 +22,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ evaluate-documents: setup ## Right file, place and words for facts of real files
 
 evaluate-citations: setup ## How well false statements of an LLM are found, and true ones left alone (DATA=folder with xquad.en.json)
 	$(BIN)/python -m benchmarks.evaluate_citations $(DATA)
+
+evaluate-answers: setup ## Answers without an LLM to XQuAD's questions, with and without the paragraph that answers (DATA=folder of xquad.en.json and others)
+	$(BIN)/python -m benchmarks.answer_set $(DATA)
 
 evaluate-identifiers: setup ## Search and answers for identifiers alike to the last character, present and absent (SEED=number)
 	$(BIN)/python -m benchmarks.identifier_set $(if $(SEED),--seed $(SEED))
