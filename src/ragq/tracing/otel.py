@@ -1,7 +1,7 @@
 """Spans for OpenTelemetry's SDK; imported only when traces are wanted.
 
-The SDK samples, batches and sends, and reads its own variables: sampler, resource, endpoint, headers, certificates and batches. A span in
-progress is our own object, half the cost of the SDK's, which guards each one against many threads and against attributes of any type.
+The SDK samples, batches and sends, and reads its own variables: sampler, resource, endpoint, headers, certificates and batches. A span is our
+own object, since the SDK guards each one against many threads and against attributes of any type, and `otlp.py` writes it, in the thread that sends.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ragq import __version__
 from ragq.tracing import NO_SPAN, Attributes, Kind, Span
+from ragq.tracing.otlp import encode_program, encode_request, encode_span
 
 _KINDS: Final[Mapping[Kind, SpanKind]] = {
     "internal": SpanKind.INTERNAL,
@@ -39,8 +40,6 @@ _KINDS: Final[Mapping[Kind, SpanKind]] = {
 }
 EXIT_SECONDS: Final = 2.0  # how long a process that exits tries to send its last spans
 _W3C: Final = TraceContextTextMapPropagator()
-_SCOPE: Final = InstrumentationScope("ragq", __version__)
-_UNSET, _FAILED = trace.Status(), trace.Status(StatusCode.ERROR)
 
 
 class _Recorded(Span):
@@ -50,7 +49,7 @@ class _Recorded(Span):
         context: Its ids, and whether it is sampled: others are not sent, but tell the next process so.
     """
 
-    __slots__ = ("_attributes", "_before", "_kind", "_name", "_parent", "_started_ns", "_status", "_tracer", "context")
+    __slots__ = ("_attributes", "_before", "_failed", "_kind", "_name", "_parent", "_times", "_tracer", "context")
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class _Recorded(Span):
     ) -> None:
         self._tracer, self._name, self._kind, self.context, self._parent = tracer, name, kind, context, parent
         self._attributes: dict[str, Any] = dict(attributes)
-        self._status, self._started_ns = _UNSET, time.time_ns()
+        self._failed, self._times = False, (time.time_ns(), 0)
 
     def __enter__(self) -> Self:
         self._before = _current.get()
@@ -76,25 +75,27 @@ class _Recorded(Span):
         _current.set(self._before)
         if error is not None:
             self.fail(getattr(error, "code", None) or type(error).__name__)
-        self.end(self._started_ns, time.time_ns())
+        self.end(self._times[0], time.time_ns())
 
     def end(self, started_ns: int, ended_ns: int) -> None:
         """Send it, if it is sampled."""
         if self.context.trace_flags.sampled:
-            self._tracer.processor.on_end(
-                ReadableSpan(
-                    self._name,
-                    self.context,
-                    self._parent,
-                    self._tracer.resource,
-                    {name: value for name, value in self._attributes.items() if value is not None},
-                    kind=_KINDS[self._kind],
-                    status=self._status,
-                    start_time=started_ns,
-                    end_time=ended_ns,
-                    instrumentation_scope=_SCOPE,
-                )
-            )
+            self._times = (started_ns, ended_ns)
+            self._tracer.processor.on_end(cast("ReadableSpan", self))  # it reads the context alone
+
+    def encode(self) -> bytes:
+        """Write it as OTLP has it."""
+        context, parent = self.context, self._parent
+        return encode_span(
+            (context.trace_id, context.span_id),
+            (parent.span_id, parent.is_remote) if parent else None,
+            context.trace_state.to_header() if context.trace_state else "",
+            self._name,
+            _KINDS[self._kind].value + 1,  # OTLP's 0 is unknown
+            self._times,
+            self._attributes,
+            failed=self._failed,
+        )
 
     def set(self, attributes: Attributes) -> None:
         self._attributes.update(attributes)
@@ -103,10 +104,20 @@ class _Recorded(Span):
         self._name = name
 
     def fail(self, code: str) -> None:
-        self._attributes["error.type"], self._status = code, _FAILED
+        self._attributes["error.type"], self._failed = code, True
 
 
 _current: ContextVar[_Recorded | None] = ContextVar("span", default=None)
+
+
+class _Request:
+    """What the SDK's exporter takes for its own message, and sends: it only asks for the bytes."""
+
+    def __init__(self, program: tuple[bytes, bytes], spans: Iterable[_Recorded]) -> None:
+        self._bytes = encode_request(program, [span.encode() for span in spans])
+
+    def SerializePartialToString(self) -> bytes:  # noqa: N802  (protobuf's name)
+        return self._bytes
 
 
 class OtelTracer:
@@ -119,9 +130,11 @@ class OtelTracer:
     def __init__(self, component: str) -> None:
         name = os.environ.get("OTEL_SERVICE_NAME") or f"ragq-{component}"
         facts = {"service.name": name, "service.version": __version__, "service.instance.id": str(os.getpid())}
-        self.resource = Resource.create(facts)
-        self.processor = BatchSpanProcessor(OTLPSpanExporter())
-        sampler = TracerProvider(resource=self.resource, shutdown_on_exit=False).sampler  # as the variables say
+        resource = Resource.create(facts)
+        program = encode_program("ragq", __version__, resource.attributes)
+        vars(trace_exporter)["encode_spans"] = partial(_Request, program)
+        self.processor = BatchSpanProcessor(trace_exporter.OTLPSpanExporter())
+        sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler  # as the variables say
         self._sampler, self._ids = sampler, RandomIdGenerator()
         _end_at_exit(self.processor)
 
