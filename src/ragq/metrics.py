@@ -85,10 +85,12 @@ WORKERS = Gauge("ragq_workers", "Live workers of a queue.", ["queue"])
 DISK_FREE = Gauge("ragq_disk_free_bytes", "Free space on the disk of the data folder.", ["folder"])
 DISK_SIZE = Gauge("ragq_disk_size_bytes", "Size of that disk.", ["folder"])
 
-# Alerts ask how much these have grown. A series that begins with its first event has not grown by it, so each begins at 0.
+# Alerts and the dashboard ask how much these have grown. A series that begins with its first event has not grown by it, so each begins at 0.
 for _outcome in ("delivered", "retried", "failed", "disabled"):
     WEBHOOKS.labels(_outcome)
 for _queue in QueueName:
     REFUSED.labels(_queue)
 for _function in JobFunction:
     ENDED.labels(_function.rpartition(".")[2], "finished")
+for _rating in ("up", "down"):
+    FEEDBACK.labels(_rating)
