@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx2
 import psycopg
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Request, Route, expect
 
-from tests.browser.conftest import Visitor, serve
+from tests.browser.conftest import Visitor, held, serve
 from tests.servers import FakeLlm, Ragq, stop, wait_until
 
 KEY = "a key that only this test knows"
@@ -164,8 +164,9 @@ def test_some_and_all_that_match_are_changed_with_a_count_before_and_progress_du
     expect(bar).to_contain_text("2 selected")
     bar.get_by_role("button", name="Cancel").click()
     expect(console.get_by_role("dialog")).to_contain_text("Cancel 2 jobs?")
-    agree(console, "Cancel 2")
-    expect(bar.get_by_role("progressbar")).to_be_visible()
+    with held(console, r"/v1/admin/job_actions/"):
+        agree(console, "Cancel 2")
+        expect(bar.get_by_role("progressbar")).to_be_visible()
     expect(console.locator("#state")).to_have_text("2 jobs cancelled.")
     expect(rows).to_have_count(3)
     bar.get_by_role("button", name="Cancel").click()
@@ -183,6 +184,30 @@ def test_some_and_all_that_match_are_changed_with_a_count_before_and_progress_du
     agree(console, "Delete 5")
     expect(console.locator("#state")).to_have_text("5 jobs deleted.")
     expect(console.locator(".none")).to_be_visible()
+
+
+def test_the_end_of_an_action_is_shown_soon_and_a_long_one_is_asked_for_ever_less_often(
+    console: Page, ragq: Ragq
+) -> None:
+    ask(ragq, SLOW)
+    ask(ragq, "[[fake text=yes]] How deep is the ford?")
+    go(console, "jobs?state=queued&text=ford")
+    expect(console.locator("tbody tr")).to_have_count(1)
+    asked: list[float] = []
+    reply = {"id": "x", "action": "cancel", "state": "running", "total": 1, "done": 0, "skipped": 0}
+
+    def answer(route: Route) -> None:
+        asked.append(time.monotonic())
+        route.fulfill(json=reply | {"state": "completed" if len(asked) == 5 else "running"})
+
+    console.route(re.compile("/v1/admin/job_actions/"), answer)
+    console.get_by_role("group", name="Actions").get_by_role("button", name="Cancel").click()
+    begun = time.monotonic()
+    agree(console, "Cancel 1")
+    expect(console.locator("#state")).to_have_text("0 jobs cancelled.")
+    pauses = [later - sooner for sooner, later in pairwise([begun, *asked])]
+    assert pauses[0] + pauses[1] < 2
+    assert all(pause > 0.9 * least for pause, least in zip(pauses, (0.25, 0.5, 1, 2, 2), strict=True))
 
 
 def test_documents_say_why_they_failed_and_poison_is_forgiven_and_read_again(

@@ -14,6 +14,7 @@ const STATES = [
 const SINCE = [["", "Any time"], ["3600", "Last hour"], ["86400", "Last day"], ["604800", "Last week"]];
 const QUEUES = [["", "All"], ["queries", "Questions"], ["documents", "Documents"]];
 const POLL_MS = 2000;
+const FIRST_POLL_MS = 250; // doubled each time: what is done at once is shown at once
 const PAGE = 50;
 const DONE = { retry: "run again", cancel: "cancelled", delete: "deleted" };
 export const VERBS = { retry: "Retry", cancel: "Cancel", delete: "Delete" };
@@ -135,11 +136,11 @@ export async function jobs({ root, query, isOperator, isOpen }) {
     bar.dataset.label = "progress";
     bar.replaceChildren(text, progress, stop);
     let now = begun;
-    for (;;) {
+    for (let pause = FIRST_POLL_MS; ; pause = Math.min(2 * pause, POLL_MS)) {
       progress.value = now.done + now.skipped;
       text.textContent = `${count(now.done)} of ${count(now.total)} ${DONE[now.action]}`;
       if (now.state !== "running" || !isOpen()) break;
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await new Promise((resolve) => setTimeout(resolve, pause));
       now = await get(`v1/admin/job_actions/${begun.id}`);
     }
     const skipped = now.skipped ? `, ${count(now.skipped)} were in no state for it` : "";
