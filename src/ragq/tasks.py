@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h
-KEPT_BYTES = 32 << 20
+M_ARENA_MAX = -8  # from malloc.h
 GC_THRESHOLD = 10_000  # net allocations before a collection of the youngest generation
 SLICE_SECONDS = 0.002  # longest time that long work may block the event loop
 
@@ -70,13 +69,6 @@ def share_one_heap() -> None:
     """
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
         set_option(M_ARENA_MAX, 1)
-
-
-def keep_freed_memory() -> None:
-    """Keep what is freed for the next allocation (glibc only), in a process that soon ends: new pages cost time."""
-    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
-        set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
-        set_option(M_MMAP_THRESHOLD, KEPT_BYTES)
 
 
 def give_back_memory() -> None:

@@ -96,4 +96,8 @@ def _write(text: str, others: dict[str, object]) -> None:
     for start in range(0, len(text), WRITTEN_CHARACTERS):
         part = text[start : start + WRITTEN_CHARACTERS].encode("utf-8", "replace").decode()
         output.write(msgspec.json.encode(part)[1:-1])
-    output.write(b'", ' + json.dumps(others, ensure_ascii=False).encode("utf-8", "replace")[1:])
+    try:
+        encoded = msgspec.json.encode(others)
+    except UnicodeEncodeError:  # it has half a surrogate pair
+        encoded = json.dumps(others, ensure_ascii=False).encode("utf-8", "replace")
+    output.write(b'", ' + encoded[1:])

@@ -1,7 +1,7 @@
 """The forker: the process that forks a child for each file to parse.
 
 Run as `python -m ragq.parsing.forker`, with a socket as standard input. It has loaded what reading needs and never touches a
-user's file, so a child starts clean, and in milliseconds. A request is one byte with four descriptors: the file to read,
+user's file, so a child starts clean, and in milliseconds; what it imports is copied by each fork. A request is one byte with four descriptors: the file to read,
 and sockets for the child's standard output, its standard error and the caller's line. On its line the caller has sent the
 arguments of `extract.main` as a JSON array, and receives the child's exit code. If the caller closes its line, the child
 is killed; when standard input ends, all children are.
@@ -25,13 +25,14 @@ from typing import Any, NoReturn
 from ragq.parsing import extract, readers
 from ragq.parsing.isolation import refuse_network
 from ragq.parsing.writer import DocumentWriter
-from ragq.tasks import keep_freed_memory
 
 HANDBOOK = Path(__file__).resolve().parents[1] / "handbook" / "handbook.pdf"
 
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+KEPT_BYTES = 32 << 20
 GC_THRESHOLD = 10_000  # net allocations in a child before a collection: a document's objects live to its end
 
 Children = dict[socket.socket, int]  # the caller's line → the child
@@ -119,6 +120,13 @@ def _kill(child: int) -> None:
         os.killpg(child, signal.SIGKILL)
 
 
+def _keep_freed_memory() -> None:
+    """Keep what is freed for the next allocation (glibc only): children soon end, and new pages cost time."""
+    if set_option := getattr(LIBRARY, "mallopt", None):
+        set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
+        set_option(M_MMAP_THRESHOLD, KEPT_BYTES)
+
+
 def main() -> None:
     """Load what children need, then serve standard input."""
     readers.load()  # 8 MB together, and 0.2 s
@@ -128,7 +136,7 @@ def main() -> None:
         document.finish()
     if not refuse_network():
         print("ragq: this system cannot refuse the network to processes that read documents.", file=sys.stderr)  # noqa: T201
-    keep_freed_memory()
+    _keep_freed_memory()
     gc.freeze()  # so that a collection in a child does not copy our memory
     gc.set_threshold(GC_THRESHOLD)
     with socket.socket(fileno=sys.stdin.fileno()) as requests:

@@ -21,9 +21,13 @@ def detect_language(text: str) -> str:
     """The language of most of a text as an ISO 639-1 code; empty where that cannot be told, as of numbers and code."""
     step = max(SAMPLE_CHARACTERS, len(text) // SAMPLES)
     samples = [text[start : start + SAMPLE_CHARACTERS] for start in range(0, len(text), step)]
-    votes = Counter(map(_detect, samples))
-    language, count = votes.most_common(1)[0] if votes else ("", 0)
-    return language if language and 2 * count > votes.total() else _detect_by_words(samples)
+    votes: Counter[str] = Counter()
+    for sample in samples:
+        language = _detect(sample)
+        votes[language] += 1
+        if language and 2 * votes[language] > len(samples):
+            return language
+    return _detect_by_words(samples)
 
 
 def _detect_by_words(samples: list[str]) -> str:

@@ -33,6 +33,7 @@ OUTPUT_BYTES = 6  # most bytes printed for a character
 INVALID_OUTPUT = "The parser returned invalid output for this file. It is probably damaged."
 GONE = "The process that starts parsers has ended. Try again."
 END_SECONDS = 5.0  # time for a kill to take effect
+KEPT_CHUNKS = 500  # freed chunks of each size, at most
 LATE_SECONDS = 1.0  # a time limit noticed this late means that this process was frozen, not that the file is slow
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
@@ -225,9 +226,13 @@ class _Forker:
 
 
 def _make_environment() -> dict[str, str]:
-    """Make the forker's environment: without our keys, without HOME, but with what leads to tesseract."""
+    """Make the forker's environment: without our keys, without HOME, but with what leads to tesseract.
+
+    pdfium allocates much that is small: it takes a fiftieth less time if glibc keeps more of what is freed at hand.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "TESSDATA_PREFIX") if name in os.environ}
-    return {"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1", **kept}
+    tunables = f"glibc.malloc.tcache_count={KEPT_CHUNKS}"
+    return {"PYTHONPATH": str(_PACKAGE_PARENT), "PYTHONUTF8": "1", "GLIBC_TUNABLES": tunables, **kept}
 
 
 @dataclass(slots=True)

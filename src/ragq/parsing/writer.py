@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+
+import msgspec
 
 from ragq.models import Place, PlaceKind, Table
 from ragq.parsing.languages import detect_language
@@ -103,9 +104,13 @@ class DocumentWriter:
         self._write_block(title)
         self._headings.append((start, shorten_path(" › ".join(entry[1] for entry in self._path))))
 
-    def add_text(self, text: str) -> None:
-        """Write a paragraph, or several; its lines are kept."""
-        if block := "\n".join(map(str.rstrip, clean(text).split("\n"))).strip():
+    def add_text(self, text: str, *, is_clean: bool = False) -> None:
+        """Write a paragraph, or several; its lines are kept.
+
+        Args:
+            is_clean: All of it but the line ends is printable, and no line ends with white space.
+        """
+        if block := (text if is_clean else "\n".join(map(str.rstrip, clean(text).split("\n")))).strip():
             self._write_block(block)
 
     def add_table(
@@ -184,9 +189,9 @@ class DocumentWriter:
         if not text or text.isspace():
             raise UnreadableError(" ".join(self._warnings) or "No text found in the file.", "no_text")
         return text, {
-            "places": [_as_json(place) for place in self._places if place.start < len(text)],
+            "places": msgspec.to_builtins([place for place in self._places if place.start < len(text)]),
             "headings": self._headings,
-            "tables": [_as_json(table) for table in self._tables],
+            "tables": msgspec.to_builtins(self._tables),
             "has_lines": self._has_lines,
             "title": _squeeze(clean(self.title))[:TITLE_CHARACTERS],
             "encoding": self.encoding,
@@ -234,11 +239,6 @@ class DocumentWriter:
             raise UnreadableError(too_long(self.max_characters), "too_large")
         self.length += len(text)
         self._parts.append(text)
-
-
-def _as_json(one: Place | Table) -> dict[str, object]:
-    """Return the fields as `asdict` would, but without a deep copy of each value."""
-    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def too_long(max_characters: int) -> str:

@@ -6,11 +6,13 @@ import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from ctypes import addressof, create_string_buffer
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import pypdfium2
+import pypdfium2.raw as pdfium
 
 from ragq.parsing.readers.pdf.pages import ReadPage
 
@@ -48,12 +50,46 @@ Headings = dict[int, dict[int, Heading]]
 
 def read_outline(pdf: pypdfium2.PdfDocument) -> Iterator[Entry]:
     """Yield what the outline says of pages."""
-    bookmarks: Iterator[pypdfium2.PdfBookmark] = pdf.get_toc(max_depth=MAX_DEPTH)
-    for bookmark in itertools.islice(bookmarks, MAX_ENTRIES):
-        target = bookmark.get_dest()
-        index = target.get_index() if target else None
-        if index is not None:
-            yield Entry(index, bookmark.level + 1, bookmark.get_title())
+    title = _TitleReader()
+    for bookmark, level in itertools.islice(_iterate_outline(pdf), MAX_ENTRIES):
+        target = pdfium.FPDFBookmark_GetDest(pdf, bookmark)
+        index = pdfium.FPDFDest_GetDestPageIndex(pdf, target) if target else -1
+        if index >= 0:
+            yield Entry(index, level, title.read(bookmark))
+
+
+def _iterate_outline(pdf: pypdfium2.PdfDocument) -> Iterator[tuple[pdfium.FPDF_BOOKMARK, int]]:
+    """Yield each bookmark once, with its level from 1. pypdfium2's own iterator takes twice the time."""
+    seen: set[int] = set()
+    parents: list[pdfium.FPDF_BOOKMARK] = []
+    bookmark = pdfium.FPDFBookmark_GetFirstChild(pdf, None)
+    while bookmark or parents:
+        address = addressof(bookmark.contents) if bookmark else 0
+        if not address or address in seen:  # the end of a level, or a damaged outline that leads back to itself
+            if not parents:
+                return
+            bookmark = pdfium.FPDFBookmark_GetNextSibling(pdf, parents.pop())
+            continue
+        seen.add(address)
+        yield bookmark, len(parents) + 1
+        child = pdfium.FPDFBookmark_GetFirstChild(pdf, bookmark) if len(parents) < MAX_DEPTH - 1 else None
+        if child:
+            parents.append(bookmark)
+        bookmark = child or pdfium.FPDFBookmark_GetNextSibling(pdf, bookmark)
+
+
+class _TitleReader:
+    """Reads the titles of bookmarks into memory that grows with the longest."""
+
+    def __init__(self) -> None:
+        self._buffer = create_string_buffer(1024)
+
+    def read(self, bookmark: pdfium.FPDF_BOOKMARK) -> str:
+        size = pdfium.FPDFBookmark_GetTitle(bookmark, self._buffer, len(self._buffer))
+        if size > len(self._buffer):
+            self._buffer = create_string_buffer(size)
+            pdfium.FPDFBookmark_GetTitle(bookmark, self._buffer, size)
+        return str(memoryview(self._buffer)[: max(0, size - 2)], "utf-16-le", "ignore")
 
 
 def match_outline(outline: Iterable[Entry], pages: Sequence[list[str]]) -> Headings:
@@ -72,7 +108,8 @@ def match_outline(outline: Iterable[Entry], pages: Sequence[list[str]]) -> Headi
         longest = max(len(title) for _, title in entries) + MORE_CHARACTERS
         wanted = [{_simplify(title), _simplify(_NUMBER.sub("", title))} - {""} for _, title in entries]
         starts = {title[0] for titles in wanted for title in titles}
-        lines = [number for number, line in enumerate(pages[index]) if _may_begin(line, starts)]
+        begins = {first for first in {line[:1] for line in pages[index]} if _may_begin(first, starts)}
+        lines = [number for number, line in enumerate(pages[index]) if line[:1] in begins]
         found: dict[int, Heading] = {}
         for (level, _), titles in zip(entries, wanted, strict=True):
             free = [number for number in lines if number not in found]
@@ -88,9 +125,9 @@ def _simplify(text: str) -> str:
     return _NO_WORD.sub("", text).lower()
 
 
-def _may_begin(line: str, starts: set[str]) -> bool:
-    """Whether a line may be the first of a title: it begins with the letter of one, or a number or sign before it."""
-    return not line[:1].isalpha() or line[:1].lower() in starts
+def _may_begin(first: str, starts: set[str]) -> bool:
+    """Whether a line with this first letter may begin a title: a title does, or it is a number or sign before it."""
+    return not first.isalpha() or first.lower() in starts
 
 
 def _find(lines: list[str], numbers: list[int], longest: int, titles: set[str]) -> tuple[int, int] | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
-from itertools import islice
+from collections.abc import Hashable, Iterable, Iterator
 
 EDGE_LINES = 3  # of the text of a page, at its top and at its bottom
 EDGE_SHARE = 4  # of a page with few lines only each fourth, so that never a whole page is taken for its header
@@ -14,6 +13,7 @@ NEAR_PAGES = 4  # within which a line must stand again: left and right pages dif
 LEAST_PAGES = 3
 MAX_CHARACTERS = 150
 MAX_NUMBERS = 4
+MAX_DIGITS = 7  # longer ones count no pages
 
 _NUMBER = re.compile(r"\d+")
 
@@ -45,22 +45,28 @@ def find_margins(pages: list[list[str]]) -> list[set[int]]:
 
 def _iterate_keys(index: int, lines: list[str]) -> Iterator[tuple[int, Hashable]]:
     """Yield each line at an edge with what makes it the same on other pages."""
-    filled = (place for place, line in enumerate(lines) if line and not line.isspace())
-    first = list(
-        islice(filled, EDGE_LINES * EDGE_SHARE)
-    )  # no more of them are needed to know how many count as an edge
+    first = _find_filled(lines, range(len(lines)), EDGE_LINES * EDGE_SHARE)  # more do not make the edge wider
     edge = len(first) // EDGE_SHARE
-    last = islice(
-        (place for place in range(len(lines) - 1, -1, -1) if lines[place] and not lines[place].isspace()), edge
-    )
-    for place in dict.fromkeys([*first[:edge], *reversed(list(last))]):
+    last = _find_filled(lines, range(len(lines) - 1, -1, -1), edge)
+    for place in dict.fromkeys([*first[:edge], *reversed(last)]):
         if len(lines[place]) > MAX_CHARACTERS:
             continue
         line = " ".join(lines[place].split())
-        numbers = list(_NUMBER.finditer(line))
         if not line.isdecimal():
             yield place, line
-        if len(numbers) <= MAX_NUMBERS:
-            for number in numbers:
-                if len(number.group()) < 7:
-                    yield place, (line[: number.start()], line[number.end() :], int(number.group()) - index)
+        spans = [number.span() for number in _NUMBER.finditer(line)]
+        if len(spans) <= MAX_NUMBERS:
+            for start, end in spans:
+                if end - start < MAX_DIGITS:
+                    yield place, (line[:start], line[end:], int(line[start:end]) - index)
+
+
+def _find_filled(lines: list[str], places: Iterable[int], count: int) -> list[int]:
+    """Return the first so many of the places whose lines are not empty."""
+    found: list[int] = []
+    for place in places:
+        if len(found) == count:
+            break
+        if lines[place] and not lines[place].isspace():
+            found.append(place)
+    return found

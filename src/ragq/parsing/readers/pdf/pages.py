@@ -51,6 +51,7 @@ class ReadPage:
         tables: Which of its lines are tables.
         is_recognized: Its text is what OCR found.
         pictures: What OCR found in each picture beside the text.
+        is_clean: All of its text but the line ends is printable, and no line ends with white space.
     """
 
     text: str = ""
@@ -59,6 +60,7 @@ class ReadPage:
     tables: list[TableBlock] = field(default_factory=list)
     is_recognized: bool = False
     pictures: list[str] = field(default_factory=list)
+    is_clean: bool = False
 
 
 class PageReader:
@@ -101,8 +103,9 @@ class PageReader:
     def _read(self, index: int, page: pdfium.FPDF_PAGE, text_page: pdfium.FPDF_TEXTPAGE) -> ReadPage:
         raw, is_indexed = self._text.read(page, text_page)
         read = ReadPage(clean_pdf_text(raw))
-        characters = len(read.text) - read.text.count(" ") - read.text.count("\n")
-        garbled = _count_garbled(read.text, raw) / max(1, characters)
+        characters = _count_characters(read.text)
+        read.is_clean = read.text.replace("\n", "").isprintable()
+        garbled = 0 if read.is_clean else len(_NO_CHARACTER.findall(raw)) / max(1, characters)
         if garbled > GARBLED_SHARE:
             self._recognize(index, read, State.GARBLED)
             if read.state is State.GARBLED and garbled > LOST_SHARE:
@@ -112,6 +115,7 @@ class PageReader:
         if is_indexed and read.state is State.READ and not read.is_recognized:
             if tables := find_tables(page, text_page, raw):
                 _replace(read, raw.split("\r\n"), tables)
+                read.is_clean = False
             if self._measures_sizes:
                 read.heights = self._measure(text_page, raw)
         if self._has_pictures and read.state is State.READ and not read.is_recognized:
@@ -148,7 +152,7 @@ class PageReader:
         pages = self._ocr.read_pages(Drawing(self._pdf[index]).cut()) if self._ocr.is_available else []
         text = pages[0] if pages else ""
         if text and (otherwise is State.GARBLED or len(text) > len(read.text)):
-            read.text, read.is_recognized = text, True
+            read.text, read.is_recognized, read.is_clean = text, True, False
         elif not (read.text and otherwise is State.EMPTY):
             read.state = otherwise
 
@@ -236,6 +240,6 @@ def _replace(read: ReadPage, raw: list[str], tables: list[TableBlock]) -> None:
     read.text = "\n".join(parts)
 
 
-def _count_garbled(text: str, raw: str) -> int:
-    """Count the unreadable characters: controls, those of private use, and U+FFFD."""
-    return 0 if text.replace("\n", "").isprintable() else len(_NO_CHARACTER.findall(raw))
+def _count_characters(text: str) -> int:
+    """Count the characters that can be seen."""
+    return len(text) - text.count(" ") - text.count("\n")

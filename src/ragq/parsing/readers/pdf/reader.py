@@ -55,7 +55,7 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
     labels = _read_labels(pdf)
     for index, page in enumerate(pages):
         document.start_place(PlaceKind.PAGE, index + 1, labels[index] if labels else "")
-        _write_page(lines[index], page.tables, margins[index], headings.get(index, {}), document)
+        _write_page(page, lines[index], margins[index], headings.get(index, {}), document)
         for picture in page.pictures:
             document.add_text(picture)
     for state, what in _UNREADABLE.items():
@@ -85,29 +85,29 @@ def _open(data: bytes) -> pypdfium2.PdfDocument:
 
 
 def _write_page(
+    page: ReadPage,
     lines: list[str],
-    blocks: list[TableBlock],
     margins: set[int],
     headings: dict[int, Heading],
     document: DocumentWriter,
 ) -> None:
     """Write the lines of a page between its headings and tables."""
-    if not (blocks or headings or margins):
-        document.add_text("\n".join(lines))
+    if not (page.tables or headings or margins):
+        document.add_text(page.text, is_clean=page.is_clean)
         return
-    tables = {line: table for table in blocks for line in table.lines}
+    tables = {line: table for table in page.tables for line in table.lines}
     start = 0
     for place in sorted(headings.keys() - margins | tables.keys()):
         if place < start:  # in a heading of several lines
             continue
-        document.add_text(_join(lines, start, place, margins))
+        document.add_text(_join(lines, start, place, margins), is_clean=page.is_clean)
         if table := tables.get(place):
             _write_table(table, document)
             start = place + 1
         else:
             start = place + headings[place].lines
             document.add_heading(headings[place].level, " ".join(lines[place:start]))
-    document.add_text(_join(lines, start, len(lines), margins))
+    document.add_text(_join(lines, start, len(lines), margins), is_clean=page.is_clean)
 
 
 def _join(lines: list[str], start: int, end: int, margins: set[int]) -> str:
