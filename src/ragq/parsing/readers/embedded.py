@@ -29,16 +29,16 @@ def write_embedded(archive: Archive, document: DocumentWriter) -> None:
     """
     names = sorted(archive.names, key=lambda name: ([int(number) for number in _NUMBER.findall(name)], name))
     for name in filter(_OBJECT.fullmatch, names):
-        with _warning(name, document):
-            document.add_attachment(_unpack(archive.read(name)), name.rpartition("/")[2])
+        with warn_of(name, document):
+            document.add_attachment(unpack(archive.read(name)), name.rpartition("/")[2])
     for name in filter(_PICTURE.fullmatch, names) if document.length <= MOST_CHARACTERS else ():
         if archive.size(name) >= LEAST_PICTURE_BYTES:
-            with _warning(name, document):
+            with warn_of(name, document):
                 document.add_picture(archive.read(name), name.rpartition("/")[2])
 
 
 @contextmanager
-def _warning(name: str, document: DocumentWriter) -> Iterator[None]:
+def warn_of(name: str, document: DocumentWriter) -> Iterator[None]:
     """Warn of a part that cannot be read: the document around it was."""
     try:
         yield
@@ -46,7 +46,7 @@ def _warning(name: str, document: DocumentWriter) -> Iterator[None]:
         document.warn(f"{name}: {error}")
 
 
-def _unpack(data: bytes) -> bytes:
+def unpack(data: bytes) -> bytes:
     """Take a file out of the OLE object around it; an object that is a document itself stays."""
     if not data.startswith(olefile.MAGIC):
         return data

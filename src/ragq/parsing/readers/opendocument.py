@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from ragq.models import PlaceKind
 from ragq.parsing.archives import DAMAGED, ENCRYPTED, Archive, attribute, first_text, local_name, parse_xml
-from ragq.parsing.readers.embedded import write_embedded
+from ragq.parsing.readers.embedded import unpack, warn_of, write_embedded
 from ragq.parsing.sheets import write_sheet
 from ragq.parsing.tables import MAX_COLUMNS, Cells, Span, fill_grid
 from ragq.parsing.writer import DocumentWriter, UnreadableError
@@ -22,6 +22,7 @@ _SKIPPED = frozenset(
 )
 _FRAMES = frozenset("frame text-box custom-shape rect g ellipse line connector caption circle polygon path".split())
 _NOTES = frozenset(("note", "annotation"))
+_OBJECTS = frozenset(("object", "object-ole"))
 _INLINE = frozenset(("p", "h", "span", "a"))  # a frame in them is anchored there, and written after the paragraph
 _COUNTS = ("-repeated", "-spanned")  # of columns and rows
 _MARKS = {"tab": "\t", "line-break": "\n", "s": " "}
@@ -45,7 +46,7 @@ def read(data: bytes, filename: str, document: DocumentWriter) -> None:
     content = _find_content(root)
     match local_name(content):
         case "spreadsheet":
-            _write_sheets(content, document)
+            _write_sheets(content, document, archive)
         case "presentation" | "drawing":
             _write_slides(content, document, archive)
         case _:
@@ -60,6 +61,16 @@ def _find_content(root: Element) -> Element:
     if body is None or not len(body):
         raise UnreadableError(DAMAGED)
     return body[0]
+
+
+def _find_shown(root: Element, *, has_cells: bool) -> list[Element]:
+    """Find what an embedded object shows: a formula, or a text, sheet or chart, of which the cells may be left out."""
+    if local_name(root) == "math":
+        return [root]
+    content = _find_content(root)
+    if has_cells and local_name(content) == "chart":
+        return [part for chart in content for part in chart if local_name(part) != "table"]
+    return list(content)
 
 
 def _write_page_margins(styles: Element, document: DocumentWriter) -> None:
@@ -85,22 +96,30 @@ def _write_slides(content: Element, document: DocumentWriter, archive: Archive |
         document.progress(number, len(pages))
 
 
-def _write_sheets(content: Element, document: DocumentWriter) -> None:
+def _write_sheets(content: Element, document: DocumentWriter, archive: Archive | None) -> None:
     sheets = [table for table in content if local_name(table) == "table"]
     for number, sheet in enumerate(sheets, 1):
         document.start_place(PlaceKind.SHEET, number, attribute(sheet, "name"))
         rows = list(_iterate_cells(sheet))
         write_sheet(document, lambda rows=rows: rows)  # type: ignore[misc]
+        objects = [part for part in sheet.iter() if local_name(part) in _OBJECTS]
+        _TextWriter(document, archive, has_cells=True).write(objects if archive else [])
         document.progress(number, len(sheets))
 
 
 class _TextWriter:
     """Writes paragraphs, headings, lists and tables; what is anchored in a paragraph follows it."""
 
-    def __init__(self, document: DocumentWriter, archive: Archive | None = None) -> None:
-        """Write into a document; spreadsheets and texts that are embedded in it are in its archive."""
+    def __init__(self, document: DocumentWriter, archive: Archive | None = None, *, has_cells: bool = False) -> None:
+        """Write into a document.
+
+        Args:
+            archive: Holds the objects that are embedded: sheets, texts, charts and formulas.
+            has_cells: The cells that charts show are in the document already.
+        """
         self._document = document
         self._archive = archive
+        self._has_cells = has_cells
 
     def write(self, elements: Element | list[Element]) -> None:
         for element in elements:
@@ -118,21 +137,23 @@ class _TextWriter:
             self._document.add_text("\n".join(_iterate_items(element)))
         elif name == "table":
             self._document.add_table(_iterate_cells(element), header_rows=_count_header_rows(element) or None)
-        elif name == "object" and self._archive:
-            self._write_object(self._archive, attribute(element, "href"))
+        elif name in _OBJECTS and self._archive:
+            self._write_object(self._archive, attribute(element, "href").removeprefix("./"))
+        elif name == "math":
+            self._document.add_text(first_text(element, ["annotation"]) or " ".join(_text_of(element).split()))
         else:
             self.write(list(element))
             return
         for inner in _iterate_anchored(element) if name in ("h", "p") else ():
             self._write_anchored(inner)
 
-    def _write_object(self, archive: Archive, address: str) -> None:
-        part = f"{address.removeprefix('./')}/content.xml"
-        if part not in archive.names:
-            return
-        content = _find_content(archive.read_xml(part))
-        if local_name(content) in ("spreadsheet", "text"):
-            _TextWriter(self._document).write(content)
+    def _write_object(self, archive: Archive, name: str) -> None:
+        part = f"{name}/content.xml"
+        with warn_of(name, self._document):
+            if part in archive.names:
+                _TextWriter(self._document).write(_find_shown(archive.read_xml(part), has_cells=self._has_cells))
+            elif name in archive.names:  # of a program that knows no OpenDocument
+                self._document.add_attachment(unpack(archive.read(name)), name.rpartition("/")[2])
 
     def _write_anchored(self, element: Element) -> None:
         match local_name(element):
