@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from ragq.client.embedding_client import load_tokenizer
-from ragq.models import Chunk, ParsedDocument, Place, PlaceKind
+from ragq.models import Chunk, ParsedDocument, Place, PlaceKind, Table
 from ragq.rag import split as split_module
 from ragq.rag.split import split
 
@@ -111,3 +111,24 @@ def test_a_text_that_is_no_longer_wanted_is_split_no_further(monkeypatch: pytest
     text = "word " * 10_000
     chunks = split(ParsedDocument(text), load_tokenizer(), max_tokens=100, overlap_tokens=0, is_wanted=is_wanted)
     assert 0 < chunks[-1].end <= 4_000
+
+
+@pytest.mark.parametrize("long_cell", ["", "; Notes: " + "many words of one cell " * 200])
+def test_a_very_wide_row_is_cut_between_its_cells_and_each_part_is_searched_with_the_first(long_cell: str) -> None:
+    cells = ["Station: Cape Wrath", *(f"Reading {number}: {number * 37} hPa" for number in range(1, 200))]
+    row = "; ".join(cells) + long_cell
+    chunks = cut(ParsedDocument("Ahead.\n" + row, tables=(Table(7, 7 + len(row), ((7, 2),)),)))[1:]
+    assert len(chunks) > 4
+    assert not chunks[0].context
+    assert {chunk.context for chunk in chunks[1:]} == {"Station: Cape Wrath"}
+    assert {chunk.location.numbers for chunk in chunks} == {(2,)}
+    whole = [cell for chunk in chunks for cell in chunk.text.split("; ") if cell in cells]
+    assert whole == cells
+
+
+def test_a_row_that_is_not_very_long_stays_whole() -> None:
+    row = "; ".join(f"Reading {number}: {number}" for number in range(100))
+    chunks = split(
+        ParsedDocument(row, tables=(Table(0, len(row), ((0, 2),)),)), load_tokenizer(), max_tokens=200, overlap_tokens=0
+    )
+    assert [chunk.text for chunk in chunks] == [row]

@@ -18,6 +18,10 @@ Passage = tuple[int, str]  # (offset, text)
 
 WHOLE_ROW = 4  # a row is not cut unless it is this many times as long as a chunk: no model reads such a one whole
 
+CELL_GAP = "; "  # between the cells of a row
+FIRST_CELL_CHARACTERS = 200  # of a row's first cell, with which the other parts of a very long row are searched
+
+_CELL_GAP = re.compile(re.escape(CELL_GAP))
 _SAMPLES = 16
 _SAMPLE_CHARACTERS = 500
 _MAX_CHARACTERS_PER_TOKEN = 6.0  # a run of letters without end counts as one unknown token
@@ -76,9 +80,25 @@ def _split_table(
         location = locator.find_rows(start, start + len(text), numbers)
         parts = [((start, text), count)]
         if count > WHOLE_ROW * max_tokens:
-            parts = list(_cut([(start, text)], WHOLE_ROW * max_tokens, tokenizer, max_tokens, 0))
-        for passage, tokens in parts:
-            yield _make_chunk(document, passage, tokens, location, about)
+            parts = list(_cut_row((start, text), tokenizer, max_tokens))
+        first_cell = text.partition(CELL_GAP)[0][:FIRST_CELL_CHARACTERS]
+        for place, (passage, tokens) in enumerate(parts):
+            yield _make_chunk(document, passage, tokens, location, f"{about} {first_cell}".strip() if place else about)
+
+
+def _cut_row(row: Passage, tokenizer: Tokenizer, max_tokens: int) -> Iterator[tuple[Passage, int]]:
+    """Cut a very long row between its cells, so that each value stays with its column's name; and a cell that is too long."""
+    offset, text = row
+    starts = [0, *(match.end() for match in _CELL_GAP.finditer(text)), len(text)]
+    counts = _count_tokens([text[start:end] for start, end in itertools.pairwise(starts)], tokenizer)
+    first = total = 0
+    for place, count in enumerate([*counts, max_tokens + 1]):
+        if place > first and total + count > max_tokens:
+            part = text[starts[first] : starts[place]].rstrip(CELL_GAP)
+            capacity = WHOLE_ROW * max_tokens if total > max_tokens else len(part)
+            yield from _cut([(offset + starts[first], part)], capacity, tokenizer, max_tokens, 0)
+            first, total = place, 0
+        total += count
 
 
 def _make_chunk(
