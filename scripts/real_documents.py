@@ -50,6 +50,7 @@ A_PACKAGE = 4
 LEAST_WORDS = 5  # fewer are not compared
 LEAST_SHARE = 0.5
 SECONDS = 120
+AT_ONCE = 6  # files that LibreOffice converts
 TEXT = {".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".rst", ".tex", ".md", ".txt", ".log", ".py"}
 TOOLS = {
     "pandoc": "pandoc",
@@ -116,7 +117,7 @@ def choose(folder: Path) -> list[Path]:
     return chosen
 
 
-async def read(path: Path, parser: Parser, settings: Settings) -> Outcome:
+async def read(path: Path, parser: Parser, settings: Settings, converted: dict[Path, Counter[str]]) -> Outcome:
     """Read a file as an ingest does, and compare its words; a refusal is a fault if the reference finds words."""
     document, refused = None, ""
     try:
@@ -132,7 +133,7 @@ async def read(path: Path, parser: Parser, settings: Settings) -> Outcome:
         refused = error.code
     except RagqError as error:
         return Outcome(path, fault=f"{type(error).__name__}: {error.message}")
-    reference = await asyncio.to_thread(find_reference, path)
+    reference = converted[path] if path in converted else await asyncio.to_thread(find_reference, path)
     if refused == "invalid_file":
         return Outcome(path, refused=refused, fault="refused without a reason")
     if sum(reference.values()) < LEAST_WORDS:
@@ -169,19 +170,38 @@ def _run(*command: str | Path) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-def _convert(path: Path, filters: str) -> str:
-    """Convert by LibreOffice, in a profile of its own, so that several run side by side."""
+def convert(paths: list[Path]) -> dict[Path, Counter[str]]:
+    """Find the words of the files that LibreOffice reads: its start takes longer than a file, so it converts many at once."""
+    words: dict[Path, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        profile = f"-env:UserInstallation=file://{folder}/profile"
-        _run("soffice", profile, "--headless", "--convert-to", filters, "--outdir", folder, path)
-        return "\n".join(file.read_text("utf-8", "replace") for file in Path(folder).glob(f"{path.stem}*.*"))
+        for filters in dict.fromkeys(CONVERTED.values()):
+            some = [path for path in paths if CONVERTED.get(path.suffix.lower()) == filters]
+            for start in range(0, len(some), AT_ONCE):
+                words |= _convert(some[start : start + AT_ONCE], filters, Path(folder))
+    return words
 
 
-def _read_slides(path: Path) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        profile = f"-env:UserInstallation=file://{folder}/profile"
-        _run("soffice", profile, "--headless", "--convert-to", "pdf", "--outdir", folder, path)
-        return "\n".join(_run("pdftotext", file, "-") for file in Path(folder).glob("*.pdf"))
+def _convert(paths: list[Path], filters: str, folder: Path) -> dict[Path, Counter[str]]:
+    """Convert some files under names of ours, as theirs may be the same; one that ends LibreOffice costs the others nothing."""
+    source, target = folder / "source", folder / "target"
+    for one in (source, target):
+        shutil.rmtree(one, ignore_errors=True)
+        one.mkdir()
+    copies = [shutil.copy(path, source / f"{number}x{path.suffix.lower()}") for number, path in enumerate(paths)]
+    profile = f"-env:UserInstallation=file://{folder}/profile"
+    try:
+        _run("soffice", profile, "--headless", "--convert-to", filters, "--outdir", target, *copies)
+    except (subprocess.SubprocessError, OSError):
+        if len(paths) > 1:
+            return {path: words for one in paths for path, words in _convert([one], filters, folder).items()}
+    return {path: count_words(_read_converted(target, f"{number}x*.*")) for number, path in enumerate(paths)}
+
+
+def _read_converted(folder: Path, names: str) -> str:
+    return "\n".join(
+        _run("pdftotext", file, "-") if file.suffix == ".pdf" else file.read_text("utf-8", "replace")
+        for file in folder.glob(names)
+    )
 
 
 def _read_mail(path: Path) -> str:
@@ -195,11 +215,13 @@ def _read_outlook(path: Path) -> str:
 
 
 _ALL_SHEETS = "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true,false,false,false,-1"
+CONVERTED = {
+    **dict.fromkeys((".docx", ".odt", ".doc", ".rtf"), "txt:Text (encoded):UTF8"),
+    **dict.fromkeys((".xlsx", ".ods", ".xls"), _ALL_SHEETS),
+    **dict.fromkeys((".pptx", ".odp", ".ppt"), "pdf"),
+}
 READERS: dict[str, Callable[[Path], str]] = {
     ".pdf": lambda path: _run("pdftotext", path, "-"),
-    **dict.fromkeys((".docx", ".odt", ".doc", ".rtf"), lambda path: _convert(path, "txt:Text (encoded):UTF8")),
-    **dict.fromkeys((".xlsx", ".ods", ".xls"), lambda path: _convert(path, _ALL_SHEETS)),
-    **dict.fromkeys((".pptx", ".odp", ".ppt"), _read_slides),
     ".html": lambda path: _run("w3m", "-dump", "-T", "text/html", path),
     ".epub": lambda path: _run("pandoc", "-t", "plain", path),
     ".ipynb": lambda path: _run("pandoc", "-t", "plain", path),
@@ -230,8 +252,9 @@ async def run(folder: Path) -> int:
     parser, settings = Parser(), Settings()
     outcomes = []
     chosen = choose(folder)
+    converted = await asyncio.to_thread(convert, chosen)
     for number, path in enumerate(chosen, 1):
-        outcomes.append(await read(path, parser, settings))
+        outcomes.append(await read(path, parser, settings, converted))
         print(f"\r{number} of {len(chosen)}", end="", file=sys.stderr, flush=True)
     await parser.close()
     print(file=sys.stderr)

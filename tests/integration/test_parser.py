@@ -410,6 +410,7 @@ async def test_the_parser_has_no_home_and_none_of_our_secrets(tmp_path: Path, mo
         "PATH",
         "PYTHONPATH",
         "PYTHONUTF8",
+        "GLIBC_TUNABLES",
         "TESSDATA_PREFIX",
         "PWD",
         "OLDPWD",

@@ -19,6 +19,7 @@ LEAST_PAGE_CONFIDENCE = 50.0  # percent, in the mean; a page below it is a photo
 PARAGRAPH_GAP = 1.6  # of a line's height
 _LIST_SECONDS = 10.0
 _WORD, _COLUMNS = "5", 12
+_BLOCK = "6"  # of tesseract's modes
 
 
 def find_tesseract() -> str | None:
@@ -76,17 +77,18 @@ class Ocr:
         """Whether tesseract is installed, with a language that is wanted."""
         return bool(self._command)
 
-    def read_pages(self, picture: bytes, *, pages: int = 1) -> list[str]:
+    def read_pages(self, picture: bytes, *, pages: int = 1, is_block: bool = False) -> list[str]:
         """Return the text on each page of a picture; empty where nothing could be read in time.
 
         Args:
             picture: A file in a format that tesseract reads: PNG, JPEG, TIFF, GIF, BMP, WebP or PNM.
+            is_block: Its lines run over the whole width, as the rows of a table do: there are no columns of text.
         """
         self.announce(pages)
         seconds = self.page_seconds * pages
         try:
             done = subprocess.run(
-                self._command,
+                [*self._command, *(("--psm", _BLOCK) if is_block else ())],
                 input=picture,
                 capture_output=True,
                 timeout=seconds,

@@ -135,7 +135,7 @@ class PageReader:
                 self.unread_pictures += 1
                 continue
             drawing = drawing or Drawing(self._pdf[index])
-            read.pictures += filter(None, self._ocr.read_pages(drawing.cut(picture.box)))
+            read.pictures += filter(None, [drawing.read(self._ocr, picture.box)])
 
     def _recognize_picture(self, index: int, page: pdfium.FPDF_PAGE, read: ReadPage, characters: int) -> None:
         covered, paths = measure_pictures(page)
@@ -149,8 +149,7 @@ class PageReader:
 
     def _recognize(self, index: int, read: ReadPage, otherwise: State) -> None:
         """Read the page as a picture, and keep that if it is more than its text; else it is what `otherwise` says."""
-        pages = self._ocr.read_pages(Drawing(self._pdf[index]).cut()) if self._ocr.is_available else []
-        text = pages[0] if pages else ""
+        text = Drawing(self._pdf[index]).read(self._ocr) if self._ocr.is_available else ""
         if text and (otherwise is State.GARBLED or len(text) > len(read.text)):
             read.text, read.is_recognized, read.is_clean = text, True, False
         elif not (read.text and otherwise is State.EMPTY):

@@ -12,6 +12,9 @@ from functools import cache
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from ragq.parsing.ocr import Ocr
+from ragq.parsing.readers.pdf.ruled import take_out_tables
+
 DOTS_PER_INCH = 300
 MAX_PIXELS = 16_000_000  # of a rendered page: A3 at 300 dots per inch
 LOOKED_AT_OBJECTS = 2000
@@ -78,11 +81,27 @@ class Drawing:
         with contextlib.suppress(pypdfium2.PdfiumError):
             self._bitmap = page.render(scale=scale, grayscale=True, may_draw_forms=False)
 
-    def cut(self, box: Box | None = None) -> bytes:
-        """Return all of it, or what is in a box of the page, as a PNM file; nothing if there is nothing."""
+    def read(self, ocr: Ocr, box: Box | None = None) -> str:
+        """Read all of it, or what is in a box of the page, by OCR; the rows of ruled tables come last."""
+        import numpy as np  # noqa: PLC0415  (few documents need it)
+
+        width, height, pixels = self._cut(box)
+        if not pixels:
+            return ""
+        parts = take_out_tables(np.frombuffer(pixels, np.uint8).reshape(height, width))
+        if not parts:
+            return "".join(ocr.read_pages(_write_pnm(width, height, pixels))[:1])
+        texts = [
+            "".join(ocr.read_pages(_write_pnm(part.shape[1], part.shape[0], part.tobytes()), is_block=is_block)[:1])
+            for part, is_block in zip(parts, (False, True), strict=True)
+        ]
+        return "\n\n".join(filter(None, texts))
+
+    def _cut(self, box: Box | None) -> tuple[int, int, bytes]:
+        """Return the width, the height and the pixels; none if there is nothing."""
         bitmap = self._bitmap
         if bitmap is None:
-            return b""
+            return 0, 0, b""
         left, top, right, bottom = 0, 0, bitmap.width, bitmap.height
         if box:
             converter = bitmap.get_posconv(self._page)
@@ -91,10 +110,14 @@ class Drawing:
             left, right = max(0, left), min(bitmap.width, right)
             top, bottom = max(0, top), min(bitmap.height, bottom)
             if left >= right or top >= bottom:
-                return b""
+                return 0, 0, b""
         pixels = memoryview(bitmap.buffer).cast("B")
         rows = (pixels[row * bitmap.stride + left : row * bitmap.stride + right] for row in range(top, bottom))
-        return b"P5 %d %d 255\n" % (right - left, bottom - top) + b"".join(rows)
+        return right - left, bottom - top, b"".join(rows)
+
+
+def _write_pnm(width: int, height: int, pixels: bytes) -> bytes:
+    return b"P5 %d %d 255\n" % (width, height) + pixels
 
 
 def _iterate(page: pdfium.FPDF_PAGE) -> Iterator[tuple[pdfium.FPDF_PAGEOBJECT, int]]:
