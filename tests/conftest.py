@@ -14,6 +14,7 @@ os.environ["RQ_KEY_PREFIX"] = "ragq"  # before RQ is imported, as `ragq env` doe
 
 from ragq.client.rq_client import JobQueue
 from ragq.settings import Settings
+from tests import servers
 from tests.servers import Ragq, Valkey
 
 # Each client of httpx2 and of the SDK would read all certificates of the system anew: 24 ms, often for a single request.
@@ -32,6 +33,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             if isinstance(service, Ragq):
                 report.sections += [(f"the end of {path}, of {name}", end) for path, end in service.log_ends()]
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cluster_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let `Ragq` make one cluster for all its data folders, below the folder that pytest clears."""
+    servers.cluster_folder = tmp_path_factory.mktemp("cluster") / "data"
 
 
 @pytest.fixture(scope="session")

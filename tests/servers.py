@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import itertools
@@ -12,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +27,8 @@ T = TypeVar("T")
 KEY = "a key that only the tests know"
 MAX_FILE_BYTES = 5_000_000
 _ports = itertools.count()
+
+cluster_folder: Path | None = None  # where to make the cluster that new data folders get; without it each makes its own
 
 
 def wait_until(check: Callable[[], T], *, seconds: float = 15, what: str = "") -> T:
@@ -150,11 +150,10 @@ def give_cluster(data_dir: Path) -> None:
 
 @functools.cache
 def _make_cluster() -> Path:
-    """Make an empty cluster, once per process of the tests."""
-    folder = Path(tempfile.mkdtemp(prefix="ragq-cluster-"))
-    atexit.register(shutil.rmtree, folder)
-    with EmbeddedServices(folder / "data", valkey=False, postgres=True):
-        return folder / "data" / "postgresql"
+    """Make an empty cluster, once per process of the tests, in a folder that goes also if the process is killed."""
+    assert cluster_folder, "tests/conftest.py sets it"
+    with EmbeddedServices(cluster_folder, valkey=False, postgres=True):
+        return cluster_folder / "postgresql"
 
 
 class Ragq:
@@ -187,7 +186,7 @@ class Ragq:
         return json.loads((self.folder / "services.json").read_text())
 
     def start(self) -> Ragq:
-        if not self.folder.exists() and "RAGQ_DATABASE_URL" not in self.environment:
+        if cluster_folder and not self.folder.exists() and "RAGQ_DATABASE_URL" not in self.environment:
             give_cluster(self.folder)
         with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
             self._process = subprocess.Popen(
