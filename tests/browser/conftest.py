@@ -136,9 +136,8 @@ def held(
 
 def let_go(page: Page, routes: list[Route], release: Callable[[Route], None]) -> None:
     """Let requests go that were held back, and wait for the replies."""
-    for route in routes:
+    for route in routes:  # another may be held back during this
         release(route)
-    for route in routes:
         route.request.response()
     page.wait_for_timeout(TAKE_MS)
 
