@@ -1,6 +1,6 @@
 """What traces cost: answers a second and CPU of an answer without and with them, of two `ragq up` in turns.
 
-Both hold the pages of `docs/explanation` and ask a fake LLM; one sends its spans to a collector in this process, whose work is not counted. With
+Both hold the pages of `docs/explanation` and ask a fake LLM; one sends its spans to a collector in this process, which reads them at the end. With
 `--before`, an earlier version is measured in the same turns.
 """
 
@@ -54,7 +54,7 @@ def run(report: Report, given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="ragq-traces-") as name, report.watching(), ExitStack() as stack:
         folder = Path(name)
         llm = stack.enter_context(FakeLlm(folder, latency=LLM_SECONDS))
-        collector = stack.enter_context(running_collector())
+        collector = stack.enter_context(running_collector(reads=False))
         variables = {OFF: {}, ON: {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}}
         if given.before:
             variables = {BEFORE: {"PYTHONPATH": str(given.before.resolve())}, **variables}
@@ -62,12 +62,13 @@ def run(report: Report, given: argparse.Namespace) -> None:
         for one in services.values():
             fill(one, DOCUMENTS / "explanation")
         report.figures["pss_mb"] = {name: round(pss_mb(one.pid), 1) for name, one in services.items()}
-        collector.spans.clear()
+        collector.bodies.clear()
         found = measure(services, given.questions, given.rounds)
         report.figures["medians"] = {
             measure: {name: statistics.median(of) for name, of in rounds.items()} for measure, rounds in found.items()
         }
         report.figures["rounds"] = found
+        collector.read_all()
         report.figures["spans_an_answer"] = round(len(collector.spans) / given.rounds / given.questions, 1)
         compare(report, found, OFF, ON, 5)
         if given.before:

@@ -37,9 +37,14 @@ class SeenSpan:
 
 @dataclass
 class Collector:
-    """What has arrived: spans, and the headers of other requests by path."""
+    """What has arrived: spans, and the headers of other requests by path.
+
+    Attributes:
+        reads: Spans are read as they arrive; else `read_all` reads them, so that it takes no time from what sends them.
+    """
 
     url: str = ""
+    reads: bool = True
     spans: list[SeenSpan] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     headers: dict[str, list[dict[str, str]]] = field(default_factory=dict)
@@ -49,6 +54,15 @@ class Collector:
 
     def take(self, body: bytes) -> None:
         self.bodies.append(body)
+        if self.reads:
+            self._read(body)
+
+    def read_all(self) -> None:
+        """Read what has arrived."""
+        for body in self.bodies:
+            self._read(body)
+
+    def _read(self, body: bytes) -> None:
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             service = _values(resource.resource.attributes)["service.name"]
             self.spans += [
@@ -89,8 +103,8 @@ def _value(value: Any) -> Any:
 
 
 @contextmanager
-def running_collector() -> Iterator[Collector]:
-    collector = Collector()
+def running_collector(*, reads: bool = True) -> Iterator[Collector]:
+    collector = Collector(reads=reads)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
