@@ -7,11 +7,11 @@ wait for, and many callers need only one descriptor. Do not send blocking comman
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from types import TracebackType
 from typing import Any, cast
 
 import hiredis
@@ -30,21 +30,40 @@ REFUSALS = ("LOADING", "OOM", "MISCONF", "NOREPLICAS", "BUSY ", "NOAUTH", "WRONG
 Command = Sequence[str | bytes | int | float]
 
 
-@contextlib.asynccontextmanager
-async def translate_errors(seconds: float | None = None) -> AsyncIterator[None]:
+class _Translation:
+    """Limits the time of a block, and turns Valkey's errors into ours."""
+
+    def __init__(self, seconds: float) -> None:
+        self._limit = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise _unavailable(late) from late
+        if isinstance(error, UNAVAILABLE) or (
+            isinstance(error, exceptions.ResponseError) and str(error).startswith(REFUSALS)
+        ):
+            raise _unavailable(error) from error
+
+
+def translate_errors(seconds: float | None = None) -> _Translation:
     """Limit the time for Valkey's replies, to ANSWER_SECONDS unless another is given, and turn its errors into ours."""
-    try:
-        async with asyncio.timeout(seconds or ANSWER_SECONDS):
-            yield
-    except (*UNAVAILABLE, exceptions.ResponseError) as error:
-        if isinstance(error, exceptions.ResponseError) and not str(error).startswith(REFUSALS):
-            raise
-        raise UnavailableError(
-            "Valkey did not confirm the command, which may not have run. Try again.",
-            detail=f"{type(error).__name__}: {error}",
-            code="queue_unavailable",
-            retry_after_seconds=2,
-        ) from error
+    return _Translation(seconds or ANSWER_SECONDS)
+
+
+def _unavailable(error: BaseException) -> UnavailableError:
+    return UnavailableError(
+        "Valkey did not confirm the command, which may not have run. Try again.",
+        detail=f"{type(error).__name__}: {error}",
+        code="queue_unavailable",
+        retry_after_seconds=2,
+    )
 
 
 class ValkeyClient:

@@ -47,6 +47,7 @@ class Caller:
         groups: By which it may read documents that have readers.
         own_only: It sees no answers of others.
         shares: Other tenants share stores with this one.
+        view: What of the tenant's data it may see: all, if it is an admin.
     """
 
     tenant: str
@@ -61,6 +62,10 @@ class Caller:
     groups: tuple[str, ...] = ()
     own_only: bool = True
     shares: bool = False
+    view: TenantView = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "view", self._make_view())  # once for the requests of some seconds
 
     @property
     def owner_id(self) -> str:
@@ -71,9 +76,7 @@ class Caller:
         """Who pays for one request of this caller."""
         return Payer(self.tenant, self.owner_id, self.limits, self.key_limits)
 
-    @property
-    def view(self) -> TenantView:
-        """What of the tenant's data it may see: all, if it is an admin."""
+    def _make_view(self) -> TenantView:
         if self.role.rank >= Role.ADMIN.rank:
             return TenantView(self.tenant, self.owner_id, groups=None, shares=self.shares)
         return TenantView(self.tenant, self.owner_id, self.stores, self.groups, self.own_only, self.shares)
