@@ -3,7 +3,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 EXIT ?=
-FAULT_FILES ?= 2
 PEERS := .venv-peers
 LLM := .venv-llm
 PHOENIX := .venv-phoenix
@@ -61,7 +60,7 @@ demo: setup ## Ingest the handbook, ask it several questions at once; stays up (
 
 test: setup ## Everything: lint, types, imports, unit, integration, browser, fault
 	$(MAKE) --no-print-directory $(PAIRS) browser check openapi unit
-	$(MAKE) --no-print-directory $(PAIRS) --assume-old=openapi FAULT_FILES=1 integration fault
+	$(MAKE) --no-print-directory --assume-old=openapi integration fault
 
 check: setup ## Lint, format, types, import contracts, generated pages, the documents' site
 	$(BIN)/ruff check .
@@ -93,8 +92,8 @@ browser: setup ## Tests of the page in Chromium, which apt installs if it is mis
 	@$(HAS_CHROMIUM) || $(call APT_GET,chromium) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
 	$(BIN)/pytest tests/browser -q
 
-fault: setup ## Tests that kill, freeze and cut, two files at a time (FAULT_FILES=1: one, as in make test)
-	$(BIN)/pytest tests/fault -q -n $(FAULT_FILES) --dist loadfile
+fault: setup ## Tests that kill, freeze and cut, two files at a time
+	$(BIN)/pytest tests/fault -q -n 2 --dist loadfile
 
 evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
 	$(BIN)/python -m benchmarks.evaluate $(DATA)
