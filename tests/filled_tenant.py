@@ -6,7 +6,7 @@ import inspect
 import pkgutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -53,11 +53,15 @@ SECRET = "Quorra"
 GUEST = "umbrella"  # with whom the foreign tenant shares a store
 CALLER = TenantView(FOREIGN, key_id="key_a", groups=("staff",), own_only=True, shares=True)
 LATER = datetime.now(UTC) + timedelta(days=1)
-TODAY = datetime.now(UTC).date()
 VECTOR = np.full(384, 384**-0.5, dtype=np.float32)
 PROTECTED = """
     SELECT relname::text FROM pg_class
     WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relrowsecurity ORDER BY relname"""
+
+
+def today() -> date:
+    """The day of usage that is noted now; the tests may run past midnight."""
+    return datetime.now(UTC).date()
 
 
 class Method(NamedTuple):
@@ -277,6 +281,6 @@ ANY_VALUES: dict[str, Any] = BATCH | {
     "param": "id", "Archive.find_mentions.text": "resp_a", "StoreShares.create.with_tenant_id": "else", "with_tenant_id": GUEST,
     "readers": ["staff"], "person": Person("", "other", SECRET), "Sessions.create.expires_at": LATER, "subject": "subject",
     "wanted": EntryFilter(), "Feedback.list_rated.wanted": FeedbackFilter(), "rating": "down", "comment": "new", "older_than_seconds": 0, "LimitStore.change_tenant.change": lambda: lambda _: Limits(documents=8),
-    "LimitStore.change_key.change": lambda: lambda _: KeyLimits(queued=8), "first": TODAY, "last": TODAY, "day": TODAY, "by": ["day"], "percent": 80,
-    "action": "delete", "selection": Selection(tenant=FOREIGN), "total": 1, "seconds": 60, "budget": Budget(FOREIGN, Decimal(1), 1, 1.0, TODAY), "vector_store_ids": None, "groups": ["new"], "reach": {"groups": ["new"]},
+    "LimitStore.change_key.change": lambda: lambda _: KeyLimits(queued=8), "first": today, "last": today, "day": today, "by": ["day"], "percent": 80,
+    "action": "delete", "selection": Selection(tenant=FOREIGN), "total": 1, "seconds": 60, "budget": Budget(FOREIGN, Decimal(1), 1, 1.0, today()), "vector_store_ids": None, "groups": ["new"], "reach": {"groups": ["new"]},
 }  # fmt: skip

@@ -425,7 +425,7 @@ async def test_300_calls_take_about_the_latency_and_keep_their_connections(fake:
     for _ in range(2):
         started = time.monotonic()
         answers = await asyncio.gather(*(client.complete(asking(f"latency=0.7 job={n}")) for n in range(300)))
-        assert time.monotonic() - started < 3  # the server takes its share of the same loop
+        assert time.monotonic() - started < 10  # one after the other they take 210 s; the server shares the loop
         assert {answer.text for answer in answers} == {TEXT}
     assert fake.stats.max_in_flight == 300
     assert len(fake.connections) <= 310
