@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from reportlab.pdfgen.canvas import Canvas
 from ragq.parsing.readers import read
 from ragq.parsing.readers.pdf.ruled import take_out_tables
 from ragq.parsing.writer import DocumentWriter
+from tests.integration.test_pdf import needs_ocr
 
 ROWS = ["Ferry Trips Passengers", "Merlin 412 18,240", "Osprey 388 9,115", "Kestrel 97 2,406"]
 COLUMNS, TOP, HEIGHT = (200, 700, 1150, 1700), 500, 110
@@ -58,10 +57,7 @@ def test_a_page_without_crossing_lines_is_left_as_it_is() -> None:
     assert take_out_tables(np.asarray(page)) is None
 
 
-@pytest.mark.skipif(
-    not shutil.which("tesseract") and not os.environ.get("CI"),
-    reason="tesseract is not installed: as root, apt-get install tesseract-ocr",
-)
+@needs_ocr
 def test_the_rows_of_a_ruled_table_in_a_scan_are_read() -> None:
     file = io.BytesIO()
     canvas = Canvas(file, pagesize=(595, 421))
