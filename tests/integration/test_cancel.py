@@ -154,6 +154,35 @@ async def test_a_job_ends_though_it_is_cancelled_as_it_gets_a_connection(
     assert ended
 
 
+async def test_a_connection_still_takes_copies_whenever_a_task_was_cancelled_that_used_it(
+    database_url: str, settings: Settings
+) -> None:
+    database = await Database.open(settings, database_url, connections=1)
+    access = database.for_tenant("default")
+
+    async def change() -> None:
+        async with access.transaction() as connection:
+            await connection.execute("SELECT 1")
+
+    async with database.for_all().connection() as connection:
+        await connection.execute("CREATE TABLE copied (number int)")
+    await access.row("SELECT 1")  # so that it is known which role to take
+    uses: list[Callable[[], Coroutine[Any, Any, object]]] = [lambda: access.row("SELECT 1"), change]
+    for use in uses:
+        for turns in range(8):  # of the event loop, before the task is cancelled
+            await asyncio.sleep(0.02)  # psycopg gives way to other tasks when it has not for 5 ms
+            task = asyncio.create_task(use())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            async with access.copying() as (connection, _), connection.cursor().copy("COPY copied FROM STDIN") as copy:
+                await copy.write_row((turns,))
+    row = await database.for_all().row("SELECT count(*) AS count FROM copied")
+    await database.close()
+    assert row == {"count": 16}
+
+
 async def test_a_late_word_of_a_cancelled_attempt_does_not_end_the_run_after_a_retry(
     runner: _Runner, queue: JobQueue, valkey: Valkey
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Rollback
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import AsyncRowFactory, dict_row, kwargs_row
 
 from ragq import tracing
@@ -122,7 +122,7 @@ class TenantAccess(Access):
         wall = await self._find_wall()
         async with self._connect(False) as connection:
             is_begun = connection.info.transaction_status == TransactionStatus.INTRANS  # by `_connect`
-            async with connection.pipeline():  # both in one round trip, as `connection.transaction()` does not
+            async with _one_round_trip(connection):  # as `connection.transaction()` does not
                 if not is_begun:
                     await connection.execute("BEGIN")
                 await self._enter(connection, wall)
@@ -146,7 +146,7 @@ class TenantAccess(Access):
     ) -> AsyncIterator[AsyncCursor[Row]]:
         wall = await self._find_wall()
         async with self._connect(plan == "once") as connection, connection.cursor(row_factory=row_factory) as cursor:
-            async with connection.pipeline():  # one round trip, which is one transaction
+            async with _one_round_trip(connection):  # which is one transaction
                 await self._enter(connection, wall)
                 await cursor.execute(query, parameters | values_of(self._viewer), prepare=PREPARE[plan])
             yield cursor
@@ -156,6 +156,21 @@ class TenantAccess(Access):
         role, path = (wall.role, wall.search_path) if wall and wall.stands else (None, None)
         query = _ENTER + (_ROLE if role else "") + (_PATH if path else "")
         await connection.execute(query, {"tenant": tenant_of(self._viewer), "role": role, "path": path}, prepare=True)
+
+
+@contextlib.asynccontextmanager
+async def _one_round_trip(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Send all statements of the block together.
+
+    psycopg leaves a connection in pipeline mode when its task is cancelled as the pipeline begins, and it then refuses
+    COPY for good. Such a connection is closed, so that the pool replaces it.
+    """
+    try:
+        async with connection.pipeline():
+            yield
+    finally:
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            connection.pgconn.finish()  # `close()` could be cancelled
 
 
 @contextlib.asynccontextmanager
