@@ -155,6 +155,7 @@ async def test_the_wall_between_tenants_is_raised_by_the_sql_that_is_named(
         (f"REVOKE DELETE ON files FROM {ROLE}_tenant", "run `ragq migrate`"),
         ("DROP POLICY of_tenant ON responses", "run `ragq migrate`"),
         ("DROP POLICY tenant_reads ON files", "run `ragq migrate`"),
+        (f"REVOKE EXECUTE ON FUNCTION shared_stores FROM PUBLIC, {ROLE}_tenant", "run `ragq migrate`"),
         ("ALTER TABLE chunks DISABLE ROW LEVEL SECURITY", "run `ragq migrate`"),
         (f"REVOKE {ROLE}_tenant FROM {ROLE} CASCADE", f'GRANT "{ROLE}_tenant" TO "{ROLE}"'),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -82,10 +83,10 @@ async def search(
     return await context.chunks.search(scope, QUESTION, limit=10)
 
 
-async def explain(
+async def plan(
     context: WorkerContext, store: str, filters: dict[str, Any] | None, viewer: Viewer = TENANT
-) -> tuple[set[str], str]:
-    """Name the indexes of the chunks that a search uses, but for the fetching of its results, and the words it finds by."""
+) -> tuple[dict[str, Any], str]:
+    """The plan of a search, and the words it finds by."""
     plans, found_by = [], []
 
     async def records(
@@ -106,7 +107,15 @@ async def explain(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TenantAccess, "records", records)
         await search(context, store, WORDS, filters, viewer)
-    return set(used_indexes(plans[0], ranking=False)), found_by[0]
+    return plans[0], found_by[0]
+
+
+async def explain(
+    context: WorkerContext, store: str, filters: dict[str, Any] | None, viewer: Viewer = TENANT
+) -> tuple[set[str], str]:
+    """Name the indexes of the chunks that a search uses, but for the fetching of its results, and the words it finds by."""
+    tree, found_by = await plan(context, store, filters, viewer)
+    return set(used_indexes(tree, ranking=False)), found_by
 
 
 def used_indexes(node: dict[str, Any], *, ranking: bool) -> list[str]:
@@ -141,6 +150,14 @@ async def test_each_search_is_served_by_its_index_and_finds_what_a_scan_finds(
         assert len(same) >= 9, (text, filters)  # the index of vectors is approximate
     found = await search(context, store, "common tenthb rarecaab", None)
     assert "common tenthb rarecaab" in {result.text for result in found}
+
+
+async def test_what_is_shared_is_not_planned_for_one_who_searches_the_own_store(context: WorkerContext) -> None:
+    store = await fill(context, files=1)
+    for filters in (None, ONE_FILE):
+        tree, _ = await plan(context, store, filters)
+        assert "vector_store_files" in json.dumps(tree)
+        assert "store_shares" not in json.dumps(tree)
 
 
 async def test_another_tenant_searches_a_shared_store_by_the_same_indexes(

@@ -23,7 +23,9 @@ _WALL = """
                                      AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND NOT p.polpermissive
                                                  AND r.oid = ANY(p.polroles) AND p.polcmd IN ('*', command)))
                      FROM pg_class c CROSS JOIN unnest(ARRAY['r', 'a', 'w', 'd']::"char"[]) AS command
-                     WHERE c.oid IN (SELECT polrelid FROM pg_policy) AND c.relnamespace = wanted.namespace), false) AS is_given,
+                     WHERE c.oid IN (SELECT polrelid FROM pg_policy) AND c.relnamespace = wanted.namespace)
+                    AND has_function_privilege(r.oid, to_regprocedure('shared_stores()'), 'EXECUTE')
+                    AND has_function_privilege(r.oid, to_regprocedure('is_shared_file(text)'), 'EXECUTE'), false) AS is_given,
            coalesce(row_security_active('files') AND pg_has_role(session_user, r.oid, 'USAGE'), false) AS hides_from_all,
            CASE WHEN current_setting('search_path') LIKE '%$user%'
                 THEN (SELECT string_agg(quote_ident(name), ', ') FROM unnest(current_schemas(false)) AS name) END AS search_path,
@@ -119,7 +121,8 @@ async def _give(connection: AsyncConnection[Any], role: str) -> None:
         await connection.execute(policy)
     schema = await (await connection.execute("SELECT quote_ident(current_schema())")).fetchone()
     assert schema
-    for what in ("SELECT, INSERT ON poison", "SELECT ON tenant_words", f"USAGE ON SCHEMA {schema[0]}"):
+    tables, functions = ("SELECT, INSERT ON poison", "SELECT ON tenant_words"), "shared_stores(), is_shared_file(text)"
+    for what in (*tables, f"EXECUTE ON FUNCTION {functions}", f"USAGE ON SCHEMA {schema[0]}"):
         await connection.execute(f"GRANT {what} TO {_quote(role)}".encode())
 
 
