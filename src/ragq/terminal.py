@@ -81,8 +81,9 @@ def join_lines(text: str) -> str:
         return text
     first, *others = text.split("\n")
     joined = before = first
-    for line in others:
-        joined += (" " if _is_wrapped(before, line) else "\n") + line
+    for number, line in enumerate(others):
+        goes_on = number == 0 and line[:1].islower()  # a quote may begin at the end of a line, which is short then
+        joined += (" " if goes_on or _is_wrapped(before, line) else "\n") + line
         before = line
     return joined
 

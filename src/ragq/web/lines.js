@@ -9,7 +9,8 @@ const SHORT = 30; // a line of fewer characters, such as one of a form or an add
 export function joinLines(text, filename) {
   if (!PDF.test(filename ?? "") || text.includes("```")) return text;
   const lines = text.split("\n");
-  return lines.slice(1).reduce((joined, line, before) => joined + (isWrapped(lines[before], line) ? " " : "\n") + line, lines[0]);
+  const goesOn = /^\p{Ll}/u.test(lines[1]); // a quote may begin at the end of a line, which is short then
+  return lines.slice(1).reduce((joined, line, before) => joined + ((goesOn && before === 0) || isWrapped(lines[before], line) ? " " : "\n") + line, lines[0]);
 }
 
 function isWrapped(before, line) {
