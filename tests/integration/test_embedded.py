@@ -154,6 +154,7 @@ def test_the_servers_are_private_and_durable(used_data_dir: Path) -> None:
             shown = {str(row[0]): row[1] for row in connection.execute("SHOW ALL")}
             expected = {"listen_addresses": "", "fsync": "on", "data_checksums": "on", "shared_buffers": "256MB"}
             assert expected.items() <= shown.items()
+            assert servers.POSTGRES_SIZES.items() <= shown.items()
             words = connection.execute("SELECT to_tsvector('simple', 'naïve—café')").fetchone()
             assert words == ("'café':2 'naïve':1",)
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):

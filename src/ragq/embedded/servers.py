@@ -57,6 +57,7 @@ POSTGRES_OPTIONS = {
 POSTGRES_SIZES = {
     "max_connections": "100",
     "shared_buffers": "256MB",
+    "wal_buffers": "2MB",  # the WAL writer soon touches all of them; by default they are 8 MB
     "work_mem": "8MB",
     "maintenance_work_mem": "128MB",
     "max_parallel_workers": "2",
@@ -64,6 +65,8 @@ POSTGRES_SIZES = {
     "max_parallel_maintenance_workers": "0",
     "jit": "off",
     "io_method": "sync",  # most reads hit memory, where I/O workers cost more
+    "io_max_concurrency": "8",  # reads at once of a process, which with `sync` is one; room for 64 would take 6 MB
+    "max_logical_replication_workers": "0",  # or a process waits for subscriptions, of which there are none
 }
 
 
