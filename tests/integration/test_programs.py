@@ -26,8 +26,8 @@ HEAVY = {
     ("module", "needed"),
     [
         ("ragq.up", set()),
-        ("ragq.main", {"fastapi", "obstore", "psycopg", "redis"}),
-        ("ragq.queues.async_worker", {"obstore", "psycopg", "redis", "rq"}),
+        ("ragq.main", {"fastapi", "psycopg", "redis"}),
+        ("ragq.queues.async_worker", {"psycopg", "redis", "rq"}),
         ("ragq.parsing.forker", {"pypdfium2"}),
     ],
 )
