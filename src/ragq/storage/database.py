@@ -37,6 +37,7 @@ READY_SECONDS = 1.0  # PostgreSQL must provide a connection within this to count
 CONNECT_SECONDS = 5
 WALL_SECONDS = 60.0  # between two looks for the second wall between tenants while it is down
 RECONNECT_SECONDS = 5.0  # of attempts whose waits double; a later request begins them anew
+SURPLUS_SECONDS = 10.0  # a pool that did not use all its connections for so long closes one: each takes 3 MB
 RESTED_SECONDS = 1.0  # a connection idle for longer is checked before it is used
 SESSION_SETTINGS = {"statement_timeout": "1min", "hnsw.iterative_scan": "relaxed_order", "hnsw.ef_search": "400"}
 STARTUP_OPTIONS = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
@@ -126,6 +127,7 @@ class Database:
             connection_class=_Connection,
             min_size=1,
             max_size=connections,
+            max_idle=SURPLUS_SECONDS,
             timeout=5,
             reconnect_timeout=RECONNECT_SECONDS,
             open=False,
