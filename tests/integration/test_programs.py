@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 HEAVY = {
     *("aiohttp", "fastapi", "mcp", "numpy", "obstore", "onnxruntime", "openai", "psycopg", "pypdfium2", "redis", "rq"),
-    *("semantic_text_splitter", "tokenizers"),
+    *("gcld3", "olefile", "semantic_text_splitter", "tokenizers"),
 }
 
 
@@ -28,7 +28,7 @@ HEAVY = {
         ("ragq.up", set()),
         ("ragq.main", {"fastapi", "psycopg", "redis"}),
         ("ragq.queues.async_worker", {"psycopg", "redis", "rq"}),
-        ("ragq.parsing.forker", {"pypdfium2"}),
+        ("ragq.parsing.forker", {"gcld3", "olefile", "pypdfium2"}),
     ],
 )
 def test_an_idle_process_has_loaded_no_large_package_that_it_does_not_need(module: str, needed: set[str]) -> None:

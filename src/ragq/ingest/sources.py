@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import BinaryIO, Protocol
 
-from ragq.parsing.kinds import REFUSED_EXTENSIONS
+from ragq.parsing.terms import REFUSED_EXTENSIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,11 @@ import msgspec
 
 from ragq.parsing.ocr import Ocr
 from ragq.parsing.readers import read
+from ragq.parsing.terms import OCR_REST_SECONDS, OUT_OF_MEMORY
 from ragq.parsing.writer import DocumentWriter, Progress, UnreadableError
 
-OUT_OF_MEMORY = 86  # exit code; as a rule the traceback of a MemoryError finds no memory either
 FILE = Path("/dev/fd/0")  # what is to be read is the child's standard input: it needs no name
 ALARM_SECONDS = 5  # an alarm ends this process so long after its time limit, in case nobody else has
-OCR_REST_SECONDS = 5  # beyond the time of a page for OCR, so that the next can begin when it ran out
 WRITTEN_CHARACTERS = 1 << 20  # of the text at once
 
 

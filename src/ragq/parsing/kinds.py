@@ -48,12 +48,6 @@ TEXT_EXTENSIONS = {
     **dict.fromkeys((".eml", ".mht", ".mhtml"), Kind.EML),
     ".ipynb": Kind.NOTEBOOK,
 }
-# What is never read, so that it is refused before it is sent; everything else is judged by its content.
-REFUSED_EXTENSIONS = frozenset(
-    ".7z .a .aac .apk .avi .bin .bz2 .class .dat .db .dll .dmg .dylib .exe .flac .gz .iso .jar .lib .m4a .m4v .mkv .mov .mp3"
-    " .mp4 .mpeg .mpg .msi .o .ogg .otf .pkl .pyc .rar .rpm .so .sqlite .tar .tgz .ttf .wasm .wav .webm .wmv .woff .woff2"
-    " .xz .zip .zst".split()
-)
 
 _MAGIC = (
     (b"{\\rtf", Kind.RTF),

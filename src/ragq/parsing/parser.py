@@ -19,9 +19,7 @@ import msgspec
 
 from ragq.errors import DOCUMENT_CODES, DocumentError, PoisonError, TransientError
 from ragq.models import ParsedDocument
-from ragq.parsing.extract import OCR_REST_SECONDS, OUT_OF_MEMORY
-from ragq.parsing.kinds import REFUSED_EXTENSIONS
-from ragq.parsing.writer import clean, too_long
+from ragq.parsing.terms import OCR_REST_SECONDS, OUT_OF_MEMORY, REFUSED_EXTENSIONS, clean, too_long
 
 Request = list[str | int]
 

@@ -16,6 +16,7 @@ from ragq.models import Place, PlaceKind, Table
 from ragq.parsing.languages import detect_language
 from ragq.parsing.ocr import INSTALL, Ocr
 from ragq.parsing.tables import Cells, write_rows
+from ragq.parsing.terms import clean, too_long
 
 TITLE_CHARACTERS = 200  # of a heading alone
 PATH_CHARACTERS = 300  # of a heading with its parents
@@ -29,7 +30,6 @@ Progress = Callable[[int, int], None]
 """Called with (what is done, total)."""
 
 _SPACES = re.compile(r"\s+")
-_UNWANTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uffff]")
 
 
 class UnreadableError(Exception):
@@ -239,20 +239,6 @@ class DocumentWriter:
             raise UnreadableError(too_long(self.max_characters), "too_large")
         self.length += len(text)
         self._parts.append(text)
-
-
-def too_long(max_characters: int) -> str:
-    """Say that a text is too long."""
-    return f"The file has more than {max_characters:,} characters of text: split it, or raise RAGQ_MAX_FILE_BYTES."
-
-
-def clean(text: str) -> str:
-    """Take out what is no text: control characters, lone surrogates, carriage returns."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if text.replace("\n", "").isprintable():
-        return text
-    text = _UNWANTED.sub("", text)
-    return text.encode("utf-8", "ignore").decode()
 
 
 def shorten_path(path: str) -> str:

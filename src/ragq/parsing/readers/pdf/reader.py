@@ -12,7 +12,8 @@ from ragq.parsing.readers.pdf.headings import Heading, find_headings, match_outl
 from ragq.parsing.readers.pdf.margins import find_margins
 from ragq.parsing.readers.pdf.pages import PageReader, ReadPage, State
 from ragq.parsing.readers.pdf.tables import TableBlock
-from ragq.parsing.writer import DocumentWriter, UnreadableError, too_long
+from ragq.parsing.terms import too_long
+from ragq.parsing.writer import DocumentWriter, UnreadableError
 
 _NO_TITLE = re.compile(
     r"untitled|(?:microsoft )?(?:word|powerpoint|excel|publisher) - |.*\.(?:\w{2,4}|indd|pages)$|slide ?\d*$"
