@@ -29,6 +29,7 @@ from ragq.storage.vector_index import is_index_due, make_index
 
 log = structlog.get_logger(__name__)
 
+START_SECONDS = 0.05  # between two loops, or a process opens three connections to PostgreSQL at its start, not one
 RETRY_SECONDS = 0.3  # short, because leases that expired in an outage get only a short extension (reap.lua)
 FAILURES_A_LINE = 30
 SETTLED_SECONDS = 5.0
@@ -46,7 +47,7 @@ INDEX_AGAIN_SECONDS = 600.0  # after it failed, as on a full disk: a try may tak
 
 
 def start_housekeeping(context: Context) -> list[asyncio.Task[None]]:
-    """Start the loops of a process; the caller cancels the returned tasks."""
+    """Start the loops of a process, one after the other; the caller cancels the returned tasks."""
     parts = {
         "reap": partial(reap_forever, context.queue),
         "archive": partial(archive_forever, context),
@@ -60,7 +61,15 @@ def start_housekeeping(context: Context) -> list[asyncio.Task[None]]:
         "job-actions": partial(run_actions_forever, context),
         "webhooks": partial(deliver_forever, context.settings, context.webhooks),
     }
-    return [asyncio.create_task(restart_on_error(part, name), name=name) for name, part in parts.items()]
+    return [
+        asyncio.create_task(_start(part, name, position * START_SECONDS), name=name)
+        for position, (name, part) in enumerate(parts.items())
+    ]
+
+
+async def _start(part: Callable[[], Awaitable[None]], name: str, delay_seconds: float) -> None:
+    await asyncio.sleep(delay_seconds)
+    await restart_on_error(part, name)
 
 
 async def restart_on_error(part: Callable[[], Awaitable[None]], name: str) -> None:
