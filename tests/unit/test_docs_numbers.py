@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,13 @@ def test_the_readme_has_the_figures_of_the_results() -> None:
     assert f"{queue['jobs_a_second']:.0f} jobs/s, {queue['worker_cpu_ms_a_job']} ms CPU a job" in text
     answers = results("answers")["figures"]["throughput"]["one_worker"]["answers_per_second"]
     assert f"| {answers} a second: " in text
+
+
+def test_the_pages_agree_on_the_memory_of_an_idle_ragq() -> None:
+    (shown,) = re.findall(r"\| memory of everything, idle, .* \| (\d+) MB \|", words_of("README.md"))
+    assert f"Idle {shown} MB without an LLM" in words_of("benchmarks/README.md")
+    (bound,) = re.findall(r"An idle `ragq up` needs less than (\d+) MB", words_of("docs/explanation/when-to-use.md"))
+    assert int(shown) < int(bound)
 
 
 def test_the_page_on_streams_has_the_figures_of_the_last_run() -> None:
