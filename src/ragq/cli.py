@@ -34,6 +34,7 @@ from ragq.evaluation.files import explain
 from ragq.logs import configure_logging, log_to
 from ragq.models import QueueName
 from ragq.settings import Settings, read_settings, split_list
+from ragq.tasks import importing
 
 if TYPE_CHECKING:
     from ragq.api_client import ApiClient
@@ -170,8 +171,9 @@ def up(
 def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd: int | None) -> None:
     """Serve only the API."""
     from ragq.environment import join_services
-    from ragq.main import serve
 
+    with importing():
+        from ragq.main import serve
     serve(join_services(_settings(host=host, port=port, data_dir=data_dir)), fd=fd)
 
 
@@ -184,15 +186,18 @@ def serve_command(host: str | None, port: int | None, data_dir: Path | None, fd:
 def worker(queues: tuple[str, ...], data_dir: Path | None, burst: bool) -> None:
     """Run a worker for QUEUES (default: all), like `rq worker` after `ragq env`."""
     from ragq.environment import join_services, worker_variables
-    from ragq.prepare import wait_for_database, wait_for_valkey
 
+    with importing():
+        from ragq.prepare import wait_for_database, wait_for_valkey
     settings = join_services(_settings(data_dir=data_dir))
     os.environ |= worker_variables(settings)
     read_settings.cache_clear()
     # RQ reads the environment when it is imported. The worker always starts through RQ's own command.
-    from rq.cli.cli import main as rq
+    with importing():
+        from rq.cli.cli import main as rq
 
-    from ragq.client.valkey_client import UNAVAILABLE
+        from ragq.client.valkey_client import UNAVAILABLE
+        from ragq.queues import async_worker  # noqa: F401  (RQ imports it by its name)
 
     while True:
         asyncio.run(wait_for_valkey(settings))

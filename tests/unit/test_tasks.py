@@ -1,10 +1,13 @@
+from __future__ import annotations
+
 import ctypes
 import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
-from ragq.tasks import give_back_memory
+from ragq.tasks import freeze_heap, give_back_memory, importing
 
 PIECES, PIECE = 1000, 64 << 10
 
@@ -26,3 +29,24 @@ def test_memory_that_is_free_goes_back_to_the_system() -> None:
     give_back_memory()
     assert before - resident() > PIECES * PIECE / 2
     assert len(last) == PIECE
+
+
+def test_what_was_made_while_importing_is_collected_afterwards() -> None:
+    class Cycle:
+        me: Cycle
+
+    thresholds = gc.get_threshold()
+    try:
+        with importing():
+            assert not gc.isenabled()
+            cycle = Cycle()
+            cycle.me, made = cycle, weakref.ref(cycle)
+            del cycle
+        assert gc.isenabled()
+        gc.collect()
+        assert made() is not None  # it is frozen
+        freeze_heap()
+        assert made() is None
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
