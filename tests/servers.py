@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 KEY = "a key that only the tests know"
 MAX_FILE_BYTES = 5_000_000
+HIDDEN = Path(__file__).parent / "hidden"  # modules that an installed ragq does not have either
 _ports = itertools.count()
 
 cluster_folder: Path | None = None  # where to make the cluster that new data folders get; without it each makes its own
@@ -130,6 +131,7 @@ def environment(**variables: object) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("RAGQ_", "RQ_", "OPENAI_", "OTEL_"))
     }
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HIDDEN), kept.get("PYTHONPATH")]))
     return kept | {name: str(value) for name, value in variables.items()}
 
 
