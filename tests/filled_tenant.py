@@ -47,6 +47,7 @@ from ragq.storage.tenancy.usage import Budget, UsageStore
 from ragq.storage.uploads import Uploads
 from ragq.storage.vector_stores import Stores
 from ragq.storage.webhooks import Event, Webhooks, add_deliveries
+from tests.rows import empty_tables
 
 OURS, FOREIGN = "default", "acme"
 SECRET = "Quorra"
@@ -258,8 +259,7 @@ class Filled:
 async def empty(database: Database, *tenants: str) -> None:
     """Leave nothing but these tenants."""
     async with database.for_all().connection() as connection, connection.transaction():
-        await connection.execute("SET LOCAL session_replication_role = replica")  # the audit log refuses to be emptied
-        await connection.execute("TRUNCATE tenants, responses, chunks, poison, usage_positions CASCADE")
+        await empty_tables(connection, "tenants", "responses", "chunks", "poison", "usage_positions")
         await connection.execute("INSERT INTO tenants (id) SELECT unnest(%s::text[])", [list(tenants)])
 
 

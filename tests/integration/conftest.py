@@ -11,13 +11,15 @@ import openai
 import pytest
 import pytest_asyncio
 
-from ragq.embedded.services import EmbeddedServices, read_services
+from ragq.embedded.servers import POSTGRES_OPTIONS
+from ragq.embedded.services import EmbeddedServices
 from ragq.queues.running import WorkerContext
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from tests.ingests import open_context
 from tests.oidc_provider import OidcProvider
 from tests.parsers import sharing_parser
+from tests.rows import empty_tables
 from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq, give_cluster, stop
 from tests.tenants import Caller
 
@@ -30,6 +32,7 @@ LONG_FILES = (
     "test_queue_model",
     "test_console",
 )
+TABLES = "files vector_stores chunks responses jobs job_actions poison webhook_endpoints batches conversations".split()
 HARBOUR = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
 
 
@@ -44,13 +47,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of the tests' PostgreSQL."""
+    """URL of the tests' PostgreSQL, which syncs no file: a thousand tests would wait for the disk, and none cuts the power."""
     folder = tmp_path_factory.mktemp("p") / "data"
     give_cluster(folder)
-    with EmbeddedServices(folder, valkey=False, postgres=True):
-        url = read_services(folder).database_url
-        assert url
-        yield url
+    services = EmbeddedServices(folder, valkey=False, postgres=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(POSTGRES_OPTIONS, "fsync", "off")
+        url = services.start().database_url
+    assert url
+    yield url
+    services.stop()
 
 
 @pytest.fixture
@@ -59,8 +65,7 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
     database = await Database.open(settings, database_url, connections=4)
     await database.migrate(embedding_model=settings.embedding_name)
     async with database.for_all().connection() as connection:
-        tables = "files, vector_stores, chunks, responses, jobs, job_actions, poison, webhook_endpoints, batches, conversations"
-        await connection.execute(f"TRUNCATE {tables} CASCADE")
+        await empty_tables(connection, *TABLES)
     yield database
     await database.close()
 
