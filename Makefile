@@ -92,8 +92,8 @@ browser: setup ## Tests of the page in Chromium, which apt installs if it is mis
 	@$(HAS_CHROMIUM) || $(call APT_GET,chromium) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
 	$(BIN)/pytest tests/browser -q
 
-fault: setup ## Tests that kill, freeze and cut, two files at a time
-	$(BIN)/pytest tests/fault -q -n 2 --dist loadfile
+fault: setup ## Tests that kill, freeze and cut, three files at a time
+	$(BIN)/pytest tests/fault -q -n 3 --dist loadfile
 
 evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
 	$(BIN)/python -m benchmarks.evaluate $(DATA)
