@@ -292,6 +292,33 @@ def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_its_whole_pas
     assert task.text == "\n\n".join([NOT_CERTAIN, *passages[:TASK_PASSAGES]])
 
 
+def _confidence(question: str, text: str, *, score: float, similarity: float | None = 0.6) -> float:
+    answer = answer_extractively(question, [make_result(text, score=score, similarity=similarity)])
+    assert answer.confidence is not None
+    return answer.confidence
+
+
+def test_a_passage_without_the_name_that_is_asked_about_answers_less_surely() -> None:
+    asked = "When did the team of Quorra win the cup?"
+    other = "The team of the {} won the cup in 1986. Its fans were glad."
+    named, unnamed = (_confidence(asked, other.format(name), score=0.4) for name in ("Quorra", "north"))
+    assert unnamed < 0.5 <= named
+    assert unnamed < _confidence(asked.lower(), other.format("north"), score=0.4)
+
+
+def test_words_that_many_sentences_have_are_less_evidence_than_rare_ones() -> None:
+    asked = "Where are the lanterns lit?"
+    rare = "Lanterns are lit on the pier. " + "Ships come and go there each day of the week. " * 8
+    common = "Lanterns are lit on the pier. " + "Lanterns hang there each day, lit or not, in the week. " * 8
+    assert _confidence(asked, common, score=0.4) < _confidence(asked, rare, score=0.4)
+
+
+def test_a_file_that_comes_with_a_question_is_trusted_less_than_what_a_search_found() -> None:
+    asked = "Who led the harbour guild through the great storm?"
+    text = "Anna Reis led the guild. Its members were few."
+    assert _confidence(asked, text, score=1.0, similarity=None) < _confidence(asked, text, score=1.0, similarity=0.5)
+
+
 def test_a_task_that_is_answered_for_certain_is_given_the_nearest_other_passage_too() -> None:
     best = "To rename an archive, name it and its new name."
     results = [

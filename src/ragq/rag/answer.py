@@ -19,7 +19,16 @@ from ragq.rag.blocks import (
 )
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.support import find_statements
-from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, judge
+from ragq.rag.confidence import (
+    UNCERTAIN,
+    USUAL_SENTENCES,
+    Confidence,
+    Fit,
+    find_absent,
+    find_lacking_names,
+    find_rarity,
+    judge,
+)
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.names import name_document
 from ragq.rag.sentences import find_sentences, find_terms
@@ -66,7 +75,7 @@ def answer_extractively(question: str, results: list[SearchResult], *, trust_sim
 
     Args:
         results: Best first, as the search gave them.
-        trust_similarity: The similarities are MiniLM's, for which the confidence is fitted; else words alone decide.
+        trust_similarity: The similarities are MiniLM's; those of another model do not count beside the words.
     """
     return run_through(answer_in_steps(question, results, trust_similarity=trust_similarity))
 
@@ -89,13 +98,8 @@ def answer_in_steps(
     if not scored:
         return _refuse(Confidence(0.0, "The passages found have no sentence."))
     best = _add_lines(scored[0][1], sentences, weights)
-    held = best.terms | best.context
     confidence = judge(
-        results,
-        _cover(held, weights),
-        _missing(question, held, weights),
-        trust_similarity=trust_similarity,
-        asks_what_to_do=asks_what_to_do(question),
+        results, _fit_best(question, best, sentences, weights), asks_what_to_do=asks_what_to_do(question)
     )
     if confidence.value < UNCERTAIN:
         return _refuse(confidence)
@@ -165,10 +169,7 @@ def _read(result: SearchResult, asked: str) -> Iterator[_Sentence]:
 def _weigh_terms(question: str, sentences: list[_Sentence]) -> dict[str, float]:
     """Weigh each term of the question by how rare it is among the sentences found; the weights add up to 1."""
     counts = Counter(term for sentence in sentences for term in sentence.terms)
-    rarity = {
-        term: math.log(1 + (len(sentences) - counts[term] + 0.5) / (counts[term] + 0.5))
-        for term in find_terms(question)
-    }
+    rarity = {term: find_rarity(len(sentences), counts[term]) for term in find_terms(question)}
     total = sum(rarity.values())
     return {term: weight / total for term, weight in rarity.items()}
 
@@ -179,6 +180,18 @@ def _cover(terms: set[str], weights: dict[str, float]) -> float:
 
 def _fit(sentence: _Sentence, weights: dict[str, float]) -> float:
     return _cover(sentence.terms, weights) + CONTEXT_WEIGHT * _cover(sentence.context - sentence.terms, weights)
+
+
+def _fit_best(question: str, best: _Sentence, sentences: list[_Sentence], weights: dict[str, float]) -> Fit:
+    held = best.terms | best.context
+    counts = Counter(term for sentence in sentences for term in best.terms & sentence.terms & weights.keys())
+    among = max(USUAL_SENTENCES, len(sentences))
+    return Fit(
+        coverage=_cover(held, weights),
+        evidence=math.fsum(find_rarity(among, count) for count in counts.values()),
+        lacking_names=find_lacking_names(question, best.chunk | held),
+        missing=_missing(question, held, weights),
+    )
 
 
 def _missing(question: str, held: set[str], weights: dict[str, float]) -> list[str]:

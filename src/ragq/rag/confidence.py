@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragq.models import SearchResult
+from ragq.rag.citing.wording import read_words
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
+from ragq.rag.sentences import find_terms
 
 # Logistic regression on the first halves of XQuAD in English, German, Spanish and Hindi: questions with their paragraph
-# against the same without it. `coverage` is the share of the question's terms, weighed by rarity, in the best sentence and
-# those around it; `lead` is how far the best chunk is ahead of the others.
-BIAS, COVERAGE, SIMILARITY, SCORE, LEAD = -6.72, 4.3, 1.4, 6.5, 10.3
-WORDS_BIAS, WORDS_COVERAGE, WORDS_SCORE, WORDS_LEAD = -6.3, 4.3, 6.9, 10.3  # without MiniLM's similarities
+# against the same without it. The lead is how far the best chunk is ahead of the others.
+BIAS, COVERAGE, EVIDENCE, LACKING_NAMES, SCORE, LEAD = -5.92, 2.36, 0.214, -1.09, 5.86, 7.1
 # Of a question that asks what to do the limits are stricter for an answer and looser for a refusal: tuned on the first half
 # of benchmarks/data/how_to.jsonl. A sentence of a manual that has its words is often of another option.
-TASK_BIAS, TASK_SLOPE = -1.11, 0.32
+TASK_BIAS, TASK_SLOPE = -0.75, 0.395
 FEWEST_OTHERS = 3  # with fewer other chunks, chunks of the usual score are assumed
 USUAL_SCORE = 0.15
-# Files that come with a question are not searched, and their chunks have the score 1. What a search gives to a chunk without
-# the question's words, and to one that has them all, is seldom more than this.
-SCORE_WITHOUT_WORDS, SCORE_OF_WORDS = 0.3, 0.5
+# A search, or a reranker, seldom gives a chunk more than the first without the question's words, and the second times their
+# coverage beside it. Files that come with a question are not searched, and their chunks have the score 1: for these it is the third.
+SCORE_WITHOUT_WORDS, SCORE_OF_WORDS, UNSEARCHED_SCORE = 0.3, 1.0, 0.5
+USUAL_SENTENCES = 40  # among fewer sentences, rarity is counted as among these
 
 UNCERTAIN = 0.1  # from here on the nearest passages are shown
 
@@ -34,34 +35,63 @@ class Confidence:
     reason: str
 
 
-def judge(
-    results: Sequence[SearchResult],
-    coverage: float,
-    missing: Sequence[str],
-    *,
-    trust_similarity: bool,
-    asks_what_to_do: bool = False,
-) -> Confidence:
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How the best sentence fits a question.
+
+    Attributes:
+        coverage: Share of the question's terms, weighed by rarity, in it and those around it, 0…1.
+        evidence: The rarity of its own terms that the question has, in all: one rare word says more than a common one.
+        lacking_names: Share of the question's names and numbers that stand nowhere in its passage, 0…1.
+        missing: The question's words that it and those around it lack, the rarest first.
+    """
+
+    coverage: float
+    evidence: float
+    lacking_names: float
+    missing: Sequence[str]
+
+
+def judge(results: Sequence[SearchResult], fit: Fit, *, asks_what_to_do: bool = False) -> Confidence:
     """Judge an answer from what was found, best first.
 
     Args:
-        coverage: Of the best sentence with what stands around it, 0…1.
-        missing: The question's words that they lack, the rarest first.
-        trust_similarity: The similarities are MiniLM's.
         asks_what_to_do: As `blocks.asks_what_to_do` tells.
     """
-    highest = SCORE_WITHOUT_WORDS + SCORE_OF_WORDS * coverage
-    best, *others = (min(result.score, highest) for result in results)
+    best, *others = (_bound_score(result, fit.coverage) for result in results)
     padded = [*others, *[USUAL_SCORE] * (FEWEST_OTHERS - len(others))]
     lead = max(0.0, best - sum(padded) / len(padded))
-    known = [result.similarity for result in results if result.similarity is not None] if trust_similarity else []
-    if known:
-        logit = BIAS + COVERAGE * coverage + SIMILARITY * max(known) + SCORE * best + LEAD * lead
-    else:
-        logit = WORDS_BIAS + WORDS_COVERAGE * coverage + WORDS_SCORE * best + WORDS_LEAD * lead
-    if asks_what_to_do and coverage:
+    logit = (
+        BIAS
+        + COVERAGE * fit.coverage
+        + EVIDENCE * fit.evidence
+        + LACKING_NAMES * fit.lacking_names
+        + SCORE * best
+        + LEAD * lead
+    )
+    if asks_what_to_do and fit.coverage:
         logit = TASK_BIAS + TASK_SLOPE * logit
-    return Confidence(round(1 / (1 + math.exp(-logit)), 3), _explain(coverage, missing))
+    return Confidence(round(1 / (1 + math.exp(-logit)), 3), _explain(fit.coverage, fit.missing))
+
+
+def _bound_score(result: SearchResult, coverage: float) -> float:
+    most = UNSEARCHED_SCORE if result.similarity is None else SCORE_OF_WORDS
+    return min(result.score, SCORE_WITHOUT_WORDS + most * coverage)
+
+
+def find_rarity(sentences: int, having: int) -> float:
+    """How rare a term is that so many of the sentences have."""
+    return math.log(1 + (sentences - having + 0.5) / (having + 0.5))
+
+
+def find_lacking_names(question: str, passage: set[str]) -> float:
+    """The share of the question's names and numbers that a passage lacks; 0 if it has none.
+
+    Args:
+        passage: Terms of the passage.
+    """
+    named = [terms for word in read_words(question) if word.is_exact and (terms := find_terms(word.text))]
+    return sum(terms.isdisjoint(passage) for terms in named) / len(named) if named else 0.0
 
 
 def find_absent(question: str, results: Sequence[SearchResult]) -> str | None:
