@@ -285,11 +285,28 @@ def test_a_sentence_that_repeats_the_question_is_no_answer() -> None:
     )
 
 
-def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_its_whole_passages() -> None:
-    passages = [f"Panes are numbered. A pane can be moved by hand. Command {name} breaks it out." for name in "abcdef"]
+def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_whole_passages_and_sentences_of_others() -> None:
+    passages = [
+        f"Panes are numbered. A pane can be moved by hand. Command {name} breaks it out." for name in "abcdefghij"
+    ]
     results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(passages)]
     task = answer_extractively("move a pane with a command", results)
-    assert task.text == "\n\n".join([NOT_CERTAIN, *passages[:TASK_PASSAGES]])
+    whole, others = passages[:TASK_PASSAGES], [f"Command {name} breaks it out." for name in "efgh"]
+    assert task.text == "\n\n".join([NOT_CERTAIN, *whole, *others])
+
+
+def test_a_sentence_of_another_passage_is_shown_with_its_term() -> None:
+    results = [make_result(f"Panes are moved by {name}.", score=0.3) for name in "abcd"]
+    option = "-m, --more\n    More panes are shown. They are small."
+    task = answer_extractively("move panes in a circle", [*results, make_result(option, score=0.1)])
+    assert task.text.endswith(f"\n\n{option[: option.index('. ') + 1]}")
+
+
+def test_a_question_that_is_not_answered_for_certain_is_shown_whole_passages() -> None:
+    statuses = "EXIT STATUS\n\n" + "\n".join(f"    {number}   Error of kind {number}." for number in range(1, 25))
+    answer = answer_extractively("What does the exit status 8 of a mirror mean?", [make_result(statuses, score=0.35)])
+    assert answer.text.startswith(NOT_CERTAIN)
+    assert "8   Error of kind 8." in answer.text
 
 
 def _confidence(question: str, text: str, *, score: float, similarity: float | None = 0.6) -> float:

@@ -39,9 +39,10 @@ NO_DOCUMENTS = "Nothing was found to answer from. Ingest documents first, or nam
 NO_ANSWER = "The documents do not answer this question."
 NOT_CERTAIN = "No sentence answers this for certain. Nearest passages:"
 PASSAGES = 3  # shown where no sentence answers for certain
-PASSAGE_CHARACTERS = 400
-TASK_PASSAGES = 4  # and of a question that asks what to do, whole up to
-WHOLE_CHARACTERS = 1000
+TASK_PASSAGES = 4  # and of a question that asks what to do
+TASK_SENTENCES = 4  # after them, the best of each other passage
+WHOLE_CHARACTERS = 1000  # up to which a passage is shown whole
+PASSAGE_CHARACTERS = 400  # of a longer one
 
 # Tuned on the first half of XQuAD-en, with MiniLM's similarities and the store's fused scores. Coverage, 0…1, is the
 # share of the question's terms, weighed by rarity, that a text holds; the others are weighed against it.
@@ -255,8 +256,15 @@ def _make_whole(sentence: _Sentence, question: str) -> _Sentence:
     if asks_how(question):
         start, end = find_paragraph(text, sentence.start, sentence.end)
         sentence = replace(sentence, start=start, end=end)
-    term = find_term(text, sentence.start, sentence.end)
-    return sentence if term is None else replace(sentence, start=term)
+    return _add_term(sentence)
+
+
+def _add_term(sentence: _Sentence) -> _Sentence:
+    """Begin with the term that a sentence defines or describes, if it does."""
+    source = sentence.source
+    if source.location.unit == "row" or (term := find_term(source.text, sentence.start, sentence.end)) is None:
+        return sentence
+    return replace(sentence, start=term)
 
 
 def _add_passage(scored: list[tuple[float, _Sentence]], quotes: list[_Sentence]) -> list[_Sentence]:
@@ -268,20 +276,21 @@ def _add_passage(scored: list[tuple[float, _Sentence]], quotes: list[_Sentence])
 
 
 def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence, question: str) -> Answer:
-    """Show the best sentence of each of the nearest passages, with what follows it; whole passages for what to do."""
+    """Show the nearest passages whole; for what to do, then the best sentence of each other one, with its term."""
     best: dict[int, _Sentence] = {}
     for _, sentence in scored:
         best.setdefault(id(sentence.source), sentence)
     first, *others = best.values()
     is_task = asks_what_to_do(question)
+    passages = TASK_PASSAGES if is_task else PASSAGES
     if is_task:  # more of them are right in the order of the search
         others.sort(key=lambda one: -one.source.score)
     chosen: list[_Sentence] = []
     for sentence in [first, *others]:
-        passage = _take_whole(sentence) if is_task else _widen(sentence)
+        passage = _take_whole(sentence) if len(chosen) < passages else _add_term(sentence)
         if all(passage.text not in one.text for one in chosen):
             chosen.append(passage)
-        if len(chosen) == (TASK_PASSAGES if is_task else PASSAGES):
+        if len(chosen) == (passages + TASK_SENTENCES if is_task else passages):
             break
     return _quote(chosen, confidence, text=NOT_CERTAIN, gap="\n\n")
 
@@ -299,8 +308,7 @@ def _widen(sentence: _Sentence) -> _Sentence:
     for start, end in find_blocks(sentence.source.text):
         if start <= sentence.start < end:
             return replace(sentence, start=start, end=max(end, sentence.end))
-    term = find_term(sentence.source.text, sentence.start, sentence.end)
-    sentence = sentence if term is None else replace(sentence, start=term)
+    sentence = _add_term(sentence)
     ends = [end for _, end in find_sentences(sentence.source.text)]
     within = [end for end in ends if sentence.end < end <= sentence.start + PASSAGE_CHARACTERS]
     return replace(sentence, end=max([sentence.end, *within]))
