@@ -295,6 +295,16 @@ def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_whole_passage
     assert task.text == "\n\n".join([NOT_CERTAIN, *whole, *others])
 
 
+def test_of_the_passages_for_a_task_one_is_the_nearest_in_meaning() -> None:
+    texts = [f"Panes are numbered. A pane can be moved by hand. Command {name} breaks it out." for name in "abcdefg"]
+    texts[5] = "Windows are joined by hand. Then they are one."
+    results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(texts)]
+    results[5] = replace(results[5], similarity=0.65)
+    task = answer_extractively("move a pane with a command", results)
+    whole = [*texts[: TASK_PASSAGES - 1], texts[5]]
+    assert task.text.startswith("\n\n".join([NOT_CERTAIN, *whole]))
+
+
 def test_a_sentence_of_another_passage_is_shown_with_its_term() -> None:
     results = [make_result(f"Panes are moved by {name}.", score=0.3) for name in "abcd"]
     option = "-m, --more\n    More panes are shown. They are small."

@@ -283,8 +283,8 @@ def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence,
     first, *others = best.values()
     is_task = asks_what_to_do(question)
     passages = TASK_PASSAGES if is_task else PASSAGES
-    if is_task:  # more of them are right in the order of the search
-        others.sort(key=lambda one: -one.source.score)
+    if is_task:
+        others = _order_for_task(others)
     chosen: list[_Sentence] = []
     for sentence in [first, *others]:
         passage = _take_whole(sentence) if len(chosen) < passages else _add_term(sentence)
@@ -293,6 +293,16 @@ def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence,
         if len(chosen) == (passages + TASK_SENTENCES if is_task else passages):
             break
     return _quote(chosen, confidence, text=NOT_CERTAIN, gap="\n\n")
+
+
+def _order_for_task(others: list[_Sentence]) -> list[_Sentence]:
+    """In the order of the search, which more often is right for tasks; the last that is shown whole is nearest in meaning."""
+    ordered = sorted(others, key=lambda one: -one.source.score)
+    place = TASK_PASSAGES - 2  # the best sentence's passage comes before them
+    if rest := ordered[place:]:
+        nearest = max(rest, key=lambda one: one.source.similarity or 0.0)
+        ordered[place:] = [nearest, *(one for one in rest if one is not nearest)]
+    return ordered
 
 
 def _take_whole(sentence: _Sentence) -> _Sentence:
