@@ -185,8 +185,8 @@ def _fit(sentence: _Sentence, weights: dict[str, float]) -> float:
 
 def _fit_best(question: str, best: _Sentence, sentences: list[_Sentence], weights: dict[str, float]) -> Fit:
     held = best.terms | best.context
-    counts = Counter(term for sentence in sentences for term in best.terms & sentence.terms & weights.keys())
-    among = max(USUAL_SENTENCES, len(sentences))
+    asked, among = best.terms & weights.keys(), max(USUAL_SENTENCES, len(sentences))
+    counts = Counter(term for sentence in sentences for term in asked & sentence.terms)
     return Fit(
         coverage=_cover(held, weights),
         evidence=math.fsum(find_rarity(among, count) for count in counts.values()),
