@@ -59,7 +59,7 @@ demo: setup ## Ingest the handbook, ask it several questions at once; stays up (
 	$(BIN)/ragq demo $(if $(EXIT),--exit --port 0)
 
 test: setup ## Everything: lint, types, imports, unit, integration, browser, fault
-	$(MAKE) --no-print-directory $(PAIRS) browser check openapi unit
+	$(MAKE) --no-print-directory $(PAIRS) browser openapi unit check
 	$(MAKE) --no-print-directory --assume-old=openapi integration fault
 
 check: setup ## Lint, format, types, import contracts, generated pages, the documents' site
@@ -88,9 +88,9 @@ openapi: setup ## Requests that Schemathesis makes up from the OpenAPI document;
 coverage: setup ## Coverage of the unit and integration tests, with the processes that they start (not part of make test)
 	$(BIN)/pytest tests/unit tests/integration -q -n 2 --dist loadfile --ignore tests/integration/test_openapi.py --cov --cov-report=term
 
-browser: setup ## Tests of the page in Chromium, which apt installs if it is missing and one may
+browser: setup ## Tests of the page in Chromium, two files at a time, as they mostly wait; Chromium comes from apt if it is missing and one may
 	@$(HAS_CHROMIUM) || $(call APT_GET,chromium) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
-	$(BIN)/pytest tests/browser -q
+	$(BIN)/pytest tests/browser -q -n 2 --dist loadfile
 
 fault: setup ## Tests that kill, freeze and cut, three files at a time
 	$(BIN)/pytest tests/fault -q -n 3 --dist loadfile
