@@ -80,11 +80,13 @@ def join_lines(text: str) -> str:
     if "```" in text:
         return text
     first, *others = text.split("\n")
-    joined = before = first
-    for number, line in enumerate(others):
-        goes_on = number == 0 and line[:1].islower()  # a quote may begin at the end of a line, which is short then
+    joined, earlier, before = first, "", first
+    for line in others:
+        goes_on = (
+            not earlier and before and line[:1].islower()
+        )  # a quote may begin at the end of a line, which is short then
         joined += (" " if goes_on or _is_wrapped(before, line) else "\n") + line
-        before = line
+        earlier, before = before, line
     return joined
 
 

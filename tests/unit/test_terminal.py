@@ -31,6 +31,7 @@ def test_the_lines_of_a_page_are_joined_and_those_of_other_documents_are_not() -
 
 def test_a_quote_that_begins_at_the_end_of_a_line_goes_on_in_the_next() -> None:
     assert join_lines("A file that\ncrashes the parser\nstays.") == "A file that crashes the parser\nstays."
+    assert join_lines("It ends.\n\nA file that\ncrashes the parser") == "It ends.\n\nA file that crashes the parser"
     assert join_lines("Berth 12\nÜber den Hafen") == "Berth 12\nÜber den Hafen"
 
 

@@ -9,8 +9,12 @@ const SHORT = 30; // a line of fewer characters, such as one of a form or an add
 export function joinLines(text, filename) {
   if (!PDF.test(filename ?? "") || text.includes("```")) return text;
   const lines = text.split("\n");
-  const goesOn = /^\p{Ll}/u.test(lines[1]); // a quote may begin at the end of a line, which is short then
-  return lines.slice(1).reduce((joined, line, before) => joined + ((goesOn && before === 0) || isWrapped(lines[before], line) ? " " : "\n") + line, lines[0]);
+  return lines.slice(1).reduce((joined, line, before) => joined + (goesOn(lines, before) || isWrapped(lines[before], line) ? " " : "\n") + line, lines[0]);
+}
+
+// A quote may begin at the end of a line, which is short then.
+function goesOn(lines, before) {
+  return !lines[before - 1] && lines[before] !== "" && /^\p{Ll}/u.test(lines[before + 1]);
 }
 
 function isWrapped(before, line) {
