@@ -82,9 +82,8 @@ def join_lines(text: str) -> str:
     first, *others = text.split("\n")
     joined, earlier, before = first, "", first
     for line in others:
-        goes_on = (
-            not earlier and before and line[:1].islower()
-        )  # a quote may begin at the end of a line, which is short then
+        # A quote may begin at the end of a line, which is short then.
+        goes_on = not earlier and before and line[:1].islower()
         joined += (" " if goes_on or _is_wrapped(before, line) else "\n") + line
         earlier, before = before, line
     return joined

@@ -121,8 +121,12 @@ async def _give(connection: AsyncConnection[Any], role: str) -> None:
         await connection.execute(policy)
     schema = await (await connection.execute("SELECT quote_ident(current_schema())")).fetchone()
     assert schema
-    tables, functions = ("SELECT, INSERT ON poison", "SELECT ON tenant_words"), "shared_stores(), is_shared_file(text)"
-    for what in (*tables, f"EXECUTE ON FUNCTION {functions}", f"USAGE ON SCHEMA {schema[0]}"):
+    for what in (
+        "SELECT, INSERT ON poison",
+        "SELECT ON tenant_words",
+        "EXECUTE ON FUNCTION shared_stores(), is_shared_file(text)",
+        f"USAGE ON SCHEMA {schema[0]}",
+    ):
         await connection.execute(f"GRANT {what} TO {_quote(role)}".encode())
 
 
