@@ -17,12 +17,14 @@ HAS_PROMETHEUS = command -v prometheus >/dev/null
 HAS_TESSERACT = command -v tesseract >/dev/null
 # Two targets at a time, each of which shows its output when it ends, if make can (macOS has an old one).
 PAIRS = --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+# pytest's options for a process for each file, the longest first; Schemathesis' tests do not run in such a process.
+BY_FILE := -q --dist loadfile --no-loadscope-reorder --ignore tests/integration/test_openapi.py
 HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbin/pgbouncer; }; } >/dev/null
 
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration openapi coverage browser fault evaluate evaluate-documents real-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit servers integration fault programs openapi coverage browser evaluate evaluate-documents real-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +61,8 @@ demo: setup ## Ingest the handbook, ask it several questions at once; stays up (
 	$(BIN)/ragq demo $(if $(EXIT),--exit --port 0)
 
 test: setup ## Everything: lint, types, imports, unit, integration, browser, fault
-	$(MAKE) --no-print-directory $(PAIRS) browser openapi unit check
-	$(MAKE) --no-print-directory --assume-old=openapi integration fault
+	$(MAKE) --no-print-directory $(PAIRS) check browser openapi unit
+	$(MAKE) --no-print-directory --assume-old=openapi servers
 
 check: setup ## Lint, format, types, import contracts, generated pages, the documents' site
 	$(BIN)/ruff check .
@@ -77,10 +79,18 @@ check: setup ## Lint, format, types, import contracts, generated pages, the docu
 unit: setup ## Tests without I/O
 	$(BIN)/pytest tests/unit -q
 
-integration: openapi ## Tests with real servers, three files at a time, as half of them wait; PgBouncer, openssl and tesseract come from apt if missing and one may
+servers: openapi programs ## The integration tests and those that kill, four files at a time, as half of them wait
+	$(BIN)/pytest tests/integration tests/fault $(BY_FILE) -n 4
+
+integration: openapi programs ## Tests with real servers, three files at a time
+	$(BIN)/pytest tests/integration $(BY_FILE) -n 3
+
+fault: setup ## Tests that kill, freeze and cut, three files at a time
+	$(BIN)/pytest tests/fault $(BY_FILE) -n 3
+
+programs:  # PgBouncer, openssl and tesseract come from apt if they are missing and one may
 	@$(HAS_SERVERS) || $(call APT_GET,pgbouncer openssl) || echo "pgbouncer or openssl is missing, and could not be installed: as root, apt-get install pgbouncer openssl."
 	@$(HAS_TESSERACT) || $(call APT_GET,tesseract-ocr) || echo "tesseract is missing, and could not be installed: as root, apt-get install tesseract-ocr."
-	$(BIN)/pytest tests/integration -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/integration/test_openapi.py
 
 openapi: setup ## Requests that Schemathesis makes up from the OpenAPI document; its tests do not run in xdist's processes
 	$(BIN)/pytest tests/integration/test_openapi.py -q
@@ -91,9 +101,6 @@ coverage: setup ## Coverage of the unit and integration tests, with the processe
 browser: setup ## Tests of the page in Chromium, two files at a time, as they mostly wait; Chromium comes from apt if it is missing and one may
 	@$(HAS_CHROMIUM) || $(call APT_GET,chromium) || echo "Chromium is missing, and could not be installed: as root, apt-get install chromium."
 	$(BIN)/pytest tests/browser -q -n 2 --dist loadfile
-
-fault: setup ## Tests that kill, freeze and cut, three files at a time
-	$(BIN)/pytest tests/fault -q -n 3 --dist loadfile
 
 evaluate: setup ## Retrieval and answer quality over the HTTP API (DATA=folder with xquad.en.json)
 	$(BIN)/python -m benchmarks.evaluate $(DATA)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
 
 import httpcore2
 import pytest
@@ -17,11 +19,36 @@ from ragq.settings import Settings
 from tests import servers
 from tests.servers import Ragq, Valkey
 
+LONG_FILES = (
+    "test_drills",
+    "test_tutorial",
+    "test_workers",
+    "test_batches",
+    "test_up",
+    "test_backup",
+    "test_tool_calls",
+    "test_reembed",
+    "test_rolling_restart",
+    "test_rules",
+    "test_failover",
+    "test_queue_model",
+    "test_console",
+)
 # Each client of httpx2 and of the SDK would read all certificates of the system anew: 24 ms, often for a single request.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 # The parent process may ignore these signals, as nohup does, and every child of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first, so that none of it is the last to run, alone: those files, then files of many tests."""
+    folders = {Path(__file__).parent / name for name in ("integration", "fault")}
+    if not {item.path.parent for item in items} <= folders:
+        return
+    tests = Counter(item.path for item in items)
+    ranks = {name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: (ranks.get(item.path.stem, len(ranks)), -tests[item.path]))
 
 
 @pytest.hookimpl(wrapper=True)

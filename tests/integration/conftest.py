@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -23,26 +22,8 @@ from tests.rows import empty_tables
 from tests.servers import KEY, MAX_FILE_BYTES, FakeLlm, Ragq, give_cluster, stop
 from tests.tenants import Caller
 
-LONG_FILES = (
-    "test_tutorial",
-    "test_batches",
-    "test_backup",
-    "test_reembed",
-    "test_rules",
-    "test_queue_model",
-    "test_console",
-)
 TABLES = "files vector_stores chunks responses jobs job_actions poison webhook_endpoints batches conversations".split()
 HARBOUR = b"# Harbour\n\nThe lighthouse of Quorra is 61 metres tall.\n\n## Ferry\n\nThe ferry leaves at noon.\n"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what takes longest first, so that none of it is the last to run, alone: those files, then files of many tests."""
-    if any(item.path.parent != Path(__file__).parent for item in items):
-        return
-    tests = Counter(item.path for item in items)
-    ranks = {name: rank for rank, name in enumerate(LONG_FILES)}
-    items.sort(key=lambda item: (ranks.get(item.path.stem, len(ranks)), -tests[item.path]))
 
 
 @pytest.fixture(scope="session")
