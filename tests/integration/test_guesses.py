@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from ragq.client.valkey_client import ValkeyClient
+from ragq.http import callers
 from ragq.server import create_app
 from ragq.settings import Settings
 from tests.guesses import guess_ids
@@ -67,6 +68,7 @@ async def traced(
 
     monkeypatch.setattr(psycopg.AsyncCursor, "execute", record_statement)
     monkeypatch.setattr(ValkeyClient, "call_all", record_commands)
+    monkeypatch.setattr(callers, "FRESH_SECONDS", 600.0)  # so that no request looks the key up again
     settings = Settings(_env_file=None, data_dir=plain_ragq.folder)
     app = create_app(settings, **plain_ragq.services)
 
