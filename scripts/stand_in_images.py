@@ -72,6 +72,7 @@ def python_image(prefix: Path | None) -> Image:
     ]
     if prefix is None:
         links = "ln -s /usr/bin/python3 /usr/local/bin/python; ln -s /usr/bin/pip3 /usr/local/bin/pip"
+        links += "; rm /usr/lib/python3*/EXTERNALLY-MANAGED"  # the real image's pip installs for all
         packages = ["ca-certificates", "python3", "python3-pip", "python3-venv"]
         return Image(
             "python:3.12-slim", "trixie", packages, [certificates, f'chroot "$1" sh -c {shlex.quote(links)}'], changes
