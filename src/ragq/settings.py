@@ -305,6 +305,7 @@ class Settings(BaseSettings):
         description="Language, as an ISO 639-1 code, by whose rules words are cut to stems in a document whose own language cannot "
         "be told.",
     )
+    synonyms: Path | None = Field(None, description="File of words that mean the same, one group a line.")
     max_file_bytes: int = Field(
         100_000_000, ge=1, description="Largest accepted file; its text may have as many characters."
     )

@@ -72,3 +72,23 @@ def test_a_follow_up_is_searched_for_with_the_question_before_it(client: openai.
     search: Any = second.output[0]
     assert search.queries == ["How tall is the lighthouse of Quorra?\nIn metres?"]
     assert "61 metres" in second.output_text
+
+
+def test_a_task_finds_what_is_said_in_other_words(client: openai.OpenAI) -> None:
+    store = client.vector_stores.create(name="manual")
+    options = {
+        "--follow": "Wait for more lines at the end.",
+        "--expunge": "Remove the directory, with all that is in it.",
+        "--tree": "Print the names as a tree, with lines between them.",
+        "--width": "Use so many columns for each of the names.",
+    }
+    for name, text in options.items():
+        file = (f"{name.strip('-')}.txt", f"{name}\n    {text}\n".encode())
+        client.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=file)
+    words_alone: Any = {"hybrid_search": {"embedding_weight": 0.001, "text_weight": 1.0}}
+    found = client.vector_stores.search(store.id, query="get rid of folders", ranking_options=words_alone).data
+    assert found[0].filename == "expunge.txt"
+    assert found[0].score > 0.1
+    tool: Any = {"type": "file_search", "vector_store_ids": [store.id]}
+    answer = client.responses.create(model="ragq", input="How do I erase a folder?", tools=[tool]).output_text
+    assert "--expunge\n    Remove the directory" in answer

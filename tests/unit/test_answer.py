@@ -287,7 +287,7 @@ def test_a_sentence_that_repeats_the_question_is_no_answer() -> None:
 
 def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_whole_passages_and_sentences_of_others() -> None:
     passages = [
-        f"Panes are numbered. A pane can be moved by hand. Command {name} breaks it out." for name in "abcdefghij"
+        f"Panes are numbered. A pane can be split by hand. Command {name} breaks it out." for name in "abcdefghij"
     ]
     results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(passages)]
     task = answer_extractively("move a pane with a command", results)
@@ -296,7 +296,7 @@ def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_whole_passage
 
 
 def test_of_the_passages_for_a_task_one_is_the_nearest_in_meaning() -> None:
-    texts = [f"Panes are numbered. A pane can be moved by hand. Command {name} breaks it out." for name in "abcdefg"]
+    texts = [f"Panes are numbered. A pane can be split by hand. Command {name} breaks it out." for name in "abcdefg"]
     texts[5] = "Windows are joined by hand. Then they are one."
     results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(texts)]
     results[5] = replace(results[5], similarity=0.65)

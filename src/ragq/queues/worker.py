@@ -69,7 +69,8 @@ async def process_query(job: RunningJob, context: WorkerContext, arguments: Quer
         )
     else:
         calibrated = context.settings.embedding_name == LOCAL_EMBEDDING_MODEL
-        answer = await context.turns.run(answer_in_steps(searched.text, results, trust_similarity=calibrated))
+        steps = answer_in_steps(searched.text, results, trust_similarity=calibrated, synonyms=context.chunks.synonyms)
+        answer = await context.turns.run(steps)
     job.note(answer_ms=ms_since(started) - retrieve_ms)
     return QueryResult(searched.text, answer, results)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
 from ragq.models import CERTAIN, Answer, Citation, SearchResult
@@ -32,6 +32,8 @@ from ragq.rag.confidence import (
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.names import name_document
 from ragq.rag.sentences import find_sentences, find_terms
+from ragq.rag.synonyms.near import NEAR, NearTerms
+from ragq.rag.synonyms.table import Synonyms, read_synonyms
 from ragq.rag.words import find_tokens
 from ragq.tasks import run_through
 
@@ -41,6 +43,7 @@ NOT_CERTAIN = "No sentence answers this for certain. Nearest passages:"
 PASSAGES = 3  # shown where no sentence answers for certain
 TASK_PASSAGES = 4  # and of a question that asks what to do
 TASK_SENTENCES = 4  # after them, the best of each other passage
+SURE = 0.7  # confidence from which a certain answer to a task is followed by one passage alone
 WHOLE_CHARACTERS = 1000  # up to which a passage is shown whole
 PASSAGE_CHARACTERS = 400  # of a longer one
 
@@ -71,18 +74,21 @@ class _Sentence:
         return self.source.text[self.start : self.end]
 
 
-def answer_extractively(question: str, results: list[SearchResult], *, trust_similarity: bool = True) -> Answer:
+def answer_extractively(
+    question: str, results: list[SearchResult], *, trust_similarity: bool = True, synonyms: Synonyms | None = None
+) -> Answer:
     """Quote what answers a question, the best first; if that is not certain, say so and show the nearest passages.
 
     Args:
         results: Best first, as the search gave them.
         trust_similarity: The similarities are MiniLM's; those of another model do not count beside the words.
+        synonyms: Words that mean the same; None for ragq's own lists.
     """
-    return run_through(answer_in_steps(question, results, trust_similarity=trust_similarity))
+    return run_through(answer_in_steps(question, results, trust_similarity=trust_similarity, synonyms=synonyms))
 
 
 def answer_in_steps(
-    question: str, results: list[SearchResult], *, trust_similarity: bool = True
+    question: str, results: list[SearchResult], *, trust_similarity: bool = True, synonyms: Synonyms | None = None
 ) -> Generator[None, None, Answer]:
     """Do what `answer_extractively` does, in steps of a few milliseconds or less."""
     if not results:
@@ -91,16 +97,17 @@ def answer_in_steps(
         return _refuse(Confidence(0.0, f"'{absent}' stands in none of the passages found."))
     sentences: list[_Sentence] = []
     asked = " ".join(question.split()).casefold()
+    near = NearTerms(question, synonyms or read_synonyms(None, "en")) if asks_what_to_do(question) else None
     for result in results:
-        sentences += _read(result, asked)
+        sentences += _read(result, asked, near.mark if near else _as_they_are)
         yield
-    weights = _weigh_terms(question, sentences)
+    weights, shares = _weigh_terms(question, sentences, near)
     scored = yield from _score(question, sentences, weights, trust_similarity=trust_similarity)
     if not scored:
         return _refuse(Confidence(0.0, "The passages found have no sentence."))
     best = _add_lines(scored[0][1], sentences, weights)
     confidence = judge(
-        results, _fit_best(question, best, sentences, weights), asks_what_to_do=asks_what_to_do(question)
+        results, _fit_best(question, best, sentences, weights, shares), asks_what_to_do=asks_what_to_do(question)
     )
     if confidence.value < UNCERTAIN:
         return _refuse(confidence)
@@ -109,8 +116,12 @@ def answer_in_steps(
     chosen = [_add_lines(one, sentences, weights) for one in _choose(scored)]
     quotes = _drop_overlaps([_make_whole(one, question) for one in chosen])
     if asks_what_to_do(question) and not find_identifiers(question):
-        quotes += _add_passage(scored, quotes)
+        quotes += _add_others(scored, quotes, is_sure=confidence.value >= SURE)
     return _quote(quotes, confidence)
+
+
+def _as_they_are(terms: set[str]) -> set[str]:
+    return terms
 
 
 def _refuse(confidence: Confidence) -> Answer:
@@ -137,24 +148,25 @@ def _score(
     return scored
 
 
-def _read(result: SearchResult, asked: str) -> Iterator[_Sentence]:
+def _read(result: SearchResult, asked: str, mark: Callable[[set[str]], set[str]]) -> Iterator[_Sentence]:
     """Read the sentences of a chunk, but for its headings and questions; these lend their terms to what follows them.
 
     Args:
         asked: The question; a sentence that repeats it, such as an example, does not gain by that.
     """
     spans = find_statements(result)
-    terms = [find_terms(result.text[start:end]) for start, end in spans]
+    terms = [mark(find_terms(result.text[start:end])) for start, end in spans]
     if asked.endswith("?") and result.location.unit != "row":  # a row may have a question and its answer
         said = (" ".join(result.text[start:end].split()).casefold() for start, end in spans)
         terms = [
-            find_terms(one.replace(asked, "")) if asked in one else its for one, its in zip(said, terms, strict=True)
+            mark(find_terms(one.replace(asked, ""))) if asked in one else its
+            for one, its in zip(said, terms, strict=True)
         ]
-    chunk = find_terms(result.text)
+    chunk = mark(find_terms(result.text))
     about = (result.heading or "")[-HEADING_CHARACTERS:]
     if result.location.unit == "row":  # a row does not say what its table is about
         about += f" {name_document(result.filename, '')}"
-    heading = find_terms(about)
+    heading = mark(find_terms(about))
     asks = [result.text[start:end].rstrip("*_\"'”’»)").endswith(("?", "？")) for start, end in spans]
     titles = {part.strip().casefold() for part in (result.heading or "").split("›")}
     for place, (start, end) in enumerate(spans):
@@ -162,17 +174,29 @@ def _read(result: SearchResult, asked: str) -> Iterator[_Sentence]:
             continue
         own = terms[place] | (terms[place - 1] if place and asks[place - 1] else set())
         term = find_term(result.text, start, end)
-        defined = find_terms(result.text[term:start][:MAX_TERM_CHARACTERS]) if term is not None else set()
+        defined = mark(find_terms(result.text[term:start][:MAX_TERM_CHARACTERS])) if term is not None else set()
         context = heading.union(defined, *terms[max(0, place - 1) : place + 2])
         yield _Sentence(result, start, end, own, context, chunk)
 
 
-def _weigh_terms(question: str, sentences: list[_Sentence]) -> dict[str, float]:
-    """Weigh each term of the question by how rare it is among the sentences found; the weights add up to 1."""
+def _weigh_terms(
+    question: str, sentences: list[_Sentence], near: NearTerms | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Weigh each term of the question by how rare it is among the sentences found; the weights add up to 1.
+
+    A term that others mean the same as shares its weight with its mark. Returns the weights and these shares.
+    """
     counts = Counter(term for sentence in sentences for term in sentence.terms)
-    rarity = {term: find_rarity(len(sentences), counts[term]) for term in find_terms(question)}
-    total = sum(rarity.values())
-    return {term: weight / total for term, weight in rarity.items()}
+    weights: dict[str, float] = {}
+    shares: dict[str, float] = {}
+    for term in find_terms(question):
+        spread = near.spread(term) if near else {term: 1.0}
+        having = math.fsum(share * counts[one] for one, share in spread.items())
+        rarity = find_rarity(len(sentences), having) * (near.emphasis(term) if near else 1.0)
+        weights |= {one: share * rarity for one, share in spread.items()}
+        shares |= spread
+    total = sum(weights.values())
+    return {term: weight / total for term, weight in weights.items()}, shares
 
 
 def _cover(terms: set[str], weights: dict[str, float]) -> float:
@@ -183,13 +207,15 @@ def _fit(sentence: _Sentence, weights: dict[str, float]) -> float:
     return _cover(sentence.terms, weights) + CONTEXT_WEIGHT * _cover(sentence.context - sentence.terms, weights)
 
 
-def _fit_best(question: str, best: _Sentence, sentences: list[_Sentence], weights: dict[str, float]) -> Fit:
+def _fit_best(
+    question: str, best: _Sentence, sentences: list[_Sentence], weights: dict[str, float], shares: dict[str, float]
+) -> Fit:
     held = best.terms | best.context
     asked, among = best.terms & weights.keys(), max(USUAL_SENTENCES, len(sentences))
     counts = Counter(term for sentence in sentences for term in asked & sentence.terms)
     return Fit(
         coverage=_cover(held, weights),
-        evidence=math.fsum(find_rarity(among, count) for count in counts.values()),
+        evidence=math.fsum(find_rarity(among, count) * shares[term] for term, count in counts.items()),
         lacking_names=find_lacking_names(question, best.chunk | held),
         missing=_missing(question, held, weights),
     )
@@ -200,7 +226,7 @@ def _missing(question: str, held: set[str], weights: dict[str, float]) -> list[s
     lacking = {
         token.text: max(weights.get(term, 0.0) for term in terms)
         for token in find_tokens(question)
-        if (terms := find_terms(token.text)) and not terms & held
+        if (terms := find_terms(token.text)) and not (terms | {NEAR + one for one in terms}) & held
     }
     return sorted(lacking, key=lambda word: -lacking[word])
 
@@ -267,12 +293,18 @@ def _add_term(sentence: _Sentence) -> _Sentence:
     return replace(sentence, start=term)
 
 
-def _add_passage(scored: list[tuple[float, _Sentence]], quotes: list[_Sentence]) -> list[_Sentence]:
-    """The nearest passage that nothing is quoted of yet: what is to be done is often said in another than the best sentence's."""
-    quoted = {id(one.source) for one in quotes}
-    others = (sentence for _, sentence in scored if id(sentence.source) not in quoted)
-    nearest = max(others, key=lambda one: one.source.score, default=None)
-    return [_take_whole(nearest)] if nearest else []
+def _add_others(scored: list[tuple[float, _Sentence]], quotes: list[_Sentence], *, is_sure: bool) -> list[_Sentence]:
+    """The nearest passage that nothing is quoted of yet: what is to be done is often said in another than the best sentence's.
+
+    If that one is not sure, then the best sentence of each other passage, with its term.
+    """
+    best = {id(one.source): one for one in quotes}
+    quoted = set(best)
+    for _, sentence in scored:
+        best.setdefault(id(sentence.source), sentence)
+    others = [sentence for source, sentence in best.items() if source not in quoted]
+    others.sort(key=lambda one: -one.source.score)
+    return [*map(_take_whole, others[:1]), *([] if is_sure else map(_add_term, others[1:]))]
 
 
 def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence, question: str) -> Answer:

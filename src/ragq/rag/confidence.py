@@ -79,7 +79,7 @@ def _bound_score(result: SearchResult, coverage: float) -> float:
     return min(result.score, SCORE_WITHOUT_WORDS + most * coverage)
 
 
-def find_rarity(sentences: int, having: int) -> float:
+def find_rarity(sentences: int, having: float) -> float:
     """How rare a term is that so many of the sentences have."""
     return math.log(1 + (sentences - having + 0.5) / (having + 0.5))
 

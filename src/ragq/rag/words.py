@@ -109,10 +109,14 @@ class Word:
     Attributes:
         forms: How documents may write it, by their languages: a document has the word if it has one of these.
         is_identifier: It is a code, a number of several parts, a version, an address or the like.
+        near: Forms of words that mean the same.
+        says_little: Its rarity counts less.
     """
 
     forms: tuple[str, ...]
     is_identifier: bool = False
+    near: tuple[str, ...] = ()
+    says_little: bool = False
 
 
 def normalize(text: str) -> str:
@@ -220,7 +224,7 @@ def pairs(run: str) -> Iterator[str]:
 
 def _forms(word: str, languages: tuple[str, ...]) -> tuple[str, ...]:
     folded = _cut(word.casefold())
-    return tuple(dict.fromkeys(_stem(folded, language) for language in languages))
+    return tuple(dict.fromkeys(stem(folded, language) for language in languages))
 
 
 def _cut(word: str) -> str:
@@ -228,7 +232,8 @@ def _cut(word: str) -> str:
 
 
 @lru_cache(maxsize=20_000)
-def _stem(word: str, language: str) -> str:
+def stem(word: str, language: str) -> str:
+    """Cut a folded word to its stem by the rules of a language."""
     stemmer = _stemmer(language)
     return fold(stemmer.stemWord(word) if stemmer else word)
 

@@ -14,6 +14,9 @@ import orjson
 
 from ragq.accounts.views import Viewer, tenant_of, view_of
 from ragq.models import DEFAULT_STORE_NAME, AttributeFilter, Location, SearchResult
+from ragq.rag.blocks import asks_what_to_do
+from ragq.rag.synonyms.table import read_synonyms
+from ragq.rag.synonyms.task import task_words
 from ragq.rag.words import question_words
 from ragq.settings import Settings
 from ragq.storage.database import Database
@@ -70,6 +73,7 @@ class Chunks:
         self._servers = SearchServers(database, replica, replica_checks)
         self._shares = WordShares()
         self._shares_until = 0.0
+        self.synonyms = read_synonyms(settings.synonyms, settings.language)
 
     async def find_scope(
         self, tenant: Viewer, store_ids: list[str], text: str, filters: AttributeFilter | None = None
@@ -133,7 +137,8 @@ class Chunks:
     async def _choose_words(self, text: str, found: dict[str, Any]) -> ChosenWords:
         shares = await self._word_shares() if found["chunks"] > MATCHES else WordShares()
         languages = tuple(found["languages"] or [self._settings.language])
-        return choose_words(question_words(text, languages), shares, found["chunks"], languages)
+        read = task_words(text, languages, self.synonyms) if asks_what_to_do(text) else question_words(text, languages)
+        return choose_words(read, shares, found["chunks"], languages)
 
     async def search(
         self, scope: Scope, vector: Vector, *, limit: int, meaning: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ragq.rag.sentences import STOP_WORDS
@@ -14,6 +14,9 @@ WORDS_STEP = 4  # of the number of words that a statement is made for
 # A text that repeats a word ranks up to 1.64 times as high as one that has it once, as tables and lists do with their
 # words; what has the identifier asked for must rank higher yet.
 IDENTIFIER_EMPHASIS = 2.0
+NEAR_EMPHASIS = 0.4  # of words that mean the same as one of the question: as good a match of each weighs less
+NEAR_PART = 4  # of the chunks that a search ranks, those that mean the same as one word may find this part
+LITTLE_EMPHASIS = 0.4  # of words of a task that say little
 RANKED_WORDS = 24  # of a long question the rarest: ranking takes a microsecond a word and chunk
 
 
@@ -27,6 +30,10 @@ class WordShares:
     def of(self, word: Word) -> float:
         """The share of chunks that have the word in one of its forms, at most 1."""
         return min(1.0, sum(self.common.get(form, self.rare) for form in word.forms))
+
+    def reach(self, word: Word) -> float:
+        """The share of chunks that have the word, or one that means the same, at most 1."""
+        return min(1.0, sum(self.common.get(form, self.rare) for form in (*word.forms, *word.near)))
 
     def known(self, word: Word) -> float | None:
         """The share of a common word; None for a rare one, whose matches are counted."""
@@ -44,6 +51,7 @@ class ChosenWords:
         shares: The share of chunks that have the word, where it is known.
         finds: Whether each chunk with the word is found, within `MATCHES`.
         found_by: The tsquery that a chunk must match.
+        heads: The number, from 1, of the word that each means the same as, or its own.
     """
 
     ranking: list[str]
@@ -52,6 +60,7 @@ class ChosenWords:
     shares: list[float | None]
     finds: list[bool]
     found_by: str
+    heads: list[int]
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -63,6 +72,7 @@ class ChosenWords:
             "shares": self.shares,
             "finds": self.finds,
             "found_by": self.found_by,
+            "heads": self.heads,
         }
 
 
@@ -76,23 +86,44 @@ def choose_words(words: Sequence[Word], known: WordShares, chunks: int, language
     stop = _stop_forms(languages)
     telling = [word for word in words if not set(word.forms) <= stop] or words
     rarest = sorted(telling, key=lambda word: (known.of(word), word.forms))[:RANKED_WORDS]
+    rarest = [_keep_rare(word, known, chunks) for word in rarest]
     is_any = not rarest or known.of(rarest[0]) * chunks <= MATCHES
     kept = _fewest(rarest, known, chunks) if is_any else _all_needed(rarest, known, chunks)
-    padding = -len(rarest) % WORDS_STEP if rarest else WORDS_STEP
+    ranked = [(number, word, _emphasis(word)) for number, word in enumerate(rarest, 1)]
+    ranked += [(number, Word(word.near), NEAR_EMPHASIS * emphasis) for number, word, emphasis in ranked if word.near]
+    del ranked[RANKED_WORDS:]
+    padding = -len(ranked) % WORDS_STEP if ranked else WORDS_STEP
+    finding = {id(word) for word in kept}
     return ChosenWords(
-        [_match(word) for word in rarest] + [""] * padding,
-        [len(word.forms) for word in rarest] + [0] * padding,
-        [IDENTIFIER_EMPHASIS if word.is_identifier else 1.0 for word in rarest] + [0.0] * padding,
-        [known.known(word) for word in rarest] + [None] * padding,
-        [is_any and word in kept for word in rarest] + [False] * padding,
-        (" | " if is_any else " & ").join(map(_match, kept)),
+        [_match(word) for _, word, _ in ranked] + [""] * padding,
+        [len(word.forms) for _, word, _ in ranked] + [0] * padding,
+        [emphasis for _, _, emphasis in ranked] + [0.0] * padding,
+        [known.known(word) for _, word, _ in ranked] + [None] * padding,
+        [is_any and id(rarest[number - 1]) in finding for number, _, _ in ranked] + [False] * padding,
+        (" | " if is_any else " & ").join(_match(Word(word.forms + word.near)) for word in kept),
+        [number for number, _, _ in ranked] + [len(ranked) + 1 + place for place in range(padding)],
     )
+
+
+def _emphasis(word: Word) -> float:
+    return IDENTIFIER_EMPHASIS if word.is_identifier else LITTLE_EMPHASIS if word.says_little else 1.0
+
+
+def _keep_rare(word: Word, known: WordShares, chunks: int) -> Word:
+    """Leave out words that mean the same where they are common: the word alone finds fewer and better chunks."""
+    kept, left = list[str](), MATCHES / NEAR_PART
+    for form in sorted(word.near, key=lambda form: known.common.get(form, known.rare)):
+        left -= known.common.get(form, known.rare) * chunks
+        if left < 0:
+            break
+        kept.append(form)
+    return word if len(kept) == len(word.near) else replace(word, near=tuple(kept))
 
 
 def _fewest(rarest: Sequence[Word], known: WordShares, chunks: int) -> list[Word]:
     kept, expected = list[Word](), 0.0
     for word in rarest:
-        expected += known.of(word) * chunks
+        expected += known.reach(word) * chunks
         if expected > MATCHES:
             break
         kept.append(word)
@@ -103,7 +134,7 @@ def _all_needed(rarest: Sequence[Word], known: WordShares, chunks: int) -> list[
     kept, expected = list[Word](), float(chunks)
     while len(kept) < len(rarest) and expected > MATCHES:
         kept.append(rarest[len(kept)])
-        expected *= known.of(kept[-1])
+        expected *= known.reach(kept[-1])
     return kept
 
 
