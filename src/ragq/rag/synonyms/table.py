@@ -73,7 +73,7 @@ class Synonyms:
         others: dict[str, None] = {}
         for language, key in keys:
             for group in self._groups.get((language, key), ()):
-                others |= dict.fromkeys(one for one, its in group.items() if " " not in one and its != key)
+                others |= dict.fromkeys(one for one, its in group.items() if its != key and _is_searched(one))
         return tuple(others)
 
 
@@ -129,6 +129,10 @@ def _find_fault(group: tuple[str, ...]) -> str | None:
                 f"'{one[:MOST_CHARACTERS]}' is too long: at most {MOST_WORDS} words and {MOST_CHARACTERS} characters."
             )
     return None
+
+
+def _is_searched(synonym: str) -> bool:
+    return " " not in synonym and synonym not in STOP_WORDS
 
 
 def _split(text: str) -> tuple[str, ...]:
