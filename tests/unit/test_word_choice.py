@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ragq.rag.words import Word, question_words
-from ragq.storage.search.word_choice import IDENTIFIER_EMPHASIS, MATCHES, RANKED_WORDS, WordShares, choose_words
+from ragq.storage.search.word_choice import (
+    IDENTIFIER_EMPHASIS,
+    LITTLE_EMPHASIS,
+    MATCHES,
+    NEAR_EMPHASIS,
+    RANKED_WORDS,
+    WordShares,
+    choose_words,
+)
 
 CHUNKS = 100 * MATCHES
 SHARES = WordShares({"year": 0.5, "long": 0.25, "time": 0.1, "tower": 0.005, "varn": 0.003}, rare=0.001)
@@ -85,3 +93,24 @@ def test_an_identifier_weighs_more_than_a_word_as_rare(
 ) -> None:
     chosen = choose_words(question_words(question, ("en",)), WordShares(), 10, ("en",))
     assert (chosen.ranking, chosen.emphasis) == (ranking, emphasis)
+
+
+def test_words_that_mean_the_same_rank_and_find_beside_their_own() -> None:
+    chosen = choose_words([Word(("zorb",), near=("varn", "tower")), Word(("time",))], SHARES, 100)
+    assert chosen.found_by == "('zorb' | 'varn' | 'tower') | 'time'"
+    assert chosen.ranking == ["'zorb'", "'time'", "('varn' | 'tower')", ""]
+    assert chosen.heads == [1, 2, 1, 4]
+    assert chosen.emphasis == [1.0, 1.0, NEAR_EMPHASIS, 0.0]
+    assert chosen.finds == [True, True, True, False]
+
+
+def test_in_a_large_store_common_words_that_mean_the_same_only_rank() -> None:
+    chosen = choose_words([Word(("zorb",), near=("year", "tower"))], SHARES, CHUNKS)
+    assert chosen.found_by == "'zorb'"
+    assert chosen.ranking[:2] == ["'zorb'", "('year' | 'tower')"]
+    assert chosen.finds[:2] == [True, False]
+
+
+def test_words_that_say_little_weigh_less() -> None:
+    chosen = choose_words([Word(("zorb",), says_little=True), Word(("tower",))], SHARES, 100)
+    assert chosen.emphasis[:2] == [LITTLE_EMPHASIS, 1.0]

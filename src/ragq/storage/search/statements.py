@@ -14,6 +14,8 @@ WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words
 # How many chunks have a word is counted among those found by it. Of a word that finds none, because it is common, the share
 # among those found by others is taken, or half where these are few. `w` has the weights of the words' ranks.
 # The words of a chunk get the weight that they have, so that they are decompressed once and not for each word.
+# A word that means the same as one of the question, its head, weighs less, and less yet the more chunks have the head and not it. Of the
+# head, `near` of those that it has more chunks by are counted.
 # Words are found in a view, because the policy on chunks keeps `@@` from the index (migration 0022).
 # `chosen` is materialized because the keys of a full join are no leakproof expressions, so under the policy they would find no chunk
 # by its index.
@@ -41,7 +43,8 @@ _SEARCH = """
             SELECT number, head, forms,
                    emphasis * power(ln(1 + (%(chunks)s::float8 - have + 0.5) / (have + 0.5)), {power}) AS weight
             FROM (
-                SELECT number, head, forms, emphasis, least(%(chunks)s::float8,
+                SELECT number, head, forms, emphasis * CASE WHEN number = head THEN 1 ELSE
+                       n / greatest(sum(n) OVER (PARTITION BY head), 1) END AS emphasis, least(%(chunks)s::float8,
                        sum(n) OVER (PARTITION BY head) * CASE WHEN number = head THEN {near} ELSE 1 END
                        + CASE WHEN number = head THEN (1 - {near}) * n ELSE 0 END) AS have
                 FROM (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 
 from ragq.rag.sentences import STOP_WORDS
@@ -14,8 +14,7 @@ WORDS_STEP = 4  # of the number of words that a statement is made for
 # A text that repeats a word ranks up to 1.64 times as high as one that has it once, as tables and lists do with their
 # words; what has the identifier asked for must rank higher yet.
 IDENTIFIER_EMPHASIS = 2.0
-NEAR_EMPHASIS = 0.4  # of words that mean the same as one of the question: as good a match of each weighs less
-NEAR_PART = 4  # of the chunks that a search ranks, those that mean the same as one word may find this part
+NEAR_EMPHASIS = 0.6  # of words that mean the same as one of the question, if no chunk has that one
 LITTLE_EMPHASIS = 0.4  # of words of a task that say little
 RANKED_WORDS = 24  # of a long question the rarest: ranking takes a microsecond a word and chunk
 
@@ -30,10 +29,6 @@ class WordShares:
     def of(self, word: Word) -> float:
         """The share of chunks that have the word in one of its forms, at most 1."""
         return min(1.0, sum(self.common.get(form, self.rare) for form in word.forms))
-
-    def reach(self, word: Word) -> float:
-        """The share of chunks that have the word, or one that means the same, at most 1."""
-        return min(1.0, sum(self.common.get(form, self.rare) for form in (*word.forms, *word.near)))
 
     def known(self, word: Word) -> float | None:
         """The share of a common word; None for a rare one, whose matches are counted."""
@@ -86,22 +81,26 @@ def choose_words(words: Sequence[Word], known: WordShares, chunks: int, language
     stop = _stop_forms(languages)
     telling = [word for word in words if not set(word.forms) <= stop] or words
     rarest = sorted(telling, key=lambda word: (known.of(word), word.forms))[:RANKED_WORDS]
-    rarest = [_keep_rare(word, known, chunks) for word in rarest]
     is_any = not rarest or known.of(rarest[0]) * chunks <= MATCHES
     kept = _fewest(rarest, known, chunks) if is_any else _all_needed(rarest, known, chunks)
-    ranked = [(number, word, _emphasis(word)) for number, word in enumerate(rarest, 1)]
-    ranked += [(number, Word(word.near), NEAR_EMPHASIS * emphasis) for number, word, emphasis in ranked if word.near]
+    widened = _widened(kept, known, chunks) if is_any else kept
+    ranked = [(number, word, _emphasis(word), word in kept) for number, word in enumerate(rarest, 1)]
+    ranked += [
+        (number, Word(word.near), NEAR_EMPHASIS * emphasis, word in widened)
+        for number, word, emphasis, _ in ranked
+        if word.near
+    ]
     del ranked[RANKED_WORDS:]
     padding = -len(ranked) % WORDS_STEP if ranked else WORDS_STEP
-    finding = {id(word) for word in kept}
+    finding = [Word(word.forms + word.near) if word in widened else word for word in kept]
     return ChosenWords(
-        [_match(word) for _, word, _ in ranked] + [""] * padding,
-        [len(word.forms) for _, word, _ in ranked] + [0] * padding,
-        [emphasis for _, _, emphasis in ranked] + [0.0] * padding,
-        [known.known(word) for _, word, _ in ranked] + [None] * padding,
-        [is_any and id(rarest[number - 1]) in finding for number, _, _ in ranked] + [False] * padding,
-        (" | " if is_any else " & ").join(_match(Word(word.forms + word.near)) for word in kept),
-        [number for number, _, _ in ranked] + [len(ranked) + 1 + place for place in range(padding)],
+        [_match(word) for _, word, _, _ in ranked] + [""] * padding,
+        [len(word.forms) for _, word, _, _ in ranked] + [0] * padding,
+        [emphasis for _, _, emphasis, _ in ranked] + [0.0] * padding,
+        [known.known(word) for _, word, _, _ in ranked] + [None] * padding,
+        [is_any and finds for _, _, _, finds in ranked] + [False] * padding,
+        (" | " if is_any else " & ").join(map(_match, finding)),
+        [number for number, _, _, _ in ranked] + [len(ranked) + 1 + place for place in range(padding)],
     )
 
 
@@ -109,21 +108,22 @@ def _emphasis(word: Word) -> float:
     return IDENTIFIER_EMPHASIS if word.is_identifier else LITTLE_EMPHASIS if word.says_little else 1.0
 
 
-def _keep_rare(word: Word, known: WordShares, chunks: int) -> Word:
-    """Leave out words that mean the same where they are common: the word alone finds fewer and better chunks."""
-    kept, left = list[str](), MATCHES / NEAR_PART
-    for form in sorted(word.near, key=lambda form: known.common.get(form, known.rare)):
-        left -= known.common.get(form, known.rare) * chunks
+def _widened(kept: Sequence[Word], known: WordShares, chunks: int) -> list[Word]:
+    """The words that also find chunks by others that mean the same, as many as stay under `MATCHES` with those that find by their own."""
+    left = MATCHES - sum(known.of(word) for word in kept) * chunks
+    widened = list[Word]()
+    for word in sorted(kept, key=lambda word: known.of(Word(word.near))):
+        left -= known.of(Word(word.near)) * chunks
         if left < 0:
             break
-        kept.append(form)
-    return word if len(kept) == len(word.near) else replace(word, near=tuple(kept))
+        widened.append(word)
+    return widened
 
 
 def _fewest(rarest: Sequence[Word], known: WordShares, chunks: int) -> list[Word]:
     kept, expected = list[Word](), 0.0
     for word in rarest:
-        expected += known.reach(word) * chunks
+        expected += known.of(word) * chunks
         if expected > MATCHES:
             break
         kept.append(word)
@@ -134,7 +134,7 @@ def _all_needed(rarest: Sequence[Word], known: WordShares, chunks: int) -> list[
     kept, expected = list[Word](), float(chunks)
     while len(kept) < len(rarest) and expected > MATCHES:
         kept.append(rarest[len(kept)])
-        expected *= known.reach(kept[-1])
+        expected *= known.of(Word(kept[-1].forms + kept[-1].near))
     return kept
 
 
