@@ -102,6 +102,7 @@ def test_words_that_mean_the_same_rank_and_find_beside_their_own() -> None:
     assert chosen.heads == [1, 2, 1, 4]
     assert chosen.emphasis == [1.0, 1.0, NEAR_EMPHASIS, 0.0]
     assert chosen.finds == [True, True, True, False]
+    assert chosen.has_near
 
 
 def test_in_a_large_store_common_words_that_mean_the_same_only_rank() -> None:

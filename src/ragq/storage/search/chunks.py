@@ -105,6 +105,7 @@ class Chunks:
                 vectors=await self._database.vector_column(),
                 own=OWN if not view_of(tenant).shares else OF_OWNERS,
                 seen=_seen(tenant),
+                has_near=words.has_near,
             ),
             {name: found[name] for name in ("stores", "owners", "store_of_file", "files")}
             | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, lru_cache
 
 RARITY_POWER = 1.3  # of the inverse document frequency: tuned on the first halves of XQuAD in four languages
-NEAR_SHARE = 0.4  # for how much a chunk with a word that means the same counts in how many have the word
+NEAR_SHARE = 0.4  # as how much of a chunk with a word of the question one counts that has another of the same meaning
 WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words that has each word once gets 0.6
 
 # Two rankings of the stores' chunks, and one score for the best of both. The words' score is the sum over the question's
@@ -14,8 +14,6 @@ WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words
 # How many chunks have a word is counted among those found by it. Of a word that finds none, because it is common, the share
 # among those found by others is taken, or half where these are few. `w` has the weights of the words' ranks.
 # The words of a chunk get the weight that they have, so that they are decompressed once and not for each word.
-# A word that means the same as one of the question, its head, weighs less, and less yet the more chunks have the head and not it. Of the
-# head, `near` of those that it has more chunks by are counted.
 # Words are found in a view, because the policy on chunks keeps `@@` from the index (migration 0022).
 # `chosen` is materialized because the keys of a full join are no leakproof expressions, so under the policy they would find no chunk
 # by its index.
@@ -38,24 +36,7 @@ _SEARCH = """
     ), counted AS (
         SELECT count(*) AS found, ARRAY[{counts}]::bigint[] AS having_word FROM ranked
     ), rarity AS MATERIALIZED (
-        SELECT array_agg(weight * forms ORDER BY number) AS w, greatest(sum(weight) FILTER (WHERE number = head), 1e-9) AS total
-        FROM (
-            SELECT number, head, forms,
-                   emphasis * power(ln(1 + (%(chunks)s::float8 - have + 0.5) / (have + 0.5)), {power}) AS weight
-            FROM (
-                SELECT number, head, forms, emphasis * CASE WHEN number = head THEN 1 ELSE
-                       n / greatest(sum(n) OVER (PARTITION BY head), 1) END AS emphasis, least(%(chunks)s::float8,
-                       sum(n) OVER (PARTITION BY head) * CASE WHEN number = head THEN {near} ELSE 1 END
-                       + CASE WHEN number = head THEN (1 - {near}) * n ELSE 0 END) AS have
-                FROM (
-                    SELECT number, head, forms, emphasis, coalesce(share * %(chunks)s::float8,
-                           CASE WHEN finds THEN n ELSE (n + 2)::float8 / (found + 4) * %(chunks)s::float8 END) AS n
-                    FROM counted, unnest(having_word, %(shares)s::float8[], %(finds)s::bool[], %(forms)s::int[],
-                                         %(emphasis)s::float8[], %(heads)s::int[])
-                         WITH ORDINALITY AS word(n, share, finds, forms, emphasis, head, number)
-                ) AS occurrences
-            ) AS words
-        ) AS weights
+        {rarity}
     ), by_words AS (
         SELECT file_id, vector_store_id, ordinal, {sum} AS rank FROM ranked, rarity ORDER BY rank DESC LIMIT %(candidates)s
     ), chosen AS MATERIALIZED (
@@ -81,6 +62,40 @@ _SEARCH = """
     WHERE true{seen}
     ORDER BY best.score DESC, chunk.file_id, chunk.ordinal
 """
+_RARITY = """
+        SELECT array_agg(weight * forms ORDER BY number) AS w, greatest(sum(weight), 1e-9) AS total
+        FROM (
+            SELECT number, forms,
+                   emphasis * power(ln(1 + (%(chunks)s::float8 - have + 0.5) / (have + 0.5)), {power}) AS weight
+            FROM (
+                SELECT number, forms, emphasis, least(%(chunks)s::float8, coalesce(share * %(chunks)s::float8,
+                    CASE WHEN finds THEN n ELSE (n + 2)::float8 / (found + 4) * %(chunks)s::float8 END)) AS have
+                FROM counted, unnest(having_word, %(shares)s::float8[], %(finds)s::bool[], %(forms)s::int[],
+                                       %(emphasis)s::float8[])
+                     WITH ORDINALITY AS word(n, share, finds, forms, emphasis, number)
+            ) AS words
+        ) AS weights"""
+# The same with words that mean the same as one of the question, their head. They weigh less than the head, the less the more chunks have
+# the head; a chunk with one of them counts in part as one with the head.
+_RARITY_WITH_NEAR = """
+        SELECT array_agg(weight * forms ORDER BY number) AS w, greatest(sum(weight) FILTER (WHERE number = head), 1e-9) AS total
+        FROM (
+            SELECT number, head, forms,
+                   emphasis * power(ln(1 + (%(chunks)s::float8 - have + 0.5) / (have + 0.5)), {power}) AS weight
+            FROM (
+                SELECT number, head, forms, emphasis * CASE WHEN number = head THEN 1 ELSE
+                       n / greatest(sum(n) OVER (PARTITION BY head), 1) END AS emphasis, least(%(chunks)s::float8,
+                       sum(n) OVER (PARTITION BY head) * CASE WHEN number = head THEN {near} ELSE 1 END
+                       + CASE WHEN number = head THEN (1 - {near}) * n ELSE 0 END) AS have
+                FROM (
+                    SELECT number, head, forms, emphasis, coalesce(share * %(chunks)s::float8,
+                           CASE WHEN finds THEN n ELSE (n + 2)::float8 / (found + 4) * %(chunks)s::float8 END) AS n
+                    FROM counted, unnest(having_word, %(shares)s::float8[], %(finds)s::bool[], %(forms)s::int[],
+                                         %(emphasis)s::float8[], %(heads)s::int[])
+                         WITH ORDINALITY AS word(n, share, finds, forms, emphasis, head, number)
+                ) AS occurrences
+            ) AS words
+        ) AS weights"""
 # Whose files and chunks are searched: the tenant's alone, or also those of tenants that share stores with it.
 OWN = "tenant_id = %(tenant)s"
 OF_NAMED = "tenant_id IN (SELECT tenant_id FROM named)"
@@ -148,7 +163,14 @@ SHARES = """
 
 @lru_cache(maxsize=256)
 def write_search(
-    count: int, condition: str | None, *, are_few: bool, vectors: str, own: str = OWN, seen: str = ""
+    count: int,
+    condition: str | None,
+    *,
+    are_few: bool,
+    vectors: str,
+    own: str = OWN,
+    seen: str = "",
+    has_near: bool = False,
 ) -> str:
     """Write the search for a question of `count` words.
 
@@ -159,17 +181,20 @@ def write_search(
         own: Whose chunks are searched.
         seen: What the viewer may read, as a condition on `v`. The filter has it too where it leaves anything
             out; here it holds for what has changed since the scope was found.
+        has_near: Some of the words mean the same as others.
     """
     distance, among = (_EXACT, _AMONG_FEW) if are_few else (_BY_INDEX, _AMONG_MANY)
     restriction = "" if condition is None else among.format(condition=condition)
     distance = distance.format(vectors=vectors)
-    search = _SEARCH.format(vectors=vectors, distance=distance, among=restriction, own=own, seen=seen, **_parts(count))
+    search = _SEARCH.format(
+        vectors=vectors, distance=distance, among=restriction, own=own, seen=seen, **_parts(count, has_near=has_near)
+    )
     # psycopg parses a statement of more than 4,096 characters each time; in this form one of eight words has fewer.
     return " ".join(search.split())
 
 
 @cache
-def _parts(count: int) -> dict[str, str]:
+def _parts(count: int, *, has_near: bool) -> dict[str, str]:
     """What depends on the number of words: a column for each, since an array a row would take twice the time."""
     numbers = range(1, count + 1)
     return {
@@ -178,7 +203,6 @@ def _parts(count: int) -> dict[str, str]:
         "counts": ", ".join(f"count(nullif(r{n}, 0))" for n in numbers),
         "sum": " + ".join(f"r{n} * w[{n}]" for n in numbers),
         "sum_of_ranks": " + ".join(f"{_RANK.format(words='hit.text_search', n=n)} * w[{n}]" for n in numbers),
-        "power": str(RARITY_POWER),
-        "near": str(NEAR_SHARE),
+        "rarity": (_RARITY_WITH_NEAR if has_near else _RARITY).format(power=RARITY_POWER, near=NEAR_SHARE),
         "scale": str(WORDS_SCALE),
     }

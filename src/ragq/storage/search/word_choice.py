@@ -47,6 +47,7 @@ class ChosenWords:
         finds: Whether each chunk with the word is found, within `MATCHES`.
         found_by: The tsquery that a chunk must match.
         heads: The number, from 1, of the word that each means the same as, or its own.
+        has_near: Some mean the same as others.
     """
 
     ranking: list[str]
@@ -56,6 +57,7 @@ class ChosenWords:
     finds: list[bool]
     found_by: str
     heads: list[int]
+    has_near: bool
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -67,7 +69,7 @@ class ChosenWords:
             "shares": self.shares,
             "finds": self.finds,
             "found_by": self.found_by,
-            "heads": self.heads,
+            **({"heads": self.heads} if self.has_near else {}),
         }
 
 
@@ -101,6 +103,7 @@ def choose_words(words: Sequence[Word], known: WordShares, chunks: int, language
         [is_any and finds for _, _, _, finds in ranked] + [False] * padding,
         (" | " if is_any else " & ").join(map(_match, finding)),
         [number for number, _, _, _ in ranked] + [len(ranked) + 1 + place for place in range(padding)],
+        has_near=len(ranked) > len(rarest),
     )
 
 
