@@ -97,6 +97,15 @@ def test_a_task_is_searched_by_words_that_mean_the_same_in_each_language_of_its_
     assert not words["folder"].says_little
 
 
+@pytest.mark.parametrize(
+    ("task", "form"),
+    [("the owner of a file", "own"), ("compare two files", "differ"), ("show what would be sent", "dryrun")],
+)
+def test_what_means_the_same_is_searched_in_any_form(task: str, form: str) -> None:
+    words = task_words(task, ("en",), OWN)
+    assert any(form in (*word.near, *word.forms) for word in words)
+
+
 def test_a_word_with_a_hyphen_is_searched_as_one() -> None:
     (word,) = task_words("preview", ("en",), OWN)
     assert "dryrun" in word.near
