@@ -50,6 +50,7 @@ OTHER_HOW_TO = {
     "deploy-with-compose.md",  # make compose-test has its commands
     "run-on-kubernetes.md",  # needs a cluster; tests/unit/test_chart.py renders the chart
     "run-with-systemd.md",  # needs systemd; tests/unit/test_systemd.py reads the units
+    "synonyms.md",  # tests/unit/test_synonyms.py reads such files
     "sign-in.md",  # needs a provider; tests/unit/test_settings.py reads its settings
     "watch.md",  # needs a collector and Prometheus; tests/integration/test_traces.py and make alerts-test have them
     "use-another-embedding-model.md",  # tests/integration/test_reembed.py runs the command
