@@ -11,6 +11,8 @@ from ragq.rag.answer import answer_extractively
 from ragq.rag.synonyms.near import NEAR, NearTerms
 from ragq.rag.synonyms.table import LANGUAGES, MOST_GROUP, Synonyms, read_synonyms
 from ragq.rag.synonyms.task import task_words
+from ragq.settings import Settings
+from ragq.up import Fleet
 from tests.unit.test_answer import make_result
 
 OWN = read_synonyms(None, "en")
@@ -87,6 +89,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"a, b\nc, \xff\n")
     with pytest.raises(ConfigurationError, match=r"words\.txt, line 2: not UTF-8"):
         read_synonyms(path, "en")
+
+
+def test_nothing_is_started_with_a_wrong_file(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("alone\n")
+    with pytest.raises(ConfigurationError, match=r"words\.txt, line 1"):
+        Fleet(Settings(_env_file=None, synonyms=path), query_workers=1, document_workers=1)  # type: ignore[call-arg]
 
 
 def test_a_task_is_searched_by_words_that_mean_the_same_in_each_language_of_its_stores() -> None:
