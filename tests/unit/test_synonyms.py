@@ -95,7 +95,7 @@ def test_nothing_is_started_with_a_wrong_file(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("alone\n")
     with pytest.raises(ConfigurationError, match=r"words\.txt, line 1"):
-        Fleet(Settings(_env_file=None, synonyms=path), query_workers=1, document_workers=1)  # type: ignore[call-arg]
+        Fleet(Settings(_env_file=None, synonyms=path), query_workers=1, document_workers=1)
 
 
 def test_a_task_is_searched_by_words_that_mean_the_same_in_each_language_of_its_stores() -> None:
