@@ -10,7 +10,8 @@ from ragq.errors import ConfigurationError
 from ragq.rag.answer import answer_extractively
 from ragq.rag.synonyms.near import NEAR, NearTerms
 from ragq.rag.synonyms.table import LANGUAGES, MOST_GROUP, Synonyms, read_synonyms
-from ragq.rag.synonyms.task import task_words
+from ragq.rag.synonyms.task import asked_words
+from ragq.rag.words import question_words
 from ragq.settings import Settings
 from ragq.up import Fleet
 from tests.unit.test_answer import make_result
@@ -19,7 +20,7 @@ OWN = read_synonyms(None, "en")
 
 
 def others_of(question: str, synonyms: Synonyms = OWN) -> set[str]:
-    return {other for meant in synonyms.find(question) for other in meant.others}
+    return {other for meant in synonyms.find(question, is_task=True) for other in meant.others}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,9 @@ def test_words_of_a_question_are_known_by_others_that_mean_the_same(question: st
 
 
 def test_the_longest_of_several_words_is_meant() -> None:
-    (meant,) = Synonyms().add([("turn off", "disable"), ("turn", "rotate")], ["en"]).find("turn off the light")
+    (meant,) = (
+        Synonyms().add([("turn off", "disable"), ("turn", "rotate")], ["en"]).find("turn off the light", is_task=False)
+    )
     assert meant.words == ("turn", "off")
     assert meant.others == ("disable",)
 
@@ -62,6 +65,31 @@ def test_a_file_adds_groups_to_the_own_lists(tmp_path: Path) -> None:
     assert "vacation" in others_of("ask for PTO", known)
     assert "remove" in others_of("delete a branch", known)
     assert "frobnicator" not in others_of("order widgets")
+
+
+@pytest.fixture
+def of_the_house(tmp_path: Path) -> Synonyms:
+    path = tmp_path / "words.txt"
+    path.write_text("PTO, vacation\n")
+    return read_synonyms(path, "en")
+
+
+def test_the_own_lists_are_for_tasks_and_a_file_is_for_all_questions(of_the_house: Synonyms) -> None:
+    for question in ("How do I delete my PTO?", "Who may delete my PTO?"):
+        words = {word.forms[0]: word for word in asked_words(question, ("en",), of_the_house)}
+        assert words["pto"].near == ("vacat",)
+        assert ("remov" in words["delet"].near) == question.startswith("How")
+    assert asked_words("Who may delete my PTO?", ("en",), OWN) == question_words("Who may delete my PTO?", ("en",))
+
+
+def test_a_question_for_a_fact_is_answered_with_words_of_the_file(of_the_house: Synonyms) -> None:
+    rules = ["Lunch takes 30 minutes.", "Everybody has 25 days of vacation.", "The office has 80 desks."]
+    results = [make_result(rule, score=0.4, file_id=rule) for rule in rules]
+    question = "How many days of PTO does everybody have?"
+    answer = answer_extractively(question, results, synonyms=of_the_house)
+    assert answer.citations[0].quote == rules[1]
+    assert "'PTO'" not in answer.reason
+    assert "'PTO'" in answer_extractively(question, results).reason
 
 
 @pytest.mark.parametrize(
@@ -99,7 +127,7 @@ def test_nothing_is_started_with_a_wrong_file(tmp_path: Path) -> None:
 
 
 def test_a_task_is_searched_by_words_that_mean_the_same_in_each_language_of_its_stores() -> None:
-    words = {word.forms[0]: word for word in task_words("delete a certain folder", ("en", "de"), OWN)}
+    words = {word.forms[0]: word for word in asked_words("delete a certain folder", ("en", "de"), OWN)}
     assert "remov" in words["delet"].near
     assert "directori" in words["folder"].near
     assert words["certain"].says_little
@@ -111,17 +139,17 @@ def test_a_task_is_searched_by_words_that_mean_the_same_in_each_language_of_its_
     [("the owner of a file", "own"), ("compare two files", "differ"), ("show what would be sent", "dryrun")],
 )
 def test_what_means_the_same_is_searched_in_any_form(task: str, form: str) -> None:
-    words = task_words(task, ("en",), OWN)
+    words = asked_words(task, ("en",), OWN)
     assert any(form in (*word.near, *word.forms) for word in words)
 
 
 def test_a_word_with_a_hyphen_is_searched_as_one() -> None:
-    (word,) = task_words("preview", ("en",), OWN)
+    (word,) = asked_words("preview", ("en",), OWN)
     assert "dryrun" in word.near
 
 
 def test_what_a_question_has_itself_is_none_of_its_synonyms() -> None:
-    near = {form for word in task_words("delete or remove", ("en",), OWN) for form in word.near}
+    near = {form for word in asked_words("delete or remove", ("en",), OWN) for form in word.near}
     assert near
     assert not near & {"delet", "remov"}
 

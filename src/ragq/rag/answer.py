@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from ragq.models import CERTAIN, Answer, Citation, SearchResult
@@ -97,9 +97,9 @@ def answer_in_steps(
         return _refuse(Confidence(0.0, f"'{absent}' stands in none of the passages found."))
     sentences: list[_Sentence] = []
     asked = " ".join(question.split()).casefold()
-    near = NearTerms(question, synonyms or read_synonyms(None, "en")) if asks_what_to_do(question) else None
+    near = NearTerms(question, synonyms or read_synonyms(None, "en"))
     for result in results:
-        sentences += _read(result, asked, near.mark if near else _as_they_are)
+        sentences += _read(result, asked, near)
         yield
     weights, shares = _weigh_terms(question, sentences, near)
     scored = yield from _score(question, sentences, weights, trust_similarity=trust_similarity)
@@ -118,10 +118,6 @@ def answer_in_steps(
     if asks_what_to_do(question) and not find_identifiers(question):
         quotes += _add_others(scored, quotes, is_sure=confidence.value >= SURE)
     return _quote(quotes, confidence)
-
-
-def _as_they_are(terms: set[str]) -> set[str]:
-    return terms
 
 
 def _refuse(confidence: Confidence) -> Answer:
@@ -148,13 +144,13 @@ def _score(
     return scored
 
 
-def _read(result: SearchResult, asked: str, mark: Callable[[set[str]], set[str]]) -> Iterator[_Sentence]:
+def _read(result: SearchResult, asked: str, near: NearTerms) -> Iterator[_Sentence]:
     """Read the sentences of a chunk, but for its headings and questions; these lend their terms to what follows them.
 
     Args:
         asked: The question; a sentence that repeats it, such as an example, does not gain by that.
     """
-    spans = find_statements(result)
+    spans, mark = find_statements(result), near.mark
     terms = [mark(find_terms(result.text[start:end])) for start, end in spans]
     if asked.endswith("?") and result.location.unit != "row":  # a row may have a question and its answer
         said = (" ".join(result.text[start:end].split()).casefold() for start, end in spans)
@@ -180,7 +176,7 @@ def _read(result: SearchResult, asked: str, mark: Callable[[set[str]], set[str]]
 
 
 def _weigh_terms(
-    question: str, sentences: list[_Sentence], near: NearTerms | None
+    question: str, sentences: list[_Sentence], near: NearTerms
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Weigh each term of the question by how rare it is among the sentences found; the weights add up to 1.
 
@@ -190,9 +186,9 @@ def _weigh_terms(
     weights: dict[str, float] = {}
     shares: dict[str, float] = {}
     for term in find_terms(question):
-        spread = near.spread(term) if near else {term: 1.0}
+        spread = near.spread(term)
         having = math.fsum(share * counts[one] for one, share in spread.items())
-        rarity = find_rarity(len(sentences), having) * (near.emphasis(term) if near else 1.0)
+        rarity = find_rarity(len(sentences), having) * near.emphasis(term)
         weights |= {one: share * rarity for one, share in spread.items()}
         shares |= spread
     total = sum(weights.values())

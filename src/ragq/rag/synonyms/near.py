@@ -1,10 +1,11 @@
-"""The terms of a task, and those of passages that mean the same."""
+"""The terms of a question, and those of passages that mean the same."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
+from ragq.rag.blocks import asks_what_to_do
 from ragq.rag.sentences import find_terms
 from ragq.rag.synonyms.table import LANGUAGES, Synonyms
 from ragq.rag.synonyms.task import FILLERS
@@ -28,21 +29,23 @@ class _Forms:
 
 
 class NearTerms:
-    """Marks of terms that a task's own stand for, in another form or as a word that means the same."""
+    """Marks of terms that a question's own stand for, in another form or as a word that means the same."""
 
     def __init__(self, question: str, synonyms: Synonyms) -> None:
+        is_task = asks_what_to_do(question)
+        self._little = _little_terms() if is_task else _NONE
         self._heads: set[str] = set()
         self._terms: dict[str, set[str]] = {}
         self._stems: dict[str, set[str]] = {}
         self._compounds: list[tuple[frozenset[str], str]] = []
-        for meant in synonyms.find(question):
+        for meant in synonyms.find(question, is_task=is_task):
             terms = [(term, word) for word in meant.words for term in find_terms(word)]
-            telling = [one for one in terms if one[0] not in _little_terms()]
+            telling = [one for one in terms if one[0] not in self._little]
             for head, word in (telling or terms)[:1]:
                 self._heads.add(head)
                 self._add(NEAR + head, _read_forms(word))
                 for forms in map(_read_forms, meant.others):
-                    if not forms.parts <= _little_terms():
+                    if not forms.parts <= self._little:
                         self._add(NEAR + head, forms)
 
     def _add(self, mark: str, forms: _Forms) -> None:
@@ -55,6 +58,8 @@ class NearTerms:
 
     def mark(self, terms: set[str]) -> set[str]:
         """The terms, and a mark for each term of the question that they have, or have another word for."""
+        if not self._heads:
+            return terms
         found = set[str]()
         for term in terms:
             found |= self._terms.get(term, _NONE)
@@ -69,7 +74,7 @@ class NearTerms:
 
     def emphasis(self, term: str) -> float:
         """By what the weight of a question's term is multiplied."""
-        return LITTLE_EMPHASIS if term in _little_terms() else 1.0
+        return LITTLE_EMPHASIS if term in self._little else 1.0
 
 
 @lru_cache(maxsize=4096)

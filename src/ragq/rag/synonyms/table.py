@@ -34,26 +34,38 @@ class Meant:
     others: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    words: dict[str, Key]
+    is_for_tasks: bool
+
+
 class Synonyms:
-    """Groups of words that mean the same."""
+    """Groups of words that mean the same, some of them only in questions that ask what to do."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, Key], list[dict[str, Key]]] = {}  # by each key of a group, its words with theirs
+        self._groups: dict[tuple[str, Key], list[_Group]] = {}  # by each key of a group
         self._languages: tuple[str, ...] = ()
+        self._are_for_tasks = True
 
-    def add(self, groups: Iterable[Sequence[str]], languages: Iterable[str]) -> Synonyms:
+    def add(
+        self, groups: Iterable[Sequence[str]], languages: Iterable[str], *, are_for_tasks: bool = False
+    ) -> Synonyms:
         """Add groups whose words are of any of these languages."""
         known = tuple(languages)
         self._languages = tuple(dict.fromkeys([*self._languages, *known]))
+        self._are_for_tasks &= are_for_tasks
         for group in groups:
             for language in known:
                 keys = {one: _key(_split(one), language) for one in group}
                 for key in dict.fromkeys(keys.values()):
-                    self._groups.setdefault((language, key), []).append(keys)
+                    self._groups.setdefault((language, key), []).append(_Group(keys, are_for_tasks))
         return self
 
-    def find(self, question: str) -> list[Meant]:
+    def find(self, question: str, *, is_task: bool) -> list[Meant]:
         """Find the words of a question that others mean the same as; of those that overlap the longest."""
+        if self._are_for_tasks and not is_task:
+            return []
         pieces = [piece for token in find_tokens(question) if not token.is_code for piece in token.pieces]
         stems = [(language, _key(pieces, language)) for language in self._languages]
         found: list[Meant] = []
@@ -61,7 +73,8 @@ class Synonyms:
         while place < len(pieces) and len(found) < MOST_FOUND:
             for end in range(min(place + MOST_WORDS, len(pieces)), place, -1):
                 is_telling = end > place + 1 or pieces[place].casefold() not in STOP_WORDS
-                if is_telling and (others := self._others([(one, key[place:end]) for one, key in stems])):
+                keys = [(one, key[place:end]) for one, key in stems]
+                if is_telling and (others := self._others(keys, is_task=is_task)):
                     found.append(Meant(tuple(pieces[place:end]), others))
                     break
             else:
@@ -69,17 +82,18 @@ class Synonyms:
             place = end
         return found
 
-    def _others(self, keys: list[tuple[str, Key]]) -> tuple[str, ...]:
+    def _others(self, keys: list[tuple[str, Key]], *, is_task: bool) -> tuple[str, ...]:
         others: dict[str, None] = {}
         for language, key in keys:
             for group in self._groups.get((language, key), ()):
-                others |= dict.fromkeys(one for one, its in group.items() if its != key and _is_searched(one))
+                if is_task or not group.is_for_tasks:
+                    others |= dict.fromkeys(one for one, its in group.words.items() if its != key and _is_searched(one))
         return tuple(others)
 
 
 @cache
 def read_synonyms(path: Path | None, language: str) -> Synonyms:
-    """Read ragq's own lists and, if there is one, the operator's file.
+    """Read ragq's own lists, which are for tasks, and the operator's file, if there is one, which is for all questions.
 
     Args:
         language: What words of the file may be in besides the languages of ragq's own lists.
@@ -90,7 +104,7 @@ def read_synonyms(path: Path | None, language: str) -> Synonyms:
     known = Synonyms()
     for own in LANGUAGES:
         name = f"{own}.txt"
-        known.add(_read_groups((files(__package__) / name).read_text("utf-8"), name), [own])
+        known.add(_read_groups((files(__package__) / name).read_text("utf-8"), name), [own], are_for_tasks=True)
     return known.add(_read_file(path), dict.fromkeys([*LANGUAGES, language])) if path else known
 
 

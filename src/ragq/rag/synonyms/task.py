@@ -1,4 +1,4 @@
-"""Read the words of a task: which of them say little, and which others mean the same."""
+"""Read the words of a question: which others mean the same and, if it asks what to do, which of them say little."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
+from ragq.rag.blocks import asks_what_to_do
 from ragq.rag.sentences import STOP_WORDS
 from ragq.rag.synonyms.table import Synonyms
 from ragq.rag.words import Word, question_words, stem
@@ -31,15 +32,15 @@ def _little_forms(languages: tuple[str, ...]) -> frozenset[str]:
     return frozenset(form for word in question_words(" ".join(sorted(FILLERS)), languages) for form in word.forms)
 
 
-def task_words(text: str, languages: Iterable[str], synonyms: Synonyms) -> list[Word]:
-    """The words of a task, as `question_words` gives them, with the forms of those that mean the same."""
-    known = tuple(languages)
+def asked_words(text: str, languages: Iterable[str], synonyms: Synonyms) -> list[Word]:
+    """The words of a question, as `question_words` gives them, with the forms of those that mean the same."""
+    known, is_task = tuple(languages), asks_what_to_do(text)
     words = question_words(text, known)
     asked = {form for word in words for form in word.forms}
-    little = _little_forms(known)
+    little = _little_forms(known) if is_task else frozenset[str]()
     near: dict[Word, tuple[str, ...]] = {}
     besides: list[Word] = []
-    for meant in synonyms.find(text):
+    for meant in synonyms.find(text, is_task=is_task):
         read = [one for word in meant.words for one in question_words(word, known)]
         telling = [one for one in read if not set(one.forms) <= little]
         forms = dict.fromkeys(stem(other.replace("-", ""), language) for other in meant.others for language in known)

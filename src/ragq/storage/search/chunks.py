@@ -14,10 +14,8 @@ import orjson
 
 from ragq.accounts.views import Viewer, tenant_of, view_of
 from ragq.models import DEFAULT_STORE_NAME, AttributeFilter, Location, SearchResult
-from ragq.rag.blocks import asks_what_to_do
 from ragq.rag.synonyms.table import read_synonyms
-from ragq.rag.synonyms.task import task_words
-from ragq.rag.words import question_words
+from ragq.rag.synonyms.task import asked_words
 from ragq.settings import Settings
 from ragq.storage.database import Database
 from ragq.storage.search.filter_sql import compile_filter
@@ -138,8 +136,7 @@ class Chunks:
     async def _choose_words(self, text: str, found: dict[str, Any]) -> ChosenWords:
         shares = await self._word_shares() if found["chunks"] > MATCHES else WordShares()
         languages = tuple(found["languages"] or [self._settings.language])
-        read = task_words(text, languages, self.synonyms) if asks_what_to_do(text) else question_words(text, languages)
-        return choose_words(read, shares, found["chunks"], languages)
+        return choose_words(asked_words(text, languages, self.synonyms), shares, found["chunks"], languages)
 
     async def search(
         self, scope: Scope, vector: Vector, *, limit: int, meaning: float | None = None
