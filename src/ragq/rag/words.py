@@ -153,10 +153,21 @@ def fold(text: str) -> str:
 
 def find_tokens(text: str) -> Iterator[Token]:
     """The tokens of a text, normalized; case is kept."""
-    for match in _TOKEN.finditer(normalize(text)):
-        text = match.group().removesuffix("'s").removesuffix("’s")
-        if pieces := _PIECE.findall(text):
-            yield Token(text, tuple(pieces))
+    for raw in cut_tokens(text):
+        if token := read_token(raw):
+            yield token
+
+
+def cut_tokens(text: str) -> list[str]:
+    """What stands between spaces and punctuation, normalized, to be read by `read_token`."""
+    return _TOKEN.findall(normalize(text))
+
+
+def read_token(raw: str) -> Token | None:
+    """Read a piece of `cut_tokens`; None if it has no letter or digit."""
+    text = raw.removesuffix("'s").removesuffix("’s")
+    pieces = _PIECE.findall(text)
+    return Token(text, tuple(pieces)) if pieces else None
 
 
 def code_forms(token: Token) -> Iterator[Word]:
