@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ragq import tracing
+from ragq.tracing.spans import NO_SPAN
 
 COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 
@@ -37,7 +38,7 @@ def test_a_named_collector_alone_turns_traces_on(
 def test_a_process_without_traces_records_nothing() -> None:
     assert not tracing.is_on()
     with tracing.begin("a", kind="server") as outer, tracing.span("b") as inner, tracing.query("SELECT 1") as query:
-        assert outer is inner is query is tracing.NO_SPAN
+        assert outer is inner is query is NO_SPAN
         assert (tracing.traceparent(), tracing.headers()) == ("", None)
         assert tracing.add_ids(None, "info", {"event": "x"}) == {"event": "x"}
 

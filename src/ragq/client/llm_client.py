@@ -22,6 +22,7 @@ from ragq.completions.refused_fields import RefusedFields
 from ragq.errors import RagqError, UnavailableError
 from ragq.settings import Settings
 from ragq.tasks import Turns
+from ragq.tracing.spans import Attributes, Span
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class LlmClient:
                 _note(span, messages, completion)
             return completion
 
-    def _describe(self, options: Mapping[str, Any]) -> tracing.Attributes:
+    def _describe(self, options: Mapping[str, Any]) -> Attributes:
         """What a span says of a call, by OpenTelemetry's conventions for generative AI; nothing while traces are off."""
         if not tracing.is_on():
             return tracing.NO_ATTRIBUTES
@@ -180,7 +181,7 @@ class LlmClient:
         return fault.code == "llm_bad_request" or (fault.status == 500 and fault.told.says_nothing)
 
 
-def _note(span: tracing.Span, messages: list[dict[str, Any]], completion: Completion) -> None:
+def _note(span: Span, messages: list[dict[str, Any]], completion: Completion) -> None:
     """Note in a span what a call gave; the texts only if traces may have them."""
     usage = completion.usage
     span.set(

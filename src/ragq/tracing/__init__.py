@@ -1,7 +1,7 @@
 """Traces: spans of what a process does, for an OpenTelemetry collector.
 
 Off, unless a standard variable names a collector (`is_wanted`). Then nothing of OpenTelemetry is imported here, and each function
-returns at once; a span is the one object `NO_SPAN`. `otel.py` has the rest. A trace goes with a job from the API to the worker
+returns at once; a span is the one object `NO_SPAN` of `spans.py`. `otel.py` has the rest. A trace goes with a job from the API to the worker
 as its `traceparent`, W3C's one line of trace id, span id and flags; "" stands for none.
 
 Spans name ids, models, counts and times. Texts of questions and documents are in them only if
@@ -12,42 +12,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, MutableMapping
-from types import TracebackType
-from typing import Any, Final, Literal, Protocol, Self
+from typing import Any, Final, Literal, Protocol
 
 import structlog
 
-log = structlog.get_logger(__name__)
+from ragq.tracing.spans import NO_SPAN, Attributes, Kind, Span
 
-Kind = Literal["internal", "server", "client", "producer", "consumer"]
-Attributes = Mapping[str, Any]  # values: a word, a number, a boolean, or a list of words
+log = structlog.get_logger(__name__)
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 TRUE: Final = "true"
-
-
-class Span:
-    """A span, used as `with span(…) as one:`; it ends with the block. An exception marks it as failed. This class records nothing."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the span."""
-
-    def set(self, attributes: Attributes) -> None:
-        """Add attributes; None values are left out."""
-
-    def rename(self, name: str) -> None:
-        """Give it another name."""
-
-    def fail(self, code: str) -> None:
-        """Mark it as failed, with the code of the error."""
 
 
 class Tracer(Protocol):
@@ -61,7 +36,6 @@ class Tracer(Protocol):
     def ids(self) -> dict[str, str]: ...
 
 
-NO_SPAN: Final = Span()
 NO_ATTRIBUTES: Final[Attributes] = {}
 _tracer: Tracer | None = None
 

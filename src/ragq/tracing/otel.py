@@ -28,8 +28,8 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ragq import __version__
-from ragq.tracing import NO_SPAN, Attributes, Kind, Span
 from ragq.tracing.otlp import encode_program, encode_request, encode_span
+from ragq.tracing.spans import NO_SPAN, Attributes, Kind, Span
 
 _KINDS: Final[Mapping[Kind, SpanKind]] = {
     "internal": SpanKind.INTERNAL,
