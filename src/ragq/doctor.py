@@ -22,7 +22,7 @@ from ragq.models import Orphan, QueueName, new_id
 from ragq.parsing.ocr import choose_languages, find_tesseract, list_languages
 from ragq.queues.upkeep.expiry import find_left_requests, find_unused_requests
 from ragq.queues.upkeep.sweeper import find_abandoned
-from ragq.rag.synonyms.table import read_synonyms
+from ragq.rag.synonyms.table import check_synonyms
 from ragq.settings import Settings
 from ragq.storage.archive import Archive
 from ragq.storage.audit import audit_store, count_rows_of, list_unowned_bytes
@@ -72,7 +72,7 @@ async def diagnose(read: Callable[[], Settings], *, audit: bool, tenant_id: str 
     try:
         settings = read()
         check_exposure(settings)
-        read_synonyms(settings.synonyms, settings.language)
+        check_synonyms(settings.synonyms)
     except RagqError as error:
         return Diagnosis([Finding("settings", ok=False, message=str(error))], [])
     checks = [Finding("settings", ok=True, message="They are valid."), *await examine(settings)]

@@ -30,7 +30,7 @@ from ragq.errors import ConfigurationError, RagqError, UnavailableError
 from ragq.http.exposure import check_exposure
 from ragq.logs import log_to
 from ragq.models import QueueName
-from ragq.rag.synonyms.table import read_synonyms
+from ragq.rag.synonyms.table import check_synonyms
 from ragq.settings import Settings
 from ragq.tasks import end_tasks, freeze_heap
 
@@ -136,7 +136,7 @@ class Fleet:
 
     def __init__(self, settings: Settings, *, query_workers: int, document_workers: int) -> None:
         check_exposure(settings)
-        read_synonyms(settings.synonyms, settings.language)
+        check_synonyms(settings.synonyms)
         self._settings = settings
         self._services = EmbeddedServices(
             settings.data_dir, valkey=settings.valkey_url is None, postgres=settings.database_url is None

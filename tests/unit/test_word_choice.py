@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ragq.rag.synonyms.task import LITTLE_EMPHASIS
 from ragq.rag.words import Word, question_words
 from ragq.storage.search.word_choice import (
     IDENTIFIER_EMPHASIS,
-    LITTLE_EMPHASIS,
     MATCHES,
     NEAR_EMPHASIS,
     RANKED_WORDS,

@@ -97,6 +97,7 @@ def answer_in_steps(
         return _refuse(Confidence(0.0, f"'{absent}' stands in none of the passages found."))
     sentences: list[_Sentence] = []
     asked = " ".join(question.split()).casefold()
+    is_task = asks_what_to_do(question)
     near = NearTerms(question, synonyms or read_synonyms(None, "en"))
     for result in results:
         sentences += _read(result, asked, near)
@@ -106,16 +107,14 @@ def answer_in_steps(
     if not scored:
         return _refuse(Confidence(0.0, "The passages found have no sentence."))
     best = _add_lines(scored[0][1], sentences, weights)
-    confidence = judge(
-        results, _fit_best(question, best, sentences, weights, shares), asks_what_to_do=asks_what_to_do(question)
-    )
+    confidence = judge(results, _fit_best(question, best, sentences, weights, shares), asks_what_to_do=is_task)
     if confidence.value < UNCERTAIN:
         return _refuse(confidence)
     if confidence.value < CERTAIN:
         return _show_nearest(scored, confidence, question)
     chosen = [_add_lines(one, sentences, weights) for one in _choose(scored)]
     quotes = _drop_overlaps([_make_whole(one, question) for one in chosen])
-    if asks_what_to_do(question) and not find_identifiers(question):
+    if is_task and not find_identifiers(question):
         quotes += _add_others(scored, quotes, is_sure=confidence.value >= SURE)
     return _quote(quotes, confidence)
 

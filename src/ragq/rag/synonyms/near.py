@@ -8,11 +8,10 @@ from functools import cache, lru_cache
 from ragq.rag.blocks import asks_what_to_do
 from ragq.rag.sentences import find_terms
 from ragq.rag.synonyms.table import LANGUAGES, Synonyms
-from ragq.rag.synonyms.task import FILLERS
+from ragq.rag.synonyms.task import FILLERS, LITTLE_EMPHASIS
 from ragq.rag.words import fold, stem
 
 NEAR_SHARE = 0.5  # of a term's weight that a word which means the same gets
-LITTLE_EMPHASIS = 0.4  # of words that say little
 NEAR = "≈"  # begins what stands for a term and all that mean the same; no term has it
 LEAST_STEM = 4  # characters
 ENDING = 3  # characters that an inflected word may have after its stem

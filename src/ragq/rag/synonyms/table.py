@@ -108,6 +108,16 @@ def read_synonyms(path: Path | None, language: str) -> Synonyms:
     return known.add(_read_file(path), dict.fromkeys([*LANGUAGES, language])) if path else known
 
 
+def check_synonyms(path: Path | None) -> None:
+    """Check the operator's file, if there is one.
+
+    Raises:
+        ConfigurationError: As `read_synonyms` does.
+    """
+    if path:
+        _read_file(path)
+
+
 def _read_file(path: Path) -> list[tuple[str, ...]]:
     try:
         text = path.read_text("utf-8-sig")

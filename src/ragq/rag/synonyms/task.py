@@ -19,12 +19,13 @@ FILLERS = frozenset(
     " everyone everybody everything everywhere all each other others another same such several various just only really"
     " actually simply easily always never again still already now later here there too very so well good best"
     " without instead while before after when once one ones new thing things lot rather more most no"
-    " before out up off down over back away through during between"
+    " out up off down over back away through during between"
     " möchte will brauche muss soll bestimmte bestimmten bestimmter andere anderen anderer anderes etwas jemand alle alles"
     " jede jeder jedes nur ohne statt wieder noch schon neue neuen neuer neues machen gibt geht"
     " quiero necesito debo puedo hacer usar cierto cierta otro otra otros otras algo alguien todo toda todos todas cada"
     " solo sin vez nuevo nueva mismo misma".split()
 )
+LITTLE_EMPHASIS = 0.4  # by what the weight of these is multiplied
 
 
 @cache

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache, lru_cache
 
 RARITY_POWER = 1.3  # of the inverse document frequency: tuned on the first halves of XQuAD in four languages
-NEAR_SHARE = 0.4  # as how much of a chunk with a word of the question one counts that has another of the same meaning
+NEAR_COUNTS_AS = (
+    0.4  # as how much of a chunk with a word of the question one counts that has another of the same meaning
+)
 WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words that has each word once gets 0.6
 
 # Two rankings of the stores' chunks, and one score for the best of both. The words' score is the sum over the question's
@@ -203,6 +205,6 @@ def _parts(count: int, *, has_near: bool) -> dict[str, str]:
         "counts": ", ".join(f"count(nullif(r{n}, 0))" for n in numbers),
         "sum": " + ".join(f"r{n} * w[{n}]" for n in numbers),
         "sum_of_ranks": " + ".join(f"{_RANK.format(words='hit.text_search', n=n)} * w[{n}]" for n in numbers),
-        "rarity": (_RARITY_WITH_NEAR if has_near else _RARITY).format(power=RARITY_POWER, near=NEAR_SHARE),
+        "rarity": (_RARITY_WITH_NEAR if has_near else _RARITY).format(power=RARITY_POWER, near=NEAR_COUNTS_AS),
         "scale": str(WORDS_SCALE),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from ragq.rag.sentences import STOP_WORDS
+from ragq.rag.synonyms.task import LITTLE_EMPHASIS
 from ragq.rag.words import Word, question_words
 
 MATCHES = 2_000  # most chunks that a search ranks; the ranking uses all chosen words
@@ -15,7 +16,6 @@ WORDS_STEP = 4  # of the number of words that a statement is made for
 # words; what has the identifier asked for must rank higher yet.
 IDENTIFIER_EMPHASIS = 2.0
 NEAR_EMPHASIS = 0.6  # of words that mean the same as one of the question, if no chunk has that one
-LITTLE_EMPHASIS = 0.4  # of words of a task that say little
 RANKED_WORDS = 24  # of a long question the rarest: ranking takes a microsecond a word and chunk
 
 
