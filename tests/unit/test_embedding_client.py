@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from ragq.client.embedding_client import (
     create_embedding_client,
     load_tokenizer,
 )
-from ragq.client.minilm import _cut
+from ragq.client.minilm import MiniLM, _adds_int8_exactly, _cut
 from ragq.client.model_faults import RefusedInputError
 from ragq.client.query_batcher import QueryBatcher
 from ragq.errors import ConfigurationError, PermanentError, UnavailableError
@@ -57,6 +58,27 @@ async def test_the_folded_model_agrees_with_the_shipped_one(local: LocalEmbeddin
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         expected = session.run(None, inputs)[0][0].mean(axis=0)
         assert vector @ expected / np.linalg.norm(expected) > 0.98
+
+
+def test_a_processor_with_vnni_computes_the_same_vectors_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = MiniLM(load_tokenizer())
+    monkeypatch.setattr("ragq.client.minilm._CPU_INFO", tmp_path / "no such file")
+    exact = MiniLM(load_tokenizer())
+    for text in TEXTS:
+        assert np.array_equal(fast.embed(text), exact.embed(text))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fma avx512_vnni", True), ("avx_vnni", True), ("avx2 avx512f", False)]
+)
+def test_vnni_is_read_from_what_linux_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags: fpu {flags} erms\n")
+    monkeypatch.setattr("ragq.client.minilm._CPU_INFO", tmp_path / "cpuinfo")
+    assert _adds_int8_exactly() is expected
 
 
 async def test_the_end_of_a_long_text_counts(local: LocalEmbeddingClient) -> None:
