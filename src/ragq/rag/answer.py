@@ -67,7 +67,6 @@ class _Sentence:
     end: int
     terms: set[str]
     context: set[str]  # terms of what stands around it
-    chunk: set[str]  # terms of its whole chunk
 
     @property
     def text(self) -> str:
@@ -102,12 +101,13 @@ def answer_in_steps(
     for result in results:
         sentences += _read(result, asked, near)
         yield
-    weights, shares = _weigh_terms(question, sentences, near)
+    weights = _weigh_terms(question, sentences, near)
     scored = yield from _score(question, sentences, weights, trust_similarity=trust_similarity)
     if not scored:
         return _refuse(Confidence(0.0, "The passages found have no sentence."))
     best = _add_lines(scored[0][1], sentences, weights)
-    confidence = judge(results, _fit_best(question, best, sentences, weights, shares), asks_what_to_do=is_task)
+    fit = _fit_best(question, best, sentences, weights, near)
+    confidence = judge(results, fit, asks_what_to_do=is_task)
     if confidence.value < UNCERTAIN:
         return _refuse(confidence)
     if confidence.value < CERTAIN:
@@ -157,7 +157,6 @@ def _read(result: SearchResult, asked: str, near: NearTerms) -> Iterator[_Senten
             mark(find_terms(one.replace(asked, ""))) if asked in one else its
             for one, its in zip(said, terms, strict=True)
         ]
-    chunk = mark(find_terms(result.text))
     about = (result.heading or "")[-HEADING_CHARACTERS:]
     if result.location.unit == "row":  # a row does not say what its table is about
         about += f" {name_document(result.filename, '')}"
@@ -171,27 +170,28 @@ def _read(result: SearchResult, asked: str, near: NearTerms) -> Iterator[_Senten
         term = find_term(result.text, start, end)
         defined = mark(find_terms(result.text[term:start][:MAX_TERM_CHARACTERS])) if term is not None else set()
         context = heading.union(defined, *terms[max(0, place - 1) : place + 2])
-        yield _Sentence(result, start, end, own, context, chunk)
+        yield _Sentence(result, start, end, own, context)
 
 
-def _weigh_terms(
-    question: str, sentences: list[_Sentence], near: NearTerms
-) -> tuple[dict[str, float], dict[str, float]]:
+def _weigh_terms(question: str, sentences: list[_Sentence], near: NearTerms) -> dict[str, float]:
     """Weigh each term of the question by how rare it is among the sentences found; the weights add up to 1.
 
-    A term that others mean the same as shares its weight with its mark. Returns the weights and these shares.
+    A term that others mean the same as shares its weight with its mark.
     """
-    counts = Counter(term for sentence in sentences for term in sentence.terms)
+    asked = {term: near.spread(term) for term in find_terms(question)}
+    counts = _count({one for spread in asked.values() for one in spread}, sentences)
     weights: dict[str, float] = {}
-    shares: dict[str, float] = {}
-    for term in find_terms(question):
-        spread = near.spread(term)
+    for term, spread in asked.items():
         having = math.fsum(share * counts[one] for one, share in spread.items())
         rarity = find_rarity(len(sentences), having) * near.emphasis(term)
         weights |= {one: share * rarity for one, share in spread.items()}
-        shares |= spread
     total = sum(weights.values())
-    return {term: weight / total for term, weight in weights.items()}, shares
+    return {term: weight / total for term, weight in weights.items()}
+
+
+def _count(terms: set[str], sentences: list[_Sentence]) -> Counter[str]:
+    """In how many sentences each term stands."""
+    return Counter(term for sentence in sentences for term in terms & sentence.terms)
 
 
 def _cover(terms: set[str], weights: dict[str, float]) -> float:
@@ -203,15 +203,16 @@ def _fit(sentence: _Sentence, weights: dict[str, float]) -> float:
 
 
 def _fit_best(
-    question: str, best: _Sentence, sentences: list[_Sentence], weights: dict[str, float], shares: dict[str, float]
+    question: str, best: _Sentence, sentences: list[_Sentence], weights: dict[str, float], near: NearTerms
 ) -> Fit:
     held = best.terms | best.context
-    asked, among = best.terms & weights.keys(), max(USUAL_SENTENCES, len(sentences))
-    counts = Counter(term for sentence in sentences for term in asked & sentence.terms)
+    passage = held | near.mark(find_terms(best.source.text))
+    counts = _count(best.terms & weights.keys(), sentences)
+    among = max(USUAL_SENTENCES, len(sentences))
     return Fit(
         coverage=_cover(held, weights),
-        evidence=math.fsum(find_rarity(among, count) * shares[term] for term, count in counts.items()),
-        lacking_names=find_lacking_names(question, best.chunk | held),
+        evidence=math.fsum(find_rarity(among, count) * near.share(term) for term, count in counts.items()),
+        lacking_names=find_lacking_names(question, passage),
         missing=_missing(question, held, weights),
     )
 

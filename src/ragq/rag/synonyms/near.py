@@ -69,7 +69,11 @@ class NearTerms:
 
     def spread(self, term: str) -> dict[str, float]:
         """The shares of a question's term and of its mark, if it has one, in the term's weight."""
-        return {term: 1 - NEAR_SHARE, NEAR + term: NEAR_SHARE} if term in self._heads else {term: 1.0}
+        return {one: self.share(one) for one in ((term, NEAR + term) if term in self._heads else (term,))}
+
+    def share(self, one: str) -> float:
+        """The share of a question's term, or of a mark, in the weight of that term."""
+        return NEAR_SHARE if one.startswith(NEAR) else 1 - NEAR_SHARE if one in self._heads else 1.0
 
     def emphasis(self, term: str) -> float:
         """By what the weight of a question's term is multiplied."""
