@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -36,6 +38,7 @@ HALF = {"type": "eq", "key": "even", "value": True}
 ONE_FILE = {"type": "eq", "key": "number", "value": 7}
 WORDS = "common tenthh rarecaab"
 IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('chunks_by_embedding')"
+PARAMETER = re.compile(r"%\((\w+)\)s")
 NEAREST = "Index Scan chunks_by_embedding"
 OF_THE_INDEX = f"WHERE locktype = 'advisory' AND objid = {INDEX_LOCK}"
 
@@ -124,6 +127,17 @@ def used_indexes(node: dict[str, Any], *, ranking: bool) -> list[str]:
     return found + [name for inner in node.get("Plans", []) for name in used_indexes(inner, ranking=ranking)]
 
 
+def number_parameters(query: str) -> str:
+    names = list(dict.fromkeys(PARAMETER.findall(query)))
+    return PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", query)
+
+
+def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for inner in node.get("Plans", []):
+        yield from walk(inner)
+
+
 async def test_each_search_is_served_by_its_index_and_finds_what_a_scan_finds(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +164,18 @@ async def test_each_search_is_served_by_its_index_and_finds_what_a_scan_finds(
         assert len(same) >= 9, (text, filters)  # the index of vectors is approximate
     found = await search(context, store, "common tenthb rarecaab", None)
     assert "common tenthb rarecaab" in {result.text for result in found}
+
+
+async def test_a_plan_for_all_values_fetches_what_was_ranked_by_its_key(context: WorkerContext) -> None:
+    store = await fill(context)
+    for filters in (None, ONE_FILE):
+        scope = await context.chunks.find_scope(TENANT, [store], WORDS, convert(filters, AttributeFilter | None))
+        query = number_parameters(scope.write(candidates=50))
+        async with context.database.for_tenant(TENANT).transaction() as connection:
+            explained = await connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {query}")
+            ((tree,),) = await explained.fetchall()
+        (scan,) = (node for node in walk(tree[0]["Plan"]) if node.get("Alias") == "hit")
+        assert scan.get("Index Name") == "chunks_pkey", scan
 
 
 async def test_what_is_shared_is_not_planned_for_one_who_searches_the_own_store(context: WorkerContext) -> None:
@@ -182,7 +208,7 @@ async def test_one_who_may_not_read_all_is_served_by_the_same_index_and_finds_as
     store, anyone = await fill(context), TenantView(TENANT)
     texts = ("", "rarecaab rarebcde", "common tenthb")
     unlimited = await context.chunks.find_scope(anyone, [store], WORDS)
-    assert unlimited.query.count("vector_store_files") == 1, (
+    assert unlimited.write(candidates=1).count("vector_store_files") == 1, (
         "a search where no document has readers reads no list of them"
     )
     exact = [await search(context, store, text, HALF) for text in texts]
@@ -200,7 +226,7 @@ async def test_one_who_may_not_read_all_is_served_by_the_same_index_and_finds_as
         assert len(same) >= 9, text  # the index of vectors is approximate
     reader = TenantView(TENANT, groups=("other", "readers"))
     of_reader = await context.chunks.find_scope(reader, [store], WORDS)
-    assert of_reader.query.count("vector_store_files") == 1, "one who may read all is not restricted"
+    assert of_reader.write(candidates=1).count("vector_store_files") == 1, "one who may read all is not restricted"
     await give_readers(context, store, "attributes -> 'number' <> '7'")
     indexes, _ = await explain(context, store, None, anyone)
     assert NEAREST not in indexes, "the little that one may read is scanned"

@@ -6,7 +6,9 @@ A `Scope` names its viewer, and only what that may see is read.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -47,11 +49,12 @@ class Scope:
 
     Attributes:
         viewer: For whom chunks are searched.
+        write: Writes the SQL for a number of `candidates`.
         plan_anew: Plan for these values, because a generic plan could miss the index.
     """
 
     viewer: Viewer
-    query: str
+    write: Callable[..., str]
     parameters: dict[str, Any]
     plan_anew: bool
 
@@ -96,7 +99,8 @@ class Chunks:
         words = await self._choose_words(text, found)
         return Scope(
             tenant,
-            write_search(
+            partial(
+                write_search,
                 len(words.ranking),
                 condition if is_filtered else None,
                 are_few=found["are_few"],
@@ -150,17 +154,16 @@ class Chunks:
         """
         values = {
             "vector": _vector_literal(vector),
-            "most_matches": MATCHES,
-            "candidates": max(CANDIDATES, limit),
             "meaning": self._settings.meaning_weight if meaning is None else meaning,
             "floor": self._settings.embedding_floor,
             "limit": limit,
             **scope.parameters,
         }
+        query = scope.write(candidates=max(CANDIDATES, limit))
         plan: Plan = "anew" if scope.plan_anew else "once"
 
         async def search_on(server: Database) -> list[SearchResult]:
-            return await server.for_tenant(scope.viewer).records(_read_result, scope.query, plan=plan, **values)
+            return await server.for_tenant(scope.viewer).records(_read_result, query, plan=plan, **values)
 
         return await self._servers.run(search_on)
 

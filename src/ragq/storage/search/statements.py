@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
+from ragq.storage.search.word_choice import MATCHES
+
 RARITY_POWER = 1.3  # of the inverse document frequency: tuned on the first halves of XQuAD in four languages
 NEAR_COUNTS_AS = (
     0.4  # as how much of a chunk with a word of the question one counts that has another of the same meaning
@@ -19,6 +21,8 @@ WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words
 # Words are found in a view, because the policy on chunks keeps `@@` from the index (migration 0022).
 # `chosen` is materialized because the keys of a full join are no leakproof expressions, so under the policy they would find no chunk
 # by its index.
+# How many chunks are ranked stands in the text: of a parameter, a plan for all values expects a tenth of the table, and reads
+# the whole table to join them.
 # `among` restricts both rankings to the files that a filter matches.
 _SEARCH = """
     WITH asked AS MATERIALIZED (
@@ -26,21 +30,21 @@ _SEARCH = """
     ), nearest AS (
         SELECT file_id, vector_store_id, ordinal FROM chunks c
         WHERE {own} AND vector_store_id = ANY(%(stores)s){among}
-        ORDER BY {distance} LIMIT %(candidates)s
+        ORDER BY {distance} LIMIT {candidates}
     ), ranked AS MATERIALIZED (
         SELECT file_id, vector_store_id, ordinal{ranks_as}
         FROM (
             SELECT file_id, vector_store_id, ordinal, setweight(text_search, 'D') AS words FROM tenant_words c
             WHERE {own} AND vector_store_id = ANY(%(stores)s)
               AND text_search @@ %(found_by)s::tsquery{among}
-            LIMIT %(most_matches)s
+            LIMIT {most_matches}
         ) AS found, asked
     ), counted AS (
         SELECT count(*) AS found, ARRAY[{counts}]::bigint[] AS having_word FROM ranked
     ), rarity AS MATERIALIZED (
         {rarity}
     ), by_words AS (
-        SELECT file_id, vector_store_id, ordinal, {sum} AS rank FROM ranked, rarity ORDER BY rank DESC LIMIT %(candidates)s
+        SELECT file_id, vector_store_id, ordinal, {sum} AS rank FROM ranked, rarity ORDER BY rank DESC LIMIT {candidates}
     ), chosen AS MATERIALIZED (
         SELECT file_id, vector_store_id, ordinal, rank FROM nearest FULL JOIN by_words USING (file_id, vector_store_id, ordinal)
     ), scored AS (
@@ -168,6 +172,7 @@ def write_search(
     count: int,
     condition: str | None,
     *,
+    candidates: int,
     are_few: bool,
     vectors: str,
     own: str = OWN,
@@ -178,6 +183,7 @@ def write_search(
 
     Args:
         condition: The filter, as `compile_filter` writes it; None for all files.
+        candidates: Most chunks that each of the two rankings gives.
         are_few: The chunks that match are few: scan them, without the index.
         vectors: Name of the column of vectors.
         own: Whose chunks are searched.
@@ -189,7 +195,14 @@ def write_search(
     restriction = "" if condition is None else among.format(condition=condition)
     distance = distance.format(vectors=vectors)
     search = _SEARCH.format(
-        vectors=vectors, distance=distance, among=restriction, own=own, seen=seen, **_parts(count, has_near=has_near)
+        vectors=vectors,
+        distance=distance,
+        among=restriction,
+        own=own,
+        seen=seen,
+        candidates=candidates,
+        most_matches=MATCHES,
+        **_parts(count, has_near=has_near),
     )
     # psycopg parses a statement of more than 4,096 characters each time; in this form one of eight words has fewer.
     return " ".join(search.split())
