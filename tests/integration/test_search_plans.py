@@ -166,16 +166,28 @@ async def test_each_search_is_served_by_its_index_and_finds_what_a_scan_finds(
     assert "common tenthb rarecaab" in {result.text for result in found}
 
 
+async def plan_for_all_values(context: WorkerContext, store: str, filters: dict[str, Any] | None) -> dict[str, Any]:
+    """How each table of a search is read, by its alias."""
+    scope = await context.chunks.find_scope(TENANT, [store], WORDS, convert(filters, AttributeFilter | None))
+    query = number_parameters(scope.write(candidates=50))
+    async with context.database.for_tenant(TENANT).transaction() as connection:
+        explained = await connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {query}")
+        ((tree,),) = await explained.fetchall()
+    return {node["Alias"]: json.dumps(node) for node in walk(tree[0]["Plan"]) if "Relation Name" in node}
+
+
 async def test_a_plan_for_all_values_fetches_what_was_ranked_by_its_key(context: WorkerContext) -> None:
     store = await fill(context)
     for filters in (None, ONE_FILE):
-        scope = await context.chunks.find_scope(TENANT, [store], WORDS, convert(filters, AttributeFilter | None))
-        query = number_parameters(scope.write(candidates=50))
-        async with context.database.for_tenant(TENANT).transaction() as connection:
-            explained = await connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {query}")
-            ((tree,),) = await explained.fetchall()
-        (scan,) = (node for node in walk(tree[0]["Plan"]) if node.get("Alias") == "hit")
-        assert scan.get("Index Name") == "chunks_pkey", scan
+        reads = await plan_for_all_values(context, store, filters)
+        assert "chunks_pkey" in reads["hit"]
+
+
+async def test_a_plan_for_all_values_reads_one_store_of_several(context: WorkerContext) -> None:
+    for _ in range(8):
+        store = await fill(context, FEW)
+    reads = await plan_for_all_values(context, store, None)
+    assert "chunks_pkey" in reads["c_1"]
 
 
 async def test_what_is_shared_is_not_planned_for_one_who_searches_the_own_store(context: WorkerContext) -> None:

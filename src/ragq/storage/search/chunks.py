@@ -22,7 +22,17 @@ from ragq.settings import Settings
 from ragq.storage.database import Database
 from ragq.storage.search.filter_sql import compile_filter
 from ragq.storage.search.replica import SearchServers
-from ragq.storage.search.statements import OF_NAMED, OF_OWNERS, OWN, SCOPE, SHARES, TOUCH, TOUCH_NAMED, write_search
+from ragq.storage.search.statements import (
+    OF_NAMED,
+    OF_OWNERS,
+    OWN,
+    SCOPE,
+    SHARES,
+    TOUCH,
+    TOUCH_NAMED,
+    of_stores,
+    write_search,
+)
 from ragq.storage.search.word_choice import MATCHES, ChosenWords, WordShares, choose_words
 from ragq.storage.tenancy.access import Plan
 from ragq.storage.tenancy.visibility import hides_documents, of_tenant, see_readers, see_stores
@@ -105,12 +115,13 @@ class Chunks:
                 condition if is_filtered else None,
                 are_few=found["are_few"],
                 vectors=await self._database.vector_column(),
-                own=OWN if not view_of(tenant).shares else OF_OWNERS,
+                of=of_stores(OF_OWNERS if view_of(tenant).shares else OWN, len(found["stores"])),
                 seen=_seen(tenant),
                 has_near=words.has_near,
             ),
             {name: found[name] for name in ("stores", "owners", "store_of_file", "files")}
             | {
+                "store": next(iter(found["stores"]), None),
                 "chunks": max(1, found["chunks"]),
                 **words.parameters,
                 **values,

@@ -29,13 +29,13 @@ _SEARCH = """
         SELECT {queries} FROM (SELECT %(words)s::text[] AS words) AS given
     ), nearest AS (
         SELECT file_id, vector_store_id, ordinal FROM chunks c
-        WHERE {own} AND vector_store_id = ANY(%(stores)s){among}
+        WHERE {of}{among}
         ORDER BY {distance} LIMIT {candidates}
     ), ranked AS MATERIALIZED (
         SELECT file_id, vector_store_id, ordinal{ranks_as}
         FROM (
             SELECT file_id, vector_store_id, ordinal, setweight(text_search, 'D') AS words FROM tenant_words c
-            WHERE {own} AND vector_store_id = ANY(%(stores)s)
+            WHERE {of}
               AND text_search @@ %(found_by)s::tsquery{among}
             LIMIT {most_matches}
         ) AS found, asked
@@ -44,7 +44,8 @@ _SEARCH = """
     ), rarity AS MATERIALIZED (
         {rarity}
     ), by_words AS (
-        SELECT file_id, vector_store_id, ordinal, {sum} AS rank FROM ranked, rarity ORDER BY rank DESC LIMIT {candidates}
+        SELECT file_id, vector_store_id, ordinal, {sum} AS rank FROM ranked, rarity
+        ORDER BY rank DESC, file_id, ordinal LIMIT {candidates}
     ), chosen AS MATERIALIZED (
         SELECT file_id, vector_store_id, ordinal, rank FROM nearest FULL JOIN by_words USING (file_id, vector_store_id, ordinal)
     ), scored AS (
@@ -167,6 +168,18 @@ SHARES = """
         SELECT relnamespace::regnamespace::name, relname, 'text_search'::name FROM pg_class WHERE oid = 'chunks'::regclass)"""
 
 
+def of_stores(own: str, count: int) -> str:
+    """Write which chunks are searched: those of one store, or of several.
+
+    One is compared as one: of a list, a plan for all values expects ten stores, and reads the whole table.
+
+    Args:
+        own: Whose chunks: `OWN` or `OF_OWNERS`.
+        count: How many stores.
+    """
+    return f"{own} AND vector_store_id = " + ("%(store)s" if count == 1 else "ANY(%(stores)s)")
+
+
 @lru_cache(maxsize=256)
 def write_search(
     count: int,
@@ -175,7 +188,7 @@ def write_search(
     candidates: int,
     are_few: bool,
     vectors: str,
-    own: str = OWN,
+    of: str,
     seen: str = "",
     has_near: bool = False,
 ) -> str:
@@ -186,7 +199,7 @@ def write_search(
         candidates: Most chunks that each of the two rankings gives.
         are_few: The chunks that match are few: scan them, without the index.
         vectors: Name of the column of vectors.
-        own: Whose chunks are searched.
+        of: Whose chunks are searched, and of which stores, as `of_stores` writes it.
         seen: What the viewer may read, as a condition on `v`. The filter has it too where it leaves anything
             out; here it holds for what has changed since the scope was found.
         has_near: Some of the words mean the same as others.
@@ -198,7 +211,7 @@ def write_search(
         vectors=vectors,
         distance=distance,
         among=restriction,
-        own=own,
+        of=of,
         seen=seen,
         candidates=candidates,
         most_matches=MATCHES,
