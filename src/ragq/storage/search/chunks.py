@@ -107,6 +107,8 @@ class Chunks:
         if found["owners"] not in ([], [tenant_of(tenant)]):
             await self._database.for_all().row(TOUCH, stores=found["stores"])
         words = await self._choose_words(text, found)
+        plan_anew = found["of_all"] > EXACT_SEARCH_CHUNKS
+        own, is_one = OF_OWNERS if view_of(tenant).shares else OWN, len(found["stores"]) == 1 and not plan_anew
         return Scope(
             tenant,
             partial(
@@ -115,7 +117,7 @@ class Chunks:
                 condition if is_filtered else None,
                 are_few=found["are_few"],
                 vectors=await self._database.vector_column(),
-                of=of_stores(OF_OWNERS if view_of(tenant).shares else OWN, len(found["stores"])),
+                of=of_stores(own, is_one=is_one),
                 seen=_seen(tenant),
                 has_near=words.has_near,
             ),
@@ -126,7 +128,7 @@ class Chunks:
                 **words.parameters,
                 **values,
             },
-            plan_anew=found["of_all"] > EXACT_SEARCH_CHUNKS,
+            plan_anew=plan_anew,
         )
 
     async def _measure(

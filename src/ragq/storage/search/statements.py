@@ -168,16 +168,14 @@ SHARES = """
         SELECT relnamespace::regnamespace::name, relname, 'text_search'::name FROM pg_class WHERE oid = 'chunks'::regclass)"""
 
 
-def of_stores(own: str, count: int) -> str:
-    """Write which chunks are searched: those of one store, or of several.
-
-    One is compared as one: of a list, a plan for all values expects ten stores, and reads the whole table.
+def of_stores(own: str, *, is_one: bool) -> str:
+    """Write which chunks are searched: those of several stores, or of one.
 
     Args:
         own: Whose chunks: `OWN` or `OF_OWNERS`.
-        count: How many stores.
+        is_one: It is one store. Of a list, a plan for all values expects ten stores, and reads the whole table.
     """
-    return f"{own} AND vector_store_id = " + ("%(store)s" if count == 1 else "ANY(%(stores)s)")
+    return f"{own} AND vector_store_id = " + ("%(store)s" if is_one else "ANY(%(stores)s)")
 
 
 @lru_cache(maxsize=256)
