@@ -107,8 +107,6 @@ class Chunks:
         if found["owners"] not in ([], [tenant_of(tenant)]):
             await self._database.for_all().row(TOUCH, stores=found["stores"])
         words = await self._choose_words(text, found)
-        plan_anew = found["of_all"] > EXACT_SEARCH_CHUNKS
-        own, is_one = OF_OWNERS if view_of(tenant).shares else OWN, len(found["stores"]) == 1 and not plan_anew
         return Scope(
             tenant,
             partial(
@@ -117,18 +115,12 @@ class Chunks:
                 condition if is_filtered else None,
                 are_few=found["are_few"],
                 vectors=await self._database.vector_column(),
-                of=of_stores(own, is_one=is_one),
+                of=_searched(tenant, found),
                 seen=_seen(tenant),
                 has_near=words.has_near,
             ),
-            {name: found[name] for name in ("stores", "owners", "store_of_file", "files")}
-            | {
-                "store": next(iter(found["stores"]), None),
-                "chunks": max(1, found["chunks"]),
-                **words.parameters,
-                **values,
-            },
-            plan_anew=plan_anew,
+            _name_scope(found) | words.parameters | values,
+            plan_anew=_is_large(found),
         )
 
     async def _measure(
@@ -188,6 +180,22 @@ class Chunks:
             self._shares = WordShares(common, min(common.values(), default=0.0) / 4)
             self._shares_until = time.monotonic() + SHARES_SECONDS
         return self._shares
+
+
+def _name_scope(found: dict[str, Any]) -> dict[str, Any]:
+    """The scope's part of a search's parameters."""
+    kept = {name: found[name] for name in ("stores", "owners", "store_of_file", "files")}
+    return kept | {"store": next(iter(found["stores"]), None), "chunks": max(1, found["chunks"])}
+
+
+def _is_large(found: dict[str, Any]) -> bool:
+    return bool(found["of_all"] > EXACT_SEARCH_CHUNKS)
+
+
+def _searched(viewer: Viewer, found: dict[str, Any]) -> str:
+    """Whose chunks are searched, and of which stores; a plan for these values needs no help with one."""
+    own = OF_OWNERS if view_of(viewer).shares else OWN
+    return of_stores(own, is_one=len(found["stores"]) == 1 and not _is_large(found))
 
 
 def _seen(viewer: Viewer) -> str:
