@@ -115,3 +115,9 @@ def test_in_a_large_store_common_words_that_mean_the_same_only_rank() -> None:
 def test_words_that_say_little_weigh_less() -> None:
     chosen = choose_words([Word(("zorb",), says_little=True), Word(("tower",))], SHARES, 100)
     assert chosen.emphasis[:2] == [LITTLE_EMPHASIS, 1.0]
+
+
+def test_where_all_words_are_common_others_that_mean_the_same_find_nothing() -> None:
+    chosen = choose_words([Word(("year",), near=("tower",)), Word(("long",))], SHARES, 10 * MATCHES)
+    assert chosen.found_by == "'long' & 'year'"
+    assert "'tower'" in chosen.ranking

@@ -85,7 +85,7 @@ def choose_words(words: Sequence[Word], known: WordShares, chunks: int, language
     rarest = sorted(telling, key=lambda word: (known.of(word), word.forms))[:RANKED_WORDS]
     is_any = not rarest or known.of(rarest[0]) * chunks <= MATCHES
     kept = _fewest(rarest, known, chunks) if is_any else _all_needed(rarest, known, chunks)
-    widened = _widened(kept, known, chunks) if is_any else kept
+    widened = _widened(kept, known, chunks) if is_any else []
     ranked = [(number, word, _emphasis(word), word in kept) for number, word in enumerate(rarest, 1)]
     ranked += [
         (number, Word(word.near), NEAR_EMPHASIS * emphasis, word in widened)
@@ -137,7 +137,7 @@ def _all_needed(rarest: Sequence[Word], known: WordShares, chunks: int) -> list[
     kept, expected = list[Word](), float(chunks)
     while len(kept) < len(rarest) and expected > MATCHES:
         kept.append(rarest[len(kept)])
-        expected *= known.of(Word(kept[-1].forms + kept[-1].near))
+        expected *= known.of(kept[-1])
     return kept
 
 
