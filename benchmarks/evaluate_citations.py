@@ -2,8 +2,9 @@
 
 Each statement stands in an answer of its own, with the marker of the right source, of a wrong one, or without a marker.
 The statements are sentences of a paragraph and short answers, true as they are and made false by another answer of the
-same paragraph or of another one, by another digit, or by a negation; and, for English, those of `data/paraphrases.json`,
-which were written by hand. The paragraphs are files of four formats by turns. Each quote is compared with the bytes of a
+same paragraph or of another one, by another digit, or by a negation; pairs of such sentences about two paragraphs, joined
+into one with the marker of each behind it, both at the end, or none; and, for English, those of `data/paraphrases.json`, which
+were written by hand. The paragraphs are files of four formats by turns. Each quote is compared with the bytes of a
 text file at its offsets; of HTML and DOCX, with the paragraph and with the text that ragq shows of the file.
 """
 
@@ -36,6 +37,9 @@ PARAPHRASES = Path(__file__).parent / "data" / "paraphrases.json"
 FIRST = 120  # the paragraphs before were used to tune the check
 AT_ONCE = 4
 MARKERS = ("right", "wrong", "none")
+JOINED = ("{} [#1]{} {} [#2].", "{}{} {} [#1][#2].", "{}{} {}.")
+JOINTS = {"en": ", and", "de": ", und", "es": " y", "hi": " और"}
+JOINED_CHARACTERS = 130  # of each sentence, at most
 NEGATED = {
     "en": (r" (is|was|were|are|had|has|can|could|will|would) ", r" \1 not "),
     "de": (r" (ist|war|waren|sind|hatte|wurde|wurden|wird|kann|hat) ", r" \1 nicht "),
@@ -67,6 +71,7 @@ class Case:
     question: str
     text: str
     marker: str = "right"
+    second: int | None = None  # another paragraph that it is about
 
 
 def make_cases(paragraphs: list[dict[str, Any]], language: str, count: int) -> list[Case]:
@@ -124,6 +129,32 @@ def _vary(
         yield Case("sentence, negated", False, n, question, negated)
 
 
+def join_cases(paragraphs: list[dict[str, Any]], language: str) -> list[Case]:
+    """Join pairs of sentences of different paragraphs: both true, or one of them with an answer from elsewhere."""
+    chosen = random.Random(language)
+    asked = [(n, qa) for n in range(FIRST, len(paragraphs)) for qa in paragraphs[n]["qas"]]
+    made = [list(_vary(paragraphs, n, qa, asked, language, chosen)) for n, qa in asked]
+    pairs = [
+        (one[0], wrong)
+        for one in made
+        for wrong in [next((case for case in one if case.kind == "sentence, answer from elsewhere"), None)]
+        if wrong and len(one[0].text) <= JOINED_CHARACTERS
+    ]
+    chosen.shuffle(pairs)
+    return [
+        _join(first, second, JOINED[number % len(JOINED)], JOINTS[language])
+        for number, ((true, wrong), (other, false)) in enumerate(zip(pairs[::2], pairs[1::2], strict=False))
+        for first, second in ((true, other), (wrong, other), (true, false))
+        if true.paragraph != other.paragraph
+    ]
+
+
+def _join(first: Case, second: Case, form: str, joint: str) -> Case:
+    text = form.format(first.text.rstrip(" .।"), joint, second.text.rstrip(" .।"))
+    is_true, question = first.is_true and second.is_true, f"{first.question} {second.question}"
+    return Case("joined", is_true, first.paragraph, question, text, second=second.paragraph)
+
+
 def read_paraphrases() -> list[Case]:
     """Read the statements that were written by hand."""
     written = json.loads(PARAPHRASES.read_text())["statements"]
@@ -145,10 +176,12 @@ class ScriptedLlm:
         body = await request.json()
         case = self._cases[body["seed"]]
         numbers = {int(name): int(number) for number, name in SOURCE.findall(str(body["messages"]))}
-        right = numbers.get(case.paragraph)
+        right, second = numbers.get(case.paragraph), numbers.get(case.second or 0)
         wrong = next((number for name, number in numbers.items() if name != case.paragraph), None)
         number = {"right": right, "wrong": wrong, "none": None}[case.marker]
         text = case.text.rstrip(" .") + (f" [{number}]." if number else ".")
+        if case.kind == "joined":
+            text, right = case.text.replace("#1", str(right)).replace("#2", str(second)), right and second
         message = {"role": "assistant", "content": text if right else "nothing"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return web.json_response({"object": "chat.completion", "choices": [choice]})
@@ -236,7 +269,7 @@ def _count(originals: list[Original], asked: list[tuple[Case, dict[str, Any]]]) 
         is_flagged = shown["support"]["unsupported"] > 0
         kind = kinds.setdefault(f"{'true' if case.is_true else 'false'}: {case.kind}", Counter())
         kind.update(["all", *(["unsupported"] if is_flagged else [])])
-        group = "paraphrase" if case.kind == "paraphrase" else "made"
+        group = case.kind if case.kind in ("paraphrase", "joined") else "made"
         counts.update([f"{group} {case.is_true}", *([f"{group} {case.is_true} flagged"] if is_flagged else [])])
         names = [one["citation"]["filename"] for one in message["annotations"]]
         if case.is_true and case.marker == "wrong":
@@ -257,6 +290,8 @@ def _count(originals: list[Original], asked: list[tuple[Case, dict[str, Any]]]) 
         "false_alarms": _share(counts, "made True"),
         "paraphrases_unsupported_found": _share(counts, "paraphrase False"),
         "paraphrases_false_alarms": _share(counts, "paraphrase True"),
+        "joined_unsupported_found": _share(counts, "joined False"),
+        "joined_false_alarms": _share(counts, "joined True"),
         "wrong_markers_moved": [counts["moved"], counts["wrong markers"]],
         "quotes_verbatim": [counts["verbatim"], counts["quotes"]],
         "quotes_verbatim_by_format": {form: [counts[f"{form} verbatim"], counts[form]] for form in FORMATS},
@@ -280,7 +315,9 @@ def main() -> None:
     if not path.is_file():
         sys.exit(f"{path} is not there: name its folder, as in `make evaluate-citations DATA=FOLDER`.")
     paragraphs = [one for article in json.loads(path.read_text())["data"] for one in article["paragraphs"]]
-    cases = make_cases(paragraphs, arguments.language, arguments.statements)
+    cases = make_cases(paragraphs, arguments.language, arguments.statements) + join_cases(
+        paragraphs, arguments.language
+    )
     if arguments.language == "en":
         cases += read_paraphrases()
     with socket.socket() as probe:

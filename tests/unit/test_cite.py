@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ragq.models import SearchResult
 from ragq.rag.citing.check import Evidence
-from ragq.rag.citing.cite import CitedStream, cite
+from ragq.rag.citing.cite import Checked, CitedStream, cite
 from ragq.tasks import run_through
 from tests.unit.test_answer import make_result
 
@@ -119,15 +119,19 @@ def test_no_quote_is_ever_invented() -> None:
         "```\nrows[1] = 2\n```\nNo marker there, one here [1]",
         "An open ` tick and a [1] marker\non another line [2].  ",
         "Ends in half a marker [1",
+        "| Cats | Dogs |\n| :-- | :-- |\n| hunt mice [1] | need walks [2] |\n\n**Milk**\n\nIt harms **cats** ([1]).",
     ],
 )
 def test_a_stream_shows_what_the_whole_answer_will_and_takes_nothing_back(text: str) -> None:
-    whole = cite(text, SOURCES).text
+    whole, _, statements = cite(text, SOURCES)
     for size in (1, 2, 3, 7, len(text)):
         stream = open_stream()
-        shown = "".join(shown_of(stream, text[start : start + size]) for start in range(0, len(text), size))
+        came = [one for start in range(0, len(text), size) for one in stream.add(text[start : start + size])]
+        shown = "".join(one for one in came if isinstance(one, str))
         assert whole.startswith(shown)
         assert len(whole) - len(shown) <= 40  # what may still become a marker is held back, no more
+        checked = [one.statement for one in came if isinstance(one, Checked)]
+        assert checked == statements[: len(checked)]
 
 
 PARTS = [

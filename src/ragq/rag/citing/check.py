@@ -2,19 +2,18 @@
 
 A statement is supported when a sentence of a source, or two in a row, hold it: all of its names and numbers, most of its
 other words that the question does not have, and no negation or other word in the place of one. The words of the question
-may be missing from the sentence, as where it says "it".
+may be missing from the sentence, as where it says "it". Clauses may stand in different passages.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import nlargest
 from itertools import islice
-from typing import Literal
 
 from ragq.models import SearchResult
 from ragq.rag.citing.alignment import (
@@ -28,13 +27,15 @@ from ragq.rag.citing.alignment import (
     is_form,
     is_noun,
 )
+from ragq.rag.citing.clauses import cut_clauses
 from ragq.rag.citing.fits import Fits
 from ragq.rag.citing.kinds import AnswerKind, has_kind, is_of, read_kind
-from ragq.rag.citing.lexicon import I_SAY, KNOWING, META, REFUSING, SAYING, SOURCES, TALK
+from ragq.rag.citing.lexicon import META
 from ragq.rag.citing.sentence import Sentence, keys_of, read_name
 from ragq.rag.citing.support import read_sentences
+from ragq.rag.citing.unchecked import explain_unchecked
+from ragq.rag.citing.verdict import Finding, Verdict, decide
 from ragq.rag.citing.wording import Kind, Word, find_stems, read_words
-from ragq.rag.sentences import Span
 
 MAX_POSTINGS = 200  # sentences with a word that are looked at
 MAX_SAID = 20_000  # characters of one message
@@ -54,27 +55,10 @@ ALIGNED_SHARE = 0.6  # of a statement's words that stand in the sentence in the 
 COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
 VERBATIM_SHARE = 0.93  # the same, for any word
 COPIED_WORDS = 7  # that a copy has at the least
+CLAUSE_COVER = 0.8  # of a clause, for clauses in different passages to support what does not name many sources
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
 
 Places = dict[Word, frozenset[int]]  # of each word, the sentences that have it
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Where a statement was found, or why it was not.
-
-    Attributes:
-        source: Position of the source, from 0.
-        span: The passage in its text.
-        fault: Why it does not hold the statement; empty if it does.
-        weight: The share of the statement's words that it has, weighed by rarity.
-    """
-
-    source: int
-    span: Span
-    fault: str = ""
-    weight: float = field(default=0.0, compare=False)
-    is_one_sentence: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +75,7 @@ class _Statement:
     asked: list[Word]  # what of the question it must fit: its words that are repeated, or all of them
     repeats: bool
     value: list[Word] | None  # what follows the colon, if the words before it are the question's
+    subject: list[Word]  # what stands before the colon that the question does not have
 
     @property
     def is_answer(self) -> bool:
@@ -98,15 +83,6 @@ class _Statement:
         if self.repeats:
             return self.value is not None or len(self.own) <= len(self.asked)
         return len(self.words) <= BARE_WORDS
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found of a statement; `found` is the passage nearest to it, if there is one."""
-
-    kind: Literal["supported", "unsupported", "uncited"]
-    reason: str = ""
-    found: Finding | None = None
 
 
 class Evidence:
@@ -138,31 +114,58 @@ class Evidence:
                 self._sentences.append(Sentence(number, span, source.text[slice(*span)]))
             yield
 
-    def judge(self, text: str, named: list[int], *, is_whole: bool = True) -> Verdict:
-        """Judge a statement.
+    def judge(self, text: str, named: list[int], *, is_whole: bool = True, marks: Sequence[int] = ()) -> Verdict:
+        """Judge a statement; its clauses may stand in different passages, and then each has to.
 
         Args:
             text: The statement, without markers.
             named: Positions of the sources that its markers name, from 0.
             is_whole: It may answer the whole question by itself, unlike one of many values.
+            marks: Offsets of the markers.
         """
+        whole = self._judge(text, named, is_whole=is_whole)
+        if whole.kind == "uncited":
+            return whole
+        clauses = cut_clauses(text, marks, eagerly=len(named) > 1 or whole.kind == "unsupported")
+        if len(clauses) < 2 or (": " not in clauses[0] and self._read_value(text)):  # a label is no clause
+            return whole
+        verdicts = [self._judge(one, named, is_whole=False) for one in clauses]
+        found = [one.found for one in verdicts if one.found]
+        if len({(one.source, one.span) for one in found}) < 2:
+            return whole
+        for clause, verdict in zip(clauses, verdicts, strict=True):
+            if verdict.kind == "unsupported":
+                return (
+                    verdict if verdict.found else replace(verdict, reason=f"No word of '{clause}' is in the sources.")
+                )
+        is_held = len(named) > 1 or all(one.weight >= CLAUSE_COVER and one.is_one_sentence for one in found)
+        if whole.kind == "unsupported" and is_held:
+            return Verdict("supported", next((one.reason for one in verdicts if one.reason), ""), found[0], found[1:])
+        return whole
+
+    def _judge(self, text: str, named: list[int], *, is_whole: bool) -> Verdict:
+        """Judge a statement, or a clause of one, by single passages."""
         words = read_words(text)
-        content = [word for word in words if word.is_content and word.text.casefold() not in META]
+        content = [word for word in words if _says_something(word)]
         new = [word for word in content if not self._asked.holds(word)]
         repeated = [word for word in content if self._asked.holds(word)]
         repeats = len(repeated) >= LEAST_REPEATED
         asked = repeated if repeats else self._asked_content * is_whole
         value = self._read_value(text) if repeats else None
         own = new or [word for word in value or () if word.is_content] or content
-        statement = _Statement(words, content, own, asked, repeats, value)
-        verdict = _decide(self._find(statement), named, len(self.sources))
+        label = text.partition(": ")
+        subject = [word for word in read_words(label[0]) if word in new] if label[2] else []
+        statement = _Statement(words, content, own, asked, repeats, value, subject)
+        verdict = decide(self._find(statement), named, len(self.sources))
         if verdict.kind != "unsupported":
             return verdict
         if self._repeatable and all(find_stems(word.text) <= self._repeatable for word in content):
             return Verdict(
                 "uncited", "It repeats what was said or what a tool returned.", verdict.found if named else None
             )
-        if reason := _explain_unchecked(statement, text):
+        if self._only_names(text):
+            return Verdict("uncited", "It names a source.")
+        if reason := explain_unchecked(text, words, content, own):
             return Verdict("uncited", reason, verdict.found if named else None)
         return verdict
 
@@ -174,6 +177,13 @@ class Evidence:
         if not is_label or is_denied(words) != is_denied(asked) or find_opposite(words, asked):
             return None
         return read_words(value)
+
+    def _only_names(self, text: str) -> bool:
+        """Whether nothing but names of sources is said, as in a list of them."""
+        rest = text
+        for source in self.sources:
+            rest = rest.replace(source.filename, "")
+        return rest != text and not any(map(_says_something, read_words(rest)))
 
     def _find(self, statement: _Statement) -> list[Finding]:
         """The best passage of each source, best first, each with why it does not hold the statement."""
@@ -261,7 +271,9 @@ class Evidence:
         total, lost = (sum(EXACT_WEIGHT if word.is_exact else 1 for word in one) for one in (statement.own, missing))
         if total - lost < LEAST_SHARE * total:
             return self._explain_missing(missing[0])
-        if statement.own and statement.is_answer and self._is_led(window, statement, fits):
+        is_other = statement.subject and all(self._holds(window, word) for word in statement.subject)
+        is_answer = statement.own and statement.is_answer and not is_other
+        if is_answer and self._is_led(window, statement, fits):
             return "Another sentence of the sources answers the question better."
         said = statement.words if statement.value is None else statement.value  # a label stands in no order with it
         codes = align(said, words)
@@ -343,7 +355,7 @@ class Evidence:
             return ""
         known = keys_of(theirs)
         for tag, start, end, first, last in codes:
-            said = [word for word in ours[start:end] if word.is_content]
+            said = [word for word in ours[start:end] if _says_something(word)]
             meant = [word for word in theirs[first:last] if word.is_content]
             if tag != "replace" or not said or not meant or are_alike(said, meant):
                 continue
@@ -365,36 +377,6 @@ class Evidence:
         return ""
 
 
-def _explain_unchecked(statement: _Statement, text: str) -> str:
-    """Why a statement need not be supported: it says what the sources lack, introduces others, or speaks to the reader."""
-    lower = [word.text.casefold() for word in statement.words]
-    if not statement.content:
-        return "It says nothing that could be checked."
-    if _is_refusal(statement.words, lower):
-        return "It says what the sources do not hold."
-    if any(word.is_exact or word.kind is Kind.COUNT for word in statement.own):
-        return ""
-    if not TALK.isdisjoint(lower) or text.rstrip("*_ ").endswith((":", "?", "：", "？")):
-        return "It speaks to the reader, or leads to what follows."
-    return ""
-
-
-def _is_refusal(words: list[Word], lower: list[str]) -> bool:
-    if not any(word.kind is Kind.NEGATION for word in words) and REFUSING.isdisjoint(lower):
-        return False
-    speaks = not SAYING.isdisjoint(lower)
-    return (speaks and not SOURCES.isdisjoint(lower)) or (not I_SAY.isdisjoint(lower) and not KNOWING.isdisjoint(lower))
-
-
-def _decide(findings: list[Finding], named: list[int], count: int) -> Verdict:
-    if not findings:
-        return Verdict("unsupported", "None of its words are in the sources." if count else "There are no sources.")
-    right = [one for one in findings if not one.fault]
-    for number in named:
-        if one := next((one for one in right if one.source == number), None):
-            return Verdict("supported", "", one)
-    if right:
-        moved = f"Source {named[0] + 1} does not hold this, but source {right[0].source + 1} does." if named else ""
-        return Verdict("supported", moved, right[0])
-    shown = next((one for one in findings if one.source in named), findings[0])
-    return Verdict("unsupported", findings[0].fault, shown)
+def _says_something(word: Word) -> bool:
+    """Whether it is more than a small word, or talk about the sources."""
+    return word.is_content and word.text.casefold() not in META

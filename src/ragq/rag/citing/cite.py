@@ -7,15 +7,16 @@ takes nothing back: what is shown of an answer while it comes is the beginning o
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ragq.models import Citation, SearchResult, Statement
-from ragq.rag.citing.check import Evidence, Verdict
+from ragq.rag.citing.check import Evidence
 from ragq.rag.citing.markers import MarkerReader, read_marker
 from ragq.rag.citing.statements import Cut, StatementCutter
 from ragq.rag.citing.support import find_support
+from ragq.rag.citing.verdict import Verdict
 from ragq.rag.citing.wording import find_stems
 from ragq.tasks import run_through
 
@@ -112,7 +113,7 @@ class _CitedReader:
         self._cutter = StatementCutter()
         self._line = ""  # the end of what was read
         self._statements = self._citations = self._quoted = 0
-        self._judged = ("", [0], Verdict("uncited"))
+        self._judged: tuple[tuple[str, list[int], list[int]], Verdict] = (("", [], []), Verdict("uncited"))
 
     def feed(self, piece: str, *, is_last: bool = False) -> Iterator[str | Checked]:
         """Take a piece of the answer."""
@@ -135,9 +136,9 @@ class _CitedReader:
 
     def _mark(self, written: str, named: list[int]) -> str:
         """Write a marker as it is shown: it names the source that holds the statement, if those that it names do not."""
-        reason = ""
-        if not self._are_full and not self._cutter.is_marked:
-            verdict = self._judge(self._cutter.text.strip(), [number - 1 for number in named])
+        reason, said = "", self._cutter.unmarked.strip()
+        if said and not self._are_full:
+            verdict = self._judge(said, [number - 1 for number in named])
             if verdict.kind == "supported" and verdict.found and verdict.found.source + 1 not in named:
                 named, reason = [verdict.found.source + 1], verdict.reason
         shown = " " * (written[0] in " \t") + "".join(f"[{number}]" for number in named)
@@ -152,11 +153,12 @@ class _CitedReader:
             or self._quoted >= MAX_QUOTED_CHARACTERS
         )
 
-    def _judge(self, text: str, named: list[int]) -> Verdict:
+    def _judge(self, text: str, named: list[int], marks: Sequence[int] = ()) -> Verdict:
         text = text.rstrip(" .!?")
-        if self._judged[:2] != (text, named):
-            self._judged = (text, named, self._evidence.judge(text, named))
-        return self._judged[2]
+        given = (text, named, [mark for mark in marks if 0 < mark < len(text)])
+        if self._judged[0] != given:
+            self._judged = (given, self._evidence.judge(text, named, marks=given[2]))
+        return self._judged[1]
 
     def _check(self, cuts: Iterator[Cut]) -> Iterator[Checked]:
         for cut in cuts:
@@ -166,7 +168,7 @@ class _CitedReader:
 
     def _check_one(self, cut: Cut) -> Checked:
         named = list(dict.fromkeys(number - 1 for mark in cut.marks for number in mark.sources))
-        verdict = self._judge(cut.text, named)
+        verdict = self._judge(cut.text, named, [mark.place for mark in cut.marks])
         moved = next((mark.reason for mark in cut.marks if mark.reason), "")
         reason = moved if verdict.kind == "supported" else verdict.reason
         citations: list[Citation] = []
@@ -181,20 +183,21 @@ class _CitedReader:
         return Checked(Statement(cut.start, cut.end, verdict.kind, reason, positions), citations)
 
     def _cite(self, cut: Cut, verdict: Verdict) -> Iterator[Citation]:
-        """Quote what each marker names, for the words up to it; without markers, the passage that holds the statement."""
+        """Quote what each marker names, for the words up to it; without markers, the passages that hold the statement."""
         sources = self._evidence.sources
-        found = verdict.found if verdict.kind == "supported" else None
-        if found and not cut.marks:
-            yield make_citation(sources[found.source], *found.span, index=cut.end)
-        shown = 0
+        found = verdict.support
+        if not cut.marks:
+            yield from (make_citation(sources[one.source], *one.span, index=cut.end) for one in found)
+        shown = last = 0
         start = cut.end - len(cut.text) - sum(mark.length for mark in cut.marks)
         for mark in cut.marks:
             shown += mark.length
             index = start + mark.place + shown
-            if found and found.is_one_sentence and mark.sources == [found.source + 1] and len(cut.marks) == 1:
-                yield make_citation(sources[found.source], *found.span, index)
+            if len(found) == len(cut.marks) == 1 and found[0].is_one_sentence and mark.sources == [found[0].source + 1]:
+                yield make_citation(sources[found[0].source], *found[0].span, index)
                 continue
-            stems = find_stems(cut.text[: mark.place] or cut.text)
+            stems = find_stems(cut.text[last : mark.place]) or find_stems(cut.text[: mark.place] or cut.text)
+            last = mark.place
             for number in mark.sources:
                 yield self._quote(number - 1, stems, index)
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from itertools import islice
 
 from ragq.models import Statement
-from ragq.rag.citing.check import Evidence, Verdict
+from ragq.rag.citing.check import Evidence
 from ragq.rag.citing.cite import Cited, make_citation
+from ragq.rag.citing.verdict import Verdict
 from ragq.rag.sentences import find_sentences
 
 MAX_VALUES = 500  # of one answer that are checked
@@ -34,11 +35,9 @@ def cite_values(text: str, evidence: Evidence) -> Generator[None, None, Cited]:
         verdicts = [evidence.judge(value[start:end], [], is_whole=len(values) == 1) for start, end in parts]
         worst = min(verdicts, key=lambda one: _WORST_FIRST.index(one.kind), default=Verdict("uncited", _NOTHING))
         first = len(cited.citations)
-        for verdict in verdicts:
-            if verdict.kind == "supported" and verdict.found:
-                source = evidence.sources[verdict.found.source]
-                quote = make_citation(source, *verdict.found.span, index=match.end())
-                cited.citations.append(replace(quote, verdict=worst.kind, reason=worst.reason))
+        for found in (one for verdict in verdicts for one in verdict.support):
+            quote = make_citation(evidence.sources[found.source], *found.span, index=match.end())
+            cited.citations.append(replace(quote, verdict=worst.kind, reason=worst.reason))
         positions = list(range(first, len(cited.citations)))
         cited.statements.append(Statement(*match.span(), worst.kind, worst.reason, positions))
         yield

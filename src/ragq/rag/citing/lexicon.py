@@ -88,10 +88,11 @@ OPPOSITES = dict(
 
 # Words that speak of the answer and the sources, not of what they are about.
 META = frozenset(
-    "source sources document documents context passage passages text texts excerpt excerpts material information provided"
-    " given according based mentioned mentions mention states stated state says said describes described according answer"
-    " answers question questions summary following found details namely specifically therefore thus overall however"
-    " quelle quellen dokument dokumente dokumenten kontext textstelle angaben informationen laut gemäß antwort frage folgende"
+    "source sources document documents documentation context passage passages text texts excerpt excerpts material information"
+    " provided given according based mentioned mentions mention states stated state says said describes described according answer"
+    " answers question questions summary following found details namely specifically therefore thus overall however see cf"
+    " note noted references bibliography yes yeah sure certainly absolutely definitely indeed"
+    " siehe vgl ja nein natürlich selbstverständlich literatur véase sí claro referencias हाँ हां quelle quellen dokument dokumente dokumenten kontext textstelle angaben informationen laut gemäß antwort frage folgende"
     " folgenden zusammenfassung"
     " fuente fuentes documento documentos contexto pasaje texto textos información según respuesta pregunta siguiente siguientes"
     " resumen"
@@ -118,6 +119,15 @@ TALK = frozenset(
     "i'm i'll you your let's please hello hi sorry thanks welcome hope bitte hallo gerne gern usted hola gracias espero"
     " मैं आप आपको आपके मुझे कृपया नमस्ते धन्यवाद".split()
 )
+POLITE = frozenset("Sie Ihnen Ihr Ihre Ihren Ihrem Ihrer Ihres".split())  # no names
+# A statement of these alone states nothing of the matter: "Of course!", "Great question."
+SMALL_TALK = frozenset(
+    "course great good nice excellent question correct right exactly okay ok happy glad hope help helps helpful welcome thanks thank"
+    " sorry depends else anything hello hi"
+    " gute guter frage richtig genau stimmt klar gern gerne hoffe hilft helfe helfen weiter bitte beachten kommt darauf hallo danke"
+    " buena pregunta correcto exacto supuesto espero ayude ayudar depende hola gracias"
+    " बिल्कुल सही ज़रूर अच्छा नमस्ते धन्यवाद".split()
+)
 I_SAY = frozenset("i ich yo मैं".split())
 KNOWING = frozenset("know find answer determine weiß finden beantworten sé encuentro जानता जानती पता".split())
 REFUSING = frozenset("unable cannot lack lacks insufficient fehlen fehlt faltan असमर्थ अभाव".split())
@@ -125,10 +135,13 @@ NONE = frozenset("no nobody none kein keine keiner niemand ningún ninguna nadie
 WEAK = frozenset(
     "without neither nor none nothing nowhere nobody ohne weder nichts nirgends sin ni nada tampoco बिना कभी".split()
 )
-NOUNS_CAPITAL = frozenset("der die das und ist den dem des ein eine wurde wurden nicht mit auf für im von zu".split())
+NOUNS_CAPITAL = frozenset(
+    "der die das und ist den dem des ein eine wurde wurden nicht mit auf für im von zu werden sind muss müssen kann können haben"
+    " oder auch wird".split()
+)
 # Words that add little: a paraphrase may have them or not.
 LIGHT = frozenset(
-    "among more most less least very usually often normally sometimes typically generally mainly mostly both before after later"
+    "per among more most less least very usually often normally sometimes typically generally mainly mostly both before after later"
     " early during until since between within still yet just even while again always ever first last perhaps possibly probably"
     " such like including example instance well because due several various other others another each every all any some one"
     " someone anyone something anything everything else so too only up out over under off around through toward towards upon"
@@ -136,7 +149,7 @@ LIGHT = frozenset(
     " seen considered regarded thus hence although though however despite whether either way ways thing things kind"
     " type part able try tried want around people person number place days nowadays today currently presently recently eventually heavily simply time times term fact case reason result"
     " mehr meist oft auch noch nur schon sehr viele viel einige andere anderen dabei dazu dann so sowie bis seit nach vor"
-    " während zwischen unter über gegen ohne durch alle jeder jede sich er sie es ihr ihre seine seinen man dass weil wenn"
+    " während zwischen unter über gegen ohne durch alle jeder jede sich ich du wir er sie es ihr ihre ihren ihrer ihrem ihnen pro seine seinen man dass weil wenn"
     " genannt bekannt sogenannte etwa rund circa"
     " más menos muy también antes después durante entre hasta desde todo todos toda cada otro otros otra muchos algunos así"
     " ya sólo solo cuando donde porque aunque llamado llamada conocido conocida cerca aproximadamente"

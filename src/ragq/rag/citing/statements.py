@@ -14,6 +14,8 @@ _BREAK = re.compile(rf"(?P<line>\n\s*)|(?P<stop>{STOP.pattern})")
 _TAIL = " \t\n.!?…\"'”’»)]*_[0123456789「」』）"  # of which a stop may still become one
 _SHELL = re.compile(r"[ \t>]*(?:#{1,6}[ \t]+)?(?:(?:[-*+•▪‣◦–]|\(?\d{1,3}[.)])[ \t]+)?")
 _NO_STATEMENT = re.compile(r"\s*(?:#{1,6}\s.*|[\s|:=*_\-–—.]*)", re.DOTALL)  # a heading or a rule
+_BOLD_LINE = re.compile(r"\s*(\*\*|__)[^*_\n\d]{1,80}\1:?[ \t]*\n\s*")  # a heading, too, if more follows
+_TABLE_RULE = re.compile(r"\|?\s*[:-]")  # begins the line after the names of a table's columns
 
 
 @dataclass(slots=True)
@@ -57,13 +59,9 @@ class StatementCutter:
         self._seen = 0  # how far ends were looked for
 
     @property
-    def text(self) -> str:
-        """What of the statement is there by now."""
-        return self._text
-
-    @property
-    def is_marked(self) -> bool:
-        return bool(self._marks)
+    def unmarked(self) -> str:
+        """What of the statement is there by now, from its last marker on."""
+        return self._text[self._marks[-1].place if self._marks else 0 :]
 
     def add(self, text: str) -> Iterator[Cut]:
         """Take text."""
@@ -125,9 +123,15 @@ class StatementCutter:
         ]
         shell = _SHELL.match(text)
         first, last = shell.end() if shell else 0, len(text.rstrip())
-        if first < last and (marks or not _NO_STATEMENT.fullmatch(text)):
+        says_nothing = _NO_STATEMENT.fullmatch(text) or self._is_heading(text)
+        if first < last and (marks or not says_nothing):
             shown = last + sum(mark.length for mark in marks)
             for mark in marks:
                 mark.place = min(max(mark.place - first, 0), last - first)
             begin = start if marks and not marks[0].place else start + first
             yield Cut(begin, start + shown, text[first:last], marks)
+
+    def _is_heading(self, text: str) -> bool:
+        """Tell whether a line names what follows it: a line in bold letters, or the first one of a table."""
+        after = self._text[:LOOK_AHEAD]
+        return bool(after and (_BOLD_LINE.fullmatch(text) or ("|" in text and _TABLE_RULE.match(after))))

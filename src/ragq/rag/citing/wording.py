@@ -33,6 +33,7 @@ _DECIMAL = re.compile(r"(\d+)[.,](\d+)")
 _UNIT = re.compile(r"(\d[\d.,]*?)(km|cm|mm|m|kg|g|mg|mb|gb|tb|kb|ghz|mhz|mph|st|nd|rd|th|s|er|e|º|ª|a|o|bn|k)")
 _RANGE = re.compile(r"\d+(?:[-/]\d+)+")
 _STOPS = (STOP_WORDS | LIGHT) - ENGLISH  # never looked up
+_PARTICIPLE = re.compile(r"ge\w{4,}(?:t|en)")  # "gerichtet" of "richten"
 _STEM_CHARACTERS = 6
 _LOOSE_CHARACTERS = 4
 
@@ -184,7 +185,8 @@ def _read_word(run: str, lower: str, follower: str, *, is_first: bool, language:
     is_name = (
         run[0].isupper() and language != "de" and (not is_first or run[1:] != run[1:].lower() or follower[:1].isupper())
     )
-    loose = lower[:_LOOSE_CHARACTERS] if len(lower) > _LOOSE_CHARACTERS else ""
+    form = lower[2:] if language == "de" and _PARTICIPLE.fullmatch(lower) else lower
+    loose = form[:_LOOSE_CHARACTERS] if len(form) > _LOOSE_CHARACTERS else ""
     return Word(run, (key,), Kind.NAME if is_name else Kind.WORD, loose)
 
 
