@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ragq.rag.citing.check import Evidence, Verdict
+from ragq.rag.citing.check import Evidence
 from ragq.rag.citing.cite import cite
+from ragq.rag.citing.verdict import Verdict
 from ragq.rag.citing.wording import read_words
 from ragq.tasks import run_through
 from tests.unit.test_answer import make_result
@@ -284,12 +285,25 @@ def test_statements_without_a_marker_are_checked_too() -> None:
         ("It is 61 metres tall [ID:1].", "It is 61 metres tall [1]."),
         ("It is 61 metres tall【4:1†source】.", "It is 61 metres tall[1]."),
         ("It is 61 metres tall.[citation needed] [1]", "It is 61 metres tall.[citation needed] [1]"),
+        ("It is 61 metres tall [1, p. 3].", "It is 61 metres tall [1]."),
+        ("It is 61 metres tall [Quelle 1, S. 3-4].", "It is 61 metres tall [1]."),
+        ("It is 61 metres tall ([1, 2]).", "It is 61 metres tall ([1][2])."),
+        ("It is 61 metres tall (see [1]).", "It is 61 metres tall (see [1])."),
+        ("It is **61 metres** tall **[1]**.", "It is **61 metres** tall **[1]**."),
+        ("It is tall: **61 metres** [1].", "It is tall: **61 metres** [1]."),
+        ("It is tall: <b>61 metres</b>[1].", "It is tall: <b>61 metres</b>[1]."),
+        ("It is 61 metres tall [[1]].", "It is 61 metres tall [[1]]."),
     ],
 )
 def test_markers_of_many_forms_are_read(written: str, shown: str) -> None:
-    text, citations, _ = cite(written, SOURCES, QUESTION)
+    text, citations, statements = cite(written, SOURCES, QUESTION)
     assert text == shown
     assert citations[0].quote == "The lighthouse of Quorra is 61 metres tall."
+    assert statements[0].verdict == "supported"
+
+
+def test_what_is_no_binary_operator_makes_no_value_of_a_marker() -> None:
+    assert len(cite("It is written in C++ [1], not in C# [2].", SOURCES).citations) == 2
 
 
 @pytest.mark.parametrize(
@@ -305,6 +319,11 @@ def test_markers_of_many_forms_are_read(written: str, shown: str) -> None:
         "Tall.\n\n[^1]: A footnote.",
         "```\nrows[1]\n```",
         "It is 61 metres tall (1).",
+        "The matrix [[1, 2], [1, 2]] is square.",
+        "A vector: [1, 2] here.",
+        "The point ([1, 2]) is far.",
+        "Call f([1]) or g([1, 2]).",
+        "Take 2*[1] or 2 * [1], or a > [1].",
     ],
 )
 def test_brackets_of_other_kinds_stay_as_they_are(text: str) -> None:

@@ -25,15 +25,20 @@ _GROUP = (
 _ROUND = r"|\([\d ,;–-]{1,20}\)"
 _OPEN = r"[\[［【(][^\[\]［］【】\n]{0,41}[\]］】)]?"
 _WORDS = r"(?:sources?|src|docs?|documents?|refs?|references?|citations?|cite|id|ids|quellen?|fuentes?|स्रोत|出典|来源|no\.?|nr\.?|#|\^)"
+_PLACE = r"(?:\s*,\s*(?:pp?|pages?|s|seiten?|págs?|lines?|sections?|chapters?|§)\.?\s*\d{1,5}(?:\s*[-–]\s*\d{1,5})?)?"
 _NUMBERS = re.compile(
-    rf"\s*(?:{_WORDS}\s*[:.#]?\s*)*(\d{{1,3}}(?:\s*(?:[,;&]|and|und|y|-|–)\s*(?:{_WORDS}\s*:?\s*)?\d{{1,3}})*)\s*",
+    rf"\s*(?:{_WORDS}\s*[:.#]?\s*)*(\d{{1,3}}(?:\s*(?:[,;&]|and|und|y|-|–)\s*(?:{_WORDS}\s*:?\s*)?\d{{1,3}})*){_PLACE}\s*",
     re.IGNORECASE,
 )
 _LENTICULAR = re.compile(r"\s*(?:(\d{1,3}):)?(\d{1,3})\b.*")
 _PART = re.compile(r"(\d{1,3})(?:\s*[-–]\s*(\d{1,3}))?")
 _EACH = re.compile(r"[\[［【(]([^\[\]［］【】()\n]*)[\]］】)]")
 _INDEX_BEFORE = re.compile(r"\[[^\[\]\s]*\]$")  # as in grid[i][1]
-_WORD_BEFORE = re.compile(r"([\w.]*)(\s*)$")
+_NESTED = re.compile(r"\[\s*(?:\[[^\[\]]*\]\s*[,;]\s*)*$")  # as in [[1, 2], [3, 4]]
+_WORD_BEFORE = re.compile(r"([\w.]*)(:?\s*)$")
+_ROUND_BEFORE = re.compile(r"(?<!\w)\(+\s*$")  # of a marker in brackets, not of the arguments of a function
+_TAG_BEFORE = re.compile(r"</?[a-z][a-z0-9]{0,9}\s{0,3}/?>$", re.IGNORECASE)
+_OPERATOR_BEFORE = re.compile(r"(^|\s|\S)([*+/<>])\2*$")
 
 # After one of these, a list of numbers is a value: "the interval [1, 2]", "x = [1]".
 _VALUES = frozenset(
@@ -169,13 +174,28 @@ def _read_numbers(inner: str, count: int) -> list[int] | None:
 
 
 def _is_value(written: str, before: str, *, is_list: bool) -> bool:
-    """Tell whether brackets are an index or a value, by the word before them."""
+    """Tell whether brackets are an index or a value, by what stands before them."""
+    is_apart = written[:1].isspace()
+    before = _ROUND_BEFORE.sub("", before)
+    if _is_operand(before, is_apart=is_apart) or (is_list and _NESTED.search(before)):
+        return True
     found = _WORD_BEFORE.search(before)
     word = found[1] if found else ""
-    if before.rstrip()[-1:] in ("=", "(", "<", ">", "+", "*", "/", "{", "∈") or before.rstrip().endswith('":'):
-        return True
-    if before and not before[-1:].isspace() and not written[:1].isspace():  # as in args[0]
+    if before and not before[-1:].isspace() and not is_apart:  # as in args[0]
         if _INDEX_BEFORE.search(before):
             return True
         return word in _NAMES or "_" in word or "." in word.strip(".") or any(one.isupper() for one in word[1:2])
     return is_list and word.casefold().strip(".") in _VALUES and not before.rstrip().endswith(".")
+
+
+def _is_operand(before: str, *, is_apart: bool) -> bool:
+    """Tell whether an operator stands before, which "**1841** [1]", "C++ [1]" and "<b>1841</b>[1]" have none of.
+
+    Args:
+        is_apart: White space is between.
+    """
+    before = before.rstrip()
+    if before.endswith(("=", "(", "{", "∈", '":')):
+        return True
+    operator = _OPERATOR_BEFORE.search(before)
+    return bool(operator and is_apart == (not operator[1].strip()) and not _TAG_BEFORE.search(before))
