@@ -16,6 +16,7 @@ from heapq import nlargest
 from itertools import islice
 
 from ragq.models import SearchResult
+from ragq.rag.citing.addresses import find_new_address
 from ragq.rag.citing.alignment import (
     Codes,
     align,
@@ -27,6 +28,7 @@ from ragq.rag.citing.alignment import (
     is_form,
     is_noun,
 )
+from ragq.rag.citing.amounts import find_other_unit
 from ragq.rag.citing.clauses import cut_clauses
 from ragq.rag.citing.fits import Fits
 from ragq.rag.citing.kinds import AnswerKind, has_kind, is_of, read_kind
@@ -35,7 +37,7 @@ from ragq.rag.citing.sentence import Sentence, keys_of, read_name
 from ragq.rag.citing.support import read_sentences
 from ragq.rag.citing.unchecked import explain_unchecked
 from ragq.rag.citing.verdict import Finding, Verdict, decide
-from ragq.rag.citing.wording import Kind, Word, find_stems, read_words
+from ragq.rag.citing.wording import Kind, Word, find_stems, find_word_stems, read_words
 
 MAX_POSTINGS = 200  # sentences with a word that are looked at
 MAX_SAID = 20_000  # characters of one message
@@ -95,6 +97,7 @@ class Evidence:
 
     def __init__(self, question: str, sources: list[SearchResult], *, said: list[str] | None = None) -> None:
         self.sources = sources
+        self._question = question
         self._said = said or []
         self._repeatable: set[str] = set()
         self._asked = Sentence(-1, (0, 0), question)
@@ -157,6 +160,8 @@ class Evidence:
         subject = [word for word in read_words(label[0]) if word in new] if label[2] else []
         statement = _Statement(words, content, own, asked, repeats, value, subject)
         verdict = decide(self._find(statement), named, len(self.sources))
+        if verdict.kind == "supported" and (address := find_new_address(text, self._given)):
+            return Verdict("unsupported", f"'{address}' is neither in the sources nor in the question.", verdict.found)
         if verdict.kind != "unsupported":
             return verdict
         if self._repeatable and all(find_stems(word.text) <= self._repeatable for word in content):
@@ -172,11 +177,18 @@ class Evidence:
     def _read_value(self, text: str) -> list[Word] | None:
         """The words of an answer such as "Height of the tower: 61 metres" that stand after the label."""
         label, _, value = text.partition(": ")
+        if not value:
+            return None
         words, asked = read_words(label), self._asked.words
-        is_label = value and all(self._asked.holds(word) for word in words if word.is_content)
+        is_label = all(self._asked.holds(word) for word in words if word.is_content)
         if not is_label or is_denied(words) != is_denied(asked) or find_opposite(words, asked):
             return None
         return read_words(value)
+
+    @cached_property
+    def _given(self) -> str:
+        """All that addresses may be from, in lower case."""
+        return "\n".join([self._question, *self._said, *(one.text for one in self.sources)]).casefold()
 
     def _only_names(self, text: str) -> bool:
         """Whether nothing but names of sources is said, as in a list of them."""
@@ -233,8 +245,10 @@ class Evidence:
 
     def _find_places(self, word: Word) -> frozenset[int]:
         """The sentences that have a word, or another with its stem."""
-        stems = find_stems(word.text)
-        return frozenset.intersection(*map(self._find_stem, stems)) if stems else frozenset()
+        stems = find_word_stems(word.text)
+        found = frozenset.intersection(*map(self._find_stem, stems)) if stems else frozenset()
+        numbers = (key[1:] for key in word.keys if key[1:].isdigit())  # however they are written
+        return found.union(*map(self._find_stem, numbers))
 
     def _find_stem(self, stem: str) -> frozenset[int]:
         if stem not in self._places:
@@ -278,7 +292,7 @@ class Evidence:
         said = statement.words if statement.value is None else statement.value  # a label stands in no order with it
         codes = align(said, words)
         is_bare = statement.value is not None and len(said) <= BARE_WORDS
-        fault = find_contradiction(said, words, codes) or find_opposite(said, words)
+        fault = find_contradiction(said, words, codes) or find_opposite(said, words) or find_other_unit(said, words)
         return fault or ("" if is_bare else self._replaces(said, words, codes))
 
     def _is_led(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ragq.rag.citing.lexicon import META
@@ -23,7 +23,8 @@ _JOINT = re.compile(
 _ANY_JOINT = re.compile(rf"\s*;\s+|[,，]?\s+(?:{_AND}|{_OTHERS})\s+", re.IGNORECASE)
 _AFTER_MARK = re.compile(rf"\s*(?:[,;，]|(?:{_AND}|{_OTHERS})\s)", re.IGNORECASE)
 _GOES_ON = re.compile(
-    r"\s*(?:by|of|with|from|for|to|in|at|on|von|mit|aus|für|im|am|por|de|con|en|para)\s", re.IGNORECASE
+    rf"[,;，\s]*(?:(?:{_AND}|{_OTHERS})\s+)?(?:by|of|with|from|for|to|in|at|on|von|mit|aus|für|im|am|por|de|con|en|para)\s",
+    re.IGNORECASE,
 )
 _SIGNS = " \t\n,;，"
 
@@ -41,28 +42,37 @@ def cut_clauses(text: str, marks: Sequence[int] = (), *, eagerly: bool = False) 
         marks: Offsets of the markers.
         eagerly: It is cut at each "and", also where that seems to join two words of one clause.
     """
+    parts = _join(text, _cut(text, _Part(0, len(text), False), marks, _JOINT))
+    if eagerly:
+        parts = [one for part in parts for one in _join(text, _cut(text, part, (), _ANY_JOINT))]
+    return [text[one.start : one.end].strip(_SIGNS) for one in parts]
+
+
+def _cut(text: str, part: _Part, marks: Sequence[int], joint: re.Pattern[str]) -> Iterator[_Part]:
+    marked = {mark for mark in marks if _AFTER_MARK.match(text, mark)}
+    start, is_marked = part.start, part.is_marked
+    spans = [match.span() for match in joint.finditer(text, part.start, part.end)]
+    for first, last in sorted(spans + [(mark, mark) for mark in marked]):
+        if start < first:
+            yield _Part(start, first, is_marked)
+            is_marked = False
+        is_marked |= first in marked
+        start = max(start, last)
+    if start < part.end:
+        yield _Part(start, part.end, is_marked)
+
+
+def _join(text: str, parts: Iterable[_Part]) -> list[_Part]:
+    """Leave each part that is no clause with what is before it, and what follows one that is none with it."""
     clauses: list[_Part] = []
-    for part in _cut(text, marks, _ANY_JOINT if eagerly else _JOINT):
+    for part in parts:
         least = 1 if part.is_marked else LEAST_WORDS
         both = (text[one.start : one.end] for one in (*clauses[-1:], part))
         if clauses and not all(_is_clause(one, least) for one in both):
             clauses[-1] = clauses[-1]._replace(end=part.end)
         else:
             clauses.append(part)
-    return [text[one.start : one.end].strip(_SIGNS) for one in clauses]
-
-
-def _cut(text: str, marks: Sequence[int], joint: re.Pattern[str]) -> Iterator[_Part]:
-    marked = {mark for mark in marks if _AFTER_MARK.match(text, mark)}
-    start, is_marked = 0, False
-    for first, last in sorted([match.span() for match in joint.finditer(text)] + [(mark, mark) for mark in marked]):
-        if start < first:
-            yield _Part(start, first, is_marked)
-            is_marked = False
-        is_marked |= first in marked
-        start = max(start, last)
-    if start < len(text):
-        yield _Part(start, len(text), is_marked)
+    return clauses
 
 
 def _is_clause(text: str, least: int) -> bool:

@@ -115,10 +115,11 @@ def is_of(word: Word, kind: AnswerKind) -> bool:
     """Tell whether a word is of a kind, or a part of something that is."""
     if kind is AnswerKind.NAME:
         return word.kind is Kind.NAME or word.text[0].isupper() or not word.text[0].isascii()
+    is_month = word.keys[0].startswith("month ")
     if kind is AnswerKind.NUMBER:
-        return word.kind in (Kind.NUMBER, Kind.COUNT) or word.text.casefold() in _AMOUNTS
+        return (word.kind in (Kind.NUMBER, Kind.COUNT) and not is_month) or word.text.casefold() in _AMOUNTS
     return (
-        word.keys[0].startswith("month ")
+        is_month
         or word.text.casefold() in _PERIODS
         or (word.kind is Kind.NUMBER and bool(_YEAR.fullmatch(word.text.casefold())))
     )

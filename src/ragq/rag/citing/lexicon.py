@@ -51,6 +51,10 @@ MONTHS = _number(
     " november/nov/noviembre/नवंबर/नवम्बर december/dec/dezember/dez/diciembre/दिसंबर/दिसम्बर",
     start=1,
 )
+HOURS = {
+    **dict.fromkeys("noon midday mittag mediodía".split(), 12),
+    **dict.fromkeys("midnight mitternacht medianoche".split(), 0),
+}
 
 NEGATIONS = frozenset(
     "not no never none neither nor nobody nothing nowhere without cannot"

@@ -8,7 +8,6 @@ from ragq.rag.citing.lexicon import PRONOUNS
 from ragq.rag.citing.wording import Kind, Word, read_words
 from ragq.rag.sentences import Span
 
-MAX_KEPT = 1000  # characters of a sentence whose words are kept for other questions
 _SIGNS = "*_\"'”“’‘«»()[]{},.;:!?-–—"
 
 
@@ -22,7 +21,7 @@ class Sentence:
 
     @cached_property
     def words(self) -> list[Word]:
-        return _read_once(self._text) if len(self._text) <= MAX_KEPT else read_words(self._text)
+        return read_words(self._text)
 
     @cached_property
     def keys(self) -> set[str]:
@@ -46,11 +45,6 @@ class Sentence:
 def keys_of(words: list[Word]) -> set[str]:
     """What the words are compared by, those that say little left out."""
     return {key for word in words if word.kind is not Kind.STOP for key in word.keys}
-
-
-@lru_cache(maxsize=2000)  # many questions find the same sentences
-def _read_once(text: str) -> list[Word]:
-    return read_words(text)
 
 
 @lru_cache(maxsize=2000)  # the sources of many questions are parts of one document

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from ragq.rag.citing.lexicon import ENGLISH, LANGUAGES, LIGHT, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
+from ragq.rag.citing.amounts import UNITS, write_plainly
+from ragq.rag.citing.lexicon import ENGLISH, HOURS, LANGUAGES, LIGHT, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
 from ragq.rag.sentences import STOP_WORDS
 from ragq.rag.words import pairs
 
 MAX_SHOWN = 40  # characters of a word in a reason
+MAX_KEPT = 1000  # characters of a text whose words are kept
 MAX_WORDS = 160  # of one sentence; the rest is not compared
 _RUN = re.compile(r"(?:\w|[\u0300-\u036f\u0900-\u0963\u0966-\u0fff])+")  # as the terms of `sentences.py`
 _ASCII_RUN = re.compile(r"\w+", re.ASCII)
@@ -29,6 +31,7 @@ _SPACED = " \u00a0\u2009\u202f"
 _ISO = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
 _DAY_FIRST = re.compile(r"(\d{1,2})[./-](\d{1,2})[./-](\d{4})")
 _THOUSANDS = re.compile(r"\d{1,3}(?:([.,'’ \u00a0\u2009\u202f])\d{3})(?:\1\d{3})*(?:[.,]\d+)?")
+_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
 _DECIMAL = re.compile(r"(\d+)[.,](\d+)")
 _UNIT = re.compile(r"(\d[\d.,]*?)(km|cm|mm|m|kg|g|mg|mb|gb|tb|kb|ghz|mhz|mph|st|nd|rd|th|s|er|e|º|ª|a|o|bn|k)")
 _RANGE = re.compile(r"\d+(?:[-/]\d+)+")
@@ -80,13 +83,23 @@ class Word:
 
 
 def read_words(text: str) -> list[Word]:
-    """Read the words of a sentence, at most `MAX_WORDS`."""
+    """Read the words of a sentence, at most `MAX_WORDS`; those of a short one are kept."""
+    return _read_once(text) if len(text) <= MAX_KEPT else _read_words(text)
+
+
+@lru_cache(maxsize=2000)  # many questions find the same sentences
+def _read_once(text: str) -> list[Word]:
+    return _read_words(text)
+
+
+def _read_words(text: str) -> list[Word]:
     if not _APOSTROPHES.isdisjoint(text):
         text = _POSSESSIVE.sub("", _NOT.sub(" not", text))
     if "." in text:
         text = _INITIALS.sub(lambda match: match.group().replace(".", ""), text)
     if any(begin in text for begin in _ALIAS_BEGINS):
         text = _ALIASES.sub(lambda match: ("US", "UK", "EU", "UN")[(match.lastindex or 1) - 1], text)
+    text = write_plainly(text)
     runs = list(_join_numbers(text))[: MAX_WORDS + 1]
     language = language_of([run.casefold() for run, _ in runs])
     words: list[Word] = []
@@ -98,6 +111,11 @@ def read_words(text: str) -> list[Word]:
 
 def find_stems(text: str) -> set[str]:
     """The stems of a text's words, and the parts of its numbers: what is looked up before the words are read."""
+    return find_word_stems(write_plainly(text))
+
+
+def find_word_stems(text: str) -> set[str]:
+    """The same of a word, or of a text in which amounts are written in one way."""
     if text.isascii():
         return set(map(_stem, {*_ASCII_RUN.findall(text.lower())} - _STOPS))
     stems: set[str] = set()
@@ -170,7 +188,9 @@ def _read(run: str, follower: str, is_first: bool, language: str) -> list[Word]:
 def _read_special(run: str, lower: str) -> Word | None:
     """Read a word with a role of its own."""
     if lower in MONTHS and (lower not in ("may", "mar", "march") or run[0].isupper()):
-        return Word(run, (f"month {MONTHS[lower]}",), Kind.WORD)
+        return Word(run, (f"month {MONTHS[lower]}",), Kind.NUMBER)
+    if lower in HOURS:
+        return Word(run, (lower, *_read_clock(HOURS[lower], "00")), Kind.WORD)
     if lower in NEGATIONS:
         return Word(run, ("not",), Kind.NEGATION)
     if lower in NUMBERS:
@@ -192,18 +212,18 @@ def _read_word(run: str, lower: str, follower: str, *, is_first: bool, language:
 
 def _read_number(run: str, follower: str) -> list[Word]:
     text = "".join(str(int(one)) if one.isdecimal() else one for one in run.casefold())
-    if date := _ISO.fullmatch(text):
-        return _read_date(run, date[1], date[2], date[3])
-    if date := _DAY_FIRST.fullmatch(text):
-        day, month = (date[2], date[1]) if int(date[2]) > 12 else (date[1], date[2])
-        return _read_date(run, date[3], month, day)
+    if parts := _read_date(run, text):
+        return parts
     unit: list[Word] = []
     if glued := _UNIT.fullmatch(text):
         text = glued[1]
-        if glued[2] in SAME:
-            unit = [Word(glued[2], (SAME[glued[2]],), Kind.WORD)]
+        if glued[2] in SAME or glued[2] in UNITS:
+            unit = [Word(glued[2], (SAME.get(glued[2], glued[2]),), Kind.WORD)]
     if _RANGE.fullmatch(text):
-        return [Word(run, (f"#{part}",), Kind.NUMBER) for part in re.split(r"[-/]", text)]
+        whole = re.sub(r"[-/]", "", text)  # as a telephone number may be written
+        return [Word(run, (f"#{part}", f"#{whole}"), Kind.NUMBER) for part in re.split(r"[-/]", text)]
+    if clock := _CLOCK.fullmatch(text):
+        return [Word(run, _read_clock(int(clock[1]), clock[2]), Kind.NUMBER)]
     readings = {text}
     if glued and glued[2] == "s" and text.endswith("00"):
         readings.add(str(int(text) // 100 + 1))  # the 1700s are the 18th century
@@ -220,6 +240,11 @@ def _read_number(run: str, follower: str) -> list[Word]:
     return [Word(run, tuple(f"#{one}" for one in sorted(readings)), Kind.NUMBER), *unit]
 
 
+def _read_clock(hour: int, minutes: str) -> tuple[str, ...]:
+    """What an hour is compared by: "17:00" is "17 Uhr", too."""
+    return (f"#{hour}:{minutes}", f"#{hour}") if minutes == "00" else (f"#{hour}:{minutes}",)
+
+
 def _scale(number: str, scale: int) -> str:
     try:
         return f"{float(number) * scale:.0f}"
@@ -227,8 +252,16 @@ def _scale(number: str, scale: int) -> str:
         return number
 
 
-def _read_date(run: str, year: str, month: str, day: str) -> list[Word]:
+def _read_date(run: str, text: str) -> list[Word]:
+    """Read the day, month and year of a date in digits; empty if it is none."""
+    if date := _ISO.fullmatch(text):
+        year, month, day = date.groups()
+    elif date := _DAY_FIRST.fullmatch(text):
+        day, month, year = date.groups()
+        if int(month) > 12:
+            day, month = month, day
+    else:
+        return []
     if not 1 <= int(month) <= 12 or not 1 <= int(day) <= 31:
         return [Word(run, (f"#{run}",), Kind.NUMBER)]
-    parts = [(f"#{year}", Kind.NUMBER), (f"month {int(month)}", Kind.WORD), (f"#{int(day)}", Kind.NUMBER)]
-    return [Word(run, (key,), kind) for key, kind in parts]
+    return [Word(run, (key,), Kind.NUMBER) for key in (f"#{int(day)}", f"month {int(month)}", f"#{year}")]
