@@ -73,6 +73,8 @@ def test_another_amount_unit_or_address_is_unsupported(text: str, source: str) -
         ("Dec. 3rd", "3 Dec"),
         ("it may 3 times", "it may 3 times"),
         ("12 am, 12 p.m. and 1:30 PM", "0:00, 12:00 and 13:30"),
+        ("9 a.m. Monday, 9am, 15 am", "9:00 Monday, 9:00, 15 am"),
+        ("Gleis 12 am Bahnhof", "Gleis 12 am Bahnhof"),
         ("17.30 Uhr", "17:30 Uhr"),
         ("€1.2bn, US$5 and 7 GBP", "1.2bn euro, 5 dollar and 7 pound"),
         ("EUR or $", "EUR or $"),

@@ -28,7 +28,11 @@ _MONEY = re.compile(
 _MONTH_FIRST = re.compile(
     rf"\b({'|'.join(month.capitalize() for month in MONTHS if month.isascii())})\b\.?\s(\d{{1,2}})(?:st|nd|rd|th)?\b(?![:.]\d),?"
 )
-_HALF_DAY = re.compile(r"\b(\d{1,2})(?:[:.](\d\d))?\s?([ap])\.?\s?m\b\.?", re.IGNORECASE)
+# German "am" before a noun is no hour, as in "Gleis 9 am Bahnhof".
+_HALF_DAY = re.compile(
+    r"\b(1[0-2]|0?[1-9])(?:[:.]([0-5]\d))?\s?"
+    r"(?:([pP])\.?\s?[mM]\b\.?|[aA](?:\.\s?[mM]\b\.?|[mM]\b(?!\s(?!Mon|Tue|Wed|Thu|Fri|Sat|Sun)[A-ZÄÖÜ])))"
+)
 _UHR = re.compile(r"\b(\d{1,2})(?:[:.](\d\d))?(?=\s?Uhr\b)")
 _SIGNS = frozenset("€$£")
 _DIGIT = re.compile(r"\d")
@@ -68,7 +72,7 @@ def _write_money(match: re.Match[str]) -> str:
 
 
 def _write_hour(match: re.Match[str]) -> str:
-    hour = int(match[1]) % 12 + 12 * (match[3] in "pP")
+    hour = int(match[1]) % 12 + 12 * bool(match[3])
     return f"{hour}:{match[2] or '00'}"
 
 

@@ -133,8 +133,21 @@ SMALL_TALK = frozenset(
     " बिल्कुल सही ज़रूर अच्छा नमस्ते धन्यवाद".split()
 )
 I_SAY = frozenset("i ich yo मैं".split())
-KNOWING = frozenset("know find answer determine weiß finden beantworten sé encuentro जानता जानती पता".split())
+KNOWING = frozenset("know find answer determine weiß finde finden beantworten sé encuentro जानता जानती पता".split())
 REFUSING = frozenset("unable cannot lack lacks insufficient fehlen fehlt faltan असमर्थ अभाव".split())
+# "The owner is not mentioned", and "The owner is unknown".
+TOLD = frozenset(
+    "mentioned specified stated named given provided listed described documented indicated disclosed known clear available"
+    " erwähnt angegeben beschrieben mencionado mencionada especificado especificada indicado indicada claro"
+    " उल्लेख बताया ज्ञात".split()
+)
+ASKING = frozenset(
+    "who whom whose what which when where why how whether if wer wen wem was welche welcher wann wo warum wie ob"
+    " quién qué cuál cuándo dónde cómo si कौन क्या कब कहाँ".split()
+)
+UNTOLD = frozenset(
+    "unclear unknown unspecified unstated unmentioned unbekannt unklar desconocido desconocida अज्ञात".split()
+)
 NONE = frozenset("no nobody none kein keine keiner niemand ningún ninguna nadie".split())
 WEAK = frozenset(
     "without neither nor none nothing nowhere nobody ohne weder nichts nirgends sin ni nada tampoco बिना कभी".split()
