@@ -32,7 +32,6 @@ from ragq.rag.citing.amounts import find_other_unit
 from ragq.rag.citing.clauses import cut_clauses
 from ragq.rag.citing.fits import Fits
 from ragq.rag.citing.kinds import AnswerKind, has_kind, is_of, read_kind
-from ragq.rag.citing.lexicon import META
 from ragq.rag.citing.sentence import Sentence, keys_of, read_name
 from ragq.rag.citing.support import read_sentences
 from ragq.rag.citing.unchecked import explain_unchecked
@@ -149,7 +148,7 @@ class Evidence:
     def _judge(self, text: str, named: list[int], *, is_whole: bool) -> Verdict:
         """Judge a statement, or a clause of one, by single passages."""
         words = read_words(text)
-        content = [word for word in words if _says_something(word)]
+        content = [word for word in words if word.says_something]
         new = [word for word in content if not self._asked.holds(word)]
         repeated = [word for word in content if self._asked.holds(word)]
         repeats = len(repeated) >= LEAST_REPEATED
@@ -195,7 +194,7 @@ class Evidence:
         rest = text
         for source in self.sources:
             rest = rest.replace(source.filename, "")
-        return rest != text and not any(map(_says_something, read_words(rest)))
+        return rest != text and not any(word.says_something for word in read_words(rest))
 
     def _find(self, statement: _Statement) -> list[Finding]:
         """The best passage of each source, best first, each with why it does not hold the statement."""
@@ -369,7 +368,7 @@ class Evidence:
             return ""
         known = keys_of(theirs)
         for tag, start, end, first, last in codes:
-            said = [word for word in ours[start:end] if _says_something(word)]
+            said = [word for word in ours[start:end] if word.says_something]
             meant = [word for word in theirs[first:last] if word.is_content]
             if tag != "replace" or not said or not meant or are_alike(said, meant):
                 continue
@@ -389,8 +388,3 @@ class Evidence:
             ):
                 return f"Where the answer says '{word.short}', the source says '{meant[0].short}'."
         return ""
-
-
-def _says_something(word: Word) -> bool:
-    """Whether it is more than a small word, or talk about the sources."""
-    return word.is_content and word.text.casefold() not in META

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ragq.rag.citing.lexicon import META
 from ragq.rag.citing.wording import Kind, read_words
 
 LEAST_WORDS = 2  # of a clause that say something; of what a marker stands behind, one
@@ -77,7 +76,7 @@ def _join(text: str, parts: Iterable[_Part]) -> list[_Part]:
 
 def _is_clause(text: str, least: int) -> bool:
     """Tell whether a part says enough to be checked alone: "in 1841", "by Anna Reis" or a name does not."""
-    words = [word for word in read_words(text) if word.is_content and word.text.casefold() not in META]
+    words = [word for word in read_words(text) if word.says_something]
     kinds = {word.kind for word in words}
     if len(words) < least:
         return False

@@ -96,11 +96,12 @@ META = frozenset(
     " provided given according based mentioned mentions mention states stated state says said describes described according answer"
     " answers question questions summary following found details namely specifically therefore thus overall however see cf"
     " note noted references bibliography yes yeah sure certainly absolutely definitely indeed"
-    " siehe vgl ja nein natürlich selbstverständlich literatur véase sí claro referencias हाँ हां quelle quellen dokument dokumente dokumenten kontext textstelle angaben informationen laut gemäß antwort frage folgende"
+    " siehe vgl ja nein natürlich selbstverständlich literatur quelle quellen dokument dokumente dokumenten kontext textstelle"
+    " angaben informationen laut gemäß antwort frage folgende"
     " folgenden zusammenfassung"
     " fuente fuentes documento documentos contexto pasaje texto textos información según respuesta pregunta siguiente siguientes"
-    " resumen"
-    " स्रोत स्रोतों दस्तावेज़ दस्तावेज़ों दस्तावेज संदर्भ पाठ जानकारी अनुसार उत्तर प्रश्न सवाल जवाब".split()
+    " resumen véase sí claro referencias"
+    " हाँ हां स्रोत स्रोतों दस्तावेज़ दस्तावेज़ों दस्तावेज संदर्भ पाठ जानकारी अनुसार उत्तर प्रश्न सवाल जवाब".split()
 )
 SOURCES = frozenset(
     "source sources document documents context passage passages text texts excerpt excerpts material materials information"
@@ -141,12 +142,12 @@ TOLD = frozenset(
     " erwähnt angegeben beschrieben mencionado mencionada especificado especificada indicado indicada claro"
     " उल्लेख बताया ज्ञात".split()
 )
+UNTOLD = frozenset(
+    "unclear unknown unspecified unstated unmentioned unbekannt unklar desconocido desconocida अज्ञात".split()
+)
 ASKING = frozenset(
     "who whom whose what which when where why how whether if wer wen wem was welche welcher wann wo warum wie ob"
     " quién qué cuál cuándo dónde cómo si कौन क्या कब कहाँ".split()
-)
-UNTOLD = frozenset(
-    "unclear unknown unspecified unstated unmentioned unbekannt unklar desconocido desconocida अज्ञात".split()
 )
 NONE = frozenset("no nobody none kein keine keiner niemand ningún ninguna nadie".split())
 WEAK = frozenset(

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from ragq.rag.citing.amounts import UNITS, write_plainly
-from ragq.rag.citing.lexicon import ENGLISH, HOURS, LANGUAGES, LIGHT, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
+from ragq.rag.citing.lexicon import ENGLISH, HOURS, LANGUAGES, LIGHT, META, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
 from ragq.rag.sentences import STOP_WORDS
 from ragq.rag.words import pairs
 
@@ -75,6 +75,11 @@ class Word:
     @property
     def is_content(self) -> bool:
         return self.kind is not Kind.STOP and self.kind is not Kind.NEGATION
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it is more than a small word, or talk about the sources."""
+        return self.is_content and self.text.casefold() not in META
 
     @property
     def is_exact(self) -> bool:
