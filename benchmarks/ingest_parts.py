@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from tokenizers import Tokenizer
 
 from ragq.client.embedding_client import LocalEmbeddingClient, Progress, load_tokenizer
-from ragq.client.minilm import MiniLM
+from ragq.client.minilm.model import MiniLM
 from ragq.parsing.parser import Parser
 from ragq.queues.documents import document_job_id
 from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE

@@ -67,7 +67,7 @@ from ragq.tasks import prepare_for_numpy
 prepare_for_numpy()
 changed = []
 os.putenv = os.unsetenv = lambda *names: changed.append(names)
-thread = threading.Thread(target=__import__, args=["ragq.client.minilm"])
+thread = threading.Thread(target=__import__, args=["ragq.client.minilm.model"])
 thread.start()
 thread.join()
 assert not changed, changed

@@ -17,7 +17,8 @@ from ragq.client.embedding_client import (
     create_embedding_client,
     load_tokenizer,
 )
-from ragq.client.minilm import MiniLM, _adds_int8_exactly, _cut
+from ragq.client.minilm.model import MiniLM, _cut
+from ragq.client.minilm.session import _adds_int8_exactly
 from ragq.client.model_faults import RefusedInputError
 from ragq.client.query_batcher import QueryBatcher
 from ragq.errors import ConfigurationError, PermanentError, UnavailableError
@@ -64,7 +65,7 @@ def test_a_processor_with_vnni_computes_the_same_vectors_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = MiniLM(load_tokenizer())
-    monkeypatch.setattr("ragq.client.minilm._CPU_INFO", tmp_path / "no such file")
+    monkeypatch.setattr("ragq.client.minilm.session._CPU_INFO", tmp_path / "no such file")
     exact = MiniLM(load_tokenizer())
     for text in TEXTS:
         assert np.array_equal(fast.embed(text), exact.embed(text))
@@ -77,7 +78,7 @@ def test_vnni_is_read_from_what_linux_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags: fpu {flags} erms\n")
-    monkeypatch.setattr("ragq.client.minilm._CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("ragq.client.minilm.session._CPU_INFO", tmp_path / "cpuinfo")
     assert _adds_int8_exactly() is expected
 
 

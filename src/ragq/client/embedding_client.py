@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-    from ragq.client.minilm import MiniLM
+    from ragq.client.minilm.model import MiniLM
 
     Vectors = NDArray[float32]
 
@@ -157,7 +157,7 @@ class LocalEmbeddingClient:
     def _load(self) -> MiniLM:
         if self._minilm is None:
             # Imported here: a process that does not embed locally need not load onnxruntime (40 MB).
-            from ragq.client.minilm import MiniLM  # noqa: PLC0415  (only the processes that need it pay for it)
+            from ragq.client.minilm.model import MiniLM  # noqa: PLC0415  (only the processes that need it pay for it)
 
             self._minilm = MiniLM(load_tokenizer())
         return self._minilm
