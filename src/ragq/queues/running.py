@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ragq import tracing
 from ragq.accounts.usage import JobUsage
 from ragq.client.embedding_client import EmbeddingClient, create_embedding_client
+from ragq.client.minilm.cross_encoder import CrossEncoder
 from ragq.client.rq_client import JobQueue
 from ragq.context import Context
 from ragq.parsing.parser import Parser
@@ -50,6 +51,7 @@ class WorkerContext(Context):
     llm: LlmClient | None
     reranker: RerankClient | None = None
     parser: Parser = field(default_factory=Parser)
+    cross_encoder: CrossEncoder = field(default_factory=CrossEncoder)
     turns: Turns = field(default_factory=Turns)
 
     @classmethod
@@ -84,6 +86,7 @@ class WorkerContext(Context):
             await self.reranker.close()
         await self.parser.close()
         await self.embedding.close()
+        await self.cross_encoder.close()
         for replica in (self.replica, self.replica_checks):
             if replica:
                 await replica.close()

@@ -15,12 +15,12 @@ from typing import Any
 from ragq.accounts.views import TenantView
 from ragq.errors import DocumentError, PermanentError, RagqError, TransientError
 from ragq.json_records import UnreadableRecordError
-from ragq.models import Chunk, JobFunction, ParsedDocument, Question, SearchResult
+from ragq.models import Answer, Chunk, JobFunction, ParsedDocument, Question, SearchResult
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.answers import generate, make_standalone
 from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve, retrieve_sources
 from ragq.queues.running import RunningJob, WorkerContext, ms_since
-from ragq.rag.answer import answer_in_steps
+from ragq.rag.answer import draft_in_steps
 from ragq.rag.names import name_document
 from ragq.rag.split import searched_text, split
 from ragq.records import (
@@ -68,11 +68,21 @@ async def process_query(job: RunningJob, context: WorkerContext, arguments: Quer
             job, context, question, results, searched=searched.text, is_streamed=stream != "nothing"
         )
     else:
-        calibrated = context.settings.embedding_name == LOCAL_EMBEDDING_MODEL
-        steps = answer_in_steps(searched.text, results, trust_similarity=calibrated, synonyms=context.chunks.synonyms)
-        answer = await context.turns.run(steps)
+        answer = await _answer_extractively(context, searched.text, results)
     job.note(answer_ms=ms_since(started) - retrieve_ms)
     return QueryResult(searched.text, answer, results)
+
+
+async def _answer_extractively(context: WorkerContext, question: str, results: list[SearchResult]) -> Answer:
+    """Answer without an LLM. Where the words leave it in doubt, sentences are read."""
+    calibrated = context.settings.embedding_name == LOCAL_EMBEDDING_MODEL
+    steps = draft_in_steps(question, results, trust_similarity=calibrated, synonyms=context.chunks.synonyms)
+    draft = await context.turns.run(steps)
+    if isinstance(draft, Answer):
+        return draft
+    while (sentence := draft.find_unread()) is not None:
+        draft.note_reading(await context.cross_encoder.read(question, sentence))
+    return draft.finish()
 
 
 async def process_search(job: RunningJob, context: WorkerContext, arguments: SearchArguments) -> SearchResults:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ragq.models import CERTAIN, Answer, Citation, SearchResult
 from ragq.rag.blocks import (
@@ -19,22 +17,14 @@ from ragq.rag.blocks import (
 )
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.support import find_statements
-from ragq.rag.confidence import (
-    UNCERTAIN,
-    USUAL_SENTENCES,
-    Confidence,
-    Fit,
-    find_absent,
-    find_lacking_names,
-    find_rarity,
-    judge,
-)
+from ragq.rag.citing.wording import language_of
+from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, is_sure, judge, weigh_reading
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.names import name_document
+from ragq.rag.scoring import Sentence, cover, fit, fit_best, weigh_terms
 from ragq.rag.sentences import find_sentences, find_terms
-from ragq.rag.synonyms.near import NEAR, NearTerms
+from ragq.rag.synonyms.near import NearTerms
 from ragq.rag.synonyms.table import Synonyms, read_synonyms
-from ragq.rag.words import find_tokens
 from ragq.tasks import run_through
 
 NO_DOCUMENTS = "Nothing was found to answer from. Ingest documents first, or name a store that has some."
@@ -47,30 +37,92 @@ SURE = 0.7  # confidence from which a certain answer to a task is followed by on
 WHOLE_CHARACTERS = 1000  # up to which a passage is shown whole
 PASSAGE_CHARACTERS = 400  # of a longer one
 
-# Tuned on the first half of XQuAD-en, with MiniLM's similarities and the store's fused scores. Coverage, 0…1, is the
-# share of the question's terms, weighed by rarity, that a text holds; the others are weighed against it.
-CONTEXT_WEIGHT = 0.25  # terms that stand in the sentences around, or in the heading
 HEADING_CHARACTERS = 500  # its end names what is nearest
+# Tuned on the first half of XQuAD-en, with MiniLM's similarities and the store's fused scores, which are weighed against how
+# a sentence fits.
 SCORE_WEIGHT = 1.0
 SIMILARITY_WEIGHT = 0.7
 SECOND_SHARE = 0.8  # a second sentence needs this share of the first one's score
 LINES_CHARACTERS = 300  # a line of a form or a list is quoted with lines near it, up to this
 LINES_GAIN = 0.1  # coverage that each must add
-
+READ_SENTENCES = 4  # at most, where the words alone would refuse
 IDENTIFIER_BONUS = 0.5  # for a sentence that has the codes and numbers that the question names
 
 
-@dataclass(frozen=True, slots=True)
-class _Sentence:
-    source: SearchResult
-    start: int
-    end: int
-    terms: set[str]
-    context: set[str]  # terms of what stands around it
+@dataclass(slots=True)
+class Draft:
+    """What there is to answer a question from; a cross-encoder may have a say before it is finished.
 
-    @property
-    def text(self) -> str:
-        return self.source.text[self.start : self.end]
+    Attributes:
+        results: The chunks found, best first.
+        near: What means the same as the question's terms.
+        sentences: Those of the chunks, in their order.
+        weights: Of the question's terms.
+        scored: The sentences with their scores, the best first.
+        times_read: How many of them were read.
+        by_words: How sure the words alone are of the best one.
+        confidence: Of the best one.
+    """
+
+    question: str
+    results: list[SearchResult]
+    near: NearTerms
+    sentences: list[Sentence]
+    weights: dict[str, float]
+    scored: list[tuple[float, Sentence]]
+    times_read: int = 0
+    by_words: Confidence = field(init=False)
+    confidence: Confidence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_words = self.confidence = self._judge(self._nth())
+
+    def find_unread(self) -> str | None:
+        """The next sentence that the cross-encoder should read; None if enough is known.
+
+        It reads the best one if the words leave it in doubt, and more, until one answers, if the words alone would refuse. It knows
+        English alone, and is not asked about what to do, for which nothing is fitted.
+        """
+        most = READ_SENTENCES if self.by_words.value < UNCERTAIN else int(not is_sure(self.by_words))
+        has_answer = bool(self.times_read) and self.confidence.value >= CERTAIN
+        if has_answer or self.times_read >= min(most, len(self.scored)) or asks_what_to_do(self.question):
+            return None
+        sentence = self._nth().text
+        is_english = all(language_of(text.casefold().split()) in ("en", "") for text in (self.question, sentence))
+        return sentence if is_english else None
+
+    def note_reading(self, score: float) -> None:
+        """Judge the sentence that was read anew; if it is the surest so far, it is the best.
+
+        Args:
+            score: As `CrossEncoder.read` gives it.
+        """
+        sentence = self._nth()
+        confidence = weigh_reading(self._judge(sentence), score)
+        if not self.times_read or confidence.value > self.confidence.value:
+            self.confidence = confidence
+            self.scored.insert(0, self.scored.pop(self.times_read))
+        self.times_read += 1
+
+    def finish(self) -> Answer:
+        """Quote the best sentences, show the nearest passages, or refuse."""
+        question, confidence = self.question, self.confidence
+        if confidence.value < UNCERTAIN:
+            return _refuse(confidence)
+        if confidence.value < CERTAIN:
+            return _show_nearest(self.scored, confidence, question)
+        chosen = [_add_lines(one, self.sentences, self.weights) for one in _choose(self.scored)]
+        quotes = _drop_overlaps([_make_whole(one, question) for one in chosen])
+        if asks_what_to_do(question) and not find_identifiers(question):
+            quotes += _add_others(self.scored, quotes, is_sure=confidence.value >= SURE)
+        return _quote(quotes, confidence)
+
+    def _nth(self) -> Sentence:
+        return _add_lines(self.scored[self.times_read][1], self.sentences, self.weights)
+
+    def _judge(self, sentence: Sentence) -> Confidence:
+        how_well = fit_best(self.question, sentence, self.sentences, self.weights, self.near)
+        return judge(self.results, how_well, asks_what_to_do=asks_what_to_do(self.question))
 
 
 def answer_extractively(
@@ -83,58 +135,47 @@ def answer_extractively(
         trust_similarity: The similarities are MiniLM's; those of another model do not count beside the words.
         synonyms: Words that mean the same; None for ragq's own lists.
     """
-    return run_through(answer_in_steps(question, results, trust_similarity=trust_similarity, synonyms=synonyms))
+    draft = run_through(draft_in_steps(question, results, trust_similarity=trust_similarity, synonyms=synonyms))
+    return draft.finish() if isinstance(draft, Draft) else draft
 
 
-def answer_in_steps(
+def draft_in_steps(
     question: str, results: list[SearchResult], *, trust_similarity: bool = True, synonyms: Synonyms | None = None
-) -> Generator[None, None, Answer]:
-    """Do what `answer_extractively` does, in steps of a few milliseconds or less."""
+) -> Generator[None, None, Draft | Answer]:
+    """Find what answers a question, or nothing, in steps of a few milliseconds; the arguments are those of `answer_extractively`."""
     if not results:
-        return Answer(NO_DOCUMENTS, [], "extractive", confidence=0.0, reason="No passage was found.")
+        return _refuse(Confidence(0.0, "No passage was found."), NO_DOCUMENTS)
     if absent := find_absent(question, results):
         return _refuse(Confidence(0.0, f"'{absent}' stands in none of the passages found."))
-    sentences: list[_Sentence] = []
+    sentences: list[Sentence] = []
     asked = " ".join(question.split()).casefold()
-    is_task = asks_what_to_do(question)
     near = NearTerms(question, synonyms or read_synonyms(None, "en"))
     for result in results:
         sentences += _read(result, asked, near)
         yield
-    weights = _weigh_terms(question, sentences, near)
+    weights = weigh_terms(question, sentences, near)
     scored = yield from _score(question, sentences, weights, trust_similarity=trust_similarity)
     if not scored:
         return _refuse(Confidence(0.0, "The passages found have no sentence."))
-    best = _add_lines(scored[0][1], sentences, weights)
-    fit = _fit_best(question, best, sentences, weights, near)
-    confidence = judge(results, fit, asks_what_to_do=is_task)
-    if confidence.value < UNCERTAIN:
-        return _refuse(confidence)
-    if confidence.value < CERTAIN:
-        return _show_nearest(scored, confidence, question)
-    chosen = [_add_lines(one, sentences, weights) for one in _choose(scored)]
-    quotes = _drop_overlaps([_make_whole(one, question) for one in chosen])
-    if is_task and not find_identifiers(question):
-        quotes += _add_others(scored, quotes, is_sure=confidence.value >= SURE)
-    return _quote(quotes, confidence)
+    return Draft(question, results, near, sentences, weights, scored)
 
 
-def _refuse(confidence: Confidence) -> Answer:
-    return Answer(NO_ANSWER, [], "extractive", confidence=confidence.value, reason=confidence.reason)
+def _refuse(confidence: Confidence, text: str = NO_ANSWER) -> Answer:
+    return Answer(text, [], "extractive", confidence=confidence.value, reason=confidence.reason)
 
 
 def _score(
-    question: str, sentences: list[_Sentence], weights: dict[str, float], *, trust_similarity: bool
-) -> Generator[None, None, list[tuple[float, _Sentence]]]:
+    question: str, sentences: list[Sentence], weights: dict[str, float], *, trust_similarity: bool
+) -> Generator[None, None, list[tuple[float, Sentence]]]:
     """Score the sentences; the best comes first."""
     known = [one.source.similarity for one in sentences if one.source.similarity is not None and trust_similarity]
     lowest = min(known, default=0.0)
     identifiers = find_identifiers(question)
-    scored: list[tuple[float, _Sentence]] = []
+    scored: list[tuple[float, Sentence]] = []
     for sentence in sentences:
         source = sentence.source
         similarity = lowest if source.similarity is None or not known else source.similarity
-        score = _fit(sentence, weights) + SCORE_WEIGHT * source.score + SIMILARITY_WEIGHT * similarity
+        score = fit(sentence, weights) + SCORE_WEIGHT * source.score + SIMILARITY_WEIGHT * similarity
         if identifiers and all(holds_identifier(fold_case(sentence.text), one) for one in identifiers):
             score += IDENTIFIER_BONUS
         scored.append((score, sentence))
@@ -143,7 +184,7 @@ def _score(
     return scored
 
 
-def _read(result: SearchResult, asked: str, near: NearTerms) -> Iterator[_Sentence]:
+def _read(result: SearchResult, asked: str, near: NearTerms) -> Iterator[Sentence]:
     """Read the sentences of a chunk, but for its headings and questions; these lend their terms to what follows them.
 
     Args:
@@ -170,64 +211,10 @@ def _read(result: SearchResult, asked: str, near: NearTerms) -> Iterator[_Senten
         term = find_term(result.text, start, end)
         defined = mark(find_terms(result.text[term:start][:MAX_TERM_CHARACTERS])) if term is not None else set()
         context = heading.union(defined, *terms[max(0, place - 1) : place + 2])
-        yield _Sentence(result, start, end, own, context)
+        yield Sentence(result, start, end, own, context)
 
 
-def _weigh_terms(question: str, sentences: list[_Sentence], near: NearTerms) -> dict[str, float]:
-    """Weigh each term of the question by how rare it is among the sentences found; the weights add up to 1.
-
-    A term that others mean the same as shares its weight with its mark.
-    """
-    asked = {term: near.spread(term) for term in find_terms(question)}
-    counts = _count({one for spread in asked.values() for one in spread}, sentences)
-    weights: dict[str, float] = {}
-    for term, spread in asked.items():
-        having = math.fsum(share * counts[one] for one, share in spread.items())
-        rarity = find_rarity(len(sentences), having) * near.emphasis(term)
-        weights |= {one: share * rarity for one, share in spread.items()}
-    total = sum(weights.values())
-    return {term: weight / total for term, weight in weights.items()}
-
-
-def _count(terms: set[str], sentences: list[_Sentence]) -> Counter[str]:
-    """In how many sentences each term stands."""
-    return Counter(term for sentence in sentences for term in terms & sentence.terms)
-
-
-def _cover(terms: set[str], weights: dict[str, float]) -> float:
-    return math.fsum(weights[term] for term in terms if term in weights)  # the same in any order of the terms
-
-
-def _fit(sentence: _Sentence, weights: dict[str, float]) -> float:
-    return _cover(sentence.terms, weights) + CONTEXT_WEIGHT * _cover(sentence.context - sentence.terms, weights)
-
-
-def _fit_best(
-    question: str, best: _Sentence, sentences: list[_Sentence], weights: dict[str, float], near: NearTerms
-) -> Fit:
-    held = best.terms | best.context
-    passage = held | near.mark(find_terms(best.source.text))
-    counts = _count(best.terms & weights.keys(), sentences)
-    among = max(USUAL_SENTENCES, len(sentences))
-    return Fit(
-        coverage=_cover(held, weights),
-        evidence=math.fsum(find_rarity(among, count) * near.share(term) for term, count in counts.items()),
-        lacking_names=find_lacking_names(question, passage),
-        missing=_missing(question, held, weights),
-    )
-
-
-def _missing(question: str, held: set[str], weights: dict[str, float]) -> list[str]:
-    """The words of the question that a sentence and those around it lack, the rarest first."""
-    lacking = {
-        token.text: max(weights.get(term, 0.0) for term in terms)
-        for token in find_tokens(question)
-        if (terms := find_terms(token.text)) and not (terms | {NEAR + one for one in terms}) & held
-    }
-    return sorted(lacking, key=lambda word: -lacking[word])
-
-
-def _add_lines(sentence: _Sentence, sentences: list[_Sentence], weights: dict[str, float]) -> _Sentence:
+def _add_lines(sentence: Sentence, sentences: list[Sentence], weights: dict[str, float]) -> Sentence:
     """Let a line of a form or a list grow by the lines near it that add terms of the question: a name, then its number."""
     text = sentence.source.text
     others = [one for one in sentences if one.source is sentence.source]
@@ -235,7 +222,7 @@ def _add_lines(sentence: _Sentence, sentences: list[_Sentence], weights: dict[st
         gain, grown = LINES_GAIN, None
         for other in others:
             start, end = min(sentence.start, other.start), max(sentence.end, other.end)
-            added = _cover(other.terms - sentence.terms, weights)
+            added = cover(other.terms - sentence.terms, weights)
             between = text[min(sentence.end, other.end) : max(sentence.start, other.start)]
             if end - start <= LINES_CHARACTERS and added > gain and "\n" in between:
                 within = (one.terms for one in others if start <= one.start and one.end <= end)
@@ -245,7 +232,7 @@ def _add_lines(sentence: _Sentence, sentences: list[_Sentence], weights: dict[st
         sentence = grown
 
 
-def _drop_overlaps(chosen: list[_Sentence]) -> list[_Sentence]:
+def _drop_overlaps(chosen: list[Sentence]) -> list[Sentence]:
     """Keep the longer of two quotes that overlap, as they may after both have grown."""
     first = min(chosen, key=lambda one: one.start - one.end)
     return [
@@ -255,7 +242,7 @@ def _drop_overlaps(chosen: list[_Sentence]) -> list[_Sentence]:
     ]
 
 
-def _choose(scored: list[tuple[float, _Sentence]]) -> list[_Sentence]:
+def _choose(scored: list[tuple[float, Sentence]]) -> list[Sentence]:
     """Take the best sentence and the next best that says something else."""
     (best_score, best), *others = scored
     for score, second in others:
@@ -266,7 +253,7 @@ def _choose(scored: list[tuple[float, _Sentence]]) -> list[_Sentence]:
     return [best]
 
 
-def _make_whole(sentence: _Sentence, question: str) -> _Sentence:
+def _make_whole(sentence: Sentence, question: str) -> Sentence:
     """Give what a sentence is a part of: the list or piece of code, the paragraph, the definition with its term."""
     source, text = sentence.source, sentence.source.text
     if source.location.unit == "row":
@@ -281,7 +268,7 @@ def _make_whole(sentence: _Sentence, question: str) -> _Sentence:
     return _add_term(sentence)
 
 
-def _add_term(sentence: _Sentence) -> _Sentence:
+def _add_term(sentence: Sentence) -> Sentence:
     """Begin with the term that a sentence defines or describes, if it does."""
     source = sentence.source
     if source.location.unit == "row" or (term := find_term(source.text, sentence.start, sentence.end)) is None:
@@ -289,7 +276,7 @@ def _add_term(sentence: _Sentence) -> _Sentence:
     return replace(sentence, start=term)
 
 
-def _add_others(scored: list[tuple[float, _Sentence]], quotes: list[_Sentence], *, is_sure: bool) -> list[_Sentence]:
+def _add_others(scored: list[tuple[float, Sentence]], quotes: list[Sentence], *, is_sure: bool) -> list[Sentence]:
     """The nearest passage that nothing is quoted of yet: what is to be done is often said in another than the best sentence's.
 
     If that one is not sure, then the best sentence of each other passage, with its term.
@@ -303,9 +290,9 @@ def _add_others(scored: list[tuple[float, _Sentence]], quotes: list[_Sentence], 
     return [*map(_take_whole, others[:1]), *([] if is_sure else map(_add_term, others[1:]))]
 
 
-def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence, question: str) -> Answer:
+def _show_nearest(scored: list[tuple[float, Sentence]], confidence: Confidence, question: str) -> Answer:
     """Show the nearest passages whole; for what to do, then the best sentence of each other one, with its term."""
-    best: dict[int, _Sentence] = {}
+    best: dict[int, Sentence] = {}
     for _, sentence in scored:
         best.setdefault(id(sentence.source), sentence)
     first, *others = best.values()
@@ -313,7 +300,7 @@ def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence,
     passages = TASK_PASSAGES if is_task else PASSAGES
     if is_task:
         others = _order_for_task(others)
-    chosen: list[_Sentence] = []
+    chosen: list[Sentence] = []
     for sentence in [first, *others]:
         passage = _take_whole(sentence) if len(chosen) < passages else _add_term(sentence)
         if all(passage.text not in one.text for one in chosen):
@@ -323,7 +310,7 @@ def _show_nearest(scored: list[tuple[float, _Sentence]], confidence: Confidence,
     return _quote(chosen, confidence, text=NOT_CERTAIN, gap="\n\n")
 
 
-def _order_for_task(others: list[_Sentence]) -> list[_Sentence]:
+def _order_for_task(others: list[Sentence]) -> list[Sentence]:
     """In the order of the search, which more often is right for tasks; the last that is shown whole is nearest in meaning."""
     ordered = sorted(others, key=lambda one: -one.source.score)
     place = TASK_PASSAGES - 2  # the best sentence's passage comes before them
@@ -333,14 +320,14 @@ def _order_for_task(others: list[_Sentence]) -> list[_Sentence]:
     return ordered
 
 
-def _take_whole(sentence: _Sentence) -> _Sentence:
+def _take_whole(sentence: Sentence) -> Sentence:
     text = sentence.source.text
     if len(text) > WHOLE_CHARACTERS or sentence.source.location.unit == "row":
         return _widen(sentence)
     return replace(sentence, start=len(text) - len(text.lstrip()), end=len(text.rstrip()))
 
 
-def _widen(sentence: _Sentence) -> _Sentence:
+def _widen(sentence: Sentence) -> Sentence:
     if sentence.source.location.unit == "row":
         return sentence
     for start, end in find_blocks(sentence.source.text):
@@ -352,7 +339,7 @@ def _widen(sentence: _Sentence) -> _Sentence:
     return replace(sentence, end=max([sentence.end, *within]))
 
 
-def _quote(chosen: list[_Sentence], confidence: Confidence, *, text: str = "", gap: str = " ") -> Answer:
+def _quote(chosen: list[Sentence], confidence: Confidence, *, text: str = "", gap: str = " ") -> Answer:
     citations: list[Citation] = []
     for sentence in chosen:
         text += ("\n\n" if text and "\n" in sentence.text else gap if text else "") + sentence.text

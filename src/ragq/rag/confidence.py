@@ -25,6 +25,10 @@ SCORE_WITHOUT_WORDS, SCORE_OF_WORDS, UNSEARCHED_SCORE = 0.3, 1.0, 0.5
 USUAL_SENTENCES = 40  # among fewer sentences, rarity is counted as among these
 
 UNCERTAIN = 0.1  # from here on the nearest passages are shown
+# Below the first limit a cross-encoder is asked, too: above, it seldom decides. What it says is weighed with the logit of the words,
+# which counts between the bounds.
+SURE_BY_WORDS = 0.8
+WORDS, WORDS_BOUNDS, READING, READING_BIAS = 0.836, (-2.0, 3.0), 0.502, 0.765
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,24 @@ def judge(results: Sequence[SearchResult], fit: Fit, *, asks_what_to_do: bool = 
     if asks_what_to_do and fit.coverage:
         logit = TASK_BIAS + TASK_SLOPE * logit
     return Confidence(round(1 / (1 + math.exp(-logit)), 3), _explain(fit.coverage, fit.missing))
+
+
+def is_sure(confidence: Confidence) -> bool:
+    """Tell whether the words are enough."""
+    return confidence.value >= SURE_BY_WORDS
+
+
+def weigh_reading(confidence: Confidence, score: float) -> Confidence:
+    """Judge an answer again that was judged by its words.
+
+    Args:
+        score: What the cross-encoder says of the best sentence; the higher, the better it answers.
+    """
+    words = math.log(max(confidence.value, 1e-3) / max(1 - confidence.value, 1e-3))
+    lowest, highest = WORDS_BOUNDS
+    logit = WORDS * min(max(words, lowest), highest) + READING * score + READING_BIAS
+    reads = "That sentence reads like an answer." if score > 0 else "That sentence does not read like an answer."
+    return Confidence(round(1 / (1 + math.exp(-logit)), 3), f"{confidence.reason} {reads}")
 
 
 def _bound_score(result: SearchResult, coverage: float) -> float:

@@ -1,0 +1,67 @@
+"""A cross-encoder: it reads a question and a sentence together, and tells how well the one answers the other.
+
+The lower three layers are MiniLM's; `cross_encoder.onnx` has three that were trained for this (`scripts/cross_encoder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragq.client.embedding_client import load_tokenizer
+from ragq.client.tenancy.turn_thread import TurnThread
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+UPPER_LAYERS = Path(__file__).with_name("cross_encoder.onnx")
+QUESTION_TOKENS, SENTENCE_TOKENS = 40, 90  # as many as it was trained with; what is longer is cut
+
+
+class CrossEncoder:
+    """Reads in a thread of its own; the model is loaded when it is first needed."""
+
+    def __init__(self) -> None:
+        self._session: InferenceSession | None = None
+        self._thread = TurnThread("reading")
+
+    async def read(self, question: str, sentence: str) -> float:
+        """Tell how well a sentence answers a question in English: the higher, the better; about −8…8."""
+        return await self._thread.run("questions", self._read_at_once(question, sentence))
+
+    def _read_at_once(self, question: str, sentence: str) -> Generator[None, None, float]:
+        yield from ()  # one step
+        return self._read(question, sentence)
+
+    def _read(self, question: str, sentence: str) -> float:
+        import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
+
+        from ragq.client.minilm.graph import END, START  # noqa: PLC0415
+
+        tokenizer = load_tokenizer()
+        asked = tokenizer.encode(question, add_special_tokens=False).ids[:QUESTION_TOKENS]
+        said = tokenizer.encode(sentence, add_special_tokens=False).ids[:SENTENCE_TOKENS]
+        ids = np.array([[START, *asked, END, *said, END]], dtype=np.int64)
+        of_sentence = np.zeros_like(ids)
+        of_sentence[:, len(asked) + 2 :] = 1
+        shared = np.isin(ids, list({*asked} & {*said})).astype(np.int64)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "token_type_ids": of_sentence,
+            "marks": shared + 2 * of_sentence,
+        }
+        (score,) = self._load().run(None, inputs)
+        return float(score[0, 0])
+
+    def _load(self) -> InferenceSession:
+        if self._session is None:
+            from ragq.client.minilm.graph import fold, join, read_model  # noqa: PLC0415
+            from ragq.client.minilm.session import open_session  # noqa: PLC0415
+
+            self._session = open_session(join(fold(read_model()), UPPER_LAYERS.read_bytes()))
+        return self._session
+
+    async def close(self) -> None:
+        await self._thread.close()

@@ -1,0 +1,152 @@
+"""Answers without an LLM that the words leave in doubt, and the model that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ragq.client.minilm.cross_encoder import QUESTION_TOKENS, SENTENCE_TOKENS, CrossEncoder
+from ragq.models import CERTAIN, Answer, SearchResult
+from ragq.queues import worker
+from ragq.rag.answer import NO_ANSWER, READ_SENTENCES, Draft, draft_in_steps
+from ragq.rag.confidence import SURE_BY_WORDS, Confidence, weigh_reading
+from ragq.settings import LOCAL_EMBEDDING_MODEL
+from ragq.tasks import run_through
+
+ASKED = "When do I get my money back?"
+SUPPORT = "Our support is there from 9:00 to 17:00. You get a mail from us when the parcel leaves."
+REFUND = "Refunds are issued within 14 days of the return. Shipping costs are not refunded."
+YES, NO = 4.0, -6.0
+
+
+@pytest.fixture
+async def encoder() -> AsyncIterator[CrossEncoder]:
+    encoder = CrossEncoder()
+    yield encoder
+    await encoder.close()
+
+
+def make_result(text: str, *, score: float = 0.1, similarity: float | None = 0.3) -> SearchResult:
+    return SearchResult(
+        file_id=text[:8],
+        filename="a.txt",
+        text=text,
+        start=0,
+        end=len(text),
+        page=None,
+        heading=None,
+        token_count=len(text) // 4,
+        score=score,
+        similarity=similarity,
+    )
+
+
+def draft(question: str, *results: SearchResult) -> Draft:
+    made = run_through(draft_in_steps(question, list(results)))
+    assert isinstance(made, Draft)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong"),
+    [
+        (ASKED, "Refunds are issued within 14 days of the return.", "You get a mail from us when the parcel leaves."),
+        ("What is your phone number?", "Support can be reached at +49 30 123456.", "The office is closed on Sundays."),
+        ("Who built the mill?", "The mill was built by John Reis.", "The mill was built in 1841."),
+        ("When was the mill built?", "The mill was built in 1841.", "The mill was built by John Reis."),
+        ("How much is a ticket?", "Admission is 12 euros.", "The museum is closed on Mondays."),
+    ],
+)
+async def test_the_sentence_that_answers_reads_better(
+    encoder: CrossEncoder, question: str, right: str, wrong: str
+) -> None:
+    assert await encoder.read(question, right) > await encoder.read(question, wrong) + 1
+
+
+async def test_a_long_question_and_sentence_are_read_by_their_beginnings(encoder: CrossEncoder) -> None:
+    long = await encoder.read("who " * 10_000, "said " * 10_000)
+    assert long == await encoder.read("who " * QUESTION_TOKENS, "said " * SENTENCE_TOKENS)
+    assert await encoder.read("", "") < 0
+
+
+async def test_what_was_read_does_not_depend_on_what_was_read_before(encoder: CrossEncoder) -> None:
+    first = await encoder.read(ASKED, REFUND)
+    await encoder.read("Who?", "She.")
+    assert await encoder.read(ASKED, REFUND) == first
+
+
+async def _answer(read: Any, question: str, *results: SearchResult) -> Answer:
+    async def run(steps: Any) -> Any:
+        return run_through(steps)
+
+    context: Any = SimpleNamespace(
+        turns=SimpleNamespace(run=run),
+        cross_encoder=SimpleNamespace(read=read),
+        settings=SimpleNamespace(embedding_name=LOCAL_EMBEDDING_MODEL),
+        chunks=SimpleNamespace(synonyms=None),
+    )
+    return await worker._answer_extractively(context, question, list(results))
+
+
+async def test_a_sentence_without_the_questions_words_answers_if_it_reads_so(encoder: CrossEncoder) -> None:
+    results = [make_result(SUPPORT), make_result(REFUND)]
+    by_words = draft(ASKED, *results).finish()
+    assert by_words.text == NO_ANSWER
+    answer = await _answer(encoder.read, ASKED, *results)
+    assert answer.citations[0].quote.startswith("Refunds are issued within 14 days")
+    assert (answer.confidence or 0) > (by_words.confidence or 0)
+
+
+async def test_a_sentence_with_the_questions_words_is_no_answer_if_it_does_not_read_so(encoder: CrossEncoder) -> None:
+    asked = "Who won the cup of the north?"
+    said = make_result("The cup of the north has been made of silver since 1986.", score=0.4, similarity=0.6)
+    assert draft(asked, said).confidence.value >= CERTAIN
+    assert ((await _answer(encoder.read, asked, said)).confidence or 0) < CERTAIN
+
+
+async def test_sentences_are_read_until_one_answers() -> None:
+    seen: list[str] = []
+
+    async def read(_: str, sentence: str) -> float:
+        seen.append(sentence)
+        return YES if "14 days" in sentence else NO
+
+    answer = await _answer(read, ASKED, make_result(SUPPORT), make_result(REFUND))
+    assert answer.citations[0].quote == seen[-1]
+    assert 1 < len(seen) <= READ_SENTENCES
+
+
+async def test_not_more_than_a_few_sentences_are_read() -> None:
+    seen: list[str] = []
+
+    async def read(_: str, sentence: str) -> float:
+        seen.append(sentence)
+        return NO
+
+    text = " ".join(f"You get number {number} back in a week." for number in range(20))
+    answer = await _answer(read, ASKED, make_result(text))
+    assert len(set(seen)) == len(seen) == READ_SENTENCES
+    assert answer.text == NO_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("question", "result"),
+    [
+        ("Wann gewann das Team von Quorra den Pokal?", make_result("Das Team aus dem Norden gewann den Pokal 1986.")),
+        ("How to win the cup with the team of Quorra", make_result("The team of the north won the cup.")),
+        ("When did the team of Quorra win the cup?", make_result("The team of Quorra won the cup in 1986.", score=0.9)),
+    ],
+    ids=["German", "task", "sure"],
+)
+def test_what_is_not_read(question: str, result: SearchResult) -> None:
+    assert draft(question, result).find_unread() is None
+
+
+def test_a_better_reading_never_makes_an_answer_less_sure() -> None:
+    for value in (0.0, 0.01, 0.5, SURE_BY_WORDS, 1.0):
+        judged = [weigh_reading(Confidence(value, "as before"), place / 2).value for place in range(-20, 21)]
+        assert judged == sorted(judged)
+        assert judged[0] < CERTAIN
