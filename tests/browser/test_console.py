@@ -447,6 +447,7 @@ def test_everything_can_be_done_by_keyboard(console: Page, ragq: Ragq) -> None:
     expect(console.locator("tbody tr")).to_have_count(1)
     bar.get_by_role("button", name="Delete").focus()
     console.keyboard.press("Enter")
+    expect(console.get_by_role("dialog")).to_be_visible()
     console.keyboard.press("Enter")
     expect(console.locator("#state")).to_have_text("1 job deleted.")
 
@@ -455,6 +456,7 @@ def test_a_key_is_made_by_keyboard(console: Page) -> None:
     go(console, "keys")
     console.get_by_role("button", name="New key").focus()
     console.keyboard.press("Enter")
+    expect(console.get_by_role("dialog")).to_be_visible()
     console.keyboard.type("a keyboard")
     console.keyboard.press("Enter")
     shown = console.get_by_role("dialog", name="The key of a keyboard")
@@ -466,6 +468,7 @@ def test_a_key_is_made_by_keyboard(console: Page) -> None:
     expect(shown).to_have_count(0)
     console.get_by_role("button", name="Revoke a keyboard").focus()
     console.keyboard.press("Enter")
+    expect(console.get_by_role("dialog")).to_be_visible()
     console.keyboard.press("Enter")
     expect(console.locator("#state")).to_have_text("a keyboard was revoked.")
 

@@ -148,7 +148,7 @@ def test_an_answer_is_shown_while_it_is_written_and_its_citations_stand_where_th
 
 
 def test_a_statement_that_no_source_holds_is_marked_while_the_answer_is_written_and_says_why(page: Page) -> None:
-    text = "The lighthouse of Quorra is 62 metres tall [1]. It is 61 metres tall [1]. One more word."
+    text = f"The lighthouse of Quorra is 62 metres tall [1]. It is 61 metres tall [1].{' One more word.' * 10}"
     ask(page, f"[[fake text='{text}' rate=12]] {QUESTION}")
     marked = page.locator("#answer mark")
     expect(page.locator("#answer[aria-busy] mark")).to_contain_text("62 metres")
