@@ -6,6 +6,7 @@ were used to tune, the others were not. Each is a store of its own, with fifteen
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,5 +67,11 @@ def _count(asked: Sequence[tuple[Question, Seen]]) -> dict[str, int]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure with a service in a temporary folder."""
+    argparse.ArgumentParser(prog="python -m benchmarks.small_set", description=__doc__).parse_args()
     measure_with_service(evaluate)
+
+
+if __name__ == "__main__":
+    main()
