@@ -17,7 +17,7 @@ from ragq.rag.blocks import (
 )
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.support import find_statements
-from ragq.rag.citing.wording import language_of
+from ragq.rag.citing.wording import language_of, read_words
 from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, is_sure, judge, weigh_reading
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.names import name_document
@@ -87,9 +87,9 @@ class Draft:
         has_answer = bool(self.times_read) and self.confidence.value >= CERTAIN
         if has_answer or self.times_read >= min(most, len(self.scored)) or asks_what_to_do(self.question):
             return None
-        sentence = self._nth().text
-        is_english = all(language_of(text.casefold().split()) in ("en", "") for text in (self.question, sentence))
-        return sentence if is_english else None
+        sentence = self._nth()
+        is_english = all(language_of(text.casefold().split()) in ("en", "") for text in (self.question, sentence.text))
+        return sentence.text if is_english and not _lacks_number(self.question, sentence) else None
 
     def note_reading(self, score: float) -> None:
         """Judge the sentence that was read anew; if it is the surest so far, it is the best.
@@ -123,6 +123,13 @@ class Draft:
     def _judge(self, sentence: Sentence) -> Confidence:
         how_well = fit_best(self.question, sentence, self.sentences, self.weights, self.near)
         return judge(self.results, how_well, asks_what_to_do=asks_what_to_do(self.question))
+
+
+def _lacks_number(question: str, sentence: Sentence) -> bool:
+    """Tell whether a passage lacks a number of the question: what it says of another is no answer, however it reads."""
+    passage = sentence.context | find_terms(sentence.source.text)
+    numbers = [find_terms(word.text) for word in read_words(question) if any(map(str.isdigit, word.text))]
+    return any(terms.isdisjoint(passage) for terms in numbers if terms)
 
 
 def answer_extractively(

@@ -84,7 +84,7 @@ def is_sure(confidence: Confidence) -> bool:
 
 
 def weigh_reading(confidence: Confidence, score: float) -> Confidence:
-    """Judge an answer again that was judged by its words.
+    """Judge an answer again that was judged by its words. That it does not read like one is no reason to show nothing.
 
     Args:
         score: What the cross-encoder says of the best sentence; the higher, the better it answers.
@@ -93,7 +93,8 @@ def weigh_reading(confidence: Confidence, score: float) -> Confidence:
     lowest, highest = WORDS_BOUNDS
     logit = WORDS * min(max(words, lowest), highest) + READING * score + READING_BIAS
     reads = "That sentence reads like an answer." if score > 0 else "That sentence does not read like an answer."
-    return Confidence(round(1 / (1 + math.exp(-logit)), 3), f"{confidence.reason} {reads}")
+    least = min(confidence.value, UNCERTAIN)
+    return Confidence(max(least, round(1 / (1 + math.exp(-logit)), 3)), f"{confidence.reason} {reads}")
 
 
 def _bound_score(result: SearchResult, coverage: float) -> float:
