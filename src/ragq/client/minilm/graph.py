@@ -55,7 +55,7 @@ def read_model() -> bytes:
 
 def fold(model: bytes) -> bytes:
     """Rewire the graph: int8 products, embeddings widened after look-up, one fused node for each attention."""
-    proto = _make_onnx_class("Model").FromString(model)
+    proto = _make_model_class().FromString(model)
     proto.opset_import.add(domain="com.microsoft", version=1)
     graph = proto.graph
     scales = {tensor.name: tensor for tensor in graph.initializer if tensor.name.endswith("_scale")}
@@ -86,7 +86,7 @@ def join(model: bytes, rest: bytes) -> bytes:
     Args:
         rest: Of its inputs the first is named as the output of a layer of the model; the model has none of the others.
     """
-    proto, end = (_make_onnx_class("Model").FromString(data) for data in (model, rest))
+    proto, end = (_make_model_class().FromString(data) for data in (model, rest))
     graph = proto.graph
     nodes = _drop_unused([*graph.node, *end.graph.node], end.graph.output[0].name)
     del graph.node[:], graph.output[:]
@@ -147,8 +147,8 @@ def _copy(node: Any, output: str) -> Any:
 
 
 @cache
-def _make_onnx_class(name: str) -> Any:
-    """Make a protobuf class from `_ONNX_FIELDS`; the `onnx` package would add 90 MB for this."""
+def _make_model_class() -> Any:
+    """Make the protobuf class of a model from `_ONNX_FIELDS`; the `onnx` package would add 90 MB for this."""
     file = descriptor_pb2.FileDescriptorProto(name="ragq/onnx_subset.proto", package="ragq_onnx", syntax="proto3")
     field_class = descriptor_pb2.FieldDescriptorProto
     scalars = {"string": field_class.TYPE_STRING, "int64": field_class.TYPE_INT64}
@@ -162,4 +162,4 @@ def _make_onnx_class(name: str) -> Any:
                 field.type_name = f".ragq_onnx.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"ragq_onnx.{name}"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("ragq_onnx.Model"))
