@@ -60,6 +60,7 @@ class Draft:
         weights: Of the question's terms.
         scored: The sentences with their scores, the best first.
         times_read: How many of them were read.
+        is_task: The question asks what to do.
         by_words: How sure the words alone are of the best one.
         confidence: Of the best one.
     """
@@ -71,11 +72,14 @@ class Draft:
     weights: dict[str, float]
     scored: list[tuple[float, Sentence]]
     times_read: int = 0
+    is_task: bool = field(init=False)
     by_words: Confidence = field(init=False)
     confidence: Confidence = field(init=False)
+    _unread: Sentence | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.by_words = self.confidence = self._judge(self._nth())
+        self.is_task = asks_what_to_do(self.question)
+        self.by_words = self.confidence = self._judge(self._take_unread())
 
     def find_unread(self) -> str | None:
         """The next sentence that the cross-encoder should read; None if enough is known.
@@ -85,9 +89,9 @@ class Draft:
         """
         most = READ_SENTENCES if self.by_words.value < UNCERTAIN else int(not is_sure(self.by_words))
         has_answer = bool(self.times_read) and self.confidence.value >= CERTAIN
-        if has_answer or self.times_read >= min(most, len(self.scored)) or asks_what_to_do(self.question):
+        if has_answer or self.times_read >= min(most, len(self.scored)) or self.is_task:
             return None
-        sentence = self._nth()
+        sentence = self._take_unread()
         is_english = all(language_of(text.casefold().split()) in ("en", "") for text in (self.question, sentence.text))
         return sentence.text if is_english and not _lacks_number(self.question, sentence) else None
 
@@ -97,12 +101,13 @@ class Draft:
         Args:
             score: As `CrossEncoder.read` gives it.
         """
-        sentence = self._nth()
-        confidence = weigh_reading(self._judge(sentence), score)
+        by_words = self._judge(self._take_unread()) if self.times_read else self.by_words
+        confidence = weigh_reading(by_words, score)
         if not self.times_read or confidence.value > self.confidence.value:
             self.confidence = confidence
             self.scored.insert(0, self.scored.pop(self.times_read))
         self.times_read += 1
+        self._unread = None
 
     def finish(self) -> Answer:
         """Quote the best sentences, show the nearest passages, or refuse."""
@@ -110,19 +115,21 @@ class Draft:
         if confidence.value < UNCERTAIN:
             return _refuse(confidence)
         if confidence.value < CERTAIN:
-            return _show_nearest(self.scored, confidence, question)
+            return _show_nearest(self.scored, confidence, is_task=self.is_task)
         chosen = [_add_lines(one, self.sentences, self.weights) for one in _choose(self.scored)]
         quotes = _drop_overlaps([_make_whole(one, question) for one in chosen])
-        if asks_what_to_do(question) and not find_identifiers(question):
+        if self.is_task and not find_identifiers(question):
             quotes += _add_others(self.scored, quotes, is_sure=confidence.value >= SURE)
         return _quote(quotes, confidence)
 
-    def _nth(self) -> Sentence:
-        return _add_lines(self.scored[self.times_read][1], self.sentences, self.weights)
+    def _take_unread(self) -> Sentence:
+        if self._unread is None:
+            self._unread = _add_lines(self.scored[self.times_read][1], self.sentences, self.weights)
+        return self._unread
 
     def _judge(self, sentence: Sentence) -> Confidence:
         how_well = fit_best(self.question, sentence, self.sentences, self.weights, self.near)
-        return judge(self.results, how_well, asks_what_to_do=asks_what_to_do(self.question))
+        return judge(self.results, how_well, is_task=self.is_task)
 
 
 def _lacks_number(question: str, sentence: Sentence) -> bool:
@@ -297,13 +304,12 @@ def _add_others(scored: list[tuple[float, Sentence]], quotes: list[Sentence], *,
     return [*map(_take_whole, others[:1]), *([] if is_sure else map(_add_term, others[1:]))]
 
 
-def _show_nearest(scored: list[tuple[float, Sentence]], confidence: Confidence, question: str) -> Answer:
+def _show_nearest(scored: list[tuple[float, Sentence]], confidence: Confidence, *, is_task: bool) -> Answer:
     """Show the nearest passages whole; for what to do, then the best sentence of each other one, with its term."""
     best: dict[int, Sentence] = {}
     for _, sentence in scored:
         best.setdefault(id(sentence.source), sentence)
     first, *others = best.values()
-    is_task = asks_what_to_do(question)
     passages = TASK_PASSAGES if is_task else PASSAGES
     if is_task:
         others = _order_for_task(others)

@@ -56,11 +56,11 @@ class Fit:
     missing: Sequence[str]
 
 
-def judge(results: Sequence[SearchResult], fit: Fit, *, asks_what_to_do: bool = False) -> Confidence:
+def judge(results: Sequence[SearchResult], fit: Fit, *, is_task: bool = False) -> Confidence:
     """Judge an answer from what was found, best first.
 
     Args:
-        asks_what_to_do: As `blocks.asks_what_to_do` tells.
+        is_task: The question asks what to do.
     """
     best, *others = (_bound_score(result, fit.coverage) for result in results)
     padded = [*others, *[USUAL_SCORE] * (FEWEST_OTHERS - len(others))]
@@ -73,7 +73,7 @@ def judge(results: Sequence[SearchResult], fit: Fit, *, asks_what_to_do: bool = 
         + SCORE * best
         + LEAD * lead
     )
-    if asks_what_to_do and fit.coverage:
+    if is_task and fit.coverage:
         logit = TASK_BIAS + TASK_SLOPE * logit
     return Confidence(round(1 / (1 + math.exp(-logit)), 3), _explain(fit.coverage, fit.missing))
 
