@@ -7,7 +7,7 @@ import pytest
 from ragq.rag.citing.check import Evidence
 from ragq.rag.citing.cite import cite
 from ragq.rag.citing.verdict import Verdict
-from ragq.rag.citing.wording import read_words
+from ragq.rag.citing.wording import Kind, read_words
 from ragq.tasks import run_through
 from tests.unit.test_answer import make_result
 
@@ -29,6 +29,12 @@ def judge(text: str, named: int = 0, question: str = QUESTION) -> Verdict:
     evidence = Evidence(question, SOURCES)
     run_through(evidence.read())
     return evidence.judge(text, [named])
+
+
+def judge_of(text: str, source: str, question: str = "") -> Verdict:
+    evidence = Evidence(question, [make_result(source)])
+    run_through(evidence.read())
+    return evidence.judge(text, [])
 
 
 @pytest.mark.parametrize(
@@ -245,6 +251,38 @@ def test_what_says_nothing_of_the_matter_is_uncited(text: str) -> None:
     assert judge(text).kind == "uncited"
 
 
+@pytest.mark.parametrize("named", ["the US", "the U.S.", "the USA", "the United States", "America"])
+def test_the_us_is_a_name_and_no_pronoun(named: str) -> None:
+    source = "The law of the mills was passed in the United States in 1965, and then in Canada."
+    said = "The law of the mills was passed in {} in 1965"
+    assert judge_of(said.format(named), source).kind == "supported"
+    assert judge_of(said.format("the UK"), source).kind == "unsupported"
+    assert judge_of(said.format("Canada"), source).kind == "unsupported"
+    assert [word.kind for word in read_words("They told us, GIVE US TIME, AND GIVE US WATER") if word.text == "us"] == [
+        Kind.STOP
+    ]
+
+
+def test_a_copy_with_words_of_the_next_sentence_in_the_place_of_others_is_unsupported() -> None:
+    source = (
+        "The old mill of Tolm was bought by the town council in 1906. It was sold to the Brewer family in the spring."
+    )
+    assert judge_of("The old mill of Tolm was bought by the town council in 1906", source).kind == "supported"
+    verdict = judge_of("The old mill of Tolm was bought by the Brewer family in 1906", source)
+    assert (verdict.kind, verdict.reason) == ("unsupported", "Where the answer says 'Brewer', the source says 'town'.")
+
+
+def test_days_answer_when_and_so_do_those_of_another_sentence() -> None:
+    source = "Refunds are paid within 14 days. The parcel leaves within 2 days."
+    right, wrong = (
+        judge_of(f"When do refunds arrive: {one} days", source, "When do refunds arrive?") for one in (14, 2)
+    )
+    assert right.kind == "supported"
+    assert right.doubt is None
+    assert wrong.doubt is not None
+    assert wrong.doubt.sentences == ["The parcel leaves within 2 days.", "Refunds are paid within 14 days."]
+
+
 def test_what_the_user_or_a_tool_said_may_be_repeated() -> None:
     evidence = Evidence(QUESTION, SOURCES, said=["It is 21 degrees warm in Paris."])
     run_through(evidence.read())
@@ -253,7 +291,7 @@ def test_what_the_user_or_a_tool_said_may_be_repeated() -> None:
 
 
 def test_a_marker_of_the_wrong_source_is_moved_and_says_so() -> None:
-    text, (citation,), (statement,) = cite("The mill was restored by Jon Hale in 1994 [1].", SOURCES, QUESTION)
+    text, (citation,), (statement,), _ = cite("The mill was restored by Jon Hale in 1994 [1].", SOURCES, QUESTION)
     assert text == "The mill was restored by Jon Hale in 1994 [2]."
     assert (citation.filename, citation.verdict) == ("marrow.md", "supported")
     assert citation.reason == statement.reason == "Source 1 does not hold this, but source 2 does."
@@ -261,7 +299,7 @@ def test_a_marker_of_the_wrong_source_is_moved_and_says_so() -> None:
 
 def test_statements_without_a_marker_are_checked_too() -> None:
     text = "Ilse Brandt built it in 1871 [1]. It is 61 metres tall. It was sold in 1950."
-    shown, citations, statements = cite(text, SOURCES, QUESTION)
+    shown, citations, statements, _ = cite(text, SOURCES, QUESTION)
     assert shown == text
     assert [one.verdict for one in statements] == ["supported", "supported", "unsupported"]
     assert [shown[one.start : one.end] for one in statements] == [
@@ -296,7 +334,7 @@ def test_statements_without_a_marker_are_checked_too() -> None:
     ],
 )
 def test_markers_of_many_forms_are_read(written: str, shown: str) -> None:
-    text, citations, statements = cite(written, SOURCES, QUESTION)
+    text, citations, statements, _ = cite(written, SOURCES, QUESTION)
     assert text == shown
     assert citations[0].quote == "The lighthouse of Quorra is 61 metres tall."
     assert statements[0].verdict == "supported"

@@ -35,7 +35,7 @@ def quotes(text: str, sources: list[SearchResult] = SOURCES) -> list[str]:
 
 
 def test_each_marker_gets_the_sentence_that_supports_its_statement() -> None:
-    text, citations, _ = cite("Cats hunt mice at dawn [1]. The oldest dog was Bobi [2].", SOURCES)
+    text, citations, _, _ = cite("Cats hunt mice at dawn [1]. The oldest dog was Bobi [2].", SOURCES)
     assert text == "Cats hunt mice at dawn [1]. The oldest dog was Bobi [2]."
     assert [one.quote for one in citations] == ["They hunt mice at dawn.", "The oldest dog was Bobi from Portugal."]
     assert [(one.filename, one.page) for one in citations] == [("a.pdf", 3), ("b.md", None)]
@@ -56,7 +56,7 @@ def test_each_marker_gets_the_sentence_that_supports_its_statement() -> None:
     ],
 )
 def test_markers_come_in_many_forms(written: str, kept: str) -> None:
-    text, citations, _ = cite(written, SOURCES)
+    text, citations, _, _ = cite(written, SOURCES)
     assert text == kept
     assert citations[-1].quote == "The oldest dog was Bobi from Portugal."
     assert all(text[: one.index].endswith("]") for one in citations)
@@ -86,7 +86,7 @@ def test_a_statement_in_other_words_quotes_the_whole_chunk() -> None:
 
 def test_an_answer_without_markers_is_cited_only_where_the_support_is_strong() -> None:
     text = "The oldest dog was Bobi from Portugal. Elephants never forget birthdays."
-    answer, citations, _ = cite(text, SOURCES)
+    answer, citations, _, _ = cite(text, SOURCES)
     assert answer == text
     assert [one.quote for one in citations] == ["The oldest dog was Bobi from Portugal."]
     assert text[: citations[0].index].endswith("Portugal.")
@@ -94,7 +94,7 @@ def test_an_answer_without_markers_is_cited_only_where_the_support_is_strong() -
 
 def test_a_long_answer_full_of_markers_takes_no_long_time() -> None:
     started = time.process_time()
-    text, citations, _ = cite("Cats hunt mice [1]. " * 2000, SOURCES)
+    text, citations, _, _ = cite("Cats hunt mice [1]. " * 2000, SOURCES)
     cite("[" * 50_000 + "`" * 50_001 + "【" * 50_000, SOURCES)
     assert time.process_time() - started < 10
     assert len(citations) == 2000
@@ -123,7 +123,7 @@ def test_no_quote_is_ever_invented() -> None:
     ],
 )
 def test_a_stream_shows_what_the_whole_answer_will_and_takes_nothing_back(text: str) -> None:
-    whole, _, statements = cite(text, SOURCES)
+    whole, _, statements, _ = cite(text, SOURCES)
     for size in (1, 2, 3, 7, len(text)):
         stream = open_stream()
         came = [one for start in range(0, len(text), size) for one in stream.add(text[start : start + size])]

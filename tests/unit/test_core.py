@@ -48,7 +48,7 @@ def test_no_results_say_that_there_are_no_documents() -> None:
 
 
 def test_a_marker_becomes_a_quote_of_the_sentence_that_supports_the_statement() -> None:
-    text, (citation,), _ = cite("It is 61 metres tall [1].", [found()])
+    text, (citation,), _, _ = cite("It is 61 metres tall [1].", [found()])
     assert text == "It is 61 metres tall [1]."
     assert citation.quote == "The lighthouse of Quorra is 61 metres tall."
     assert text[: citation.index].endswith("[1]")
@@ -56,12 +56,12 @@ def test_a_marker_becomes_a_quote_of_the_sentence_that_supports_the_statement() 
 
 def test_markers_that_name_no_source_are_taken_out() -> None:
     assert cite("It is tall [9].", [found("Nothing like it here.")])[:2] == ("It is tall.", [])
-    text, citations, _ = cite("The ferry leaves at noon [1, 4].", [found()])
+    text, citations, _, _ = cite("The ferry leaves at noon [1, 4].", [found()])
     assert (text, len(citations)) == ("The ferry leaves at noon [1].", 1)
 
 
 def test_an_answer_without_markers_gets_the_sentences_that_clearly_support_it() -> None:
-    _, (citation,), _ = cite("The ferry leaves at noon.", [found()])
+    _, (citation,), _, _ = cite("The ferry leaves at noon.", [found()])
     assert citation.quote == "The ferry leaves at noon."
     assert cite("Bananas are yellow fruits.", [found()]).citations == []
 

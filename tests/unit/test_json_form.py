@@ -100,7 +100,7 @@ def check_values(values: object, question: str = "") -> Cited:
 
 def test_each_value_is_a_statement_and_cited_by_the_sentence_that_holds_it() -> None:
     values = {"height": 61, "cats": "They hunt mice.", "builder": "Karl Brandt", "risk": "high", "open": True}
-    text, citations, statements = check_values(values)
+    text, citations, statements, _ = check_values(values)
     assert [(text[one.start : one.end], one.verdict, one.citations) for one in statements] == [
         ("61", "supported", [0]),
         ('"They hunt mice."', "supported", [1]),
@@ -113,7 +113,7 @@ def test_each_value_is_a_statement_and_cited_by_the_sentence_that_holds_it() -> 
 
 
 def test_one_false_sentence_makes_a_value_unsupported() -> None:
-    _, citations, (statement,) = check_values(["Cats hunt mice. The lighthouse of Quorra is 62 metres tall."])
+    _, citations, (statement,), _ = check_values(["Cats hunt mice. The lighthouse of Quorra is 62 metres tall."])
     assert statement.verdict == "unsupported"
     assert "62" in statement.reason
     assert [one.quote for one in citations] == ["Cats hunt mice."]

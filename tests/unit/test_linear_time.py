@@ -225,9 +225,9 @@ def test_no_step_of_citing_keeps_others_waiting(name: str) -> None:
 
 
 def test_what_one_answer_may_cite_is_bounded() -> None:
-    _, citations, _ = cite("Moon [1] " * 10_000, [make_result("Cats hunt mice at dawn. " * 40)])
+    _, citations, _, _ = cite("Moon [1] " * 10_000, [make_result("Cats hunt mice at dawn. " * 40)])
     assert sum(len(one.quote) for one in citations) <= MAX_QUOTED_CHARACTERS + 1000
-    text, citations, _ = cite("Cats hunt mice [1]. " * 5000, SOURCES)
+    text, citations, _, _ = cite("Cats hunt mice [1]. " * 5000, SOURCES)
     assert len(citations) == MAX_STATEMENTS
     assert text.count("[1]") == 5000  # the others stay in the text
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ragq.client.minilm.cross_encoder import QUESTION_TOKENS, SENTENCE_TOKENS, CrossEncoder
-from ragq.models import CERTAIN, Answer, SearchResult
+from ragq.models import CERTAIN, Answer, SearchResult, Statement
 from ragq.queues import worker
+from ragq.queues.reading import MOST_READ, read_doubts
 from ragq.rag.answer import NO_ANSWER, READ_SENTENCES, Draft, draft_in_steps
+from ragq.rag.citing.cite import Cited, cite
+from ragq.rag.citing.rivals import LOST, Rivalry
 from ragq.rag.confidence import SURE_BY_WORDS, UNCERTAIN, Confidence, weigh_reading
 from ragq.settings import LOCAL_EMBEDDING_MODEL
 from ragq.tasks import run_through
@@ -105,6 +108,58 @@ async def test_a_sentence_with_the_questions_words_is_no_answer_if_it_does_not_r
     said = make_result("The cup of the north has been made of silver since 1986.", score=0.4, similarity=0.6)
     assert draft(asked, said).confidence.value >= CERTAIN
     assert ((await _answer(encoder.read, asked, said)).confidence or 0) < CERTAIN
+
+
+BUILT = "The mill was built by John Reis. The mill of the north was painted by Ada Stone."
+
+
+def check(text: str, question: str = "Who built the mill?") -> Cited:
+    """An LLM's answer, checked by its words."""
+    return cite(text, [make_result(BUILT)], question)
+
+
+async def test_of_two_sentences_the_one_that_reads_like_the_answer_holds_a_short_answer(encoder: CrossEncoder) -> None:
+    doubtful = check("Ada Stone [1].")
+    assert doubtful.doubts
+    judged = await read_doubts(encoder, "Who built the mill?", doubtful)
+    (statement,), (citation,) = judged.statements, judged.citations
+    assert statement.verdict == citation.verdict == "unsupported"
+    assert statement.reason == LOST
+    assert judged.text == doubtful.text
+
+
+@pytest.mark.parametrize("reads_better", ["John Reis", "Ada Stone"])
+async def test_a_reading_changes_a_verdict_both_ways(reads_better: str) -> None:
+    async def read(_: str, sentence: str) -> float:
+        return YES if reads_better in sentence else NO
+
+    doubtful = check("Who built the mill: Ada Stone [1].")
+    judged = await read_doubts(cast("CrossEncoder", SimpleNamespace(read=read)), "Who built the mill?", doubtful)
+    assert doubtful.statements[0].verdict == "unsupported"
+    assert judged.statements[0].verdict == ("supported" if reads_better == "Ada Stone" else "unsupported")
+
+
+async def test_of_an_llms_answer_not_more_than_a_few_sentences_are_read() -> None:
+    seen: list[str] = []
+
+    async def read(_: str, sentence: str) -> float:
+        seen.append(sentence)
+        return NO
+
+    doubts = {n: Rivalry(f"The mill number {n} is here.", [(f"Mill {n} is there.", 0.0)]) for n in range(MOST_READ)}
+    statements = [Statement(n, n + 1, "supported") for n in doubts]
+    cited = Cited("", [], statements, doubts)
+    judged = await read_doubts(cast("CrossEncoder", SimpleNamespace(read=read)), "Who built the mill?", cited)
+    assert len(seen) == len(set(seen)) == MOST_READ
+    assert {one.verdict for one in judged.statements} == {"supported"}
+
+
+@pytest.mark.parametrize(
+    "question", ["Wer hat die Mühle gebaut und wann?", "How to build a mill"], ids=["German", "task"]
+)
+async def test_doubts_that_are_not_read_keep_their_verdict(question: str) -> None:
+    doubtful = check("Who built the mill: Ada Stone [1].")
+    assert await read_doubts(cast("CrossEncoder", None), question, doubtful) == doubtful
 
 
 async def test_sentences_are_read_until_one_answers() -> None:

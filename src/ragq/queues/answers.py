@@ -14,12 +14,13 @@ from ragq.completions.answer import OnDelta
 from ragq.errors import RagqError, UnavailableError
 from ragq.metrics import JUDGED_TOKENS, JUDGEMENTS, STATEMENTS
 from ragq.models import Answer, Question, SearchResult, Usage
+from ragq.queues.reading import read_doubts
 from ragq.queues.running import RunningJob, WorkerContext
 from ragq.queues.spending import complete
 from ragq.rag.citing.check import Evidence
 from ragq.rag.citing.cite import Cited, CitedStream, asks_for_round, cite_in_steps
 from ragq.rag.citing.cite_json import cite_values
-from ragq.rag.citing.judge import apply_judgement, build_judging, choose_judged, read_judgement
+from ragq.rag.citing.judge import JUDGED, apply_judgement, build_judging, choose_judged, read_judgement
 from ragq.rag.conversation import bound_history, bound_text, text_of
 from ragq.rag.json_form import FormError, WholeJson, check_answer, is_structured, unwrap
 from ragq.rag.prompt import build_messages
@@ -77,6 +78,7 @@ async def generate(
     """
     completion, evidence = await _ask_with_what_fits(_Asking(job, context, searched, is_streamed), question, results)
     cited = await _cite(context, question, completion, evidence)
+    cited = await read_doubts(context.cross_encoder, searched, cited)
     cited, judging = await _judge(job, context, searched, cited, evidence)
     is_checked = bool(question.vector_store_ids or evidence.sources)
     for statement in cited.statements if is_checked else []:
@@ -157,7 +159,7 @@ async def _judge(
     JUDGED_TOKENS.labels("output").inc(usage.output_tokens)
     judgement = read_judgement(completion.text, judged)
     JUDGEMENTS.labels("ok" if judgement else "unreadable").inc()
-    statements, citations = apply_judgement(cited.statements, cited.citations, judgement)
+    statements, citations = apply_judgement(cited.statements, cited.citations, judgement, reasons=JUDGED)
     return cited._replace(statements=statements, citations=citations), usage
 
 

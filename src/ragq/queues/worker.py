@@ -18,6 +18,7 @@ from ragq.json_records import UnreadableRecordError
 from ragq.models import Answer, Chunk, JobFunction, ParsedDocument, Question, SearchResult
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.answers import generate, make_standalone
+from ragq.queues.reading import read_draft
 from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve, retrieve_sources
 from ragq.queues.running import RunningJob, WorkerContext, ms_since
 from ragq.rag.answer import draft_in_steps
@@ -78,11 +79,7 @@ async def _answer_extractively(context: WorkerContext, question: str, results: l
     calibrated = context.settings.embedding_name == LOCAL_EMBEDDING_MODEL
     steps = draft_in_steps(question, results, trust_similarity=calibrated, synonyms=context.chunks.synonyms)
     draft = await context.turns.run(steps)
-    if isinstance(draft, Answer):
-        return draft
-    while (sentence := draft.find_unread()) is not None:
-        draft.note_reading(await context.cross_encoder.read(question, sentence))
-    return draft.finish()
+    return draft if isinstance(draft, Answer) else await read_draft(context.cross_encoder, draft)
 
 
 async def process_search(job: RunningJob, context: WorkerContext, arguments: SearchArguments) -> SearchResults:

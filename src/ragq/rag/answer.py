@@ -17,7 +17,7 @@ from ragq.rag.blocks import (
 )
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.support import find_statements
-from ragq.rag.citing.wording import language_of, read_words
+from ragq.rag.citing.wording import is_english, read_words
 from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, is_sure, judge, weigh_reading
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.names import name_document
@@ -92,8 +92,8 @@ class Draft:
         if has_answer or self.times_read >= min(most, len(self.scored)) or self.is_task:
             return None
         sentence = self._take_unread()
-        is_english = all(language_of(text.casefold().split()) in ("en", "") for text in (self.question, sentence.text))
-        return sentence.text if is_english and not _lacks_number(self.question, sentence) else None
+        is_readable = is_english(self.question, sentence.text)
+        return sentence.text if is_readable and not _lacks_number(self.question, sentence) else None
 
     def note_reading(self, score: float) -> None:
         """Judge the sentence that was read anew; if it is the surest so far, it is the best.

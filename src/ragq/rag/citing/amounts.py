@@ -90,6 +90,11 @@ def find_other_unit(said: Sequence[Word], meant: Sequence[Word]) -> str:
     return ""
 
 
+def measures_time(word: Word) -> bool:
+    """Tell whether a word is a unit of time, such as "days"."""
+    return UNITS.get(word.text.casefold(), ("", ""))[0] == "time"
+
+
 def _find_units(words: Sequence[Word]) -> Iterator[tuple[set[str], str, str, str]]:
     """The keys of each number that has a unit, what is measured, the unit's name and its word."""
     for place, word in enumerate(words):

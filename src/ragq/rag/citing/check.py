@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from heapq import nlargest
 from itertools import islice
@@ -25,14 +25,13 @@ from ragq.rag.citing.alignment import (
     find_contradiction,
     find_opposite,
     is_denied,
-    is_form,
     is_noun,
 )
 from ragq.rag.citing.amounts import find_other_unit
 from ragq.rag.citing.clauses import cut_clauses
 from ragq.rag.citing.fits import Fits
-from ragq.rag.citing.kinds import AnswerKind, has_kind, is_of, read_kind
-from ragq.rag.citing.sentence import Sentence, keys_of, read_name
+from ragq.rag.citing.rivals import LOST, Rivals
+from ragq.rag.citing.sentence import BARE_WORDS, Said, Sentence, keys_of, read_name
 from ragq.rag.citing.support import read_sentences
 from ragq.rag.citing.unchecked import explain_unchecked
 from ragq.rag.citing.verdict import Finding, Verdict, decide
@@ -47,10 +46,6 @@ MAX_NAME = 500  # characters of a source's name and heading
 LEAST_SHARE = 0.26  # of a statement's own words that a passage must hold
 EXACT_WEIGHT = 2  # of a name or number among the own words
 LEAST_REPEATED = 2  # words of the question; a statement with fewer is taken for an answer to all of it
-MAX_LEAD = 0.33  # by which another sentence may fit the question better than the one that has the answer
-MISFIT = 0.4  # by how much less, if the question asks for a name, time or number and the answer has none
-CLOSER_SHARE = 1.2  # of what another answer in the same passage is closer to the question's words, by which it is less
-BARE_WORDS = 6  # of a statement without the question's words that is a bare answer, not more about the subject
 LEAST_COVER = 0.7  # of what the best passage holds; others are not looked at
 ALIGNED_SHARE = 0.6  # of a statement's words that stand in the sentence in the same order, for a replaced one to count
 COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
@@ -60,30 +55,6 @@ CLAUSE_COVER = 0.8  # of a clause, for clauses in different passages to support 
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
 
 Places = dict[Word, frozenset[int]]  # of each word, the sentences that have it
-
-
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    """The words of a statement.
-
-    Attributes:
-        own: Those that neither the question nor talk about the sources has; if there are none, those of the value, or all.
-    """
-
-    words: list[Word]
-    content: list[Word]
-    own: list[Word]
-    asked: list[Word]  # what of the question it must fit: its words that are repeated, or all of them
-    repeats: bool
-    value: list[Word] | None  # what follows the colon, if the words before it are the question's
-    subject: list[Word]  # what stands before the colon that the question does not have
-
-    @property
-    def is_answer(self) -> bool:
-        """Whether it is a short answer to the question, not more about the subject."""
-        if self.repeats:
-            return self.value is not None or len(self.own) <= len(self.asked)
-        return len(self.words) <= BARE_WORDS
 
 
 class Evidence:
@@ -157,7 +128,7 @@ class Evidence:
         own = new or [word for word in value or () if word.is_content] or content
         label = text.partition(": ")
         subject = [word for word in read_words(label[0]) if word in new] if label[2] else []
-        statement = _Statement(words, content, own, asked, repeats, value, subject)
+        statement = Said(words, content, own, asked, repeats, value, subject)
         verdict = decide(self._find(statement), named, len(self.sources))
         if verdict.kind == "supported" and (address := find_new_address(text, self._given)):
             return Verdict("unsupported", f"'{address}' is neither in the sources nor in the question.", verdict.found)
@@ -196,13 +167,14 @@ class Evidence:
             rest = rest.replace(source.filename, "")
         return rest != text and not any(word.says_something for word in read_words(rest))
 
-    def _find(self, statement: _Statement) -> list[Finding]:
+    def _find(self, statement: Said) -> list[Finding]:
         """The best passage of each source, best first, each with why it does not hold the statement."""
         places = {word: self._find_places(word) for word in {*statement.content, *statement.asked}}
         weights = {word: self._weigh(word, len(places[word])) for word in statement.content}
         found: dict[int, Finding] = {}
         tried = self._try_windows(statement, places, weights)
         fits = Fits(statement.asked, places, self._sentences, lambda source: self._about[source])
+        rivals = Rivals(self._asked, self._sentences, statement, fits)
         for cover, window in tried:
             if cover < LEAST_COVER * tried[0][0]:
                 break
@@ -211,15 +183,18 @@ class Evidence:
             if before and not before.fault:
                 continue
             span = (self._sentences[window[0]].span[0], self._sentences[window[-1]].span[1])
-            fault = self._find_fault(window, statement, fits)
+            fault, rivalry = self._find_fault(window, statement), None
+            if not fault and statement.is_answer and not self._is_about_another(window, statement):
+                rivalry = rivals.find(window)
+                fault = LOST if rivalry.is_lost else ""
             if before is None or not fault:
-                found[source] = Finding(source, span, fault, cover, len(window) == 1)
+                found[source] = Finding(source, span, fault, cover, len(window) == 1, rivalry)
             if fault and cover == tried[0][0] and self._copies(window, statement):
                 break  # it is this sentence with something changed
         return sorted(found.values(), key=lambda one: (bool(one.fault), -one.weight))
 
     def _try_windows(
-        self, statement: _Statement, places: Places, weights: dict[Word, float]
+        self, statement: Said, places: Places, weights: dict[Word, float]
     ) -> list[tuple[float, tuple[int, ...]]]:
         """Sentences, and pairs, with most of the statement's words, and how much of it they have."""
         said = [(places[word], weights[word]) for word in statement.content]
@@ -270,7 +245,7 @@ class Evidence:
         """The words of each source's name and heading."""
         return [read_name(f"{one.filename} {one.heading or ''} {one.location}"[-MAX_NAME:]) for one in self.sources]
 
-    def _find_fault(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> str:
+    def _find_fault(self, window: tuple[int, ...], statement: Said) -> str:
         """Why a passage does not hold a statement; empty if it does."""
         missing = [word for word in statement.own if not self._holds(window, word)]
         exact = [word for word in missing if word.is_exact and not self._is_initials(window, word)]
@@ -284,65 +259,21 @@ class Evidence:
         total, lost = (sum(EXACT_WEIGHT if word.is_exact else 1 for word in one) for one in (statement.own, missing))
         if total - lost < LEAST_SHARE * total:
             return self._explain_missing(missing[0])
-        is_other = statement.subject and all(self._holds(window, word) for word in statement.subject)
-        is_answer = statement.own and statement.is_answer and not is_other
-        if is_answer and self._is_led(window, statement, fits):
-            return "Another sentence of the sources answers the question better."
         said = statement.words if statement.value is None else statement.value  # a label stands in no order with it
         codes = align(said, words)
         is_bare = statement.value is not None and len(said) <= BARE_WORDS
         fault = find_contradiction(said, words, codes) or find_opposite(said, words) or find_other_unit(said, words)
-        return fault or ("" if is_bare else self._replaces(said, words, codes))
+        if fault or is_bare:
+            return fault
+        for one in sentences if len(sentences) > 1 else ():
+            if fault := self._replaces(said, one.words, align(said, one.words), in_copy=True):
+                return fault
+        return self._replaces(said, words, codes)
 
-    def _is_led(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> bool:
-        """Tell whether a sentence without the statement's own words answers the question clearly better."""
-        held = {place: sum(self._sentences[place].holds(word) for word in statement.own) for place in window}
-        most = max(held.values())
-        fit = max(fits.of(place) for place in window if held[place] == most)
-        lead = MAX_LEAD - CLOSER_SHARE * self._find_closer(window, statement, fits)
-        words = [word for place in window for word in self._sentences[place].words]
-        if self._kind and not has_kind(self._kind, statement.own, (statement.words, words)):
-            lead -= MISFIT
-        return fits.find_better(
-            fit + lead, self._sentences[window[0]].source, lambda place: self._is_rival(place, window, statement)
-        )
+    def _is_about_another(self, window: tuple[int, ...], statement: Said) -> bool:
+        return bool(statement.subject) and all(self._holds(window, word) for word in statement.subject)
 
-    def _is_rival(self, place: int, window: tuple[int, ...], statement: _Statement) -> bool:
-        """Tell whether a sentence may have another answer than the statement."""
-        sentence = self._sentences[place]
-        if all(map(sentence.holds, statement.own)) or (place == window[-1] + 1 and sentence.goes_on):
-            return False
-        if place in window and any(self._holds(window, word) and not sentence.holds(word) for word in statement.asked):
-            return False  # the rest of the passage goes on with what was asked
-        return any(self._is_candidate(word, statement) for word in sentence.words)
-
-    def _is_candidate(self, word: Word, statement: _Statement) -> bool:
-        """Tell whether a word could be another answer than the statement's own words."""
-        if not word.is_content or (self._kind and not is_of(word, self._kind)):
-            return False
-        return not self._asked.holds(word) and not any(is_form(own, word) for own in statement.own)
-
-    def _find_closer(self, window: tuple[int, ...], statement: _Statement, fits: Fits) -> float:
-        """By how much another answer in a passage is closer to the question's words than the statement's."""
-        words = [word for place in window for word in self._sentences[place].words]
-        asked = fits.locate(words)
-        own = [
-            fits.closeness(asked, place)
-            for place, word in enumerate(words)
-            if any(is_form(one, word) for one in statement.own)
-        ]
-        if not own:  # such as the initials of a name
-            return 0.0
-        others = [
-            fits.closeness(asked, place) for place, word in enumerate(words) if self._is_candidate(word, statement)
-        ]
-        return max(0.0, max(others, default=0.0) - max(own))
-
-    @cached_property
-    def _kind(self) -> AnswerKind | None:
-        return read_kind(self._asked.words)
-
-    def _copies(self, window: tuple[int, ...], statement: _Statement) -> bool:
+    def _copies(self, window: tuple[int, ...], statement: Said) -> bool:
         """Tell whether a statement is a passage with one part changed."""
         if len(statement.words) < COPIED_WORDS:
             return False
@@ -361,8 +292,12 @@ class Evidence:
             return f"The sources have '{word.short}' elsewhere: no sentence of them holds this together."
         return f"'{word.short}' is neither in the sources nor in the question."
 
-    def _replaces(self, ours: list[Word], theirs: list[Word], codes: Codes) -> str:
-        """Find a word that stands where the source has another one, in a statement that is otherwise the source's."""
+    def _replaces(self, ours: list[Word], theirs: list[Word], codes: Codes, *, in_copy: bool = False) -> str:
+        """Find a word that stands where the source has another one, in a statement that is otherwise the source's.
+
+        Args:
+            in_copy: The rest of the statement must be a copy, since the words are those of one sentence of a passage.
+        """
         matched = count_matched(codes)
         if matched < ALIGNED_SHARE * len(ours):
             return ""
@@ -381,10 +316,9 @@ class Evidence:
             word = max(said, key=lambda one: one.is_exact)
             is_fixed = word.is_exact or word.kind is Kind.COUNT
             is_copy = is_long and matched >= COPIED_SHARE * others
-            if (
-                is_verbatim
-                or (is_copy and (is_fixed or is_noun(ours, start, end)))
-                or (is_fixed and not self._asked.holds(word) and known.isdisjoint(word.keys))
-            ):
+            is_other = (is_copy and (is_fixed or is_noun(ours, start, end))) or (
+                is_fixed and not self._asked.holds(word) and known.isdisjoint(word.keys)
+            )
+            if is_verbatim or (is_other and not in_copy):
                 return f"Where the answer says '{word.short}', the source says '{meant[0].short}'."
         return ""

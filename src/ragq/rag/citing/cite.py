@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ragq.models import Citation, SearchResult, Statement
 from ragq.rag.citing.check import Evidence
 from ragq.rag.citing.markers import MarkerReader, read_marker
+from ragq.rag.citing.rivals import Rivalry
 from ragq.rag.citing.statements import Cut, StatementCutter
 from ragq.rag.citing.support import find_support
 from ragq.rag.citing.verdict import Verdict
@@ -29,11 +30,16 @@ _ROUND = re.compile(r"\(1\)|parenthes[ei]s|round brackets|runden? Klammern|paré
 
 
 class Cited(NamedTuple):
-    """An answer as it is shown; every quote is verbatim."""
+    """An answer as it is shown; every quote is verbatim.
+
+    Attributes:
+        doubts: What to read to know, by the positions of the statements whose words leave it in doubt.
+    """
 
     text: str
     citations: list[Citation]
     statements: list[Statement]
+    doubts: dict[int, Rivalry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class Checked:
 
     statement: Statement
     citations: list[Citation] = field(default_factory=list)
+    doubt: Rivalry | None = None
 
 
 def cite(text: str, sources: list[SearchResult], question: str = "") -> Cited:
@@ -67,11 +74,13 @@ def cite_in_steps(text: str, evidence: Evidence, *, has_round: bool = False) -> 
     """
     reader = _CitedReader(evidence, has_round=has_round)
     shown: list[str] = []
-    cited = Cited("", [], [])
+    cited = Cited("", [], [], {})
     for start in range(0, len(text) + 1, PIECE_CHARACTERS):
         piece = text[start : start + PIECE_CHARACTERS]
         for one in reader.feed(piece, is_last=start + PIECE_CHARACTERS > len(text)):
             if isinstance(one, Checked):
+                if one.doubt:
+                    cited.doubts[len(cited.statements)] = one.doubt
                 cited.citations.extend(one.citations)
                 cited.statements.append(one.statement)
             else:
@@ -180,7 +189,7 @@ class _CitedReader:
             self._citations += 1
             self._quoted += len(one.quote)
         positions = list(range(first, self._citations))
-        return Checked(Statement(cut.start, cut.end, verdict.kind, reason, positions), citations)
+        return Checked(Statement(cut.start, cut.end, verdict.kind, reason, positions), citations, verdict.doubt)
 
     def _cite(self, cut: Cut, verdict: Verdict) -> Iterator[Citation]:
         """Quote what each marker names, for the words up to it; without markers, the passages that hold the statement."""

@@ -27,13 +27,15 @@ def cite_values(text: str, evidence: Evidence) -> Generator[None, None, Cited]:
     Args:
         evidence: Of the sources, read.
     """
-    cited = Cited(text, [], [])
+    cited = Cited(text, [], [], {})
     values = [match for match in islice(_VALUE.finditer(text), 2 * MAX_VALUES) if not match["name"]][:MAX_VALUES]
     for match in values:
         value = _read(match.group())
         parts = find_sentences(value)[:MAX_SENTENCES] if value else []
         verdicts = [evidence.judge(value[start:end], [], is_whole=len(values) == 1) for start, end in parts]
         worst = min(verdicts, key=lambda one: _WORST_FIRST.index(one.kind), default=Verdict("uncited", _NOTHING))
+        if len(verdicts) == 1 and worst.doubt:
+            cited.doubts[len(cited.statements)] = worst.doubt
         first = len(cited.citations)
         for found in (one for verdict in verdicts for one in verdict.support):
             quote = make_citation(evidence.sources[found.source], *found.span, index=match.end())

@@ -66,19 +66,20 @@ class Fits:
             self._known[place] = self._covers.get(place, 0.0) + self._cover_near(place) + PAIR_SHARE * self._pair(place)
         return self._known[place]
 
-    def find_better(self, fit: float, source: int, is_rival: Callable[[int], bool]) -> bool:
-        """Tell whether a rival fits better; only sentences with most of the words are tried.
+    def find_better(self, fit: float, source: int, is_rival: Callable[[int], bool]) -> list[tuple[float, int]]:
+        """Find rivals that fit better, and by how much, the best first; only sentences with most of the words are tried.
 
         Args:
             source: Of the sentence that fits so well; one of another source has to fit better by `OTHER_SOURCE`.
         """
         nearest = sorted(self._covers, key=lambda place: (-self._covers[place], place))[:CANDIDATES]
-        return any(
-            self._covers[place] + MEANT_SHARE * (1 - self._covers[place]) + PAIR_SHARE > fit  # else it cannot
-            and is_rival(place)
-            and self.of(place) - OTHER_SOURCE * (self._sentences[place].source != source) > fit
+        better = [
+            (self.of(place) - OTHER_SOURCE * (self._sentences[place].source != source) - fit, place)
             for place in nearest
-        )
+            if self._covers[place] + MEANT_SHARE * (1 - self._covers[place]) + PAIR_SHARE > fit  # else it cannot
+        ]
+        better.sort(key=lambda one: (-one[0], one[1]))
+        return [(lead, place) for lead, place in better if lead > 0 and is_rival(place)]
 
     def locate(self, words: Sequence[Word]) -> dict[str, list[int]]:
         """Where in a passage the question's words stand, in order."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from itertools import takewhile
 
+from ragq.rag.citing.amounts import measures_time
 from ragq.rag.citing.wording import Kind, Word
 
 MEASURED = 3  # words after "what" or "how" among which the one is that says what is asked for
@@ -144,14 +145,14 @@ def has_kind(kind: AnswerKind, own: Sequence[Word], texts: Sequence[Sequence[Wor
 
 
 def _is_hour_or_year(words: Sequence[Word], place: int) -> bool:
-    """Tell whether a number is an hour or a year, as in "18:30", "8 pm", "79 AD" and "in 476", but not in "in 14 towns"."""
+    """Tell whether a number is an hour, a year or a time, as in "18:30", "79 AD", "in 476" and "14 days", but not in "in 14 towns"."""
     text = words[place].text.casefold()
     if _CLOCK.fullmatch(text):
         return True
     if words[place].kind is not Kind.COUNT and not _SHORT.fullmatch(text):
         return False
     follower = words[place + 1] if place + 1 < len(words) else None
-    if follower and follower.text.casefold() in _AFTER_TIMES:
+    if follower and (follower.text.casefold() in _AFTER_TIMES or measures_time(follower)):
         return True
     is_after = place > 0 and words[place - 1].text.casefold() in _BEFORE_TIMES
     return is_after and (follower is None or follower.kind in (Kind.STOP, Kind.NAME, Kind.NEGATION))

@@ -211,7 +211,7 @@ _SAME = (
     " assistance|show showed shown shows|need needed needs require required requires|because since due|car cars automobile|"
     "war wars|child children kids kid|man men|woman women female females|male males|wife wives|life lives living live lived|"
     "km kilometre kilometres kilometer kilometers|m metre metres meter meters|kg kilogram kilograms kilogramme|mi mile miles|"
-    "ft foot feet|us america american americans|uk britain british|france french|spain spanish|england english|"
+    "ft foot feet|usa us america american americans|uk britain british|france french|spain spanish|england english|"
     "germany german germans|italy italian italians|china chinese|greece greek greeks|netherlands dutch|denmark danish danes"
     " dane|poland polish|turkey turkish|scotland scottish|wales welsh|ireland irish|sweden swedish swedes|norway norwegian"
     " norwegians|switzerland swiss|japan japanese|mongolia mongol mongols mongolian|viking vikings|year years annual yearly|"

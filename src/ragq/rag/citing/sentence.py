@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from ragq.rag.citing.lexicon import PRONOUNS
 from ragq.rag.citing.wording import Kind, Word, read_words
 from ragq.rag.sentences import Span
+
+BARE_WORDS = 6  # of a statement without the question's words that is a bare answer, not more about the subject
 
 _SIGNS = "*_\"'”“’‘«»()[]{},.;:!?-–—"
 
@@ -17,11 +20,11 @@ class Sentence:
     def __init__(self, source: int, span: Span, text: str) -> None:
         self.source = source
         self.span = span
-        self._text = text
+        self.text = text
 
     @cached_property
     def words(self) -> list[Word]:
-        return read_words(self._text)
+        return read_words(self.text)
 
     @cached_property
     def keys(self) -> set[str]:
@@ -34,12 +37,36 @@ class Sentence:
     @cached_property
     def goes_on(self) -> bool:
         """Whether it begins with a pronoun, which stands for something in the sentence before."""
-        return any(word.strip(_SIGNS).casefold() in PRONOUNS for word in self._text[:100].split()[:4])
+        return any(word.strip(_SIGNS).casefold() in PRONOUNS for word in self.text[:100].split()[:4])
 
     def holds(self, word: Word) -> bool:
         return not self.keys.isdisjoint(word.keys) or bool(
             word.loose and word.loose in self.loose and not word.is_exact
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The words of a statement.
+
+    Attributes:
+        own: Those that neither the question nor talk about the sources has; if there are none, those of the value, or all.
+    """
+
+    words: list[Word]
+    content: list[Word]
+    own: list[Word]
+    asked: list[Word]  # what of the question it must fit: its words that are repeated, or all of them
+    repeats: bool
+    value: list[Word] | None  # what follows the colon, if the words before it are the question's
+    subject: list[Word]  # what stands before the colon that the question does not have
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is a short answer to the question, not more about the subject."""
+        if not self.repeats:
+            return bool(self.own) and len(self.words) <= BARE_WORDS
+        return bool(self.own) and (self.value is not None or len(self.own) <= len(self.asked))
 
 
 def keys_of(words: list[Word]) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ragq.rag.citing.rivals import Rivalry
 from ragq.rag.sentences import Span
 
 
@@ -18,6 +19,7 @@ class Finding:
         span: The passage in its text.
         fault: Why it does not hold the statement; empty if it does.
         weight: The share of the statement's words that it has, weighed by rarity.
+        rivalry: If the statement is an answer that it holds: what else may answer the question.
     """
 
     source: int
@@ -25,6 +27,7 @@ class Finding:
     fault: str = ""
     weight: float = field(default=0.0, compare=False)
     is_one_sentence: bool = True
+    rivalry: Rivalry | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,12 @@ class Verdict:
     reason: str = ""
     found: Finding | None = None
     others: Sequence[Finding] = ()
+
+    @property
+    def doubt(self) -> Rivalry | None:
+        """What to read to know, where the words of a single passage leave it in doubt whether it answers the question."""
+        rivalry = self.found.rivalry if self.found and self.kind != "uncited" and not self.others else None
+        return rivalry if rivalry and rivalry.is_close else None
 
     @property
     def support(self) -> list[Finding]:

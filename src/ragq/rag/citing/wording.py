@@ -21,8 +21,11 @@ _ASCII_RUN = re.compile(r"\w+", re.ASCII)
 _NOT = re.compile(r"n[’'ʼ]t\b")
 _POSSESSIVE = re.compile(r"[’']s\b")
 _INITIALS = re.compile(r"\b(?:[A-Z]\.){2,5}")
-_ALIASES = re.compile(r"\b(?:(United States(?: of America)?|USA)|(United Kingdom)|(European Union)|(United Nations))\b")
-_ALIAS_BEGINS = ("United ", "USA", "European ")
+_ALIASES = re.compile(
+    r"\b(?:(United States(?: of America)?|US(?!\$))|(United Kingdom)|(European Union)|(United Nations))\b"
+)
+_ALIAS_BEGINS = ("United ", "US", "European ")
+_SHOUTED_CHARACTERS = 20  # of a text in capital letters, in which "US" may be the pronoun
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _APOSTROPHES = frozenset("'’ʼ")
 _BEGINNINGS = frozenset('.!?:;\n“”"„«»')  # after one of these a sentence or a quote begins
@@ -102,9 +105,7 @@ def _read_words(text: str) -> list[Word]:
         text = _POSSESSIVE.sub("", _NOT.sub(" not", text))
     if "." in text:
         text = _INITIALS.sub(lambda match: match.group().replace(".", ""), text)
-    if any(begin in text for begin in _ALIAS_BEGINS):
-        text = _ALIASES.sub(lambda match: ("US", "UK", "EU", "UN")[(match.lastindex or 1) - 1], text)
-    text = write_plainly(text)
+    text = write_plainly(_write_aliases(text))
     runs = list(_join_numbers(text))[: MAX_WORDS + 1]
     language = language_of([run.casefold() for run, _ in runs])
     words: list[Word] = []
@@ -116,7 +117,14 @@ def _read_words(text: str) -> list[Word]:
 
 def find_stems(text: str) -> set[str]:
     """The stems of a text's words, and the parts of its numbers: what is looked up before the words are read."""
-    return find_word_stems(write_plainly(text))
+    return find_word_stems(write_plainly(_write_aliases(text)))
+
+
+def _write_aliases(text: str) -> str:
+    """Write "the United States" and "the US", which is no pronoun, as "the USA"."""
+    if not any(begin in text for begin in _ALIAS_BEGINS) or (len(text) > _SHOUTED_CHARACTERS and text.isupper()):
+        return text
+    return _ALIASES.sub(lambda match: ("USA", "UK", "EU", "UN")[(match.lastindex or 1) - 1], text)
 
 
 def find_word_stems(text: str) -> set[str]:
@@ -143,6 +151,11 @@ def language_of(words: list[str]) -> str:
     counts = {language: len(common.intersection(words)) for language, common in LANGUAGES.items()}
     best = max(counts, key=lambda language: counts[language])
     return best if counts[best] else ""
+
+
+def is_english(*texts: str) -> bool:
+    """Tell whether texts are in English, or in no language that is known."""
+    return all(language_of(text.casefold().split()) in ("en", "") for text in texts)
 
 
 def _join_numbers(text: str) -> Iterator[tuple[str, bool]]:

@@ -1,0 +1,38 @@
+"""Let the cross-encoder read where words leave it in doubt which sentence answers a question."""
+
+from __future__ import annotations
+
+from ragq.client.minilm.cross_encoder import CrossEncoder
+from ragq.models import Answer
+from ragq.rag.answer import Draft
+from ragq.rag.blocks import asks_what_to_do
+from ragq.rag.citing.cite import Cited
+from ragq.rag.citing.judge import apply_judgement
+from ragq.rag.citing.rivals import LOST
+from ragq.rag.citing.wording import is_english
+
+MOST_READ = 24  # sentences for one answer of an LLM
+AS_READ = ("Of the sentences that may answer the question, the one that holds this reads like the answer.", LOST)
+
+
+async def read_draft(encoder: CrossEncoder, draft: Draft) -> Answer:
+    """Finish an answer without an LLM."""
+    while (sentence := draft.find_unread()) is not None:
+        draft.note_reading(await encoder.read(draft.question, sentence))
+    return draft.finish()
+
+
+async def read_doubts(encoder: CrossEncoder, question: str, cited: Cited) -> Cited:
+    """Judge statements of an LLM's answer anew that answer the question in short, if words leave it in doubt."""
+    if asks_what_to_do(question):  # for which it was not trained
+        return cited
+    scores: dict[str, float] = {}
+    judgement: dict[int, bool] = {}
+    for place, rivalry in cited.doubts.items():
+        unread = [one for one in rivalry.sentences if one not in scores]
+        if len(scores) + len(unread) > MOST_READ or not is_english(question, *rivalry.sentences):
+            continue
+        scores |= {one: await encoder.read(question, one) for one in unread}
+        judgement[place] = not rivalry.is_lost_as_read(scores)
+    statements, citations = apply_judgement(cited.statements, cited.citations, judgement, reasons=AS_READ)
+    return cited._replace(statements=statements, citations=citations)

@@ -1,0 +1,131 @@
+"""Sentences that may answer a question better than the one that a statement's answer is from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ragq.rag.citing.alignment import is_form
+from ragq.rag.citing.fits import Fits
+from ragq.rag.citing.kinds import AnswerKind, has_kind, read_kind
+from ragq.rag.citing.sentence import Said, Sentence
+from ragq.rag.citing.wording import Word
+from ragq.rag.confidence import bound_reading
+
+LOST = "Another sentence of the sources answers the question better."
+
+# Tuned on statements about the first half of XQuAD and other articles of SQuAD.
+MAX_LEAD = 0.33  # by which another sentence may fit the question better than the one that has the answer
+MISFIT = 0.4  # by how much less, if the question asks for a name, time or number and the answer has none
+CLOSER_SHARE = 1.2  # of what another answer in the same passage is closer to the question's words, by which it is less
+DOUBT = 0.4  # of a lead either way: less of it says nothing for certain
+MOST_RIVALS = 2  # that are kept
+READING = 1.0  # of a lead, at most, that a reading is worth either way
+
+
+@dataclass(frozen=True, slots=True)
+class Rivalry:
+    """The sentence that an answer is from, and others that may have another answer.
+
+    Attributes:
+        rivals: With their leads, the greatest first: by how much they fit the question better than they may.
+    """
+
+    own: str
+    rivals: Sequence[tuple[str, float]]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the words say that a rival answers the question clearly better."""
+        return bool(self.rivals) and self.rivals[0][1] > 0
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the words leave it in doubt."""
+        return bool(self.rivals) and abs(self.rivals[0][1]) < DOUBT
+
+    @property
+    def sentences(self) -> list[str]:
+        return [self.own, *(text for text, _ in self.rivals)]
+
+    def is_lost_as_read(self, scores: Mapping[str, float]) -> bool:
+        """Tell whether a rival answers better.
+
+        Args:
+            scores: How well each of the sentences reads as an answer, as `CrossEncoder.read` tells.
+        """
+        own = bound_reading(scores[self.own])
+        return any(lead + READING * (bound_reading(scores[text]) - own) > 0 for text, lead in self.rivals)
+
+
+class Rivals:
+    """Finds the rivals of passages that have the words of a statement.
+
+    Args:
+        asked: The question.
+        sentences: Those of the sources.
+        fits: How well they fit what the statement must fit of the question.
+    """
+
+    def __init__(self, asked: Sentence, sentences: Sequence[Sentence], said: Said, fits: Fits) -> None:
+        self._asked = asked
+        self._sentences = sentences
+        self._said = said
+        self._fits = fits
+
+    def find(self, window: Sequence[int]) -> Rivalry:
+        """Find sentences without the statement's own words that may answer the question better than those of a passage.
+
+        Args:
+            window: Positions of the sentences of the passage.
+        """
+        held = {place: sum(self._sentences[place].holds(word) for word in self._said.own) for place in window}
+        most = max(held.values())
+        own = max((place for place in window if held[place] == most), key=self._fits.of)
+        lead = MAX_LEAD - CLOSER_SHARE * self._find_closer(window)
+        words = [word for place in window for word in self._sentences[place].words]
+        if self._kind and not has_kind(self._kind, self._said.own, (self._said.words, words)):
+            lead -= MISFIT
+        found = self._fits.find_better(
+            self._fits.of(own) + lead - DOUBT, self._sentences[own].source, lambda place: self._is_rival(place, window)
+        )
+        rivals = [(self._sentences[place].text, better - DOUBT) for better, place in found[:MOST_RIVALS]]
+        return Rivalry(self._sentences[own].text, rivals)
+
+    def _is_rival(self, place: int, window: Sequence[int]) -> bool:
+        """Tell whether a sentence may have another answer than the statement."""
+        sentence, said = self._sentences[place], self._said
+        if all(map(sentence.holds, said.own)) or (place == window[-1] + 1 and sentence.goes_on):
+            return False
+        if place in window and any(
+            self._sentences[other].holds(word) and not sentence.holds(word) for word in said.asked for other in window
+        ):
+            return False  # the rest of the passage goes on with what was asked
+        return any(self._is_candidate(word, sentence.words) for word in sentence.words)
+
+    def _is_candidate(self, word: Word, among: Sequence[Word]) -> bool:
+        """Tell whether a word could be another answer than the statement's own words."""
+        if not word.is_content or (self._kind and not has_kind(self._kind, [word], [among])):
+            return False
+        return not self._asked.holds(word) and not any(is_form(own, word) for own in self._said.own)
+
+    def _find_closer(self, window: Sequence[int]) -> float:
+        """By how much another answer in a passage is closer to the question's words than the statement's."""
+        words = [word for place in window for word in self._sentences[place].words]
+        asked = self._fits.locate(words)
+        own = [
+            self._fits.closeness(asked, place)
+            for place, word in enumerate(words)
+            if any(is_form(one, word) for one in self._said.own)
+        ]
+        if not own:  # such as the initials of a name
+            return 0.0
+        others = [
+            self._fits.closeness(asked, place) for place, word in enumerate(words) if self._is_candidate(word, words)
+        ]
+        return max(0.0, max(others, default=0.0) - max(own))
+
+    @cached_property
+    def _kind(self) -> AnswerKind | None:
+        return read_kind(self._asked.words)
