@@ -14,7 +14,7 @@ from ragq.queues import worker
 from ragq.queues.reading import MOST_READ, read_doubts
 from ragq.rag.answer import NO_ANSWER, READ_SENTENCES, Draft, draft_in_steps
 from ragq.rag.citing.cite import Cited, cite
-from ragq.rag.citing.rivals import LOST, Rivalry
+from ragq.rag.citing.rivals import LEAST_SCORE, LOST, Rivalry
 from ragq.rag.confidence import SURE_BY_WORDS, UNCERTAIN, Confidence, weigh_reading
 from ragq.settings import LOCAL_EMBEDDING_MODEL
 from ragq.tasks import run_through
@@ -152,6 +152,28 @@ async def test_of_an_llms_answer_not_more_than_a_few_sentences_are_read() -> Non
     judged = await read_doubts(cast("CrossEncoder", SimpleNamespace(read=read)), "Who built the mill?", cited)
     assert len(seen) == len(set(seen)) == MOST_READ
     assert {one.verdict for one in judged.statements} == {"supported"}
+
+
+@pytest.mark.parametrize(
+    ("said", "score", "is_held"),
+    [
+        ("14 days [1].", LEAST_SCORE + 1, True),
+        ("2 days [1].", LEAST_SCORE - 1, False),
+        ("The parcel leaves within 2 days [1].", LEAST_SCORE - 1, True),  # which is so, whatever was asked
+        ("2 days [1]. The shop is in Sarn [1].", LEAST_SCORE - 1, True),
+    ],
+)
+async def test_a_few_words_from_a_sentence_that_reads_like_no_answer_are_unsupported(
+    said: str, score: float, is_held: bool
+) -> None:
+    async def read(_: str, __: str) -> float:
+        return score
+
+    source = make_result("Refunds are issued within 14 days. The parcel leaves within 2 days. The shop is in Sarn.")
+    cited = cite(said, [source], ASKED)
+    judged = await read_doubts(cast("CrossEncoder", SimpleNamespace(read=read)), ASKED, cited)
+    assert cited.statements[0].verdict == "supported"
+    assert judged.statements[0].verdict == ("supported" if is_held else "unsupported")
 
 
 @pytest.mark.parametrize(

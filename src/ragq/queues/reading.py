@@ -8,11 +8,13 @@ from ragq.rag.answer import Draft
 from ragq.rag.blocks import asks_what_to_do
 from ragq.rag.citing.cite import Cited
 from ragq.rag.citing.judge import apply_judgement
-from ragq.rag.citing.rivals import LOST
 from ragq.rag.citing.wording import is_english
 
 MOST_READ = 24  # sentences for one answer of an LLM
-AS_READ = ("Of the sentences that may answer the question, the one that holds this reads like the answer.", LOST)
+AS_READ = (
+    "Of the sentences that may answer the question, the one that has this reads like the answer.",
+    "The sentence that has this does not read like the answer to the question.",
+)
 
 
 async def read_draft(encoder: CrossEncoder, draft: Draft) -> Answer:
@@ -29,6 +31,8 @@ async def read_doubts(encoder: CrossEncoder, question: str, cited: Cited) -> Cit
     scores: dict[str, float] = {}
     judgement: dict[int, bool] = {}
     for place, rivalry in cited.doubts.items():
+        if not rivalry.rivals and len(cited.statements) > 1:
+            continue  # it may be something else that is worth saying
         unread = [one for one in rivalry.sentences if one not in scores]
         if len(scores) + len(unread) > MOST_READ or not is_english(question, *rivalry.sentences):
             continue

@@ -31,7 +31,7 @@ from ragq.rag.citing.amounts import find_other_unit
 from ragq.rag.citing.clauses import cut_clauses
 from ragq.rag.citing.fits import Fits
 from ragq.rag.citing.rivals import LOST, Rivals
-from ragq.rag.citing.sentence import BARE_WORDS, Said, Sentence, keys_of, read_name
+from ragq.rag.citing.sentence import Said, Sentence, keys_of, read_name
 from ragq.rag.citing.support import read_sentences
 from ragq.rag.citing.unchecked import explain_unchecked
 from ragq.rag.citing.verdict import Finding, Verdict, decide
@@ -261,7 +261,7 @@ class Evidence:
             return self._explain_missing(missing[0])
         said = statement.words if statement.value is None else statement.value  # a label stands in no order with it
         codes = align(said, words)
-        is_bare = statement.value is not None and len(said) <= BARE_WORDS
+        is_bare = statement.value is not None and statement.is_bare
         fault = find_contradiction(said, words, codes) or find_opposite(said, words) or find_other_unit(said, words)
         if fault or is_bare:
             return fault

@@ -20,6 +20,9 @@ MAX_LEAD = 0.33  # by which another sentence may fit the question better than th
 MISFIT = 0.4  # by how much less, if the question asks for a name, time or number and the answer has none
 CLOSER_SHARE = 1.2  # of what another answer in the same passage is closer to the question's words, by which it is less
 DOUBT = 0.4  # of a lead either way: less of it says nothing for certain
+LITTLE_FIT = 0.35  # of a sentence with little of the question's words
+LEAST_SCORE = -5.0  # of the cross-encoder, for a sentence that ends like one; rows and lists do not read like answers
+_ENDS = (".", "!", "?")
 MOST_RIVALS = 2  # that are kept
 READING = 1.0  # of a lead, at most, that a reading is worth either way
 
@@ -30,10 +33,12 @@ class Rivalry:
 
     Attributes:
         rivals: With their leads, the greatest first: by how much they fit the question better than they may.
+        is_bare: The answer is a few words from a sentence with little of the question.
     """
 
     own: str
     rivals: Sequence[tuple[str, float]]
+    is_bare: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -41,20 +46,22 @@ class Rivalry:
         return bool(self.rivals) and self.rivals[0][1] > 0
 
     @property
-    def is_close(self) -> bool:
-        """Whether the words leave it in doubt."""
-        return bool(self.rivals) and abs(self.rivals[0][1]) < DOUBT
+    def is_open(self) -> bool:
+        """Whether a reading may decide."""
+        return self.rivals[0][1] < DOUBT if self.rivals else self.is_bare
 
     @property
     def sentences(self) -> list[str]:
         return [self.own, *(text for text, _ in self.rivals)]
 
     def is_lost_as_read(self, scores: Mapping[str, float]) -> bool:
-        """Tell whether a rival answers better.
+        """Tell whether a rival answers better, or a sentence of prose does not answer at all.
 
         Args:
             scores: How well each of the sentences reads as an answer, as `CrossEncoder.read` tells.
         """
+        if self.is_bare and scores[self.own] < LEAST_SCORE:
+            return True
         own = bound_reading(scores[self.own])
         return any(lead + READING * (bound_reading(scores[text]) - own) > 0 for text, lead in self.rivals)
 
@@ -91,7 +98,15 @@ class Rivals:
             self._fits.of(own) + lead - DOUBT, self._sentences[own].source, lambda place: self._is_rival(place, window)
         )
         rivals = [(self._sentences[place].text, better - DOUBT) for better, place in found[:MOST_RIVALS]]
-        return Rivalry(self._sentences[own].text, rivals)
+        return Rivalry(self._sentences[own].text, rivals, self._is_bare(own))
+
+    def _is_bare(self, place: int) -> bool:
+        """Tell whether the statement is a few words from a sentence with little of the question, and not all of that sentence."""
+        sentence = self._sentences[place]
+        if not self._said.is_bare or self._fits.of(place) >= LITTLE_FIT or not sentence.text.endswith(_ENDS):
+            return False
+        words = (word for word in sentence.words if word.is_content)
+        return any(not any(is_form(one, word) for one in self._said.content) for word in words)
 
     def _is_rival(self, place: int, window: Sequence[int]) -> bool:
         """Tell whether a sentence may have another answer than the statement."""

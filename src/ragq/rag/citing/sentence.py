@@ -62,10 +62,16 @@ class Said:
     subject: list[Word]  # what stands before the colon that the question does not have
 
     @property
+    def is_bare(self) -> bool:
+        """Whether it is a few words that only the question tells what they are about."""
+        said = self.words if self.value is None else self.value
+        return len(said) <= BARE_WORDS and (self.value is not None or not self.repeats)
+
+    @property
     def is_answer(self) -> bool:
         """Whether it is a short answer to the question, not more about the subject."""
         if not self.repeats:
-            return bool(self.own) and len(self.words) <= BARE_WORDS
+            return bool(self.own) and self.is_bare
         return bool(self.own) and (self.value is not None or len(self.own) <= len(self.asked))
 
 

@@ -46,9 +46,9 @@ class Verdict:
 
     @property
     def doubt(self) -> Rivalry | None:
-        """What to read to know, where the words of a single passage leave it in doubt whether it answers the question."""
+        """What to read to know whether a single passage answers the question, if the words do not settle that."""
         rivalry = self.found.rivalry if self.found and self.kind != "uncited" and not self.others else None
-        return rivalry if rivalry and rivalry.is_close else None
+        return rivalry if rivalry and rivalry.is_open else None
 
     @property
     def support(self) -> list[Finding]:
