@@ -259,7 +259,7 @@ class Evidence:
         total, lost = (sum(EXACT_WEIGHT if word.is_exact else 1 for word in one) for one in (statement.own, missing))
         if total - lost < LEAST_SHARE * total:
             return self._explain_missing(missing[0])
-        said = statement.words if statement.value is None else statement.value  # a label stands in no order with it
+        said = statement.in_order
         codes = align(said, words)
         is_bare = statement.value is not None and statement.is_bare
         fault = find_contradiction(said, words, codes) or find_opposite(said, words) or find_other_unit(said, words)

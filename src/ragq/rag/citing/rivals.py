@@ -19,12 +19,11 @@ LOST = "Another sentence of the sources answers the question better."
 MAX_LEAD = 0.33  # by which another sentence may fit the question better than the one that has the answer
 MISFIT = 0.4  # by how much less, if the question asks for a name, time or number and the answer has none
 CLOSER_SHARE = 1.2  # of what another answer in the same passage is closer to the question's words, by which it is less
-DOUBT = 0.4  # of a lead either way: less of it says nothing for certain
+DOUBT = 0.4  # of a lead either way: less of it says nothing for certain. A reading is worth up to 1
+MOST_RIVALS = 2  # that are kept
 LITTLE_FIT = 0.35  # of a sentence with little of the question's words
 LEAST_SCORE = -5.0  # of the cross-encoder, for a sentence that ends like one; rows and lists do not read like answers
 _ENDS = (".", "!", "?")
-MOST_RIVALS = 2  # that are kept
-READING = 1.0  # of a lead, at most, that a reading is worth either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,12 @@ class Rivalry:
 
     Attributes:
         rivals: With their leads, the greatest first: by how much they fit the question better than they may.
-        is_bare: The answer is a few words from a sentence with little of the question.
+        is_far: The answer is a few words from a sentence with little of the question.
     """
 
     own: str
     rivals: Sequence[tuple[str, float]]
-    is_bare: bool = False
+    is_far: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -48,7 +47,7 @@ class Rivalry:
     @property
     def is_open(self) -> bool:
         """Whether a reading may decide."""
-        return self.rivals[0][1] < DOUBT if self.rivals else self.is_bare
+        return self.rivals[0][1] < DOUBT if self.rivals else self.is_far
 
     @property
     def sentences(self) -> list[str]:
@@ -60,10 +59,10 @@ class Rivalry:
         Args:
             scores: How well each of the sentences reads as an answer, as `CrossEncoder.read` tells.
         """
-        if self.is_bare and scores[self.own] < LEAST_SCORE:
+        if self.is_far and scores[self.own] < LEAST_SCORE:
             return True
         own = bound_reading(scores[self.own])
-        return any(lead + READING * (bound_reading(scores[text]) - own) > 0 for text, lead in self.rivals)
+        return any(lead + bound_reading(scores[text]) - own > 0 for text, lead in self.rivals)
 
 
 class Rivals:
@@ -98,9 +97,9 @@ class Rivals:
             self._fits.of(own) + lead - DOUBT, self._sentences[own].source, lambda place: self._is_rival(place, window)
         )
         rivals = [(self._sentences[place].text, better - DOUBT) for better, place in found[:MOST_RIVALS]]
-        return Rivalry(self._sentences[own].text, rivals, self._is_bare(own))
+        return Rivalry(self._sentences[own].text, rivals, self._is_far(own))
 
-    def _is_bare(self, place: int) -> bool:
+    def _is_far(self, place: int) -> bool:
         """Tell whether the statement is a few words from a sentence with little of the question, and not all of that sentence."""
         sentence = self._sentences[place]
         if not self._said.is_bare or self._fits.of(place) >= LITTLE_FIT or not sentence.text.endswith(_ENDS):

@@ -62,10 +62,14 @@ class Said:
     subject: list[Word]  # what stands before the colon that the question does not have
 
     @property
+    def in_order(self) -> list[Word]:
+        """The words that may stand in the order of a sentence: a label stands in none with its value."""
+        return self.words if self.value is None else self.value
+
+    @property
     def is_bare(self) -> bool:
         """Whether it is a few words that only the question tells what they are about."""
-        said = self.words if self.value is None else self.value
-        return len(said) <= BARE_WORDS and (self.value is not None or not self.repeats)
+        return len(self.in_order) <= BARE_WORDS and (self.value is not None or not self.repeats)
 
     @property
     def is_answer(self) -> bool:
