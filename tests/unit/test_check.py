@@ -272,6 +272,26 @@ def test_a_copy_with_words_of_the_next_sentence_in_the_place_of_others_is_unsupp
     assert (verdict.kind, verdict.reason) == ("unsupported", "Where the answer says 'Brewer', the source says 'town'.")
 
 
+@pytest.mark.parametrize(
+    ("source", "text", "reason"),
+    [
+        (  # the rest is shorter than what was put in, which stands together elsewhere
+            "Parcels are sent by road to the old harbour of Tolm. Letters come from the sorting office behind the town hall.",
+            "Parcels are sent by road to the sorting office behind the town hall",
+            "Where the answer says 'sorting', the source says 'old'.",
+        ),
+        (  # its second half stands elsewhere, word for word, and is no fact of its own here
+            "Ilse Brandt ran the mill of Tolm, and was followed by Jonas Weber. The bank was followed by Ada Moss.",
+            "Ilse Brandt ran the mill of Tolm, and was followed by Ada Moss",
+            "The sources have 'Ada' elsewhere: no sentence of them holds this together.",
+        ),
+    ],
+)
+def test_a_copy_with_other_words_in_the_place_of_some_is_unsupported(source: str, text: str, reason: str) -> None:
+    verdict = judge_of(text, source)
+    assert (verdict.kind, verdict.reason) == ("unsupported", reason)
+
+
 def test_days_answer_when_and_so_do_those_of_another_sentence() -> None:
     source = "Refunds are paid within 14 days. The parcel leaves within 2 days."
     right, wrong = (

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Literal
 
 from ragq.rag.citing.lexicon import AFTER_NOUNS, BEFORE_NOUNS, DENIALS, NONE, OPPOSITES, WEAK
 from ragq.rag.citing.wording import Kind, Word
 
+ALIGNED_SHARE = 0.6  # of a statement's words that stand in the passage in the same order, for a replaced one to count
+FRAME_WORDS = 4  # that a statement has from the passage around what was replaced, if more was than that leaves
 SCOPE_WORDS = 4  # on either side of a negation, in which it is looked for in the other text
 
 # Of difflib: what to do, where in the statement, where in the passage.
 Codes = list[tuple[Literal["replace", "delete", "insert", "equal"], int, int, int, int]]
+
+Change = tuple[int, int, int, int]  # where in the statement, where in the passage
 
 
 def align(said: list[Word], meant: list[Word]) -> Codes:
@@ -24,6 +29,47 @@ def align(said: list[Word], meant: list[Word]) -> Codes:
 def count_matched(codes: Codes) -> int:
     """How many of a statement's words stand in the passage in the same order."""
     return sum(end - start for tag, start, end, _, _ in codes if tag == "equal")
+
+
+def find_changes(codes: Codes, said: list[Word]) -> list[Change]:
+    """Find what a statement has in the place of other words, if it follows the passage for the most part, or word for word around it."""
+    matched = count_matched(codes)
+    plain = [
+        (start, end, first, last)
+        for tag, start, end, first, last in codes
+        if tag == "replace" and matched >= ALIGNED_SHARE * len(said)
+    ]
+    framed = [one for one in _join_changes(codes, said) if _is_framed(one, codes, said)]
+    return list(dict.fromkeys([*plain, *framed]))
+
+
+def _join_changes(codes: Codes, said: list[Word]) -> Iterator[Change]:
+    """Yield what was replaced; a small word between two changes is a part of both: "under the rule of" for "under no rule"."""
+    start = end = first = last = 0
+    for tag, *places in [*codes, ("equal", len(said), len(said) + 2, 0, 0)]:
+        if tag != "equal":
+            end, last = places[1], places[3]
+        elif places[1] - places[0] > 1 or said[places[0]].is_content or not end:
+            if start < end and first < last:
+                yield start, end, first, last
+            start = end = places[1]
+            first = last = places[3]
+
+
+def _is_framed(change: Change, codes: Codes, said: list[Word]) -> bool:
+    """Tell whether all other words of a statement stand in the passage as they are, in its order, around it."""
+    start, end, first, last = change
+    others = len(said) - (end - start)
+    kept = [places for tag, *places in codes if tag == "equal"]
+    if others < max(FRAME_WORDS, last - first) or count_matched(codes) < others:
+        return False
+    is_whole = kept[-1][3] - kept[0][2] <= others + (last - first)
+    return is_whole and fills_place(said, start, end)
+
+
+def fills_place(words: list[Word], start: int, end: int) -> bool:
+    """Tell whether `words[start:end]` stand where something must: between other words, or after a preposition or an article."""
+    return start > 0 and (end < len(words) or words[start - 1].text.casefold() in BEFORE_NOUNS)
 
 
 def are_alike(said: list[Word], meant: list[Word]) -> bool:

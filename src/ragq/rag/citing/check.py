@@ -18,10 +18,13 @@ from itertools import islice
 from ragq.models import SearchResult
 from ragq.rag.citing.addresses import find_new_address
 from ragq.rag.citing.alignment import (
+    ALIGNED_SHARE,
     Codes,
     align,
     are_alike,
     count_matched,
+    fills_place,
+    find_changes,
     find_contradiction,
     find_opposite,
     is_denied,
@@ -47,7 +50,6 @@ LEAST_SHARE = 0.26  # of a statement's own words that a passage must hold
 EXACT_WEIGHT = 2  # of a name or number among the own words
 LEAST_REPEATED = 2  # words of the question; a statement with fewer is taken for an answer to all of it
 LEAST_COVER = 0.7  # of what the best passage holds; others are not looked at
-ALIGNED_SHARE = 0.6  # of a statement's words that stand in the sentence in the same order, for a replaced one to count
 COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
 VERBATIM_SHARE = 0.93  # the same, for any word
 COPIED_WORDS = 7  # that a copy has at the least
@@ -97,7 +99,7 @@ class Evidence:
             marks: Offsets of the markers.
         """
         whole = self._judge(text, named, is_whole=is_whole)
-        if whole.kind == "uncited":
+        if whole.kind == "uncited" or (whole.kind == "unsupported" and whole.found and whole.found.is_altered):
             return whole
         clauses = cut_clauses(text, marks, eagerly=len(named) > 1 or whole.kind == "unsupported")
         if len(clauses) < 2 or (": " not in clauses[0] and self._read_value(text)):  # a label is no clause
@@ -187,11 +189,34 @@ class Evidence:
             if not fault and statement.is_answer and not self._is_about_another(window, statement):
                 rivalry = rivals.find(window)
                 fault = LOST if rivalry.is_lost else ""
+            is_nearest = bool(fault) and cover == tried[0][0]
+            changed = self._find_changed(window, statement) if is_nearest else None
             if before is None or not fault:
-                found[source] = Finding(source, span, fault, cover, len(window) == 1, rivalry)
-            if fault and cover == tried[0][0] and self._copies(window, statement):
+                is_altered = any(word.is_content for word in changed or ())
+                found[source] = Finding(source, span, fault, cover, len(window) == 1, rivalry, is_altered)
+            if changed is not None:
                 break  # it is this sentence with something changed
-        return sorted(found.values(), key=lambda one: (bool(one.fault), -one.weight))
+        findings = sorted(found.values(), key=lambda one: (bool(one.fault), -one.weight))
+        if not findings or findings[0].fault or statement.is_bare:
+            return findings
+        copied = self._find_copied(statement, tried, findings[0])
+        return [copied] if copied else findings
+
+    def _find_copied(
+        self, statement: Said, tried: list[tuple[float, tuple[int, ...]]], held: Finding
+    ) -> Finding | None:
+        """Find a sentence that a statement copies more of than of the passage that holds its words, with these in the place of others."""
+        said = statement.in_order
+        passage = self.sources[held.source].text[slice(*held.span)]
+        most = count_matched(align(said, read_words(passage)))
+        for cover, window in tried if most < ALIGNED_SHARE * len(said) else ():
+            sentence = self._sentences[window[0]]
+            if len(window) > 1 or sentence.text in passage:
+                continue
+            codes = align(said, sentence.words)
+            if count_matched(codes) >= most and (fault := self._replaces(said, sentence.words, codes)):
+                return Finding(sentence.source, sentence.span, fault, cover)
+        return None
 
     def _try_windows(
         self, statement: Said, places: Places, weights: dict[Word, float]
@@ -273,13 +298,17 @@ class Evidence:
     def _is_about_another(self, window: tuple[int, ...], statement: Said) -> bool:
         return bool(statement.subject) and all(self._holds(window, word) for word in statement.subject)
 
-    def _copies(self, window: tuple[int, ...], statement: Said) -> bool:
-        """Tell whether a statement is a passage with one part changed."""
-        if len(statement.words) < COPIED_WORDS:
-            return False
-        codes = align(statement.words, [word for place in window for word in self._sentences[place].words])
+    def _find_changed(self, window: tuple[int, ...], statement: Said) -> list[Word] | None:
+        """Find the words of a passage that a copy of it has others for; None of a statement that is no copy."""
+        words = [word for place in window for word in self._sentences[place].words]
+        codes = align(statement.words, words)
         longest = max((end - start for tag, start, end, _, _ in codes if tag != "equal"), default=0)
-        return count_matched(codes) >= COPIED_SHARE * (len(statement.words) - longest)
+        others = len(statement.words) - longest
+        if len(statement.words) < COPIED_WORDS or count_matched(codes) < COPIED_SHARE * others:
+            return None
+        said = statement.words
+        changes = (one for one in find_changes(codes, said) if fills_place(said, *one[:2]))
+        return [word for _, _, first, last in changes for word in words[first:last]]
 
     def _is_initials(self, window: tuple[int, ...], word: Word) -> bool:
         if not (word.text.isupper() and 2 <= len(word.text) <= 6):
@@ -298,14 +327,11 @@ class Evidence:
         Args:
             in_copy: The rest of the statement must be a copy, since the words are those of one sentence of a passage.
         """
-        matched = count_matched(codes)
-        if matched < ALIGNED_SHARE * len(ours):
-            return ""
-        known = keys_of(theirs)
-        for tag, start, end, first, last in codes:
+        matched, known = count_matched(codes), keys_of(theirs)
+        for start, end, first, last in find_changes(codes, ours):
             said = [word for word in ours[start:end] if word.says_something]
             meant = [word for word in theirs[first:last] if word.is_content]
-            if tag != "replace" or not said or not meant or are_alike(said, meant):
+            if not said or not meant or are_alike(said, meant):
                 continue
             others = len(ours) - (end - start)
             is_long = len(ours) >= COPIED_WORDS

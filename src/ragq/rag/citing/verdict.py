@@ -20,6 +20,7 @@ class Finding:
         fault: Why it does not hold the statement; empty if it does.
         weight: The share of the statement's words that it has, weighed by rarity.
         rivalry: If the statement is an answer that it holds: what else may answer the question.
+        is_altered: The statement is the passage with other words in the place of some; its clauses are no facts of their own.
     """
 
     source: int
@@ -28,6 +29,7 @@ class Finding:
     weight: float = field(default=0.0, compare=False)
     is_one_sentence: bool = True
     rivalry: Rivalry | None = field(default=None, compare=False)
+    is_altered: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
