@@ -287,12 +287,12 @@ def test_a_sentence_that_repeats_the_question_is_no_answer() -> None:
 
 def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_whole_passages_and_sentences_of_others() -> None:
     passages = [
-        f"Panes are numbered. A pane can be split by hand. Command {name} breaks it out." for name in "abcdefghij"
+        f"Panes are numbered. A pane can be split by hand. Command {name} breaks it out." for name in "abcdefghijk"
     ]
     results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(passages)]
     task = answer_extractively("move a pane with a command", results)
-    whole, others = passages[:TASK_PASSAGES], [f"Command {name} breaks it out." for name in "efgh"]
-    assert task.text == "\n\n".join([NOT_CERTAIN, *whole, *others])
+    others = [f"A pane can be split by hand. Command {name} breaks it out." for name in "defghij"]
+    assert task.text == "\n\n".join([NOT_CERTAIN, *passages[:TASK_PASSAGES], *others])
 
 
 def test_of_the_passages_for_a_task_one_is_the_nearest_in_meaning() -> None:
@@ -303,6 +303,13 @@ def test_of_the_passages_for_a_task_one_is_the_nearest_in_meaning() -> None:
     task = answer_extractively("move a pane with a command", results)
     whole = [*texts[: TASK_PASSAGES - 1], texts[5]]
     assert task.text.startswith("\n\n".join([NOT_CERTAIN, *whole]))
+
+
+def test_sentences_of_another_passage_that_stand_apart_are_shown_apart() -> None:
+    results = [make_result(f"Move the circle of panes by {name}.", score=0.3) for name in "abc"]
+    other = "Panes can be turned. Menus are closed. Keys are bound. A circle is drawn."
+    task = answer_extractively("move the circle of panes far", [*results, make_result(other, score=0.1)])
+    assert task.text.endswith("\n\nPanes can be turned.\n\nA circle is drawn.")
 
 
 def test_a_sentence_of_another_passage_is_shown_with_its_term() -> None:

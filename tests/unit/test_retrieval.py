@@ -1,9 +1,11 @@
-"""The files that a question brings along, without servers."""
+"""The sources of a question, and the files that it brings along, without servers."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from string import ascii_letters
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -47,3 +49,26 @@ async def test_a_long_file_is_not_embedded_for_a_question_that_cannot_be(monkeyp
     with pytest.raises(UnavailableError):
         await retrieval.read_attached(job, context, Question("Why?", [], files=[AttachedFile("file-1")]))
     assert context.embedding.documents == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "llm", "wanted", "count"),
+    [
+        ("How do I move a pane?", None, None, 10),
+        ("move a pane", None, None, 10),
+        ("move a pane", None, 3, 3),
+        ("Who made the pane?", None, None, 8),
+        ("How do I move a pane?", object(), None, 8),
+    ],
+)
+async def test_what_to_do_is_looked_for_in_more_sources_without_an_llm(
+    monkeypatch: pytest.MonkeyPatch, text: str, llm: object, wanted: int | None, count: int
+) -> None:
+    async def search(*_: Any, most: int) -> list[SearchResult]:
+        return [replace(CHUNK, text=f"Pane {name} stands in the hall of {name}.") for name in ascii_letters[:most]]
+
+    monkeypatch.setattr(retrieval, "_search", search)
+    context: Any = SimpleNamespace(llm=llm, settings=SimpleNamespace(max_results=8))
+    question = Question(text, ["vs_1"], max_results=wanted)
+    found = await retrieval.retrieve_sources(cast("Any", None), context, question, beside=[])
+    assert len(found) == count

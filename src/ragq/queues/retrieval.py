@@ -17,6 +17,7 @@ from ragq.errors import DocumentError, RagqError
 from ragq.models import AttachedFile, Question, SearchResult
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.running import RunningJob, WorkerContext
+from ragq.rag.blocks import asks_what_to_do
 from ragq.rag.comparison import compares
 from ragq.rag.names import name_document
 from ragq.rag.sources import choose_sources
@@ -43,8 +44,13 @@ async def retrieve(job: RunningJob, context: WorkerContext, question: Question) 
 async def retrieve_sources(
     job: RunningJob, context: WorkerContext, question: Question, *, beside: list[SearchResult]
 ) -> list[SearchResult]:
-    """Retrieve the sources of an answer: none that says the same as another, or as one of those beside them."""
+    """Retrieve the sources of an answer: none that says the same as another, or as one of those beside them.
+
+    Without an LLM, what is to be done is looked for in a quarter more than is usual: the best of them less often says it.
+    """
     limit = question.max_results or context.settings.max_results
+    if not question.max_results and context.llm is None and asks_what_to_do(question.text):
+        limit += limit // 4
     first = max(limit, COMPARED) if compares(question.text) else limit + SPARE
     sources: list[SearchResult] = []
     for most in dict.fromkeys((first, max(first, MOST_CHOSEN_FROM))):

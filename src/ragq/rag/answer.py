@@ -31,8 +31,9 @@ NO_DOCUMENTS = "Nothing was found to answer from. Ingest documents first, or nam
 NO_ANSWER = "The documents do not answer this question."
 NOT_CERTAIN = "No sentence answers this for certain. Nearest passages:"
 PASSAGES = 3  # shown where no sentence answers for certain
-TASK_PASSAGES = 4  # and of a question that asks what to do
-TASK_SENTENCES = 4  # after them, the best of each other passage
+TASK_PASSAGES = 3  # and of a question that asks what to do
+TASK_SENTENCES = 2  # after them, of each other passage
+TASK_SOURCES = 10  # of which something is shown then
 SURE = 0.7  # confidence from which a certain answer to a task is followed by one passage alone
 WHOLE_CHARACTERS = 1000  # up to which a passage is shown whole
 PASSAGE_CHARACTERS = 400  # of a longer one
@@ -305,30 +306,44 @@ def _add_others(scored: list[tuple[float, Sentence]], quotes: list[Sentence], *,
 
 
 def _show_nearest(scored: list[tuple[float, Sentence]], confidence: Confidence, *, is_task: bool) -> Answer:
-    """Show the nearest passages whole; for what to do, then the best sentence of each other one, with its term."""
-    best: dict[int, Sentence] = {}
+    """Show the nearest passages whole; for what to do, then the best sentences of each other one, with their terms."""
+    found: dict[int, list[Sentence]] = {}
     for _, sentence in scored:
-        best.setdefault(id(sentence.source), sentence)
-    first, *others = best.values()
-    passages = TASK_PASSAGES if is_task else PASSAGES
+        found.setdefault(id(sentence.source), []).append(sentence)
+    first, *others = found.values()
+    passages, most = (TASK_PASSAGES, TASK_SOURCES) if is_task else (PASSAGES, PASSAGES)
     if is_task:
         others = _order_for_task(others)
     chosen: list[Sentence] = []
-    for sentence in [first, *others]:
-        passage = _take_whole(sentence) if len(chosen) < passages else _add_term(sentence)
-        if all(passage.text not in one.text for one in chosen):
-            chosen.append(passage)
-        if len(chosen) == (passages + TASK_SENTENCES if is_task else passages):
+    shown = 0
+    for best in [first, *others]:
+        parts = [_take_whole(best[0])] if shown < passages else _take_best(best[:TASK_SENTENCES])
+        new = [part for part in parts if all(part.text not in one.text for one in chosen)]
+        chosen += new
+        shown += bool(new)
+        if shown == most:
             break
     return _quote(chosen, confidence, text=NOT_CERTAIN, gap="\n\n")
 
 
-def _order_for_task(others: list[Sentence]) -> list[Sentence]:
+def _take_best(sentences: list[Sentence]) -> list[Sentence]:
+    """Give sentences of a passage with their terms, in their order; those that touch are one."""
+    taken: list[Sentence] = []
+    for sentence in sorted(map(_add_term, sentences), key=lambda one: one.start):
+        last = taken[-1] if taken else None
+        if last and not last.source.text[last.end : sentence.start].strip():
+            taken[-1] = replace(last, end=max(last.end, sentence.end))
+        else:
+            taken.append(sentence)
+    return taken
+
+
+def _order_for_task(others: list[list[Sentence]]) -> list[list[Sentence]]:
     """In the order of the search, which more often is right for tasks; the last that is shown whole is nearest in meaning."""
-    ordered = sorted(others, key=lambda one: -one.source.score)
+    ordered = sorted(others, key=lambda one: -one[0].source.score)
     place = TASK_PASSAGES - 2  # the best sentence's passage comes before them
     if rest := ordered[place:]:
-        nearest = max(rest, key=lambda one: one.source.similarity or 0.0)
+        nearest = max(rest, key=lambda one: one[0].source.similarity or 0.0)
         ordered[place:] = [nearest, *(one for one in rest if one is not nearest)]
     return ordered
 
