@@ -69,7 +69,7 @@ class _Graph:
 
 
 def export(model: CrossEncoder, path: Path) -> None:
-    graph = _Graph({name: tensor.detach().numpy() for name, tensor in model.state_dict().items()})
+    graph = _Graph({name: tensor.detach().float().numpy() for name, tensor in model.state_dict().items()})
     marked = graph.add("Gather", [graph.hold("marks", graph.weights["marks"]), "marks"], "head/marked")
     x = graph.add("Add", [HIDDEN, marked], "head/input")
     for number in range(FROZEN, LAYERS):

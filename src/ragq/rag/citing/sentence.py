@@ -37,7 +37,7 @@ class Sentence:
     @cached_property
     def goes_on(self) -> bool:
         """Whether it begins with a pronoun, which stands for something in the sentence before."""
-        return any(word.strip(_SIGNS).casefold() in PRONOUNS for word in self.text[:100].split()[:4])
+        return goes_on(self.text)
 
     def holds(self, word: Word) -> bool:
         return not self.keys.isdisjoint(word.keys) or bool(
@@ -77,6 +77,11 @@ class Said:
         if not self.repeats:
             return bool(self.own) and self.is_bare
         return bool(self.own) and (self.value is not None or len(self.own) <= len(self.asked))
+
+
+def goes_on(text: str) -> bool:
+    """Tell whether a sentence begins with a pronoun, which stands for something in the sentence before."""
+    return any(word.strip(_SIGNS).casefold() in PRONOUNS for word in text[:100].split()[:4])
 
 
 def keys_of(words: list[Word]) -> set[str]:
