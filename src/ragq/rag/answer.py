@@ -17,7 +17,7 @@ from ragq.rag.blocks import (
 )
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.sentence import goes_on
-from ragq.rag.citing.support import find_statements
+from ragq.rag.citing.support import read_statements
 from ragq.rag.citing.wording import is_english, read_words
 from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, is_sure, judge, weigh_reading
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
@@ -216,14 +216,14 @@ def _read(result: SearchResult, asked: str, near: NearTerms) -> Iterator[Sentenc
     Args:
         asked: The question; a sentence that repeats it, such as an example, does not gain by that.
     """
-    spans, mark = find_statements(result), near.mark
-    terms = [mark(find_terms(result.text[start:end])) for start, end in spans]
+    statements, mark = read_statements(result), near.mark
+    spans = [span for span, _ in statements]
+    terms = [mark(set(known)) for _, known in statements]
     if asked.endswith("?") and result.location.unit != "row":  # a row may have a question and its answer
-        said = (" ".join(result.text[start:end].split()).casefold() for start, end in spans)
-        terms = [
-            mark(find_terms(one.replace(asked, ""))) if asked in one else its
-            for one, its in zip(said, terms, strict=True)
-        ]
+        repeated = [" ".join(result.text[start:end].split()).casefold() for start, end in spans]
+        for place, said in enumerate(repeated):
+            if asked in said:
+                terms[place] = mark(find_terms(said.replace(asked, "")))
     about = (result.heading or "")[-HEADING_CHARACTERS:]
     if result.location.unit == "row":  # a row does not say what its table is about
         about += f" {name_document(result.filename, '')}"

@@ -6,15 +6,16 @@ from functools import lru_cache
 
 from ragq.models import SearchResult
 from ragq.rag.citing.wording import find_stems
-from ragq.rag.sentences import Span, find_rows, find_sentences
+from ragq.rag.sentences import Span, find_rows, find_sentences, find_terms
 
+KEPT = 256  # chunks whose sentences are kept: many questions find the same
 MAX_SENTENCES = 200  # of one source; a chunk of prose, as long as chunks may be, has fewer
 PAIR_GAIN = 0.3  # a second sentence is quoted when it adds more than this share of the stems
 
 
-def find_statements(source: SearchResult) -> list[Span]:
-    """The spans that can be quoted alone: rows of a table, else sentences."""
-    return _cut(source.text, is_table=source.location.unit == "row")
+def read_statements(source: SearchResult) -> tuple[tuple[Span, frozenset[str]], ...]:
+    """The spans that can be quoted alone, and the terms of each: rows of a table, else sentences."""
+    return _read_terms(source.text, is_table=source.location.unit == "row")
 
 
 def read_sentences(source: SearchResult) -> tuple[tuple[Span, frozenset[str]], ...]:
@@ -26,7 +27,12 @@ def _cut(text: str, *, is_table: bool) -> list[Span]:
     return find_rows(text) if is_table else find_sentences(text)
 
 
-@lru_cache(maxsize=256)  # many questions find the same chunks
+@lru_cache(maxsize=KEPT)
+def _read_terms(text: str, *, is_table: bool) -> tuple[tuple[Span, frozenset[str]], ...]:
+    return tuple(((start, end), frozenset(find_terms(text[start:end]))) for start, end in _cut(text, is_table=is_table))
+
+
+@lru_cache(maxsize=KEPT)
 def _read(text: str, *, is_table: bool) -> tuple[tuple[Span, frozenset[str]], ...]:
     spans = _cut(text, is_table=is_table)[:MAX_SENTENCES] or [(0, len(text))]
     return tuple(((start, end), frozenset(find_stems(text[start:end]))) for start, end in spans)
