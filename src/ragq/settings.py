@@ -227,12 +227,7 @@ class Settings(BaseSettings):
         False, description="Ask the LLM, in a second call, whether the sources hold the statements of its answer."
     )
     prompt_tokens: int = Field(3000, ge=200, description="Budget for the sources in the prompt, in tokens.")
-    max_results: int = Field(
-        8,
-        ge=1,
-        le=50,
-        description="Chunks retrieved if the question does not set a number; a quarter more for what to do, without an LLM.",
-    )
+    max_results: int = Field(8, ge=1, le=50, description="Chunks retrieved; a quarter more for a task without an LLM.")
     meaning_weight: float = Field(
         0.3,
         ge=0,
