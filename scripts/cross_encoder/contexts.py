@@ -12,6 +12,12 @@ from ragq.client.minilm.cross_encoder import TEXT_TOKENS
 
 AROUND = 2  # sentences on either side, at most
 POOL = 512  # questions whose texts are put into batches by length
+RIGHT = {
+    "alone": 0.25,
+    "around": 0.3,
+    "whole": 0.45,
+}  # shares of the sentence, of it with others around it, and of its paragraph
+WRONG_ALONE = 0.5  # of the texts without an answer, of which there is one for each with one: a sentence
 FIRST_FAR = 5  # of the sentences of other paragraphs, those with most of the question's words
 
 
@@ -27,23 +33,6 @@ class Context:
         return len(self.question) + len(self.tokens) + 3
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """What texts are chosen.
-
-    Attributes:
-        alone, around, whole: Shares of right texts that are the sentence, some more around it, the paragraph.
-        wrong: Texts without an answer for each with one.
-        wrong_alone: The share of these that are one sentence.
-    """
-
-    alone: float
-    around: float
-    whole: float
-    wrong: int
-    wrong_alone: float
-
-
 class Contexts:
     """Makes batches of texts.
 
@@ -51,9 +40,8 @@ class Contexts:
         tokens: Of a batch, with its padding.
     """
 
-    def __init__(self, sentences: list[Sentence], mix: Mix, tokens: int, chance: random.Random) -> None:
+    def __init__(self, sentences: list[Sentence], tokens: int, chance: random.Random) -> None:
         self._sentences = sentences
-        self._mix = mix
         self._tokens = tokens
         self._chance = chance
 
@@ -78,16 +66,14 @@ class Contexts:
 
     def _make(self, example: Example) -> Iterator[Context]:
         yield self._make_right(example)
-        for _ in range(self._mix.wrong):
-            if tokens := self._choose_wrong(example):
-                yield Context(example.question, tokens, None)
+        if tokens := self._choose_wrong(example):
+            yield Context(example.question, tokens, None)
 
     def _make_right(self, example: Example) -> Context:
-        mix, gold = self._mix, example.gold
-        kind = self._chance.choices(("alone", "around", "whole"), (mix.alone, mix.around, mix.whole))[0]
-        first, last = gold, gold
+        first = last = gold = example.gold
+        kind = self._chance.choices(list(RIGHT), list(RIGHT.values()))[0]
         if kind == "around":
-            first, last = (gold - self._chance.randint(0, AROUND), gold + self._chance.randint(0, AROUND))
+            first, last = gold - self._chance.randint(0, AROUND), gold + self._chance.randint(0, AROUND)
         elif kind == "whole":
             first, last = 0, len(self._sentences)
         places = self._bound(first, last, gold)
@@ -118,7 +104,7 @@ class Contexts:
         """Choose a text of the same paragraph, of another one with the question's words, or any."""
         chance = self._chance.random()
         gold, near, far = example.gold, example.near, example.far[:FIRST_FAR]
-        is_alone = self._chance.random() < self._mix.wrong_alone
+        is_alone = self._chance.random() < WRONG_ALONE
         if near and chance < 0.5:
             if is_alone:
                 return self._sentences[self._chance.choice(near)].tokens

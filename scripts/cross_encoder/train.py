@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contexts import Context, Contexts, Mix
+from contexts import Context, Contexts
 from export import export
 from model import CrossEncoder, Pairs
 from squad import Example, Sentence, read_squad
@@ -39,7 +39,6 @@ class Phase:
 
 SENTENCES = Phase(4200, 1.5e-4, 1e-3, warm_up=100)
 CONTEXTS = Phase(4400, 1.2e-4, 6e-4)  # texts of all lengths, after it
-MIX = Mix(alone=0.25, around=0.3, whole=0.45, wrong=1, wrong_alone=0.5)
 
 
 def main(wheel: Path, out: Path) -> None:
@@ -53,7 +52,7 @@ def main(wheel: Path, out: Path) -> None:
     batches = _make_batches(seen, sentences, chance)
     _train(model, SENTENCES, (_find_loss(model, batch, sentences, chance) for batch in batches))
     print(f"of {SHOWN} questions kept aside {_measure(model, shown, sentences):.3f} find their sentence")
-    longer = Contexts(sentences, MIX, TOKENS, chance).make_batches(seen)
+    longer = Contexts(sentences, TOKENS, chance).make_batches(seen)
     _train(model, CONTEXTS, (_find_context_loss(model, batch) for batch in longer))
     print(f"of {SHOWN} questions kept aside {_measure(model, shown, sentences):.3f} find their sentence")
     export(model, out)
