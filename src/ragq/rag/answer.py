@@ -137,11 +137,11 @@ class Draft:
 
 def _with_sentence_before(sentence: Sentence) -> str:
     """The text of a sentence; with the one before if it is short, or goes on from that."""
-    text, start = sentence.source.text, sentence.start
-    if sentence.source.location.unit == "row" or not (goes_on(sentence.text) or len(sentence.text.split()) < FEW_WORDS):
+    source = sentence.source
+    if source.location.unit == "row" or not (goes_on(sentence.text) or len(sentence.text.split()) < FEW_WORDS):
         return sentence.text
-    before = [first for first, last in find_sentences(text) if last <= start]
-    return text[before[-1] if before else start : sentence.end]
+    before = [first for (first, last), _ in read_statements(source) if last <= sentence.start]
+    return source.text[before[-1] if before else sentence.start : sentence.end]
 
 
 def _lacks_number(question: str, sentence: Sentence) -> bool:

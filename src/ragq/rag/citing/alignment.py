@@ -15,7 +15,6 @@ SCOPE_WORDS = 4  # on either side of a negation, in which it is looked for in th
 
 # Of difflib: what to do, where in the statement, where in the passage.
 Codes = list[tuple[Literal["replace", "delete", "insert", "equal"], int, int, int, int]]
-
 Change = tuple[int, int, int, int]  # where in the statement, where in the passage
 
 
@@ -44,7 +43,7 @@ def find_changes(codes: Codes, said: list[Word]) -> list[Change]:
 
 
 def _join_changes(codes: Codes, said: list[Word]) -> Iterator[Change]:
-    """Yield what was replaced; a small word between two changes is a part of both: "under the rule of" for "under no rule"."""
+    """Yield what was replaced; a small word between two changes is a part of both."""
     start = end = first = last = 0
     for tag, *places in [*codes, ("equal", len(said), len(said) + 2, 0, 0)]:
         if tag != "equal":

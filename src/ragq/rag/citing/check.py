@@ -300,13 +300,14 @@ class Evidence:
 
     def _find_changed(self, window: tuple[int, ...], statement: Said) -> list[Word] | None:
         """Find the words of a passage that a copy of it has others for; None of a statement that is no copy."""
-        words = [word for place in window for word in self._sentences[place].words]
-        codes = align(statement.words, words)
-        longest = max((end - start for tag, start, end, _, _ in codes if tag != "equal"), default=0)
-        others = len(statement.words) - longest
-        if len(statement.words) < COPIED_WORDS or count_matched(codes) < COPIED_SHARE * others:
-            return None
         said = statement.words
+        if len(said) < COPIED_WORDS:
+            return None
+        words = [word for place in window for word in self._sentences[place].words]
+        codes = align(said, words)
+        longest = max((end - start for tag, start, end, _, _ in codes if tag != "equal"), default=0)
+        if count_matched(codes) < COPIED_SHARE * (len(said) - longest):
+            return None
         changes = (one for one in find_changes(codes, said) if fills_place(said, *one[:2]))
         return [word for _, _, first, last in changes for word in words[first:last]]
 
