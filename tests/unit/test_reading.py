@@ -155,6 +155,24 @@ async def test_of_an_llms_answer_not_more_than_a_few_sentences_are_read() -> Non
 
 
 @pytest.mark.parametrize(
+    ("own", "rivals", "read"),
+    [
+        (YES, [YES, YES], ["own"]),  # no rival can be so far ahead
+        (0.0, [YES, YES], ["own", "first"]),  # the first one is ahead
+        (0.0, [NO, YES], ["own", "first", "second"]),
+    ],
+)
+def test_no_more_is_read_than_may_change_a_verdict(own: float, rivals: list[float], read: list[str]) -> None:
+    rivalry = Rivalry("own", [("first", -0.1), ("second", -0.2)])
+    of = dict(zip(rivalry.sentences, [own, *rivals], strict=True))
+    scores: dict[str, float] = {}
+    while (sentence := rivalry.find_unread(scores)) is not None:
+        scores[sentence] = of[sentence]
+    assert list(scores) == read
+    assert rivalry.is_lost_as_read(scores) == rivalry.is_lost_as_read(of)
+
+
+@pytest.mark.parametrize(
     ("said", "score", "is_held"),
     [
         ("14 days [1].", LEAST_SCORE + 1, True),

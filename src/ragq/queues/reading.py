@@ -33,10 +33,10 @@ async def read_doubts(encoder: CrossEncoder, question: str, cited: Cited) -> Cit
     for place, rivalry in cited.doubts.items():
         if not rivalry.rivals and len(cited.statements) > 1:
             continue  # it may be something else that is worth saying
-        unread = [one for one in rivalry.sentences if one not in scores]
-        if len(scores) + len(unread) > MOST_READ or not is_english(question, *rivalry.sentences):
+        if len(scores) + len(rivalry.sentences) > MOST_READ or not is_english(question, *rivalry.sentences):
             continue
-        scores |= {one: await encoder.read(question, one) for one in unread}
+        while (sentence := rivalry.find_unread(scores)) is not None:
+            scores[sentence] = await encoder.read(question, sentence)
         judgement[place] = not rivalry.is_lost_as_read(scores)
     statements, citations = apply_judgement(cited.statements, cited.citations, judgement, reasons=AS_READ)
     return cited._replace(statements=statements, citations=citations)

@@ -19,10 +19,12 @@ LOST = "Another sentence of the sources answers the question better."
 MAX_LEAD = 0.33  # by which another sentence may fit the question better than the one that has the answer
 MISFIT = 0.4  # by how much less, if the question asks for a name, time or number and the answer has none
 CLOSER_SHARE = 1.2  # of what another answer in the same passage is closer to the question's words, by which it is less
-DOUBT = 0.4  # of a lead either way: less of it says nothing for certain. A reading is worth up to 1
+DOUBT = 0.4  # of a lead: less of it says nothing for certain. A reading is worth up to 1
+MOST_BEHIND = 0.3  # by words, for a rival to be read: one farther behind seldom reads so much better
 LEAST_AHEAD = 0.2  # by words and reading, for a rival to count: fewer true answers are called unsupported
+BEST_READING = 1.0  # that `bound_reading` can give
 MOST_RIVALS = 2  # that are kept
-LITTLE_FIT = 0.35  # of a sentence with little of the question's words
+LITTLE_FIT = 0.25  # of a sentence with little of the question's words
 LEAST_SCORE = -5.0  # of the cross-encoder, for a sentence that ends like one; rows and lists do not read like answers
 _ENDS = (".", "!", "?")
 
@@ -54,16 +56,27 @@ class Rivalry:
     def sentences(self) -> list[str]:
         return [self.own, *(text for text, _ in self.rivals)]
 
-    def is_lost_as_read(self, scores: Mapping[str, float]) -> bool:
-        """Tell whether a rival answers better, or a sentence of prose does not answer at all.
+    def find_unread(self, scores: Mapping[str, float]) -> str | None:
+        """The next sentence to read; None if no reading of another one can change what `is_lost_as_read` tells.
 
         Args:
-            scores: How well each of the sentences reads as an answer, as `CrossEncoder.read` tells.
+            scores: How well each sentence that was read answers the question, as `CrossEncoder.read` tells.
         """
+        if self.own not in scores:
+            return self.own
+        if self.is_lost_as_read(scores):
+            return None
+        least = LEAST_AHEAD + bound_reading(scores[self.own]) - BEST_READING
+        return next((text for text, lead in self.rivals if lead > least and text not in scores), None)
+
+    def is_lost_as_read(self, scores: Mapping[str, float]) -> bool:
+        """Tell whether a rival that was read answers better, or a sentence of prose does not answer at all."""
         if self.is_far and scores[self.own] < LEAST_SCORE:
             return True
         own = bound_reading(scores[self.own])
-        return any(lead + bound_reading(scores[text]) - own > LEAST_AHEAD for text, lead in self.rivals)
+        return any(
+            lead + bound_reading(scores[text]) - own > LEAST_AHEAD for text, lead in self.rivals if text in scores
+        )
 
 
 class Rivals:
@@ -95,9 +108,11 @@ class Rivals:
         if self._kind and not has_kind(self._kind, self._said.own, (self._said.words, words)):
             lead -= MISFIT
         found = self._fits.find_better(
-            self._fits.of(own) + lead - DOUBT, self._sentences[own].source, lambda place: self._is_rival(place, window)
+            self._fits.of(own) + lead - MOST_BEHIND,
+            self._sentences[own].source,
+            lambda place: self._is_rival(place, window),
         )
-        rivals = [(self._sentences[place].text, better - DOUBT) for better, place in found[:MOST_RIVALS]]
+        rivals = [(self._sentences[place].text, better - MOST_BEHIND) for better, place in found[:MOST_RIVALS]]
         return Rivalry(self._sentences[own].text, rivals, self._is_far(own))
 
     def _is_far(self, place: int) -> bool:
