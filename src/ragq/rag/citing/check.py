@@ -54,6 +54,7 @@ COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
 VERBATIM_SHARE = 0.93  # the same, for any word
 COPIED_WORDS = 7  # that a copy has at the least
 CLAUSE_COVER = 0.8  # of a clause, for clauses in different passages to support what does not name many sources
+ALL_WORDS = 0.999  # of a statement's words
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
 
 Places = dict[Word, frozenset[int]]  # of each word, the sentences that have it
@@ -99,7 +100,7 @@ class Evidence:
             marks: Offsets of the markers.
         """
         whole = self._judge(text, named, is_whole=is_whole)
-        if whole.kind == "uncited" or (whole.kind == "unsupported" and whole.found and whole.found.is_altered):
+        if whole.kind == "uncited" or _is_settled(whole):
             return whole
         clauses = cut_clauses(text, marks, eagerly=len(named) > 1 or whole.kind == "unsupported")
         if len(clauses) < 2 or (": " not in clauses[0] and self._read_value(text)):  # a label is no clause
@@ -349,3 +350,11 @@ class Evidence:
             if is_verbatim or (is_other and not in_copy):
                 return f"Where the answer says '{word.short}', the source says '{meant[0].short}'."
         return ""
+
+
+def _is_settled(whole: Verdict) -> bool:
+    """Whether clauses need no look: one sentence has all of the words, or the statement is an altered copy of a passage."""
+    found = whole.found
+    if not found:
+        return False
+    return found.is_altered if whole.kind == "unsupported" else found.is_one_sentence and found.weight > ALL_WORDS
