@@ -167,4 +167,4 @@ def files(tmp_path: Path) -> list[Path]:
     notes = tmp_path / "ferry.md"
     notes.write_text("# Ferry\n\nThe ferry to Quorra leaves at noon.\n")
     facts = {57: "The brig Amaranth carried forty barrels of saffron."}
-    return [write_long_pdf(tmp_path / "register.pdf", pages=90, facts=facts), notes]
+    return [write_long_pdf(tmp_path / "register.pdf", pages=600, facts=facts), notes]
