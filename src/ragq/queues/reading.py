@@ -33,7 +33,7 @@ async def read_doubts(encoder: CrossEncoder, question: str, cited: Cited) -> Cit
     for place, rivalry in cited.doubts.items():
         if not rivalry.rivals and len(cited.statements) > 1:
             continue  # it may be something else that is worth saying
-        if len(scores) + len(rivalry.sentences) > MOST_READ or not is_english(question, *rivalry.sentences):
+        if len({*scores, *rivalry.sentences}) > MOST_READ or not is_english(question, *rivalry.sentences):
             continue
         while (sentence := rivalry.find_unread(scores)) is not None:
             scores[sentence] = await encoder.read(question, sentence)

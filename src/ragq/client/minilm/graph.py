@@ -68,7 +68,7 @@ def fold(model: bytes) -> bytes:
             node.op_type, node.domain = "DynamicQuantizeMatMul", "com.microsoft"
             node.input[1:] = [f"{weight}_q", f"{weight}_scale"]
             scales[f"{weight}_scale"].dims[:] = [max(scales[f"{weight}_scale"].dims)]
-        elif node.op_type == "Add" and _is(producers, node.input[0], "DynamicQuantizeMatMul"):
+        elif node.op_type == "Add" and _is_made_by("DynamicQuantizeMatMul", node.input[0], producers):
             product = producers[node.input[0]]
             product.input.extend(["", node.input[1]])  # no zero points; the bias
             product.output[:] = node.output
@@ -115,7 +115,7 @@ def _look_up_quantized(gather: Any, cast: Any, weight: str) -> list[Any]:
     return [rows, scales, widened, product]
 
 
-def _is(producers: dict[str, Any], name: str, operator: str) -> bool:
+def _is_made_by(operator: str, name: str, producers: dict[str, Any]) -> bool:
     return name in producers and producers[name].op_type == operator
 
 
@@ -123,14 +123,14 @@ def _is_gelu(product: Any, producers: dict[str, Any]) -> bool:
     """Tell whether a product is `x * (0.5 * (erf(x / sqrt(2)) + 1))`."""
     name = product.input[1]
     for operator, place in (("Mul", 1), ("Add", 0), ("Erf", 0)):
-        if not _is(producers, name, operator):
+        if not _is_made_by(operator, name, producers):
             return False
         name = producers[name].input[place]
     return True
 
 
 def _is_attention(reshape: Any, producers: dict[str, Any]) -> bool:
-    return _is(producers, reshape.input[0], "Transpose") and "attention" in producers[reshape.input[0]].input[0]
+    return _is_made_by("Transpose", reshape.input[0], producers) and "attention" in producers[reshape.input[0]].input[0]
 
 
 def _fuse_attention(reshape: Any, producers: dict[str, Any]) -> list[Any]:

@@ -54,7 +54,7 @@ COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
 VERBATIM_SHARE = 0.93  # the same, for any word
 COPIED_WORDS = 7  # that a copy has at the least
 CLAUSE_COVER = 0.8  # of a clause, for clauses in different passages to support what does not name many sources
-ALL_WORDS = 0.999  # of a statement's words
+ALL_WORDS = 0.999  # of a statement's words: all of them, but for rounding
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
 
 Places = dict[Word, frozenset[int]]  # of each word, the sentences that have it
