@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
+import time
 import weakref
 from pathlib import Path
 
 import pytest
 
-from ragq.tasks import freeze_heap, give_back_memory, importing
+from ragq.tasks import MemoryTrimmer, freeze_heap, give_back_memory, importing
 
 PIECES, PIECE = 1000, 64 << 10
 
@@ -29,6 +31,20 @@ def test_memory_that_is_free_goes_back_to_the_system() -> None:
     give_back_memory()
     assert before - resident() > PIECES * PIECE / 2
     assert len(last) == PIECE
+
+
+async def test_memory_goes_back_once_for_all_work_of_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed: list[float] = []
+    monkeypatch.setattr("ragq.tasks.TRIM_SECONDS", 0.05)
+    monkeypatch.setattr("ragq.tasks.give_back_memory", lambda: trimmed.append(time.monotonic()))
+    trimmer = MemoryTrimmer()
+    for _ in range(2):
+        begun = time.monotonic()
+        for _ in range(3):
+            trimmer.trim_soon()
+        await asyncio.sleep(0.2)
+        assert len(trimmed) == 1
+        assert trimmed.pop() - begun >= 0.05
 
 
 def test_what_was_made_while_importing_is_collected_afterwards() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Generator
 
 import pytest
 
-from ragq.client.tenancy.turn_thread import LEAD, TurnThread
+from ragq.client.tenancy.turn_thread import AT_A_TIME, LEAD, TurnThread
 
 
 @pytest.fixture
@@ -49,8 +49,14 @@ async def test_owners_take_turns_however_much_one_of_them_brings(thread: TurnThr
 
 async def test_works_of_one_owner_take_turns(thread: TurnThread) -> None:
     taken: list[str] = []
+    await asyncio.gather(*(thread.run("a", steps(name, 2 * AT_A_TIME, taken)) for name in ("first", "second")))
+    assert taken == (["first"] * AT_A_TIME + ["second"] * AT_A_TIME) * 2
+
+
+async def test_of_short_works_of_one_owner_one_ends_before_the_next_begins(thread: TurnThread) -> None:
+    taken: list[str] = []
     await asyncio.gather(*(thread.run("a", steps(name, 5, taken)) for name in ("first", "second")))
-    assert taken == ["first", "second"] * 5
+    assert taken == ["first"] * 5 + ["second"] * 5
 
 
 async def test_short_work_of_one_who_was_idle_is_done_before_anything_else_goes_on(thread: TurnThread) -> None:

@@ -25,7 +25,7 @@ from ragq.storage.blobs import BlobStore
 from ragq.storage.database import Database
 from ragq.storage.search.chunks import Chunks
 from ragq.storage.search.replica import CHECK_CONNECTIONS, MOST_CONNECTIONS
-from ragq.tasks import Turns
+from ragq.tasks import MemoryTrimmer, Turns
 
 if TYPE_CHECKING:
     from ragq.client.llm_client import LlmClient
@@ -53,6 +53,7 @@ class WorkerContext(Context):
     parser: Parser = field(default_factory=Parser)
     cross_encoder: CrossEncoder = field(default_factory=CrossEncoder)
     turns: Turns = field(default_factory=Turns)
+    trimmer: MemoryTrimmer = field(default_factory=MemoryTrimmer)
 
     @classmethod
     async def open(cls, settings: Settings, queue: JobQueue, database_url: str) -> WorkerContext:

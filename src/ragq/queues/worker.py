@@ -42,7 +42,7 @@ from ragq.records import (
 )
 from ragq.settings import LOCAL_EMBEDDING_MODEL
 from ragq.storage.store_files import StoreFileRecord
-from ragq.tasks import end_tasks, give_back_memory
+from ragq.tasks import end_tasks
 
 DEFAULT_OVERLAP_SHARE = 0.2  # of a chunk
 WANTED_SECONDS = 1.0  # between checks that a document is still wanted
@@ -112,7 +112,7 @@ async def process_document(job: RunningJob, context: WorkerContext, arguments: D
     try:
         chunk_count = await _while_wanted(context, record, job.attempt, _ingest(job, context, record))
     finally:
-        await asyncio.to_thread(give_back_memory)
+        context.trimmer.trim_soon()
     if chunk_count is None:
         return DocumentResult("superseded")
     job.usage.documents = 1

@@ -128,9 +128,20 @@ def index_words(text: str, language: str) -> Iterator[str]:
     Args:
         language: The document's, as an ISO 639-1 code; words of others than `STEMMED` are not cut.
     """
-    for token in find_tokens(text):
-        for word in _read_token(token, (language,)):
-            yield from word.forms
+    for raw in cut_tokens(text):
+        # In scripts without spaces a token may be a sentence, which no other text has.
+        yield from (_index_known if raw.isascii() else _index_token)(raw, language)
+
+
+@lru_cache(maxsize=10_000)
+def _index_known(raw: str, language: str) -> tuple[str, ...]:
+    return _index_token(raw, language)
+
+
+def _index_token(raw: str, language: str) -> tuple[str, ...]:
+    token = read_token(raw)
+    words = _read_token(token, (language,)) if token else ()
+    return tuple(form for word in words for form in word.forms)
 
 
 def question_words(text: str, languages: Iterable[str]) -> list[Word]:

@@ -14,12 +14,15 @@ from ragq.tasks import end_tasks
 T = TypeVar("T")
 
 LEAD = 16  # steps; a page takes two or three
+# Steps of one work of an owner before the next one of the same owner has a turn. So two short documents do not end at the
+# same time, after which the thread would have nothing to do until others are read.
+AT_A_TIME = 16
 
 
 class TurnThread:
     """Runs generators step by step in one thread. The next step is of the owner that has had the fewest.
 
-    Owners who always have work get equal numbers of steps. One who had none for a while is up to `LEAD` steps ahead of
+    Owners who always have work get equal numbers of steps; works of one owner take turns of `AT_A_TIME` steps. One who had none for a while is up to `LEAD` steps ahead of
     the others, so that short work does not wait for long work, but not more: nobody saves up turns.
     """
 
@@ -49,7 +52,8 @@ class TurnThread:
             others = self._waiting.pop(owner)  # to the end, behind owners that have had as many
             others.popleft()
             if not work.result.done():
-                others.append(work)
+                work.steps_taken += 1
+                (others.appendleft if work.steps_taken % AT_A_TIME else others.append)(work)
             if others:
                 self._waiting[owner] = others
         self._runner = None
@@ -87,6 +91,7 @@ class TurnThread:
 class _Work:
     steps: Generator[None, None, Any]
     result: asyncio.Future[Any]
+    steps_taken: int = 0
 
 
 def _step(steps: Generator[None, None, T]) -> tuple[bool, T | None]:
