@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -25,9 +25,12 @@ from tests.integration.test_keys import BODIES, FOREIGN, QUERIES, fill
 from tests.servers import Ragq
 from tests.tenants import Caller, make_objects
 
-Trace = list[tuple[str, int]]
+Trace = list[tuple[str, Callable[[], int]]]
 
 GUESSES = 1000  # `make bench-guesses` sends 10,000
+# What the connection that a request gets was used for before decides whether there is such a statement, not the id. The pool
+# sends an empty one to see whether an idle connection is alive.
+OF_THE_CONNECTION = ("SELECT set_config(", "RESET ", "SET plan_cache_mode")
 _trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
@@ -56,14 +59,14 @@ async def traced(
 
     async def record_statement(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
         done = await execute(cursor, query, *arguments, **options)
-        if query:  # the pool's check of an idle connection has none
-            note(str(query), cursor.rowcount)
+        if query and not str(query).startswith(OF_THE_CONNECTION):
+            note(str(query), lambda: cursor.rowcount)  # which in a pipeline is known at its end
         return done
 
     async def record_commands(client: ValkeyClient, commands: Any) -> Any:
         commands = list(commands)
         replies = await send(client, commands)
-        note(repr(commands), len(repr(replies)))
+        note(repr(commands), lambda: len(repr(replies)))
         return replies
 
     monkeypatch.setattr(psycopg.AsyncCursor, "execute", record_statement)
@@ -84,14 +87,14 @@ async def traced(
         yield client
 
 
-def note(what: str, size: int) -> None:
+def note(what: str, size: Callable[[], int]) -> None:
     """Record a step of the request whose context this is; the housekeeping has none."""
     trace = _trace.get()
     if trace is not None:
         trace.append((re.sub(r"[0-9a-f]{32,}", "ID", what), size))
 
 
-async def trace_of(client: httpx2.AsyncClient, method: str, path: str, route: str) -> tuple[int, Trace]:
+async def trace_of(client: httpx2.AsyncClient, method: str, path: str, route: str) -> tuple[int, list[tuple[str, int]]]:
     trace: Trace = []
     token = _trace.set(trace)
     try:
@@ -99,7 +102,7 @@ async def trace_of(client: httpx2.AsyncClient, method: str, path: str, route: st
         answer = await client.request(method, path + QUERIES.get(route, ""), **body)
     finally:
         _trace.reset(token)
-    return answer.status_code, trace
+    return answer.status_code, [(what, size()) for what, size in trace]
 
 
 async def test_another_tenants_id_costs_what_an_unknown_one_does(

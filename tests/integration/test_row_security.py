@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import inspect
+import itertools
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from ragq.errors import RagqError
 from ragq.storage.database import Database
 from ragq.storage.search.chunks import Chunks, Scope
 from ragq.storage.tenancy.access import TenantAccess
+from ragq.storage.tenancy.connection import Entry
 from ragq.storage.tenancy.shares import StoreShares
-from ragq.storage.tenancy.wall import Wall
+from ragq.storage.tenancy.wall import Wall, find_wall
 from tests.filled_tenant import FOREIGN, GUEST, OURS, SECRET, VECTOR, Filled, empty, find_methods, modules
 
 OF_NO_TENANT = {"facts", "migrations", "poison", "usage_positions"}
@@ -45,13 +48,13 @@ async def filled(database: Database, settings: Any) -> AsyncIterator[Filled]:
 @contextlib.contextmanager
 def behind_our_wall() -> Iterator[None]:
     """Leave the foreign tenant in every statement's parameters, and set ours for row-level security."""
-    enter = TenantAccess._enter
+    entry = TenantAccess._entry
 
-    async def enter_as_ours(access: TenantAccess, connection: Any, wall: Wall | None) -> None:
-        await enter(TenantAccess(access._connect, access._find_wall, OURS, repeats_reads=False), connection, wall)
+    def entry_of_ours(access: TenantAccess, wall: Wall | None) -> Entry:
+        return entry(access, wall)._replace(tenant=OURS)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TenantAccess, "_enter", enter_as_ours)
+        patch.setattr(TenantAccess, "_entry", entry_of_ours)
         yield
 
 
@@ -176,17 +179,67 @@ async def test_each_table_has_a_policy_or_is_of_no_tenant(database: Database) ->
         assert {name for name, has_policy in await found.fetchall() if not has_policy} == OF_NO_TENANT
 
 
-async def test_the_role_ends_with_the_transaction(database: Database) -> None:
-    who = "SELECT current_user::text AS role, current_setting('ragq.tenant', true) AS tenant"
-    owner = await database.for_all().row("SELECT current_user::text AS role")
-    assert owner
-    for statement in ("SELECT 1", "SELECT 1 / 0"):
-        with contextlib.suppress(psycopg.errors.DivisionByZero):
-            await database.for_tenant(OURS).row(statement)
-    async with database.for_tenant(OURS).transaction() as connection:
-        inside = await (await connection.execute(who)).fetchone()
-    assert inside == (f"{owner['role']}_tenant", OURS)
-    assert await database.for_all().row(who) == owner | {"tenant": ""}
+WHO = """SELECT current_user = session_user AS is_owner, current_user LIKE '%%!_tenant' ESCAPE '!' AS is_role,
+                coalesce(current_setting('ragq.tenant', true), '') AS tenant"""
+
+
+async def read(database: Database, tenant: str) -> None:
+    assert await database.for_tenant(tenant).row(WHO) == {"is_owner": False, "is_role": True, "tenant": tenant}
+
+
+async def read_all(database: Database, _: str = "") -> None:
+    assert await database.for_all().row(WHO) == {"is_owner": True, "is_role": False, "tenant": ""}
+
+
+async def fail(database: Database, tenant: str) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await database.for_tenant(tenant).row("SELECT 1 / 0")
+
+
+async def give_up(database: Database, tenant: str) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await database.for_tenant(tenant).row("SELECT pg_sleep(5)")
+
+
+async def undo(database: Database, tenant: str) -> None:
+    async with database.for_tenant(tenant).transaction() as connection:
+        assert await (await connection.execute(WHO)).fetchone() == (False, True, tenant)
+        raise Rollback
+
+
+async def use_both_doors(database: Database, tenant: str) -> None:
+    async with database.transaction():
+        await read(database, tenant)
+        await read_all(database)
+
+
+async def copy(database: Database, tenant: str) -> None:
+    async with database.for_tenant(tenant).copying() as (connection, end_copying):
+        assert await (await connection.execute(WHO)).fetchone() == (True, False, tenant)
+        await end_copying()
+        assert await (await connection.execute(WHO)).fetchone() == (False, True, tenant)
+
+
+@pytest.mark.usefixtures("database")  # which is migrated
+async def test_each_door_shows_its_rows_whatever_its_connection_did_before(settings: Any, database_url: str) -> None:
+    database = await Database.open(settings, database_url, connections=1)
+    uses: list[Callable[[Database, str], Awaitable[None]]] = [read, read_all, fail, give_up, undo, use_both_doors, copy]
+    for before, after in itertools.product(uses, uses):
+        for tenant in (OURS, FOREIGN):
+            await before(database, OURS)
+            await after(database, tenant)
+    await database.close()
+
+
+async def test_a_role_does_not_outlast_what_it_was_entered_for(database: Database) -> None:
+    async with database._connection() as connection:
+        wall = await find_wall(connection)
+        assert wall is not None
+        for role in (wall.role, None, wall.role):
+            async with connection.behind(Entry(OURS, role, None)):
+                found = await connection.execute(WHO)
+            assert await found.fetchone() == (role is None, role is not None, OURS)
 
 
 async def test_an_error_in_a_transaction_undoes_it_and_reaches_the_caller(filled: Filled) -> None:

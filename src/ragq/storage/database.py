@@ -23,6 +23,7 @@ from ragq.settings import Settings
 from ragq.storage.database_check import check_database
 from ragq.storage.search.vector_column import EmbeddingModel, column_of, read_facts, write_facts
 from ragq.storage.tenancy.access import Access, AllAccess, TenantAccess
+from ragq.storage.tenancy.connection import Connection
 from ragq.storage.tenancy.wall import Wall, find_wall, raise_wall
 
 log = structlog.get_logger(__name__)
@@ -49,38 +50,7 @@ BEHIND_A_POOLER = (
 )
 
 
-class _Connection(AsyncConnection[Any]):
-    """A connection that records when it was last used, and how it plans.
-
-    Attributes:
-        plans_once: Whether its prepared statements are planned once for all values; None if that is not known.
-    """
-
-    used_at = 0.0
-    plans_once: bool | None = False
-
-    async def plan_once(self, wanted: bool) -> None:
-        """Plan prepared statements once for all values, or as PostgreSQL thinks best."""
-        if self.plans_once is not wanted:
-            self.plans_once = None  # until it is done: the statement may be cancelled
-            await self.execute(f"SET plan_cache_mode = {'force_generic_plan' if wanted else 'auto'}", prepare=False)
-            self.plans_once = wanted
-
-    @classmethod
-    async def connect(  # type: ignore[override]  # as the pool calls it
-        cls, conninfo: str = "", *, failures: deque[psycopg.Error], **options: Any
-    ) -> _Connection:
-        """Connect; the pool does not report why it fails, so the reason is kept in `failures`."""
-        try:
-            connection = await super().connect(conninfo, **options)
-        except psycopg.Error as error:
-            failures.append(error)
-            raise
-        failures.clear()
-        return connection
-
-
-async def _check(connection: _Connection) -> None:
+async def _check(connection: Connection) -> None:
     """Check that an idle connection is alive; a check at each use would double the round trips."""
     if time.monotonic() - connection.used_at > RESTED_SECONDS:
         await AsyncConnectionPool.check_connection(connection)
@@ -97,7 +67,7 @@ class Database:
         self,
         settings: Settings,
         url: str,
-        pool: AsyncConnectionPool[_Connection],
+        pool: AsyncConnectionPool[Connection],
         failures: deque[psycopg.Error],
         *,
         repeats_reads: bool,
@@ -109,7 +79,7 @@ class Database:
         self._failures = failures
         self._repeats_reads = repeats_reads
         self._vector_column: str | None = None
-        self._shared: ContextVar[AsyncConnection[Any] | None] = ContextVar("shared", default=None)  # of `transaction`
+        self._shared: ContextVar[Connection | None] = ContextVar("shared", default=None)  # of `transaction`
         self._wall: Wall | None = None
         self._wall_until = 0.0
 
@@ -124,7 +94,7 @@ class Database:
         kept: dict[str, Any] = {"prepare_threshold": None} if settings.database_pooled else {"options": STARTUP_OPTIONS}
         pool = AsyncConnectionPool(
             url,
-            connection_class=_Connection,
+            connection_class=Connection,
             min_size=1,
             max_size=connections,
             max_idle=SURPLUS_SECONDS,
@@ -142,12 +112,13 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def _connection(
-        self, plans_once: bool = False, timeout_seconds: float | None = None
-    ) -> AsyncIterator[AsyncConnection[Any]]:
+        self, plans_once: bool = False, stays_behind: bool = False, *, timeout_seconds: float | None = None
+    ) -> AsyncIterator[Connection]:
         """Use a connection of the pool; with None, wait for one as long as the pool's timeout.
 
         Args:
             plans_once: Plan prepared statements once, whatever their values.
+            stays_behind: Take it as it is, behind a tenant's walls or none; otherwise it sees all rows.
         """
         with self._translate_errors():
             if shared := self._shared.get():
@@ -161,6 +132,8 @@ class Database:
                         yield connection
                 else:
                     await connection.plan_once(plans_once)
+                    if not stays_behind:
+                        await connection.leave()
                     yield connection
                 connection.used_at = time.monotonic()
 

@@ -12,12 +12,13 @@ from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Rollback
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.rows import AsyncRowFactory, dict_row, kwargs_row
 
 from ragq import tracing
 from ragq.accounts.views import Viewer, tenant_of
 from ragq.errors import UnavailableError
+from ragq.storage.tenancy.connection import Connection, Entry
 from ragq.storage.tenancy.visibility import values_of
 from ragq.storage.tenancy.wall import Wall
 
@@ -25,14 +26,11 @@ Record = TypeVar("Record")
 Row = TypeVar("Row")
 Found = TypeVar("Found")
 Plan = Literal["once", "anew"] | None
-Connect = Callable[[bool], AbstractAsyncContextManager[AsyncConnection[Any]]]
+Connect = Callable[..., AbstractAsyncContextManager[Connection]]
 FindWall = Callable[[], Awaitable[Wall | None]]
 
 READ_AGAIN_SECONDS = 5.0  # how long a SELECT is repeated while a primary is replaced
 PREPARE: dict[Plan, bool | None] = {"once": True, "anew": False, None: None}
-_ENTER = "SELECT set_config('ragq.tenant', %(tenant)s, true)"
-_ROLE = ", set_config('role', %(role)s, true)"
-_PATH = ", set_config('search_path', %(path)s, true)"
 
 
 class Access(ABC):
@@ -122,10 +120,10 @@ class TenantAccess(Access):
         wall = await self._find_wall()
         async with self._connect(False) as connection:
             is_begun = connection.info.transaction_status == TransactionStatus.INTRANS  # by `_connect`
-            async with _one_round_trip(connection):  # as `connection.transaction()` does not
+            async with connection.one_round_trip():  # as `connection.transaction()` does not
                 if not is_begun:
                     await connection.execute("BEGIN")
-                await self._enter(connection, wall)
+                await connection.enter(self._entry(wall))
             async with connection.transaction() if is_begun else _ending(connection):
                 yield connection
 
@@ -137,40 +135,25 @@ class TenantAccess(Access):
         """
         wall = await self._find_wall()
         async with self._connect(False) as connection, connection.transaction():
-            await self._enter(connection, None)
-            yield connection, lambda: self._enter(connection, wall)
+            await connection.enter(self._entry(None))
+            yield connection, lambda: connection.enter(self._entry(wall))
 
     @contextlib.asynccontextmanager
     async def _run(
         self, row_factory: AsyncRowFactory[Row], query: str, plan: Plan, parameters: dict[str, Any]
     ) -> AsyncIterator[AsyncCursor[Row]]:
         wall = await self._find_wall()
-        async with self._connect(plan == "once") as connection, connection.cursor(row_factory=row_factory) as cursor:
-            async with _one_round_trip(connection):  # which is one transaction
-                await self._enter(connection, wall)
+        async with (
+            self._connect(plan == "once", True) as connection,
+            connection.cursor(row_factory=row_factory) as cursor,
+        ):
+            async with connection.behind(self._entry(wall)):
                 await cursor.execute(query, parameters | values_of(self._viewer), prepare=PREPARE[plan])
             yield cursor
 
-    async def _enter(self, connection: AsyncConnection[Any], wall: Wall | None) -> None:
-        """Set tenant and role until the end of the transaction."""
+    def _entry(self, wall: Wall | None) -> Entry:
         role, path = (wall.role, wall.search_path) if wall and wall.stands else (None, None)
-        query = _ENTER + (_ROLE if role else "") + (_PATH if path else "")
-        await connection.execute(query, {"tenant": tenant_of(self._viewer), "role": role, "path": path}, prepare=True)
-
-
-@contextlib.asynccontextmanager
-async def _one_round_trip(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Send all statements of the block together.
-
-    psycopg leaves a connection in pipeline mode when its task is cancelled as the pipeline begins, and it then refuses
-    COPY for good. Such a connection is closed, so that the pool replaces it.
-    """
-    try:
-        async with connection.pipeline():
-            yield
-    finally:
-        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
-            connection.pgconn.finish()  # `close()` could be cancelled
+        return Entry(tenant_of(self._viewer), role, path)
 
 
 @contextlib.asynccontextmanager
