@@ -183,12 +183,19 @@ WHO = """SELECT current_user = session_user AS is_owner, current_user LIKE '%%!_
                 coalesce(current_setting('ragq.tenant', true), '') AS tenant"""
 
 
+OUTSIDE_OF_BOTH = {"is_owner": True, "is_role": False, "tenant": ""}
+
+
+def behind_both_walls(tenant: str) -> dict[str, Any]:
+    return {"is_owner": False, "is_role": True, "tenant": tenant}
+
+
 async def read(database: Database, tenant: str) -> None:
-    assert await database.for_tenant(tenant).row(WHO) == {"is_owner": False, "is_role": True, "tenant": tenant}
+    assert await database.for_tenant(tenant).row(WHO) == behind_both_walls(tenant)
 
 
 async def read_all(database: Database, _: str = "") -> None:
-    assert await database.for_all().row(WHO) == {"is_owner": True, "is_role": False, "tenant": ""}
+    assert await database.for_all().row(WHO) == OUTSIDE_OF_BOTH
 
 
 async def fail(database: Database, tenant: str) -> None:
@@ -229,6 +236,8 @@ async def test_each_door_shows_its_rows_whatever_its_connection_did_before(setti
         for tenant in (OURS, FOREIGN):
             await before(database, OURS)
             await after(database, tenant)
+            seen = [await door.row(WHO) for door in (database.for_tenant(tenant), database.for_all())]
+            assert seen == [behind_both_walls(tenant), OUTSIDE_OF_BOTH], (before, after)
     await database.close()
 
 

@@ -133,15 +133,13 @@ def index_words(text: str, language: str) -> Iterator[str]:
         yield from (_index_known if raw.isascii() else _index_token)(raw, language)
 
 
-@lru_cache(maxsize=10_000)
-def _index_known(raw: str, language: str) -> tuple[str, ...]:
-    return _index_token(raw, language)
-
-
 def _index_token(raw: str, language: str) -> tuple[str, ...]:
     token = read_token(raw)
     words = _read_token(token, (language,)) if token else ()
     return tuple(form for word in words for form in word.forms)
+
+
+_index_known = lru_cache(maxsize=10_000)(_index_token)
 
 
 def question_words(text: str, languages: Iterable[str]) -> list[Word]:

@@ -22,8 +22,9 @@ AT_A_TIME = 16
 class TurnThread:
     """Runs generators step by step in one thread. The next step is of the owner that has had the fewest.
 
-    Owners who always have work get equal numbers of steps; works of one owner take turns of `AT_A_TIME` steps. One who had none for a while is up to `LEAD` steps ahead of
-    the others, so that short work does not wait for long work, but not more: nobody saves up turns.
+    Owners who always have work get equal numbers of steps. One who had none for a while is up to `LEAD` steps ahead of
+    the others, so that short work does not wait for long work, but not more: nobody saves up turns. Works of one owner
+    take turns of `AT_A_TIME` steps.
     """
 
     def __init__(self, name: str) -> None:

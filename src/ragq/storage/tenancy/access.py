@@ -94,7 +94,7 @@ class AllAccess(Access):
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Use a connection of the pool."""
-        async with self._connect(False) as connection:
+        async with self._connect() as connection:
             yield connection
 
     @contextlib.asynccontextmanager
@@ -118,7 +118,7 @@ class TenantAccess(Access):
     async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Run several statements in one transaction; `psycopg.Rollback` ends it without an error."""
         wall = await self._find_wall()
-        async with self._connect(False) as connection:
+        async with self._connect() as connection:
             is_begun = connection.info.transaction_status == TransactionStatus.INTRANS  # by `_connect`
             async with connection.one_round_trip():  # as `connection.transaction()` does not
                 if not is_begun:
@@ -134,7 +134,7 @@ class TenantAccess(Access):
         Yields the connection and what to call after the last COPY, to have both walls.
         """
         wall = await self._find_wall()
-        async with self._connect(False) as connection, connection.transaction():
+        async with self._connect() as connection, connection.transaction():
             await connection.enter(self._entry(None))
             yield connection, lambda: connection.enter(self._entry(wall))
 
@@ -144,7 +144,7 @@ class TenantAccess(Access):
     ) -> AsyncIterator[AsyncCursor[Row]]:
         wall = await self._find_wall()
         async with (
-            self._connect(plan == "once", True) as connection,
+            self._connect(plan == "once", stays_behind=True) as connection,
             connection.cursor(row_factory=row_factory) as cursor,
         ):
             async with connection.behind(self._entry(wall)):
