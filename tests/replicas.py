@@ -72,14 +72,23 @@ class ReplicatedValkey(_Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self, primary: ReplicatedValkey | None = None) -> ReplicatedValkey:
-        """Start it and, for a replica, wait until it has all of the primary's data."""
-        self.folder.mkdir(exist_ok=True)
-        follow = ("--replicaof", f"127.0.0.1 {primary.port}") if primary else ()
-        quick = ("--repl-diskless-sync-delay", "0")  # else a new replica waits 5 s for others that may come
-        self._run("--port", str(self.port), "--dir", str(self.folder), *DURABLE, *quick, *follow)
+        """Start it and, for a replica, wait until it has all of the primary's data and may be promoted."""
+        self.begin(primary)
         if primary:
             wait_until(self.is_in_step, seconds=30, what="the replica has the data")
+            self.allow_promotion()
         return self
+
+    def begin(self, primary: ReplicatedValkey | None = None) -> None:
+        """Start it. A replica is not to be promoted yet: a Sentinel would take it while it is still empty."""
+        self.folder.mkdir(exist_ok=True)
+        follow = ("--replicaof", f"127.0.0.1 {primary.port}", "--replica-priority", "0") if primary else ()
+        quick = ("--repl-diskless-sync-delay", "0")  # else a new replica waits 5 s for others that may come
+        self._run("--port", str(self.port), "--dir", str(self.folder), *DURABLE, *quick, *follow)
+
+    def allow_promotion(self) -> None:
+        with self.connect() as connection:
+            connection.config_set("replica-priority", 100)
 
     def is_in_step(self) -> bool:
         return self._info().get("master_link_status") == "up"
@@ -114,17 +123,26 @@ class Sentinel(_Server):
             SENTINEL.format(port=self.port, folder=self.folder, name=NAME, primary=primary.port, down_ms=down_ms)
         )
         self._run(str(config), "--sentinel")
+        with self.connect() as connection:  # else it asks its servers what they are every 10 s
+            connection.execute_command("SENTINEL", "DEBUG", "info-period", "500")
 
     @property
     def url(self) -> str:
         return f"valkey+sentinel://127.0.0.1:{self.port}/{NAME}/0"
 
+    def says(self, event: str) -> bool:
+        """Whether its log has this event."""
+        return event in self.folder.with_suffix(".log").read_text()
+
     def knows_replica(self) -> bool:
+        """Whether it knows a replica that it may promote."""
+        return any(one["master-link-status"] == "ok" and one["slave-priority"] > 0 for one in self.replicas())
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """What it says of the replicas that answer it."""
         with self.connect() as connection:
-            return any(
-                "disconnected" not in one["flags"] and "down" not in one["flags"] and one["master-link-status"] == "ok"
-                for one in connection.sentinel_slaves(NAME)
-            )
+            found: list[dict[str, Any]] = connection.sentinel_slaves(NAME)
+        return [one for one in found if "disconnected" not in one["flags"] and "down" not in one["flags"]]
 
 
 @contextlib.contextmanager

@@ -187,13 +187,13 @@ def test_patterns_choose_by_name_path_and_folder(path: str, choice: Choice, is_t
 def test_small_files_are_searchable_before_a_long_text_that_was_put_in_with_them(
     ragq: Ragq, http: httpx2.Client, tmp_path: Path
 ) -> None:
-    folder = fill(tmp_path / "together", **{f"small{number:03}": f"Small file {number}." for number in range(200)})
+    folder = fill(tmp_path / "together", **{f"small{number:03}": f"Small file {number}." for number in range(100)})
     (folder / "a-long-one.txt").write_text("It was a long night on the river, and nobody slept. " * 60_000)  # 3 MB
     process = ragq.spawn("ingest", str(folder), RAGQ_URL=ragq.url)
     try:
-        wait_until(lambda: len(stored(http, "together/")) == 201, seconds=60)
+        wait_until(lambda: len(stored(http, "together/")) == 101, seconds=120)
         wait_until(
-            lambda: sum(one["status"] == "completed" for one in stored(http, "together/").values()) == 200, seconds=60
+            lambda: sum(one["status"] == "completed" for one in stored(http, "together/").values()) == 100, seconds=120
         )
         long_one = stored(http, "together/")["together/a-long-one.txt"]
         assert long_one["status"] == "in_progress"

@@ -174,6 +174,33 @@ async def test_a_failover_by_sentinels_is_followed_without_a_restart(
         sentinel.stop()
 
 
+def test_a_replica_that_is_still_empty_is_not_promoted(tmp_path: Path) -> None:
+    """As docs/how-to/high-availability.md says; with a priority the Sentinel would take it, and all would be lost."""
+    primary, replica = ReplicatedValkey(tmp_path), ReplicatedValkey(tmp_path)
+    primary.begin()
+    sentinel = Sentinel(tmp_path, primary)
+    try:
+        with primary.connect() as connection:
+            connection.set("a", 1)
+            connection.config_set("repl-diskless-sync-delay", 60)  # it gets nothing yet
+        replica.begin(primary)
+        wait_until(sentinel.replicas, seconds=30, what="the Sentinel has seen the replica")
+        with paused(primary):
+            wait_until(
+                lambda: sentinel.says("-failover-abort-no-good-slave"), seconds=30, what="it finds none to promote"
+            )
+        with primary.connect() as connection:
+            connection.config_set("repl-diskless-sync-delay", 0)
+        wait_until(replica.is_in_step, seconds=90, what="the replica has the data")
+        replica.allow_promotion()
+        wait_until(sentinel.knows_replica, seconds=30, what="the Sentinel may promote it")
+        with primary.connect() as connection:
+            assert connection.get("a") == "1"
+    finally:
+        for server in (sentinel, replica, primary):
+            server.stop()
+
+
 async def test_a_primary_that_became_a_replica_is_left(pair: Pair) -> None:
     primary, replica = pair
     client = ValkeyClient(primary.url)
