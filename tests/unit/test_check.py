@@ -263,6 +263,63 @@ def test_the_us_is_a_name_and_no_pronoun(named: str) -> None:
     ]
 
 
+def test_a_common_word_of_another_language_in_capitals_is_a_name() -> None:
+    source = "In September 1980 the Tolmic army invaded the valley, and the war began. The UN was asked for help."
+    said = "In September 1980 the {} invaded the valley, and the war began"
+    assert judge_of(said.format("Tolmic army"), source).kind == "supported"
+    assert judge_of(said.format("UN"), source).kind == judge_of(said.format("WHO"), source).kind == "unsupported"
+    assert judge_of(said.format("United Nations"), source).kind == "unsupported"
+    assert [word.kind for word in read_words("Un gato y una casa") if word.text == "Un"] == [Kind.STOP]
+    assert {word.kind for word in read_words("WHO SAID THAT IT IS TRUE?") if word.text in ("WHO", "IT")} == {Kind.STOP}
+
+
+def test_a_word_of_the_question_in_the_place_of_what_was_asked_is_unsupported() -> None:
+    source = "The growth rings of these trees are referred to as annual rings in all of our books."
+    asked = "What are the growth rings of trees called?"
+    said = "The growth rings of these trees are referred to as {} in all of our books"
+    assert judge_of(said.format("annual rings"), source, asked).kind == "supported"
+    assert judge_of(said.format("trees"), source, asked).kind == "unsupported"
+
+
+def test_a_name_of_the_question_may_stand_for_what_the_source_calls_otherwise() -> None:
+    source = "The company was founded by two brothers from the north in 1901, and moved to Tolm."
+    for begin, named in (("The company", "Brandt"), ("This firm", "Brandt"), ("It", "Brandt")):
+        verdict = judge_of(
+            f"{named} was founded by two brothers from the north in 1901, and moved to Tolm",
+            source.replace("The company", begin),
+            "When was Brandt founded?",
+        )
+        assert verdict.kind == "supported"
+
+
+def test_in_a_short_copy_one_other_word_is_seen() -> None:
+    source = "Columbine founded Epos Records in 1953. Its head was Mr Conkling."
+    assert judge_of("Columbine founded Epos Records in 1953", source).kind == "supported"
+    assert judge_of("Conkling founded Epos Records in 1953", source).kind == "unsupported"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Each packet is not labelled with a destination address, a source address and the port numbers",
+        "The president of the mill, Energy, described his hope that it would become a great mill",
+    ],
+)
+def test_an_altered_copy_is_no_talk_about_sources_or_to_the_reader(text: str) -> None:
+    source = (
+        "Each packet is labelled with a destination address, a source address and the port numbers. "
+        "The president of the mill, Jon Hale, described his hope that it would become a great mill."
+    )
+    assert judge_of(text, source).kind == "unsupported"
+
+
+def test_a_label_that_is_the_question_may_speak_to_the_reader() -> None:
+    source = "The vessels of the willow are seen with a lens. The laws of the session are printed in a book."
+    asked = "What would you need to see the vessels of the willow?"
+    assert judge_of(f"{asked[:-1]}: a lens", source, asked).kind == "supported"
+    assert judge_of(f"{asked[:-1]}: a telescope", source, asked).kind == "unsupported"
+
+
 def test_a_copy_with_words_of_the_next_sentence_in_the_place_of_others_is_unsupported() -> None:
     source = (
         "The old mill of Tolm was bought by the town council in 1906. It was sold to the Brewer family in the spring."
@@ -300,7 +357,10 @@ def test_days_answer_when_and_so_do_those_of_another_sentence() -> None:
     assert right.kind == "supported"
     assert right.doubt is None
     assert wrong.doubt is not None
-    assert wrong.doubt.sentences == ["The parcel leaves within 2 days.", "Refunds are paid within 14 days."]
+    assert [one.text for one in wrong.doubt.sentences] == [
+        "The parcel leaves within 2 days.",
+        "Refunds are paid within 14 days.",
+    ]
 
 
 def test_what_the_user_or_a_tool_said_may_be_repeated() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Literal
 
-from ragq.rag.citing.lexicon import AFTER_NOUNS, BEFORE_NOUNS, DENIALS, NONE, OPPOSITES, WEAK
+from ragq.rag.citing.lexicon import AFTER_NOUNS, BEFORE_NOUNS, DEFINITE, DENIALS, NONE, OPPOSITES, WEAK
 from ragq.rag.citing.wording import Kind, Word
 
 ALIGNED_SHARE = 0.6  # of a statement's words that stand in the passage in the same order, for a replaced one to count
@@ -85,6 +85,12 @@ def is_form(word: Word, other: Word) -> bool:
     return not set(word.keys).isdisjoint(other.keys) or bool(
         word.loose and not word.is_exact and word.loose == other.loose
     )
+
+
+def is_definite(words: list[Word], start: int) -> bool:
+    """Tell whether a noun that begins at `words[start]`, or behind it, stands for what was named before, as "the company" does."""
+    around = [word.text.casefold() for word in words[max(0, start - 1) : start + 1]]
+    return not DEFINITE.isdisjoint(around)
 
 
 def is_denied(words: list[Word]) -> bool:

@@ -36,6 +36,7 @@ _HALF_DAY = re.compile(
 _UHR = re.compile(r"\b(\d{1,2})(?:[:.](\d\d))?(?=\s?Uhr\b)")
 _SIGNS = frozenset("€$£")
 _DIGIT = re.compile(r"\d")
+_POINT = re.compile(r"(?<![\w.)\]])\.(?=\d)")
 
 # By its word, what a unit measures and its name: "metres" is a length.
 UNITS = {
@@ -56,9 +57,11 @@ UNITS = {
 
 
 def write_plainly(text: str) -> str:
-    """Write "€49" as "49 euro", "January 5" as "5 January" and "5 pm" as "17:00"."""
+    """Write "€49" as "49 euro", "January 5" as "5 January", "5 pm" as "17:00" and ".5" as "0.5"."""
     if not _DIGIT.search(text):
         return text
+    if "." in text:
+        text = _POINT.sub("0.", text)
     if not _SIGNS.isdisjoint(text) or "EUR" in text or "USD" in text or "GBP" in text:
         text = _MONEY.sub(_write_money, text)
     text = _MONTH_FIRST.sub(r"\2 \1", text)

@@ -27,6 +27,7 @@ from ragq.rag.citing.alignment import (
     find_changes,
     find_contradiction,
     find_opposite,
+    is_definite,
     is_denied,
     is_noun,
 )
@@ -53,9 +54,12 @@ LEAST_COVER = 0.7  # of what the best passage holds; others are not looked at
 COPIED_SHARE = 0.85  # the same, for a replaced word that no source has
 VERBATIM_SHARE = 0.93  # the same, for any word
 COPIED_WORDS = 7  # that a copy has at the least
+COPIED_FRAME = 4  # or so many, if these are all that were not replaced
 CLAUSE_COVER = 0.8  # of a clause, for clauses in different passages to support what does not name many sources
 ALL_WORDS = 0.999  # of a statement's words: all of them, but for rounding
 PAIR_COST = 0.1  # of a statement's words that a second sentence must add
+
+NAMES_SOURCE = "It names a source."
 
 Places = dict[Word, frozenset[int]]  # of each word, the sentences that have it
 
@@ -103,7 +107,9 @@ class Evidence:
         if whole.kind == "uncited" or _is_settled(whole):
             return whole
         clauses = cut_clauses(text, marks, eagerly=len(named) > 1 or whole.kind == "unsupported")
-        if len(clauses) < 2 or (": " not in clauses[0] and self._read_value(text)):  # a label is no clause
+        if len(clauses) < 2 or (
+            ": " not in clauses[0] and self._read_value(text, repeats=True)
+        ):  # a label is no clause
             return whole
         verdicts = [self._judge(one, named, is_whole=False) for one in clauses]
         found = [one.found for one in verdicts if one.found]
@@ -121,39 +127,50 @@ class Evidence:
 
     def _judge(self, text: str, named: list[int], *, is_whole: bool) -> Verdict:
         """Judge a statement, or a clause of one, by single passages."""
+        statement = self._read_statement(text, is_whole=is_whole)
+        findings = self._find(statement)
+        verdict = decide(findings, named, len(self.sources))
+        if verdict.kind == "supported" and (address := find_new_address(text, self._given)):
+            return Verdict("unsupported", f"'{address}' is neither in the sources nor in the question.", verdict.found)
+        if verdict.kind == "unsupported" and (excuse := self._find_excuse(text, statement, findings)):
+            return Verdict("uncited", excuse, verdict.found if named and excuse != NAMES_SOURCE else None)
+        return verdict
+
+    def _read_statement(self, text: str, *, is_whole: bool) -> Said:
         words = read_words(text)
         content = [word for word in words if word.says_something]
         new = [word for word in content if not self._asked.holds(word)]
         repeated = [word for word in content if self._asked.holds(word)]
         repeats = len(repeated) >= LEAST_REPEATED
         asked = repeated if repeats else self._asked_content * is_whole
-        value = self._read_value(text) if repeats else None
+        value = self._read_value(text, repeats=repeats)
         own = new or [word for word in value or () if word.is_content] or content
         label = text.partition(": ")
         subject = [word for word in read_words(label[0]) if word in new] if label[2] else []
-        statement = Said(words, content, own, asked, repeats, value, subject)
-        verdict = decide(self._find(statement), named, len(self.sources))
-        if verdict.kind == "supported" and (address := find_new_address(text, self._given)):
-            return Verdict("unsupported", f"'{address}' is neither in the sources nor in the question.", verdict.found)
-        if verdict.kind != "unsupported":
-            return verdict
-        if self._repeatable and all(find_stems(word.text) <= self._repeatable for word in content):
-            return Verdict(
-                "uncited", "It repeats what was said or what a tool returned.", verdict.found if named else None
-            )
-        if self._only_names(text):
-            return Verdict("uncited", "It names a source.")
-        if reason := explain_unchecked(text, words, content, own):
-            return Verdict("uncited", reason, verdict.found if named else None)
-        return verdict
+        return Said(words, content, own, asked, repeats, value, subject)
 
-    def _read_value(self, text: str) -> list[Word] | None:
-        """The words of an answer such as "Height of the tower: 61 metres" that stand after the label."""
+    def _find_excuse(self, text: str, statement: Said, findings: list[Finding]) -> str:
+        """Say why a statement that no source holds need not be held; empty if it must."""
+        if self._repeatable and all(find_stems(word.text) <= self._repeatable for word in statement.content):
+            return "It repeats what was said or what a tool returned."
+        if findings and self._is_copy(statement, findings[0]):
+            return ""
+        if self._only_names(text):
+            return NAMES_SOURCE
+        return explain_unchecked(text, statement.in_order, statement.content, statement.own)
+
+    def _read_value(self, text: str, *, repeats: bool) -> list[Word] | None:
+        """The words of an answer such as "Height of the tower: 61 metres" that stand after the label.
+
+        Args:
+            repeats: The label has enough of the question; else it has to be the whole of it.
+        """
         label, _, value = text.partition(": ")
         if not value:
             return None
         words, asked = read_words(label), self._asked.words
         is_label = all(self._asked.holds(word) for word in words if word.is_content)
+        is_label &= repeats or len(words) >= len(asked) > 1
         if not is_label or is_denied(words) != is_denied(asked) or find_opposite(words, asked):
             return None
         return read_words(value)
@@ -230,7 +247,9 @@ class Evidence:
                 scores[place] += weight
         tried: list[tuple[float, tuple[int, ...]]] = []
         total = sum(weights.values()) or 1
-        for place in nlargest(CANDIDATES, scores, key=lambda one: scores[one]):
+        # Of a value behind the question's own words, other sentences may have more of those.
+        first = {place for word in statement.own * (statement.value is not None) for place in places.get(word, ())}
+        for place in nlargest(CANDIDATES, scores, key=lambda one: (one in first, scores[one])):
             for window in ((place,), (place, place + 1), (place - 1, place)):
                 if self._is_window(window):
                     held = sum([weight for where, weight in said if not where.isdisjoint(window)])
@@ -288,7 +307,11 @@ class Evidence:
         said = statement.in_order
         codes = align(said, words)
         is_bare = statement.value is not None and statement.is_bare
-        fault = find_contradiction(said, words, codes) or find_opposite(said, words) or find_other_unit(said, words)
+        is_turned = statement.value is not None and is_denied(
+            statement.words
+        )  # as the question is, which the label repeats
+        fault = "" if is_turned else find_contradiction(said, words, codes)
+        fault = fault or find_opposite(said, words) or find_other_unit(said, words)
         if fault or is_bare:
             return fault
         for one in sentences if len(sentences) > 1 else ():
@@ -298,6 +321,11 @@ class Evidence:
 
     def _is_about_another(self, window: tuple[int, ...], statement: Said) -> bool:
         return bool(statement.subject) and all(self._holds(window, word) for word in statement.subject)
+
+    def _is_copy(self, statement: Said, found: Finding) -> bool:
+        """Tell whether a statement has the words of a passage, and not words about the sources or to the reader."""
+        said, passage = statement.in_order, self.sources[found.source].text[slice(*found.span)]
+        return len(said) >= COPIED_WORDS and count_matched(align(said, read_words(passage))) >= COPIED_SHARE * len(said)
 
     def _find_changed(self, window: tuple[int, ...], statement: Said) -> list[Word] | None:
         """Find the words of a passage that a copy of it has others for; None of a statement that is no copy."""
@@ -336,20 +364,27 @@ class Evidence:
             if not said or not meant or are_alike(said, meant):
                 continue
             others = len(ours) - (end - start)
-            is_long = len(ours) >= COPIED_WORDS
+            is_named = is_noun(ours, start, end)
+            is_long = len(ours) >= COPIED_WORDS or (is_named and matched == others >= COPIED_FRAME)
             is_verbatim = is_long and matched >= VERBATIM_SHARE * others
             is_asked = all(self._asked.holds(word) for word in said)
-            if is_asked and not (is_verbatim and any(word.is_exact or word.kind is Kind.COUNT for word in meant)):
+            if is_asked and not (
+                is_verbatim and (any(map(_is_fixed, meant)) or (is_named and not is_definite(theirs, first)))
+            ):
                 continue  # such as the name of what the source calls "the company"
             word = max(said, key=lambda one: one.is_exact)
-            is_fixed = word.is_exact or word.kind is Kind.COUNT
+            is_fixed = _is_fixed(word)
             is_copy = is_long and matched >= COPIED_SHARE * others
-            is_other = (is_copy and (is_fixed or is_noun(ours, start, end))) or (
+            is_other = (is_copy and (is_fixed or is_named)) or (
                 is_fixed and not self._asked.holds(word) and known.isdisjoint(word.keys)
             )
             if is_verbatim or (is_other and not in_copy):
                 return f"Where the answer says '{word.short}', the source says '{meant[0].short}'."
         return ""
+
+
+def _is_fixed(word: Word) -> bool:
+    return word.is_exact or word.kind is Kind.COUNT
 
 
 def _is_settled(whole: Verdict) -> bool:

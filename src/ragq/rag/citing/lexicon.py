@@ -178,6 +178,10 @@ PRONOUNS = frozenset(
     "it they he she this these those its their his her such er sie es dies diese dieser dieses seine ihre deren"
     " ello esto este esta estos estas ellos ellas él ella su sus यह ये वह वे इस इन उस उन उसका उनका इसका इसके उनके".split()
 )
+# A noun behind one of these was named before.
+DEFINITE = PRONOUNS | frozenset(
+    "the both such said former latter der die das den dem des beide el la los las ambos dicho dicha".split()
+)
 # A noun follows these (in Hindi, comes before).
 BEFORE_NOUNS = frozenset(
     "the a an of in on at by with for as from to their his her its and or called named than into between under der die das den"
@@ -188,6 +192,8 @@ AFTER_NOUNS = frozenset("का के की को में से ने प
 ENGLISH = frozenset(
     "war die man hat son sin once elf mil mar mai ni con sino gut bis sie art".split()
 )  # mean something else there
+# Names if they are in capital letters, and common words of some language if not.
+CAPITALS = frozenset("it who un la de es se al als der des dem bis ser im".split())
 LANGUAGES = {
     "en": frozenset(
         "the of and is was were are in to it its by that which with for from has had what who when where why how did does".split()

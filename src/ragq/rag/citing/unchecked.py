@@ -24,7 +24,7 @@ def explain_unchecked(text: str, words: Sequence[Word], content: Sequence[Word],
     """Say why a statement is not checked; empty if it is.
 
     Args:
-        words: All of it.
+        words: All of it, or of what it has behind a label that is the question.
         content: Those that say something.
         own: Those of `content` that the question does not have, if there are any.
     """

@@ -9,7 +9,19 @@ from enum import StrEnum
 from functools import lru_cache
 
 from ragq.rag.citing.amounts import UNITS, write_plainly
-from ragq.rag.citing.lexicon import ENGLISH, HOURS, LANGUAGES, LIGHT, META, MONTHS, NEGATIONS, NUMBERS, SAME, SCALES
+from ragq.rag.citing.lexicon import (
+    CAPITALS,
+    ENGLISH,
+    HOURS,
+    LANGUAGES,
+    LIGHT,
+    META,
+    MONTHS,
+    NEGATIONS,
+    NUMBERS,
+    SAME,
+    SCALES,
+)
 from ragq.rag.sentences import STOP_WORDS
 from ragq.rag.words import pairs
 
@@ -108,11 +120,23 @@ def _read_words(text: str) -> list[Word]:
     text = write_plainly(_write_aliases(text))
     runs = list(_join_numbers(text))[: MAX_WORDS + 1]
     language = language_of([run.casefold() for run, _ in runs])
+    may_be_names = not _is_shouted(text)
     words: list[Word] = []
     for place, (run, is_first) in enumerate(runs):
+        if may_be_names and _is_name_in_capitals(run, language):
+            words.append(Word(run, (_stem(run.casefold()),), Kind.NAME))
+            continue
         follower = runs[place + 1][0] if place + 1 < len(runs) else ""
         words += _read(run, _matters(run, follower), is_first, language)
     return words[:MAX_WORDS]
+
+
+def _is_name_in_capitals(run: str, language: str) -> bool:
+    """Tell whether a word in capital letters is a name, though in small ones it is a common word: "the UN", "the WHO"."""
+    lower = run.casefold()
+    if lower not in CAPITALS or not run.isupper():
+        return False
+    return language == "en" or lower not in LANGUAGES.get(language, ())
 
 
 def find_stems(text: str) -> set[str]:
@@ -122,9 +146,13 @@ def find_stems(text: str) -> set[str]:
 
 def _write_aliases(text: str) -> str:
     """Write "the United States" and "the US", which is no pronoun, as "the USA"."""
-    if not any(begin in text for begin in _ALIAS_BEGINS) or (len(text) > _SHOUTED_CHARACTERS and text.isupper()):
+    if not any(begin in text for begin in _ALIAS_BEGINS) or _is_shouted(text):
         return text
     return _ALIASES.sub(lambda match: ("USA", "UK", "EU", "UN")[(match.lastindex or 1) - 1], text)
+
+
+def _is_shouted(text: str) -> bool:
+    return len(text) > _SHOUTED_CHARACTERS and text.isupper()
 
 
 def find_word_stems(text: str) -> set[str]:
