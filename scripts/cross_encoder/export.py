@@ -1,4 +1,4 @@
-"""Write the trained layers as an ONNX graph with int8 weights, which follows MiniLM's third layer."""
+"""Write what was trained as an ONNX graph, with int8 weights of its layers, which follows MiniLM's third layer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from model import DIMENSIONS, FROZEN, HEADS, LAYERS, CrossEncoder
 from onnx import TensorProto, helper, numpy_helper
 
 HIDDEN = "layer_norm_6"  # the output of MiniLM's third layer in the wheel's file
+POOLED, LAST = (
+    "head/pooled",
+    f"head/layers.{LAYERS - 1}.last_norm",
+)  # the first token's vector with the mean, and all vectors
 MICROSOFT = "com.microsoft"
 
 
@@ -60,7 +64,7 @@ class _Graph:
     def add_score(self, x: str) -> str:
         first = self.add("Gather", [x, self.hold("first", np.array([0]))], "head/firsts", axis=1)
         ends = [self.add("ReduceMean", [one], f"{one}/mean", axes=[1], keepdims=0) for one in (first, x)]
-        y = self.add("Concat", ends, "head/pooled", axis=-1)
+        y = self.add("Concat", ends, POOLED, axis=-1)
         for part, name in (("score.0", "head/inner"), ("score.2", "score")):
             weights = [self.hold(f"{part}.{kind}", self.weights[f"{part}.{kind}"]) for kind in ("weight", "bias")]
             y = self.add("Gemm", [y, *weights], name, transB=1)
@@ -82,3 +86,27 @@ def export(model: CrossEncoder, path: Path) -> None:
     made = helper.make_graph(graph.nodes, "reader", inputs, [output], graph.constants)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
     onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=9), path)
+
+
+def add_claim(path: Path, weights: dict[str, Any]) -> None:
+    """Let an exported file tell, too, whether marked words are the answer: from their mean and the pooled vectors.
+
+    Args:
+        weights: Of two layers, the one with GELU first.
+    """
+    proto = onnx.load_from_string(path.read_bytes())
+    graph = _Graph(weights)
+    rows = graph.add("Unsqueeze", ["answer", graph.hold("claim.axis", np.array([1]))], "head/claim/rows")
+    means = graph.add("MatMul", [rows, LAST], "head/claim/means")
+    said = graph.add("Squeeze", [means, "head.claim.axis"], "head/claim/said")
+    y = graph.add("Concat", [POOLED, said], "head/claim/all", axis=-1)
+    first, second = sorted({name.split(".")[0] for name in weights})
+    for part, name in ((first, "head/claim/inner"), (second, "claim")):
+        held = [graph.hold(f"claim.{part}.{kind}", weights[f"{part}.{kind}"]) for kind in ("weight", "bias")]
+        y = graph.add("Gemm", [y, *held], name, transB=1)
+        y = graph.add("Gelu", [y], "head/claim/gelu", MICROSOFT) if part == first else y
+    proto.graph.node.extend(graph.nodes)
+    proto.graph.initializer.extend(graph.constants)
+    proto.graph.input.append(helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, "tokens"]))
+    proto.graph.output.append(helper.make_tensor_value_info("claim", TensorProto.FLOAT, [1, 1]))
+    onnx.save(proto, path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from claims import train_claims
 from contexts import Context, Contexts
 from export import export
 from model import CrossEncoder, Pairs
@@ -56,6 +57,7 @@ def main(wheel: Path, out: Path) -> None:
     _train(model, CONTEXTS, (_find_context_loss(model, batch) for batch in longer))
     print(f"of {SHOWN} questions kept aside {_measure(model, shown, sentences):.3f} find their sentence")
     export(model, out)
+    train_claims(out, seen, sentences, chance)
 
 
 def _train(model: CrossEncoder, phase: Phase, losses: Iterator[Any]) -> None:

@@ -14,15 +14,15 @@ from ragq.queues import worker
 from ragq.queues.reading import MOST_READ, read_doubts
 from ragq.rag.answer import NO_ANSWER, READ_SENTENCES, Draft, draft_in_steps
 from ragq.rag.citing.cite import Cited, cite
-from ragq.rag.citing.rivals import LEAST_SCORE, LOST, Rivalry
-from ragq.rag.confidence import SURE_BY_WORDS, UNCERTAIN, Confidence, weigh_reading
+from ragq.rag.citing.rivals import LOST, MOST_CLAIM, Marked, Rivalry
+from ragq.rag.confidence import SURE_BY_WORDS, UNCERTAIN, Confidence, Reading, weigh_reading
 from ragq.settings import LOCAL_EMBEDDING_MODEL
 from ragq.tasks import run_through
 
 ASKED = "When do I get my money back?"
 SUPPORT = "Our support is there from 9:00 to 17:00. You get a mail from us when the parcel leaves."
 REFUND = "Refunds are issued within 14 days of the return. Shipping costs are not refunded."
-YES, NO = 4.0, -6.0
+YES, NO = Reading(4.0, 5.0), Reading(-6.0, -6.0)
 
 
 @pytest.fixture
@@ -66,13 +66,24 @@ def draft(question: str, *results: SearchResult) -> Draft:
 async def test_the_sentence_that_answers_reads_better(
     encoder: CrossEncoder, question: str, right: str, wrong: str
 ) -> None:
-    assert await encoder.read(question, right) > await encoder.read(question, wrong) + 1
+    assert (await encoder.read(question, right)).score > (await encoder.read(question, wrong)).score + 1
+
+
+async def test_of_one_sentence_the_words_that_answer_are_told_from_others(encoder: CrossEncoder) -> None:
+    sentence = "The mill of Tolm was built in 1841 by Jon Hale, the miller."
+
+    async def claim(question: str, answer: str) -> float:
+        start = sentence.index(answer)
+        return (await encoder.read(question, sentence, [(start, start + len(answer))])).claim
+
+    assert await claim("Who built the mill?", "Jon Hale") > await claim("Who built the mill?", "1841") + 2
+    assert await claim("When was the mill built?", "1841") > await claim("When was the mill built?", "Jon Hale") + 2
 
 
 async def test_a_long_question_and_sentence_are_read_by_their_beginnings(encoder: CrossEncoder) -> None:
     long = await encoder.read("who " * 10_000, "said " * 10_000)
     assert long == await encoder.read("who " * QUESTION_TOKENS, "said " * TEXT_TOKENS)
-    assert await encoder.read("", "") < 0
+    assert (await encoder.read("", "")).score < 0
 
 
 async def test_what_was_read_does_not_depend_on_what_was_read_before(encoder: CrossEncoder) -> None:
@@ -110,7 +121,7 @@ async def test_a_sentence_with_the_questions_words_is_no_answer_if_it_does_not_r
     assert ((await _answer(encoder.read, asked, said)).confidence or 0) < CERTAIN
 
 
-BUILT = "The mill was built by John Reis. The mill of the north was painted by Ada Stone."
+BUILT = "The mill was built by John Reis. A picture of the mill hangs in the house of Ada Stone."
 
 
 def check(text: str, question: str = "Who built the mill?") -> Cited:
@@ -130,7 +141,7 @@ async def test_of_two_sentences_the_one_that_reads_like_the_answer_holds_a_short
 
 @pytest.mark.parametrize("reads_better", ["John Reis", "Ada Stone"])
 async def test_a_reading_changes_a_verdict_both_ways(reads_better: str) -> None:
-    async def read(_: str, sentence: str) -> float:
+    async def read(_: str, sentence: str, __: Any) -> Reading:
         return YES if reads_better in sentence else NO
 
     doubtful = check("Who built the mill: Ada Stone [1].")
@@ -142,11 +153,14 @@ async def test_a_reading_changes_a_verdict_both_ways(reads_better: str) -> None:
 async def test_of_an_llms_answer_not_more_than_a_few_sentences_are_read() -> None:
     seen: list[str] = []
 
-    async def read(_: str, sentence: str) -> float:
+    async def read(_: str, sentence: str, __: Any) -> Reading:
         seen.append(sentence)
-        return NO
+        return Reading(0.0, 0.5)
 
-    doubts = {n: Rivalry(f"The mill number {n} is here.", [(f"Mill {n} is there.", 0.0)]) for n in range(MOST_READ)}
+    doubts = {
+        n: Rivalry(Marked(f"The mill number {n} is here.", ((4, 8),)), [(Marked(f"Mill {n} is there."), 0.2)])
+        for n in range(MOST_READ)
+    }
     statements = [Statement(n, n + 1, "supported") for n in doubts]
     cited = Cited("", [], statements, doubts)
     judged = await read_doubts(cast("CrossEncoder", SimpleNamespace(read=read)), "Who built the mill?", cited)
@@ -154,38 +168,78 @@ async def test_of_an_llms_answer_not_more_than_a_few_sentences_are_read() -> Non
     assert {one.verdict for one in judged.statements} == {"supported"}
 
 
+async def test_a_sentence_is_read_once_for_each_answer_in_it() -> None:
+    seen: list[tuple[str, Any]] = []
+
+    async def read(_: str, sentence: str, answer: Any) -> Reading:
+        seen.append((sentence, answer))
+        return NO if answer == ((0, 3),) else YES
+
+    text = "Ada and Jon were at the mill."
+    doubts = {n: Rivalry(Marked(text, (span,)), [], is_far=True) for n, span in enumerate([(0, 3), (8, 11), (0, 3)])}
+    statements = [Statement(n, n + 1, "supported") for n in doubts]
+    read_both = SimpleNamespace(read=read)
+    for place, verdict in ((0, "unsupported"), (1, "supported")):
+        cited = Cited("", [], statements[:1], {0: doubts[place]})
+        judged = await read_doubts(cast("CrossEncoder", read_both), "Who built the mill?", cited)
+        assert judged.statements[0].verdict == verdict
+    assert seen == [(text, ((0, 3),)), (text, ((8, 11),))]
+
+
+DOUBTED = Reading(0.0, 0.5)
+
+
 @pytest.mark.parametrize(
-    ("own", "rivals", "read"),
+    ("own", "rivals", "read", "is_lost"),
     [
-        (YES, [YES, YES], ["own"]),  # no rival can be so far ahead
-        (0.0, [YES, YES], ["own", "first"]),  # the first one is ahead
-        (0.0, [NO, YES], ["own", "first", "second"]),
+        (YES, [YES, YES], ["own"], False),  # no rival can be so far ahead
+        (NO, [NO, NO], ["own"], True),  # whatever the rivals are
+        (DOUBTED, [YES, YES], ["own", "first"], True),
+        (DOUBTED, [NO, YES], ["own", "first", "second"], True),
+        (DOUBTED, [NO, NO], ["own", "first", "second"], False),
     ],
 )
-def test_no_more_is_read_than_may_change_a_verdict(own: float, rivals: list[float], read: list[str]) -> None:
-    rivalry = Rivalry("own", [("first", -0.1), ("second", -0.2)])
+def test_no_more_is_read_than_may_change_a_verdict(
+    own: Reading, rivals: list[Reading], read: list[str], is_lost: bool
+) -> None:
+    rivalry = Rivalry(Marked("own", ((0, 3),)), [(Marked("first"), 0.2), (Marked("second"), 0.1)])
     of = dict(zip(rivalry.sentences, [own, *rivals], strict=True))
-    scores: dict[str, float] = {}
-    while (sentence := rivalry.find_unread(scores)) is not None:
-        scores[sentence] = of[sentence]
-    assert list(scores) == read
-    assert rivalry.is_lost_as_read(scores) == rivalry.is_lost_as_read(of)
+    readings: dict[Marked, Reading] = {}
+    while (sentence := rivalry.find_unread(readings)) is not None:
+        readings[sentence] = of[sentence]
+    assert [one.text for one in readings] == read
+    assert rivalry.is_lost_as_read(readings) == is_lost
+
+
+def test_what_is_sure_of_itself_is_bounded() -> None:
+    rivalry = Rivalry(Marked("own", ((0, 3),)), [(Marked("first"), 0.9)])
+    for sign in (1, -1):
+        verdicts = [
+            rivalry.is_lost_as_read({rivalry.own: Reading(0.0, sign * odds), rivalry.rivals[0][0]: DOUBTED})
+            for odds in (MOST_CLAIM, 1000.0)
+        ]
+        assert verdicts[0] == verdicts[1] == (sign < 0)
+
+
+def test_an_answer_whose_words_are_not_found_in_its_sentence_is_left_to_the_words() -> None:
+    assert Rivalry(Marked("own", ((0, 3),)), [(Marked("first"), 0.2)]).is_open
+    assert not Rivalry(Marked("own"), [(Marked("first"), 0.2)]).is_open
 
 
 @pytest.mark.parametrize(
-    ("said", "score", "is_held"),
+    ("said", "reading", "is_held"),
     [
-        ("14 days [1].", LEAST_SCORE + 1, True),
-        ("2 days [1].", LEAST_SCORE - 1, False),
-        ("The parcel leaves within 2 days [1].", LEAST_SCORE - 1, True),  # which is so, whatever was asked
-        ("2 days [1]. The shop is in Sarn [1].", LEAST_SCORE - 1, True),
+        ("14 days [1].", DOUBTED, True),
+        ("2 days [1].", NO, False),
+        ("The parcel leaves within 2 days [1].", NO, True),  # which is so, whatever was asked
+        ("2 days [1]. The shop is in Sarn [1].", NO, True),
     ],
 )
 async def test_a_few_words_from_a_sentence_that_reads_like_no_answer_are_unsupported(
-    said: str, score: float, is_held: bool
+    said: str, reading: Reading, is_held: bool
 ) -> None:
-    async def read(_: str, __: str) -> float:
-        return score
+    async def read(_: str, __: str, ___: Any) -> Reading:
+        return reading
 
     source = make_result("Refunds are issued within 14 days. The parcel leaves within 2 days. The shop is in Sarn.")
     cited = cite(said, [source], ASKED)
@@ -205,7 +259,7 @@ async def test_doubts_that_are_not_read_keep_their_verdict(question: str) -> Non
 async def test_sentences_are_read_until_one_answers() -> None:
     seen: list[str] = []
 
-    async def read(_: str, sentence: str) -> float:
+    async def read(_: str, sentence: str) -> Reading:
         seen.append(sentence)
         return YES if "14 days" in sentence else NO
 
@@ -217,7 +271,7 @@ async def test_sentences_are_read_until_one_answers() -> None:
 async def test_not_more_than_a_few_sentences_are_read() -> None:
     seen: list[str] = []
 
-    async def read(_: str, sentence: str) -> float:
+    async def read(_: str, sentence: str) -> Reading:
         seen.append(sentence)
         return NO
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ragq.models import SearchResult
 from ragq.rag.citing.wording import read_words
@@ -30,6 +31,18 @@ UNCERTAIN = 0.1  # from here on the nearest passages are shown
 SURE_BY_WORDS = 0.8
 WORDS, WORDS_BOUNDS, READING, READING_BIAS = 0.5, (-3.0, 3.0), 2.66, 0.67
 READING_SCALE = 4.0  # a score of the cross-encoder that says three quarters of all that it can say
+
+
+class Reading(NamedTuple):
+    """What the cross-encoder says of a question and a sentence.
+
+    Attributes:
+        score: How well the sentence answers the question: the higher, the better; about −8…8.
+        claim: The log-odds that the words that were marked in it are the answer; nothing if there were none.
+    """
+
+    score: float
+    claim: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ The lower three layers are MiniLM's; `cross_encoder.onnx` has three that were tr
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ragq.client.embedding_client import load_tokenizer
 from ragq.client.tenancy.turn_thread import TurnThread
+from ragq.rag.confidence import Reading
+from ragq.rag.sentences import Span
 from ragq.tasks import give_back_memory
 
 if TYPE_CHECKING:
@@ -27,34 +29,29 @@ class CrossEncoder:
         self._session: InferenceSession | None = None
         self._thread = TurnThread("reading")
 
-    async def read(self, question: str, sentence: str) -> float:
-        """Tell how well a sentence answers a question in English: the higher, the better; about −8…8."""
-        return await self._thread.run("questions", self._read_at_once(question, sentence))
+    async def read(self, question: str, sentence: str, answer: Sequence[Span] = ()) -> Reading:
+        """Tell how well a sentence answers a question in English.
 
-    def _read_at_once(self, question: str, sentence: str) -> Generator[None, None, float]:
+        Args:
+            answer: Where in the sentence the words stand that are said to be the answer.
+        """
+        return await self._thread.run("questions", self._read_at_once(question, sentence, answer))
+
+    def _read_at_once(self, question: str, sentence: str, answer: Sequence[Span]) -> Generator[None, None, Reading]:
         yield from ()  # one step
-        return self._read(question, sentence)
+        return self._read(question, sentence, answer)
 
-    def _read(self, question: str, sentence: str) -> float:
-        import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
-
-        from ragq.client.minilm.graph import END, START  # noqa: PLC0415
-
+    def _read(self, question: str, sentence: str, answer: Sequence[Span]) -> Reading:
         tokenizer = load_tokenizer()
         asked = tokenizer.encode(question, add_special_tokens=False).ids[:QUESTION_TOKENS]
-        said = tokenizer.encode(sentence, add_special_tokens=False).ids[:TEXT_TOKENS]
-        ids = np.array([[START, *asked, END, *said, END]], dtype=np.int64)
-        of_sentence = np.zeros_like(ids)
-        of_sentence[:, len(asked) + 2 :] = 1
-        shared = np.isin(ids, list({*asked} & {*said})).astype(np.int64)
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": np.ones_like(ids),
-            "token_type_ids": of_sentence,
-            "marks": shared + 2 * of_sentence,
-        }
-        (score,) = self._load().run(None, inputs)
-        return float(score[0, 0])
+        said = tokenizer.encode(sentence, add_special_tokens=False)
+        marked = [
+            place
+            for place, (start, end) in enumerate(said.offsets[:TEXT_TOKENS])
+            if any(start < last and first < end for first, last in answer)
+        ]
+        score, claim = self._load().run(["score", "claim"], make_inputs(asked, said.ids[:TEXT_TOKENS], marked))
+        return Reading(float(score[0, 0]), float(claim[0, 0]))
 
     def _load(self) -> InferenceSession:
         if self._session is None:
@@ -67,3 +64,29 @@ class CrossEncoder:
 
     async def close(self) -> None:
         await self._thread.close()
+
+
+def make_inputs(asked: Sequence[int], said: Sequence[int], marked: Sequence[int] = ()) -> dict[str, Any]:
+    """Make the model's inputs of the token ids of a question and a sentence.
+
+    Args:
+        marked: Places of the sentence's tokens that are said to be the answer.
+    """
+    import numpy as np  # noqa: PLC0415  (only the processes that need it pay for it)
+
+    from ragq.client.minilm.graph import END, START  # noqa: PLC0415
+
+    ids = np.array([[START, *asked, END, *said, END]], dtype=np.int64)
+    of_sentence = np.zeros_like(ids)
+    of_sentence[:, len(asked) + 2 :] = 1
+    shared = np.isin(ids, list({*asked} & {*said})).astype(np.int64)
+    answer = np.zeros(ids.shape, dtype=np.float32)
+    if marked:
+        answer[0, [len(asked) + 2 + place for place in marked]] = 1 / len(marked)
+    return {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": of_sentence,
+        "marks": shared + 2 * of_sentence,
+        "answer": answer,
+    }

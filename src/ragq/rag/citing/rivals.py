@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from ragq.rag.citing.alignment import is_form
 from ragq.rag.citing.fits import Fits
 from ragq.rag.citing.kinds import AnswerKind, has_kind, read_kind
 from ragq.rag.citing.sentence import Said, Sentence
 from ragq.rag.citing.wording import Word
-from ragq.rag.confidence import bound_reading
+from ragq.rag.confidence import Reading, bound_reading
+from ragq.rag.sentences import Span
 
 LOST = "Another sentence of the sources answers the question better."
 
@@ -19,14 +21,24 @@ LOST = "Another sentence of the sources answers the question better."
 MAX_LEAD = 0.33  # by which another sentence may fit the question better than the one that has the answer
 MISFIT = 0.4  # by how much less, if the question asks for a name, time or number and the answer has none
 CLOSER_SHARE = 1.2  # of what another answer in the same passage is closer to the question's words, by which it is less
-DOUBT = 0.4  # of a lead: less of it says nothing for certain. A reading is worth up to 1
-MOST_BEHIND = 0.3  # by words, for a rival to be read: one farther behind seldom reads so much better
-LEAST_AHEAD = 0.2  # by words and reading, for a rival to count: fewer true answers are called unsupported
-BEST_READING = 1.0  # that `bound_reading` can give
+DOUBT = 1.0  # of a lead: less of it says nothing for certain
+MOST_BEHIND = 0.4  # by words, for a rival to count: one farther behind seldom reads so much better
 MOST_RIVALS = 2  # that are kept
 LITTLE_FIT = 0.25  # of a sentence with little of the question's words
-LEAST_SCORE = -5.0  # of the cross-encoder, for a sentence that ends like one; rows and lists do not read like answers
 _ENDS = (".", "!", "?")
+# Logistic regression on the same statements, of what is wrong against what is right.
+BIAS, RIVAL, OWN, CLAIM = -0.64, 1.95, -0.47, -0.65
+LEAST_ODDS = 0.5  # for a statement to be unsupported: fewer right ones are
+MOST_CLAIM = 8.0  # that counts, either way
+NO_RIVAL = -1.0  # what counts as the best rival, with its lead, where there is none
+LIKELY_READING = 0.7  # of a rival that answers the question
+
+
+class Marked(NamedTuple):
+    """A sentence, and where in it the words stand that are said to be the answer."""
+
+    text: str
+    answer: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +50,8 @@ class Rivalry:
         is_far: The answer is a few words from a sentence with little of the question.
     """
 
-    own: str
-    rivals: Sequence[tuple[str, float]]
+    own: Marked
+    rivals: Sequence[tuple[Marked, float]]
     is_far: bool = False
 
     @property
@@ -50,33 +62,44 @@ class Rivalry:
     @property
     def is_open(self) -> bool:
         """Whether a reading may decide."""
-        return self.rivals[0][1] < DOUBT if self.rivals else self.is_far
+        return bool(self.own.answer) and (self.rivals[0][1] < DOUBT if self.rivals else self.is_far)
 
     @property
-    def sentences(self) -> list[str]:
-        return [self.own, *(text for text, _ in self.rivals)]
+    def sentences(self) -> list[Marked]:
+        return [self.own, *(one for one, _ in self.rivals)]
 
-    def find_unread(self, scores: Mapping[str, float]) -> str | None:
-        """The next sentence to read; None if no reading of another one can change what `is_lost_as_read` tells.
+    def find_unread(self, readings: Mapping[Marked, Reading]) -> Marked | None:
+        """The next sentence to read; None if that of no other one is likely to change what `is_lost_as_read` tells.
 
         Args:
-            scores: How well each sentence that was read answers the question, as `CrossEncoder.read` tells.
+            readings: Of each sentence that was read.
         """
-        if self.own not in scores:
+        if self.own not in readings:
             return self.own
-        if self.is_lost_as_read(scores):
+        if self.is_lost_as_read(readings):
             return None
-        least = LEAST_AHEAD + bound_reading(scores[self.own]) - BEST_READING
-        return next((text for text, lead in self.rivals if lead > least and text not in scores), None)
-
-    def is_lost_as_read(self, scores: Mapping[str, float]) -> bool:
-        """Tell whether a rival that was read answers better, or a sentence of prose does not answer at all."""
-        if self.is_far and scores[self.own] < LEAST_SCORE:
-            return True
-        own = bound_reading(scores[self.own])
-        return any(
-            lead + bound_reading(scores[text]) - own > LEAST_AHEAD for text, lead in self.rivals if text in scores
+        return next(
+            (
+                one
+                for one, lead in self.rivals
+                if one not in readings and self._weigh(readings[self.own], lead + LIKELY_READING) > LEAST_ODDS
+            ),
+            None,
         )
+
+    def is_lost_as_read(self, readings: Mapping[Marked, Reading]) -> bool:
+        """Tell whether something else answers the question, as the sentences read that were read."""
+        read = [lead + bound_reading(readings[one].score) for one, lead in self.rivals if one in readings]
+        return self._weigh(readings[self.own], max(read, default=NO_RIVAL)) > LEAST_ODDS
+
+    def _weigh(self, own: Reading, rival: float) -> float:
+        """The log-odds that something else answers the question.
+
+        Args:
+            rival: The lead of the best rival, and what its reading says.
+        """
+        claim = min(max(own.claim, -MOST_CLAIM), MOST_CLAIM)
+        return BIAS + RIVAL * rival + OWN * bound_reading(own.score) + CLAIM * claim
 
 
 class Rivals:
@@ -112,8 +135,21 @@ class Rivals:
             self._sentences[own].source,
             lambda place: self._is_rival(place, window),
         )
-        rivals = [(self._sentences[place].text, better - MOST_BEHIND) for better, place in found[:MOST_RIVALS]]
-        return Rivalry(self._sentences[own].text, rivals, self._is_far(own))
+        rivals = [(Marked(self._sentences[place].text), better - MOST_BEHIND) for better, place in found[:MOST_RIVALS]]
+        return Rivalry(self._mark(own), rivals, self._is_far(own))
+
+    def _mark(self, place: int) -> Marked:
+        """Mark the statement's own words in a sentence."""
+        text, end = self._sentences[place].text, 0
+        spans: list[Span] = []
+        for word in self._sentences[place].words:
+            start = text.find(word.text, end)
+            if start < 0:
+                continue  # a name that is read in one way, such as that of a country
+            end = start + len(word.text)
+            if any(is_form(one, word) for one in self._said.own):
+                spans.append((start, end))
+        return Marked(text, tuple(spans))
 
     def _is_far(self, place: int) -> bool:
         """Tell whether the statement is a few words from a sentence with little of the question, and not all of that sentence."""
