@@ -26,11 +26,11 @@ from ragq.client.minilm.session import open_session
 
 QUESTIONS = 60_000  # that are used
 NEAR, SAME, FAR = 2, 1, 1  # wrong answers of one: of other sentences of its paragraph, of its own, of other paragraphs
+FAR_TRIED = 12  # questions of the article, of which one of another paragraph is looked for
 INNER = 64
 EPOCHS, BATCH, RATE = 8, 256, 2e-3
 ASIDE = 20  # every such question is kept aside
 ALARMS = 0.04  # of right answers, at which the wrong ones found are shown
-Span = tuple[int, int]
 
 
 class Claim(NamedTuple):
@@ -38,7 +38,7 @@ class Claim(NamedTuple):
 
     question: list[int]
     sentence: list[int]
-    answer: Span
+    answer: tuple[int, int]
     is_right: bool
 
 
@@ -61,11 +61,10 @@ class Claims:
         yield self._claim(example, example, is_right=True)
         paragraph = self._sentences[example.gold].paragraph
         near = [one for one in self._of_paragraph[paragraph] if self._is_other(one, example)]
+        article = self._of_article[example.article]
         far = [
             one
-            for one in self._chance.sample(
-                self._of_article[example.article], min(12, len(self._of_article[example.article]))
-            )
+            for one in self._chance.sample(article, min(FAR_TRIED, len(article)))
             if self._sentences[one.gold].paragraph != paragraph and self._is_other(one, example)
         ]
         same = [one for one in near if one.gold == example.gold]

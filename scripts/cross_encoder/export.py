@@ -11,10 +11,8 @@ from model import DIMENSIONS, FROZEN, HEADS, LAYERS, CrossEncoder
 from onnx import TensorProto, helper, numpy_helper
 
 HIDDEN = "layer_norm_6"  # the output of MiniLM's third layer in the wheel's file
-POOLED, LAST = (
-    "head/pooled",
-    f"head/layers.{LAYERS - 1}.last_norm",
-)  # the first token's vector with the mean, and all vectors
+POOLED = "head/pooled"  # the first token's vector with the mean
+LAST = f"head/layers.{LAYERS - 1}.last_norm"  # all vectors
 MICROSOFT = "com.microsoft"
 
 
