@@ -107,9 +107,8 @@ class Evidence:
         if whole.kind == "uncited" or _is_settled(whole):
             return whole
         clauses = cut_clauses(text, marks, eagerly=len(named) > 1 or whole.kind == "unsupported")
-        if len(clauses) < 2 or (
-            ": " not in clauses[0] and self._read_value(text, repeats=True)
-        ):  # a label is no clause
+        # A label is no clause.
+        if len(clauses) < 2 or (": " not in clauses[0] and self._read_value(text, repeats=True)):
             return whole
         verdicts = [self._judge(one, named, is_whole=False) for one in clauses]
         found = [one.found for one in verdicts if one.found]
@@ -307,9 +306,8 @@ class Evidence:
         said = statement.in_order
         codes = align(said, words)
         is_bare = statement.value is not None and statement.is_bare
-        is_turned = statement.value is not None and is_denied(
-            statement.words
-        )  # as the question is, which the label repeats
+        # A label that repeats a question with a negation has it in the value's place.
+        is_turned = statement.value is not None and is_denied(statement.words)
         fault = "" if is_turned else find_contradiction(said, words, codes)
         fault = fault or find_opposite(said, words) or find_other_unit(said, words)
         if fault or is_bare:
