@@ -176,7 +176,7 @@ async def test_a_sentence_is_read_once_for_each_answer_in_it() -> None:
         return NO if answer == ((0, 3),) else YES
 
     text = "Ada and Jon were at the mill."
-    doubts = {n: Rivalry(Marked(text, (span,)), [], is_far=True) for n, span in enumerate([(0, 3), (8, 11), (0, 3)])}
+    doubts = {n: Rivalry(Marked(text, (span,)), [], is_odd=True) for n, span in enumerate([(0, 3), (8, 11), (0, 3)])}
     statements = [Statement(n, n + 1, "supported") for n in doubts]
     read_both = SimpleNamespace(read=read)
     for place, verdict in ((0, "unsupported"), (1, "supported")):
@@ -224,6 +224,41 @@ def test_what_is_sure_of_itself_is_bounded() -> None:
 def test_an_answer_whose_words_are_not_found_in_its_sentence_is_left_to_the_words() -> None:
     assert Rivalry(Marked("own", ((0, 3),)), [(Marked("first"), 0.2)]).is_open
     assert not Rivalry(Marked("own"), [(Marked("first"), 0.2)]).is_open
+
+
+MILL = "The old mill has a wheel of oak, and was built in the valley of Sarn."
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "is_read"),
+    [
+        ("What does the old mill have?", "a wheel of oak", False),
+        ("What does the old mill have?", "the old mill", True),  # it says nothing new
+        ("How many wheels does the old mill have?", "the valley of Sarn", True),  # which is no number
+        ("When was the old mill built?", "the valley of Sarn", True),
+        ("Where was the old mill built?", "the valley of Sarn", False),
+    ],
+)
+async def test_an_answer_that_cannot_be_one_is_read_though_no_sentence_is_better(
+    asked: str, said: str, *, is_read: bool
+) -> None:
+    seen: list[str] = []
+
+    async def read(_: str, sentence: str, __: Any) -> Reading:
+        seen.append(sentence)
+        return NO
+
+    cited = cite(f"{asked.rstrip('?')}: {said} [1].", [make_result(MILL)], asked)
+    assert [one.verdict for one in cited.statements] == ["supported"]
+    judged = await read_doubts(cast("CrossEncoder", SimpleNamespace(read=read)), asked, cited)
+    assert seen == [MILL] * is_read
+    assert judged.statements[0].verdict == ("unsupported" if is_read else "supported")
+
+
+def test_a_long_value_behind_a_short_question_has_rivals_too() -> None:
+    fire = "a slow fire of beech wood in the upper room of the mill for two days and a night"
+    source = make_result(f"Malting makes sugar of starch. Grain is dried over {fire}.")
+    assert cite(f"What is malting: {fire} [1].", [source], "What is malting?").doubts
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,13 @@ class Rivalry:
 
     Attributes:
         rivals: With their leads, the greatest first: by how much they fit the question better than they may.
-        is_far: The answer is a few words from a sentence with little of the question.
+        is_odd: The answer itself is doubtful, rivals or none: it is not of the kind that is asked for, has the question's words
+            alone, or is a few words from a sentence with little of the question.
     """
 
     own: Marked
     rivals: Sequence[tuple[Marked, float]]
-    is_far: bool = False
+    is_odd: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -62,7 +63,7 @@ class Rivalry:
     @property
     def is_open(self) -> bool:
         """Whether a reading may decide."""
-        return bool(self.own.answer) and (self.rivals[0][1] < DOUBT if self.rivals else self.is_far)
+        return bool(self.own.answer) and (self.rivals[0][1] < DOUBT if self.rivals else self.is_odd)
 
     @property
     def sentences(self) -> list[Marked]:
@@ -126,17 +127,26 @@ class Rivals:
         held = {place: sum(self._sentences[place].holds(word) for word in self._said.own) for place in window}
         most = max(held.values())
         own = max((place for place in window if held[place] == most), key=self._fits.of)
-        lead = MAX_LEAD - CLOSER_SHARE * self._find_closer(window)
-        words = [word for place in window for word in self._sentences[place].words]
-        if self._kind and not has_kind(self._kind, self._said.own, (self._said.words, words)):
-            lead -= MISFIT
+        misfits = self._misfits(window)
+        lead = MAX_LEAD - CLOSER_SHARE * self._find_closer(window) - MISFIT * misfits
         found = self._fits.find_better(
             self._fits.of(own) + lead - MOST_BEHIND,
             self._sentences[own].source,
             lambda place: self._is_rival(place, window),
         )
         rivals = [(Marked(self._sentences[place].text), better - MOST_BEHIND) for better, place in found[:MOST_RIVALS]]
-        return Rivalry(self._mark(own), rivals, self._is_far(own))
+        return Rivalry(self._mark(own), rivals, misfits or self._repeats_question() or self._is_far(own))
+
+    def _misfits(self, window: Sequence[int]) -> bool:
+        """Tell whether the question asks for a name, time or number, and the statement has none."""
+        words = [word for place in window for word in self._sentences[place].words]
+        kind = self._kind
+        return kind is not None and not has_kind(kind, self._said.own, (self._said.words, words))
+
+    def _repeats_question(self) -> bool:
+        """Tell whether a value behind the question's own words has no others."""
+        own = (word for word in self._said.own if word.is_content)
+        return self._said.value is not None and all(map(self._asked.holds, own))
 
     def _mark(self, place: int) -> Marked:
         """Mark the statement's own words in a sentence."""

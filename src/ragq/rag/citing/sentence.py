@@ -74,9 +74,8 @@ class Said:
     @property
     def is_answer(self) -> bool:
         """Whether it is a short answer to the question, not more about the subject."""
-        if not self.repeats:
-            return bool(self.own) and self.is_bare
-        return bool(self.own) and (self.value is not None or len(self.own) <= len(self.asked))
+        is_short = len(self.own) <= len(self.asked) if self.repeats else self.is_bare
+        return bool(self.own) and (self.value is not None or is_short)
 
 
 def goes_on(text: str) -> bool:
