@@ -24,7 +24,7 @@ HAS_SERVERS = { command -v openssl && { command -v pgbouncer || test -x /usr/sbi
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes, and compiling costs each of them up to two seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit servers integration fault programs openapi coverage browser evaluate evaluate-documents real-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-small evaluate-titles train-cross-encoder streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
+.PHONY: help setup demo test check unit servers integration fault programs openapi coverage browser evaluate evaluate-documents real-documents evaluate-citations evaluate-answers evaluate-identifiers evaluate-small evaluate-titles evaluate-how-to train-cross-encoder streams attack erase-test bench-guesses clients-test llm-test alerts-test traces-test wheel-test compose-test bench-queue bench-answers bench-accept bench-ingest bench-search bench-scale bench-fairness bench-traces bench-console drill drill-stock ha-test lock handbook docs screenshot reference clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,6 +125,9 @@ evaluate-small: setup ## Plain questions about small sets of documents, without 
 
 evaluate-titles: setup ## The right page first for titles of sections (DATA=folder of HTML documentation)
 	$(BIN)/python -m benchmarks.title_set $(DATA)
+
+evaluate-how-to: setup ## Questions how to do something, without an LLM, about ragq's pages and manuals from Debian packages (apt-get download; SETS="how_to how_to_git")
+	$(BIN)/python -m benchmarks.how_to_set $(if $(SETS),--sets $(SETS))
 
 streams: setup ## How late tokens reach 500 readers of one API process
 	$(BIN)/python -m benchmarks.streams

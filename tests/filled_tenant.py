@@ -19,7 +19,7 @@ from ragq.accounts.limits import KeyLimits, Limits
 from ragq.accounts.usage import JobUsage, UsageEntry
 from ragq.accounts.views import TenantView
 from ragq.errors import DocumentError
-from ragq.models import DEFAULT_STORE_NAME, Chunk, JobStatus, ParsedDocument
+from ragq.models import DEFAULT_STORE_NAME, Chunk, JobStatus, ParsedDocument, SearchResult
 from ragq.records import BatchRequest, Job, Request
 from ragq.storage.archive import Archive
 from ragq.storage.batches import Batches, BatchRecord, EndedLine
@@ -163,6 +163,7 @@ class Filled:
             "Uploads.file_id": document[2].id, "Stores.resolve.store_id": DEFAULT_STORE_NAME,
             "Stores.resolve.tenant": TenantView(FOREIGN, stores=(store.id,)),
             "scope": await self.make(Chunks).find_scope(CALLER, [store.id], SECRET),
+            "passage": SearchResult(document[0].id, "", "", -1, 0, None, None, 0, score=1.0),
         }  # fmt: skip
 
     async def _fill_accounts(self) -> None:

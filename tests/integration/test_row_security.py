@@ -9,6 +9,7 @@ import inspect
 import itertools
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,17 @@ async def test_a_shared_store_is_searched_as_long_as_it_is_shared(filled: Filled
     chunks, guest = filled.make(Chunks), TenantView(GUEST, shares=True)
     await filled.execute("UPDATE vector_stores SET last_active_at = now() - interval '1 hour'")
     scope = await chunks.find_scope(guest, [filled.values["store_id"]], SECRET)
-    assert [found.text for found in await chunks.search(scope, VECTOR, limit=5)] == [SECRET]
+    (found,) = await chunks.search(scope, VECTOR, limit=5)
+    assert found.text == SECRET
+    before = replace(found, start=found.start - 1, end=found.end - 1)
+    assert await chunks.read_next(guest, scope.parameters["stores"], before) == replace(
+        found, score=0.0, similarity=None
+    )
     active = "SELECT last_active_at > now() - interval '1 minute' AS active FROM vector_stores WHERE id = %(id)s"
     assert await filled.database.for_all().row(active, id=filled.values["store_id"]) == {"active": True}
     await filled.make(StoreShares).delete(FOREIGN, filled.values["store_id"], GUEST)
     assert await chunks.search(scope, VECTOR, limit=5) == []
+    assert await chunks.read_next(guest, scope.parameters["stores"], before) is None
 
 
 async def test_doors_in_one_transaction_show_each_its_rows(filled: Filled) -> None:

@@ -53,6 +53,18 @@ async def put(
     return record
 
 
+async def put_text(
+    context: WorkerContext, store: str, name: str, texts: Sequence[str], starts: Sequence[int]
+) -> StoreFileRecord:
+    """Make a searchable file with chunks that begin there."""
+    record = await attach(context, name, filename=name, store=store)
+    assert await context.ingests.begin_ingest(TENANT, store, record.file_id, record.generation, 1)
+    chunks = [Chunk(text, start, start + len(text), None, None, 2) for text, start in zip(texts, starts, strict=True)]
+    vectors = np.array([NEAR] * len(chunks))
+    assert await context.ingests.complete_ingest(record, 1, ParsedDocument(name), chunks, vectors, language="en")
+    return record
+
+
 async def search(context: WorkerContext, store: str, filters: dict[str, Any] | None, limit: int = 50) -> list[str]:
     scope = await context.chunks.find_scope(
         TENANT, [store], "word", convert(filters, AttributeFilter) if filters else None
@@ -316,3 +328,24 @@ async def test_a_file_is_found_by_a_part_of_its_name_among_ten_thousand(context:
     async with context.database.for_all().connection() as connection:
         plan = await connection.execute(f"EXPLAIN {newest}", {"tenant": TENANT, "store": store})
         assert "vector_store_files_by_age" in str(await plan.fetchall())
+
+
+async def test_the_chunk_after_another_is_read_in_its_document_alone(context: WorkerContext) -> None:
+    store = await make_store(context)
+    record = await put_text(context, store, "a.txt", ["One. Two.", "Two. Three.", "Four."], [0, 5, 17])
+    await put_text(context, store, "b.txt", ["Other."], [20])
+    scope = await context.chunks.find_scope(TENANT, [store], "one two three four")
+    found = {
+        one.text: one for one in await context.chunks.search(scope, NEAR, limit=9) if one.file_id == record.file_id
+    }
+
+    async def after(text: str, stores: list[str]) -> str | None:
+        following = await context.chunks.read_next(TENANT, stores, found[text])
+        return following.text if following else None
+
+    assert [await after(text, [store]) for text in ("One. Two.", "Two. Three.", "Four.")] == [
+        "Two. Three.",
+        "Four.",
+        None,
+    ]
+    assert await after("One. Two.", ["default"]) is None

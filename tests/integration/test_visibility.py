@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ragq.accounts.views import TenantView
 from ragq.errors import NotFoundError
-from ragq.models import Chunk, ParsedDocument
+from ragq.models import Chunk, ParsedDocument, SearchResult
 from ragq.queues.running import WorkerContext
 from ragq.storage.ingests import Attachment
 from ragq.storage.paging import Page
@@ -24,7 +24,8 @@ KEYS = st.sampled_from(["key_a", "key_b"])
 GROUPS = st.sets(st.sampled_from(["red", "green", "blue"]))
 READERS = st.one_of(st.none(), st.sets(st.sampled_from(["red", "green", "blue"]), min_size=1))
 TEXT = "common words"
-VECTOR = np.eye(1, 384, dtype=np.float32)
+CHUNKS = [Chunk("common", 0, 6, None, None, 1), Chunk("words", 7, 12, None, None, 1)]
+VECTORS = np.eye(2, 384, dtype=np.float32)
 NUMBERS = itertools.count()
 WHOLE = Page(limit=100)
 
@@ -93,8 +94,7 @@ async def put(context: WorkerContext, file: File, stores: list[str]) -> str:
         await context.ingests.attach_many(tenant, stores[store], [attachment])
         found = await context.store_files.get(tenant, stores[store], record.id)
         assert await context.ingests.begin_ingest(tenant, stores[store], record.id, found.generation, 1)
-        chunk = Chunk(TEXT, 0, len(TEXT), None, None, 2)
-        assert await context.ingests.complete_ingest(found, 1, ParsedDocument(TEXT), [chunk], VECTOR, language="en")
+        assert await context.ingests.complete_ingest(found, 1, ParsedDocument(TEXT), CHUNKS, VECTORS, language="en")
     return record.id
 
 
@@ -129,6 +129,8 @@ async def test_the_storage_shows_what_the_rules_allow(
         assert {one.file_id for one in listed} == read[store]
         assert {id_ for id_ in ids if await shows_document(context, view, store_id, id_)} == read[store]
         assert await search(context, view, [store_id]) == read[store]
+        assert {id_ for id_ in ids if await shows_next(context, view, [store_id], id_)} == read[store]
+    assert {id_ for id_ in ids if await shows_next(context, view, stores, id_)} == set().union(*read)
     assert {id_ for id_ in ids if await shows_passage(context, view, id_)} == set().union(*read)
     assert await search(context, view, stores) == set().union(*read)
 
@@ -173,6 +175,12 @@ async def shows_passage(context: WorkerContext, view: TenantView, file_id: str) 
         return False
 
 
+async def shows_next(context: WorkerContext, view: TenantView, stores: list[str], file_id: str) -> bool:
+    passage = SearchResult(file_id, "", "common", 0, 6, None, None, 1, score=1.0)
+    found = await context.chunks.read_next(view, stores, passage)
+    return found is not None and found.text == "words"
+
+
 async def search(context: WorkerContext, view: TenantView, stores: list[str]) -> set[str]:
     scope = await context.chunks.find_scope(view, stores, TEXT)
-    return {one.file_id for one in await context.chunks.search(scope, VECTOR[0], limit=50)}
+    return {one.file_id for one in await context.chunks.search(scope, VECTORS[0], limit=50)}

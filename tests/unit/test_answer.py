@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from ragq.models import CERTAIN, Location, PlaceKind, SearchResult
-from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, NOT_CERTAIN, TASK_PASSAGES, answer_extractively
+from ragq.rag.answer import NO_ANSWER, NO_DOCUMENTS, NOT_CERTAIN, SURE, answer_extractively
+from ragq.rag.passages import TASK_PASSAGES
 from ragq.rag.sentences import MAX_SENTENCE_CHARACTERS, find_sentences, find_terms
 
 PLANTS = (
@@ -285,38 +286,110 @@ def test_a_sentence_that_repeats_the_question_is_no_answer() -> None:
     )
 
 
+PANES = [
+    f"Bars are numbered. A pane is small. A pane can be split by hand. Command {name} breaks a pane out."
+    for name in "abcdefghijk"
+]
+
+
 def test_a_task_that_no_sentence_answers_for_certain_is_shown_with_whole_passages_and_sentences_of_others() -> None:
-    passages = [
-        f"Panes are numbered. A pane can be split by hand. Command {name} breaks it out." for name in "abcdefghijk"
+    results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(PANES)]
+    task = answer_extractively("move a pane with a command", results)
+    others = [text.removeprefix("Bars are numbered. ") for text in PANES[TASK_PASSAGES:10]]
+    assert task.text == "\n\n".join([NOT_CERTAIN, *PANES[:TASK_PASSAGES], *others])
+
+
+MANUAL_START = 1000
+FOLLOWING = "Command k breaks a pane out. Then close the window. Press Enter."
+
+
+def follow(passage: SearchResult, repeats: str = "") -> SearchResult:
+    start = passage.end - len(repeats)
+    return make_result(repeats + FOLLOWING, start=start, score=0.0)
+
+
+@pytest.mark.parametrize("repeats", ["", "a pane out."])
+def test_a_task_goes_on_with_what_follows_the_best_passage(repeats: str) -> None:
+    results = [make_result(text, start=MANUAL_START, score=0.3 - n / 100) for n, text in enumerate(PANES[:3])]
+    task = answer_extractively("move a pane with a command", results, following=follow(results[0], repeats))
+    assert task.text.startswith("\n\n".join([NOT_CERTAIN, PANES[0], FOLLOWING, PANES[1]]))
+    assert (task.citations[1].quote, task.citations[1].start) == (FOLLOWING, results[0].end)
+
+
+def test_what_follows_comes_after_its_passage_also_where_the_best_sentence_is_of_another() -> None:
+    text = "Move a pane with a command: press Enter."
+    results = [make_result(PANES[0], score=0.31), make_result(text, score=0.3), make_result(PANES[1], score=0.29)]
+    task = answer_extractively("move a pane with a command, how", results, following=follow(results[0]))
+    quotes = [one.quote for one in task.citations]
+    assert quotes[quotes.index(PANES[0]) + 1] == FOLLOWING
+
+
+def test_an_answer_to_a_task_that_is_certain_goes_on_too() -> None:
+    text = "The pump is cleaned with a brush. It is made of steel."
+    results = [make_result(text, score=0.5, similarity=0.5), make_result("Filters are blue.", score=0.1)]
+    answer = answer_extractively("How do I clean the pump?", results, following=follow(results[0]))
+    assert answer.confidence is not None
+    assert CERTAIN <= answer.confidence < SURE
+    quotes = [one.quote for one in answer.citations]
+    assert quotes == [text, FOLLOWING, "Filters are blue."]
+
+
+def test_passages_beside_an_answer_have_the_code_that_the_question_names() -> None:
+    results = [
+        make_result("The -4 option forces IPv4 addresses. Names are resolved.", score=0.6),
+        make_result("-6, --ipv6\n    Tells it to use IPv6 only.", score=0.5),
+        make_result("Timeouts are forced by a flag of their own.", score=0.4),
     ]
-    results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(passages)]
-    task = answer_extractively("move a pane with a command", results)
-    others = [f"A pane can be split by hand. Command {name} breaks it out." for name in "defghij"]
-    assert task.text == "\n\n".join([NOT_CERTAIN, *passages[:TASK_PASSAGES], *others])
+    answer = answer_extractively("How can I force IPv6?", results)
+    assert "--ipv6" in answer.text
+    assert "Timeouts" not in answer.text
 
 
-def test_of_the_passages_for_a_task_one_is_the_nearest_in_meaning() -> None:
-    texts = [f"Panes are numbered. A pane can be split by hand. Command {name} breaks it out." for name in "abcdefg"]
-    texts[5] = "Windows are joined by hand. Then they are one."
-    results = [make_result(text, score=0.3 - place / 100) for place, text in enumerate(texts)]
-    results[5] = replace(results[5], similarity=0.65)
-    task = answer_extractively("move a pane with a command", results)
-    whole = [*texts[: TASK_PASSAGES - 1], texts[5]]
-    assert task.text.startswith("\n\n".join([NOT_CERTAIN, *whole]))
+def test_nothing_is_shown_twice_beside_an_answer() -> None:
+    results = [
+        make_result("The pump is cleaned with a brush.", score=0.5),
+        *(make_result("Filters are blue. The pump hums.", score=0.1, start=start) for start in (100, 200)),
+    ]
+    assert answer_extractively("How do I clean the pump?", results).text.count("The pump hums.") == 1
+
+
+LISTED = """- --raw-input/-R:
+
+           Don't parse the input as JSON. Each line of text is a string.
+
+       - --raw-output / -r:
+
+           Strings are written without quotes."""
+
+
+@pytest.mark.parametrize("sign", ["\u25cb  ", "*  ", "\u2022 ", ""])
+def test_a_listed_option_with_a_colon_is_named_in_the_answer(sign: str) -> None:
+    text = LISTED.replace("- --", f"{sign}--")
+    others = [make_result(f"The input is parsed {name}.", score=0.3) for name in ("here", "there", "as JSON")]
+    answer = answer_extractively("parse the input as text", [*others, make_result(text, score=0.1)])
+    assert "--raw-input/-R:\n\n           Don't parse the input as JSON." in answer.text
+    assert not answer.text.rstrip().endswith("--raw-output / -r:")
+
+
+def test_a_list_of_links_is_no_answer() -> None:
+    links = "| How to | [deploy on Kubernetes](a.md), [deploy with Compose](b.md), [use an LLM](c.md) |"
+    text = f"{links}\n\nA chart installs it on Kubernetes."
+    answer = answer_extractively("deploy on Kubernetes", [make_result(text)])
+    assert answer.citations[0].quote == "A chart installs it on Kubernetes."
 
 
 def test_sentences_of_another_passage_that_stand_apart_are_shown_apart() -> None:
     results = [make_result(f"Move the circle of panes by {name}.", score=0.3) for name in "abc"]
-    other = "Panes can be turned. Menus are closed. Keys are bound. A circle is drawn."
+    other = "Panes can be turned. Menus are closed. Keys are bound. A circle is drawn far out."
     task = answer_extractively("move the circle of panes far", [*results, make_result(other, score=0.1)])
-    assert task.text.endswith("\n\nPanes can be turned.\n\nA circle is drawn.")
+    assert task.text.endswith("\n\nPanes can be turned.\n\nKeys are bound. A circle is drawn far out.")
 
 
 def test_a_sentence_of_another_passage_is_shown_with_its_term() -> None:
     results = [make_result(f"Panes are moved by {name}.", score=0.3) for name in "abcd"]
-    option = "-m, --more\n    More panes are shown. They are small."
+    option = "-m, --more\n    More panes are shown."
     task = answer_extractively("move panes in a circle", [*results, make_result(option, score=0.1)])
-    assert task.text.endswith(f"\n\n{option[: option.index('. ') + 1]}")
+    assert task.text.endswith(f"\n\n{option}")
 
 
 def test_a_question_that_is_not_answered_for_certain_is_shown_whole_passages() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from string import ascii_letters
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
 from ragq.errors import UnavailableError
-from ragq.models import AttachedFile, Question, SearchResult
+from ragq.models import AttachedFile, Location, Question, SearchResult
 from ragq.queues import retrieval
 
 CHUNK = SearchResult(
@@ -72,3 +72,25 @@ async def test_what_to_do_is_looked_for_in_more_sources_without_an_llm(
     question = Question(text, ["vs_1"], max_results=wanted)
     found = await retrieval.retrieve_sources(cast("Any", None), context, question, beside=[])
     assert len(found) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "is_read"),
+    [("How do I move a pane?", "", True), ("How do I move a pane?", "row", False), ("Who made the pane?", "", False)],
+)
+async def test_what_follows_the_best_source_is_read_for_a_task(
+    text: str, unit: Literal["row", ""], *, is_read: bool
+) -> None:
+    following = replace(CHUNK, text="Then press Enter.", location=Location(unit=unit))
+
+    async def read_next(_: str, stores: list[str], passage: SearchResult) -> SearchResult:
+        assert (stores, passage) == (["vs_1"], CHUNK)
+        return following
+
+    context: Any = SimpleNamespace(chunks=SimpleNamespace(read_next=read_next))
+    job: Any = SimpleNamespace(viewer="acme")
+    other = replace(CHUNK, text="Other.")
+    found = await retrieval.read_on(job, context, Question(text, ["vs_1"]), [CHUNK, other])
+    assert found == (following if is_read else None)
+    assert await retrieval.read_on(job, context, Question(text, ["vs_1"]), []) is None
+    assert await retrieval.read_on(job, context, Question(text, []), [CHUNK]) is None

@@ -61,6 +61,16 @@ async def retrieve_sources(
     return sources
 
 
+async def read_on(
+    job: RunningJob, context: WorkerContext, question: Question, results: list[SearchResult]
+) -> SearchResult | None:
+    """Read what follows the best source in its document, if the question asks what to do: steps often go on there."""
+    if not results or not question.vector_store_ids or not asks_what_to_do(question.text):
+        return None
+    following = await context.chunks.read_next(job.viewer, question.vector_store_ids, results[0])
+    return None if following is None or following.location.unit == "row" else following
+
+
 async def _search(job: RunningJob, context: WorkerContext, question: Question, *, most: int) -> list[SearchResult]:
     """Search and rerank; returns `most` results, or those that were reranked if they are more.
 

@@ -19,7 +19,7 @@ from ragq.models import Answer, Chunk, JobFunction, ParsedDocument, Question, Se
 from ragq.parsing.parser import OcrSettings
 from ragq.queues.answers import generate, make_standalone
 from ragq.queues.reading import read_draft
-from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, retrieve, retrieve_sources
+from ragq.queues.retrieval import DEFAULT_CHUNK_SHARE, read_attached, read_on, retrieve, retrieve_sources
 from ragq.queues.running import RunningJob, WorkerContext, ms_since
 from ragq.rag.answer import draft_in_steps
 from ragq.rag.names import name_document
@@ -69,15 +69,19 @@ async def process_query(job: RunningJob, context: WorkerContext, arguments: Quer
             job, context, question, results, searched=searched.text, is_streamed=stream != "nothing"
         )
     else:
-        answer = await _answer_extractively(context, searched.text, results)
+        following = await read_on(job, context, searched, results)
+        answer = await _answer_extractively(context, searched.text, results, following)
     job.note(answer_ms=ms_since(started) - retrieve_ms)
     return QueryResult(searched.text, answer, results)
 
 
-async def _answer_extractively(context: WorkerContext, question: str, results: list[SearchResult]) -> Answer:
+async def _answer_extractively(
+    context: WorkerContext, question: str, results: list[SearchResult], following: SearchResult | None = None
+) -> Answer:
     """Answer without an LLM. Where the words leave it in doubt, sentences are read."""
     calibrated = context.settings.embedding_name == LOCAL_EMBEDDING_MODEL
-    steps = draft_in_steps(question, results, trust_similarity=calibrated, synonyms=context.chunks.synonyms)
+    synonyms = context.chunks.synonyms
+    steps = draft_in_steps(question, results, following, trust_similarity=calibrated, synonyms=synonyms)
     draft = await context.turns.run(steps)
     return draft if isinstance(draft, Answer) else await read_draft(context.cross_encoder, draft)
 

@@ -6,15 +6,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 
 from ragq.models import CERTAIN, Answer, Citation, SearchResult
-from ragq.rag.blocks import (
-    MAX_TERM_CHARACTERS,
-    asks_for_several,
-    asks_how,
-    asks_what_to_do,
-    find_blocks,
-    find_paragraph,
-    find_term,
-)
+from ragq.rag.blocks import MAX_TERM_CHARACTERS, asks_what_to_do, find_term, is_listed_option, lists_links
 from ragq.rag.citing.cite import make_citation
 from ragq.rag.citing.sentence import goes_on
 from ragq.rag.citing.support import read_statements
@@ -22,8 +14,9 @@ from ragq.rag.citing.wording import is_english, read_words
 from ragq.rag.confidence import UNCERTAIN, Confidence, find_absent, is_sure, judge, weigh_reading
 from ragq.rag.identifiers import find_identifiers, fold_case, holds_identifier
 from ragq.rag.names import name_document
+from ragq.rag.passages import choose_best, drop_overlaps, find_nearest, find_others, make_whole
 from ragq.rag.scoring import Sentence, cover, fit, fit_best, weigh_terms
-from ragq.rag.sentences import find_sentences, find_terms
+from ragq.rag.sentences import find_terms
 from ragq.rag.synonyms.near import NearTerms
 from ragq.rag.synonyms.table import Synonyms, read_synonyms
 from ragq.tasks import run_through
@@ -31,20 +24,12 @@ from ragq.tasks import run_through
 NO_DOCUMENTS = "Nothing was found to answer from. Ingest documents first, or name a store that has some."
 NO_ANSWER = "The documents do not answer this question."
 NOT_CERTAIN = "No sentence answers this for certain. Nearest passages:"
-PASSAGES = 3  # shown where no sentence answers for certain
-TASK_PASSAGES = 3  # and of a question that asks what to do
-TASK_SENTENCES = 2  # after them, of each other passage
-TASK_SOURCES = 10  # of which something is shown then
-SURE = 0.7  # confidence from which a certain answer to a task is followed by one passage alone
-WHOLE_CHARACTERS = 1000  # up to which a passage is shown whole
-PASSAGE_CHARACTERS = 400  # of a longer one
-
+SURE = 0.8  # confidence from which a certain answer to a task is followed by one passage alone
 HEADING_CHARACTERS = 500  # its end names what is nearest
 # Tuned on the first half of XQuAD-en, with MiniLM's similarities and the store's fused scores, which are weighed against how
 # a sentence fits.
 SCORE_WEIGHT = 1.0
 SIMILARITY_WEIGHT = 0.7
-SECOND_SHARE = 0.8  # a second sentence needs this share of the first one's score
 LINES_CHARACTERS = 300  # a line of a form or a list is quoted with lines near it, up to this
 LINES_GAIN = 0.1  # coverage that each must add
 READ_SENTENCES = 4  # at most, where the words alone would refuse
@@ -62,7 +47,8 @@ class Draft:
         sentences: Those of the chunks, in their order.
         weights: Of the question's terms.
         scored: The sentences with their scores, the best first.
-        times_read: How many of them were read.
+        following: What stands after the best chunk in its document, to go on with.
+        times_read: How many of the sentences were read.
         is_task: The question asks what to do.
         by_words: How sure the words alone are of the best one.
         confidence: Of the best one.
@@ -74,6 +60,7 @@ class Draft:
     sentences: list[Sentence]
     weights: dict[str, float]
     scored: list[tuple[float, Sentence]]
+    following: SearchResult | None = None
     times_read: int = 0
     is_task: bool = field(init=False)
     by_words: Confidence = field(init=False)
@@ -118,11 +105,13 @@ class Draft:
         if confidence.value < UNCERTAIN:
             return _refuse(confidence)
         if confidence.value < CERTAIN:
-            return _show_nearest(self.scored, confidence, is_task=self.is_task)
-        chosen = [_add_lines(one, self.sentences, self.weights) for one in _choose(self.scored)]
-        quotes = _drop_overlaps([_make_whole(one, question) for one in chosen])
-        if self.is_task and not find_identifiers(question):
-            quotes += _add_others(self.scored, quotes, is_sure=confidence.value >= SURE)
+            nearest = find_nearest(self.scored, self.following, is_task=self.is_task)
+            return _quote(nearest, confidence, text=NOT_CERTAIN, gap="\n\n")
+        chosen = [_add_lines(one, self.sentences, self.weights) for one in choose_best(self.scored)]
+        quotes = drop_overlaps([make_whole(one, question) for one in chosen])
+        if self.is_task:
+            is_sure = confidence.value >= SURE
+            quotes += find_others(question, self.scored, quotes, self.following, is_sure=is_sure)
         return _quote(quotes, confidence)
 
     def _take_unread(self) -> Sentence:
@@ -152,21 +141,34 @@ def _lacks_number(question: str, sentence: Sentence) -> bool:
 
 
 def answer_extractively(
-    question: str, results: list[SearchResult], *, trust_similarity: bool = True, synonyms: Synonyms | None = None
+    question: str,
+    results: list[SearchResult],
+    *,
+    following: SearchResult | None = None,
+    trust_similarity: bool = True,
+    synonyms: Synonyms | None = None,
 ) -> Answer:
     """Quote what answers a question, the best first; if that is not certain, say so and show the nearest passages.
 
     Args:
         results: Best first, as the search gave them.
+        following: What stands after the best one in its document; shown beside it if the question asks what to do.
         trust_similarity: The similarities are MiniLM's; those of another model do not count beside the words.
         synonyms: Words that mean the same; None for ragq's own lists.
     """
-    draft = run_through(draft_in_steps(question, results, trust_similarity=trust_similarity, synonyms=synonyms))
+    draft = run_through(
+        draft_in_steps(question, results, following, trust_similarity=trust_similarity, synonyms=synonyms)
+    )
     return draft.finish() if isinstance(draft, Draft) else draft
 
 
 def draft_in_steps(
-    question: str, results: list[SearchResult], *, trust_similarity: bool = True, synonyms: Synonyms | None = None
+    question: str,
+    results: list[SearchResult],
+    following: SearchResult | None = None,
+    *,
+    trust_similarity: bool = True,
+    synonyms: Synonyms | None = None,
 ) -> Generator[None, None, Draft | Answer]:
     """Find what answers a question, or nothing, in steps of a few milliseconds; the arguments are those of `answer_extractively`."""
     if not results:
@@ -183,7 +185,7 @@ def draft_in_steps(
     scored = yield from _score(question, sentences, weights, trust_similarity=trust_similarity)
     if not scored:
         return _refuse(Confidence(0.0, "The passages found have no sentence."))
-    return Draft(question, results, near, sentences, weights, scored)
+    return Draft(question, results, near, sentences, weights, scored, following)
 
 
 def _refuse(confidence: Confidence, text: str = NO_ANSWER) -> Answer:
@@ -231,13 +233,18 @@ def _read(result: SearchResult, asked: str, near: NearTerms) -> Iterator[Sentenc
     asks = [result.text[start:end].rstrip("*_\"'”’»)").endswith(("?", "？")) for start, end in spans]
     titles = {part.strip().casefold() for part in (result.heading or "").split("›")}
     for place, (start, end) in enumerate(spans):
-        if asks[place] or result.text[start:end].casefold() in titles:
+        if asks[place] or _only_leads_on(result.text[start:end], titles, is_last=place + 1 == len(spans)):
             continue
         own = terms[place] | (terms[place - 1] if place and asks[place - 1] else set())
         term = find_term(result.text, start, end)
         defined = mark(find_terms(result.text[term:start][:MAX_TERM_CHARACTERS])) if term is not None else set()
         context = heading.union(defined, *terms[max(0, place - 1) : place + 2])
         yield Sentence(result, start, end, own, context)
+
+
+def _only_leads_on(text: str, titles: set[str], *, is_last: bool) -> bool:
+    """Whether a sentence is a title, a list of links, or the name of an option that is quoted with what stands after it."""
+    return text.casefold() in titles or lists_links(text) or (not is_last and is_listed_option(text))
 
 
 def _add_lines(sentence: Sentence, sentences: list[Sentence], weights: dict[str, float]) -> Sentence:
@@ -256,126 +263,6 @@ def _add_lines(sentence: Sentence, sentences: list[Sentence], weights: dict[str,
         if grown is None:
             return sentence
         sentence = grown
-
-
-def _drop_overlaps(chosen: list[Sentence]) -> list[Sentence]:
-    """Keep the longer of two quotes that overlap, as they may after both have grown."""
-    first = min(chosen, key=lambda one: one.start - one.end)
-    return [
-        one
-        for one in chosen
-        if one is first or one.source is not first.source or one.end <= first.start or first.end <= one.start
-    ]
-
-
-def _choose(scored: list[tuple[float, Sentence]]) -> list[Sentence]:
-    """Take the best sentence and the next best that says something else."""
-    (best_score, best), *others = scored
-    for score, second in others:
-        if score < SECOND_SHARE * best_score:
-            break
-        if second.text not in best.text and best.text not in second.text:
-            return [best, second]
-    return [best]
-
-
-def _make_whole(sentence: Sentence, question: str) -> Sentence:
-    """Give what a sentence is a part of: the list or piece of code, the paragraph, the definition with its term."""
-    source, text = sentence.source, sentence.source.text
-    if source.location.unit == "row":
-        return sentence
-    if asks_for_several(question) or sentence.text.endswith(":"):
-        for start, end in find_blocks(text):
-            if start <= sentence.start < end:
-                return replace(sentence, start=start, end=max(end, sentence.end))
-    if asks_how(question):
-        start, end = find_paragraph(text, sentence.start, sentence.end)
-        sentence = replace(sentence, start=start, end=end)
-    return _add_term(sentence)
-
-
-def _add_term(sentence: Sentence) -> Sentence:
-    """Begin with the term that a sentence defines or describes, if it does."""
-    source = sentence.source
-    if source.location.unit == "row" or (term := find_term(source.text, sentence.start, sentence.end)) is None:
-        return sentence
-    return replace(sentence, start=term)
-
-
-def _add_others(scored: list[tuple[float, Sentence]], quotes: list[Sentence], *, is_sure: bool) -> list[Sentence]:
-    """The nearest passage that nothing is quoted of yet: what is to be done is often said in another than the best sentence's.
-
-    If that one is not sure, then the best sentence of each other passage, with its term.
-    """
-    best = {id(one.source): one for one in quotes}
-    quoted = set(best)
-    for _, sentence in scored:
-        best.setdefault(id(sentence.source), sentence)
-    others = [sentence for source, sentence in best.items() if source not in quoted]
-    others.sort(key=lambda one: -one.source.score)
-    return [*map(_take_whole, others[:1]), *([] if is_sure else map(_add_term, others[1:]))]
-
-
-def _show_nearest(scored: list[tuple[float, Sentence]], confidence: Confidence, *, is_task: bool) -> Answer:
-    """Show the nearest passages whole; for what to do, then the best sentences of each other one, with their terms."""
-    found: dict[int, list[Sentence]] = {}
-    for _, sentence in scored:
-        found.setdefault(id(sentence.source), []).append(sentence)
-    first, *others = found.values()
-    passages, most = (TASK_PASSAGES, TASK_SOURCES) if is_task else (PASSAGES, PASSAGES)
-    if is_task:
-        others = _order_for_task(others)
-    chosen: list[Sentence] = []
-    shown = 0
-    for best in [first, *others]:
-        parts = [_take_whole(best[0])] if shown < passages else _take_best(best[:TASK_SENTENCES])
-        new = [part for part in parts if all(part.text not in one.text for one in chosen)]
-        chosen += new
-        shown += bool(new)
-        if shown == most:
-            break
-    return _quote(chosen, confidence, text=NOT_CERTAIN, gap="\n\n")
-
-
-def _take_best(sentences: list[Sentence]) -> list[Sentence]:
-    """Give sentences of a passage with their terms, in their order; those that touch are one."""
-    taken: list[Sentence] = []
-    for sentence in sorted(map(_add_term, sentences), key=lambda one: one.start):
-        last = taken[-1] if taken else None
-        if last and not last.source.text[last.end : sentence.start].strip():
-            taken[-1] = replace(last, end=max(last.end, sentence.end))
-        else:
-            taken.append(sentence)
-    return taken
-
-
-def _order_for_task(others: list[list[Sentence]]) -> list[list[Sentence]]:
-    """In the order of the search, which more often is right for tasks; the last that is shown whole is nearest in meaning."""
-    ordered = sorted(others, key=lambda one: -one[0].source.score)
-    place = TASK_PASSAGES - 2  # the best sentence's passage comes before them
-    if rest := ordered[place:]:
-        nearest = max(rest, key=lambda one: one[0].source.similarity or 0.0)
-        ordered[place:] = [nearest, *(one for one in rest if one is not nearest)]
-    return ordered
-
-
-def _take_whole(sentence: Sentence) -> Sentence:
-    text = sentence.source.text
-    if len(text) > WHOLE_CHARACTERS or sentence.source.location.unit == "row":
-        return _widen(sentence)
-    return replace(sentence, start=len(text) - len(text.lstrip()), end=len(text.rstrip()))
-
-
-def _widen(sentence: Sentence) -> Sentence:
-    if sentence.source.location.unit == "row":
-        return sentence
-    for start, end in find_blocks(sentence.source.text):
-        if start <= sentence.start < end:
-            return replace(sentence, start=start, end=max(end, sentence.end))
-    sentence = _add_term(sentence)
-    ends = [end for _, end in find_sentences(sentence.source.text)]
-    within = [end for end in ends if sentence.end < end <= sentence.start + PASSAGE_CHARACTERS]
-    return replace(sentence, end=max([sentence.end, *within]))
 
 
 def _quote(chosen: list[Sentence], confidence: Confidence, *, text: str = "", gap: str = " ") -> Answer:

@@ -12,18 +12,25 @@ MAX_PARAGRAPH_CHARACTERS = 500
 MAX_DEFINITION_CHARACTERS = 1200
 MAX_TERM_CHARACTERS = 100
 MAX_OPTIONS_CHARACTERS = 300  # names of one option
+FEWEST_LINKS, LINKS_SHARE = 3, 0.6  # of a text that lists links
 
 _LINE = re.compile(r"[^\n]*\n?")
-_ITEM = re.compile(r"[ \t]*(?:[-*+•▪‣◦–]|\(?(?:\d{1,3}|[a-zA-Z])[.)])[ \t]+\S")
+_ITEM = re.compile(r"[ \t]*(?:[-*+•·○●▪‣◦–]|\(?(?:\d{1,3}|[a-zA-Z])[.)])[ \t]+\S")
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _INDENTED = re.compile(r"[ \t]{2,}\S")
 _COMMENT = re.compile(r"[ \t]*<!--.*-->\s*$", re.DOTALL)
 _HEADING = re.compile(r"#{1,6}[ \t]+[^`/_\n]*([`/_])?")  # the group: it is a name in code
 _BREAK = re.compile(r"\n\s*\n|[?？]\s")
 _INDENT = re.compile(r"[ \t]*")
+_ENDS = (".", ":", ";", ",", "?", "!")
+_LISTED_OPTION = re.compile(r"[ \t]*(?:[*•·○●▪‣◦–][ \t]+)?`?--?\w[^\n]*:\Z")
 _OPTIONS = re.compile(r"(?:^--?\w[^\n]{0,100}(?<![.:;,?!])\n\n)+\Z", re.MULTILINE)
+_LINK = re.compile(r"\[[^\]\n]{0,200}\]\([^)\n]{0,200}\)")
 _ASKS_HOW = re.compile(
-    r"\W*(?:how (?:do|can|should|to|would)\b|wie \w+ (?:ich|man|wir)\b|c[oó]mo\b|\w+ कैसे)", re.IGNORECASE
+    r"\W*(?:how (?:do|can|should|to|would)\b|what (?:do|can|should|must) (?:i|we|you|one) do\b|what to do\b"
+    r"|wie \w+ (?:ich|man|wir)\b|was (?:mache|tue|kann|muss|soll) (?:ich|man|wir)\b"
+    r"|c[oó]mo\b|qu[eé] (?:hago|hacer|debo hacer|hay que hacer)\b|\w+ कैसे)",
+    re.IGNORECASE,
 )
 # Questions that ask for a procedure or for several things, by their first words.
 _ASKS_FOR_SEVERAL = re.compile(
@@ -82,10 +89,24 @@ def find_term(passage: str, start: int, end: int) -> int | None:
         if heading := _HEADING.match(line):
             return first if heading[1] else None
         if first < begin and line and _indent(line) <= indent - 2:
-            is_term = len(line.strip()) <= MAX_TERM_CHARACTERS and not line.endswith((".", ":", ";", ",", "?", "!"))
-            is_option = first == 0 and line.startswith("-")  # a passage begins without the indent of its first line
+            is_listed = is_listed_option(line)
+            is_term = (is_listed or not line.endswith(_ENDS)) and len(line.strip()) <= MAX_TERM_CHARACTERS
+            is_option = first == 0 and (
+                is_listed or line.startswith("-")
+            )  # a passage begins without the indent of its first line
             return first + _indent(line) if is_term and (_indent(line) or is_option) else None
     return None
+
+
+def is_listed_option(line: str) -> bool:
+    """Whether a line is the name of an option and a colon, be it with a list's sign before it."""
+    return _LISTED_OPTION.match(line) is not None
+
+
+def lists_links(text: str) -> bool:
+    """Whether a text is mainly links to other pages, as in a table of contents."""
+    links = _LINK.findall(text)
+    return len(links) >= FEWEST_LINKS and sum(map(len, links)) > LINKS_SHARE * len(text)
 
 
 def _find_options(passage: str, start: int) -> int | None:

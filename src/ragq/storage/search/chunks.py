@@ -31,6 +31,7 @@ from ragq.storage.search.statements import (
     TOUCH,
     TOUCH_NAMED,
     of_stores,
+    write_next,
     write_search,
 )
 from ragq.storage.search.word_choice import MATCHES, ChosenWords, WordShares, choose_words
@@ -171,6 +172,25 @@ class Chunks:
             return await server.for_tenant(scope.viewer).records(_read_result, query, plan=plan, **values)
 
         return await self._servers.run(search_on)
+
+    async def read_next(self, tenant: Viewer, store_ids: list[str], passage: SearchResult) -> SearchResult | None:
+        """Read the chunk that comes after another one in its document; None after the last.
+
+        Args:
+            store_ids: Where the document is looked for, as in `find_scope`.
+        """
+        stores = of_tenant(tenant, "tenant_id", "id") + see_stores(tenant, "id")
+        found = await self._database.for_tenant(tenant).records(
+            _read_result,
+            write_next(stores, _seen(tenant)),
+            plan="once",
+            names=store_ids,
+            default=DEFAULT_STORE_NAME,
+            file=passage.file_id,
+            start=passage.start,
+            end=passage.end,
+        )
+        return found[0] if found else None
 
     async def _word_shares(self) -> WordShares:
         if time.monotonic() > self._shares_until:

@@ -12,6 +12,14 @@ NEAR_COUNTS_AS = (
 )
 WORDS_SCALE = 0.1  # of the saturation of the words' score; a chunk of 100 words that has each word once gets 0.6
 
+_COLUMNS = """
+           chunk.file_id, f.filename, chunk.text, chunk.start_offset AS start, chunk.end_offset AS end, chunk.page,
+           chunk.heading, chunk.token_count, v.attributes::text,
+           coalesce(chunk.location, CASE
+               WHEN chunk.page IS NOT NULL THEN jsonb_build_object('kind', 'page', 'number', chunk.page)
+               WHEN chunk.heading IS NOT NULL THEN jsonb_build_object('kind', 'section', 'name', chunk.heading)
+               ELSE '{}' END)::text AS location"""
+
 # Two rankings of the stores' chunks, and one score for the best of both. The words' score is the sum over the question's
 # words of rarity times ts_rank, as a share of the sum of the rarities, saturated to 0…1; the meaning's is the similarity
 # above the model's floor. Neither depends on which other chunks are found, so scores of two questions can be compared.
@@ -57,12 +65,7 @@ _SEARCH = """
                   + (1 - %(meaning)s::float8) * words AS score
         FROM scored ORDER BY score DESC, file_id, ordinal LIMIT %(limit)s
     )
-    SELECT chunk.file_id, f.filename, chunk.text, chunk.start_offset AS start, chunk.end_offset AS end, chunk.page,
-           chunk.heading, chunk.token_count, best.score::float8 AS score, best.similarity, v.attributes::text,
-           coalesce(chunk.location, CASE
-               WHEN chunk.page IS NOT NULL THEN jsonb_build_object('kind', 'page', 'number', chunk.page)
-               WHEN chunk.heading IS NOT NULL THEN jsonb_build_object('kind', 'section', 'name', chunk.heading)
-               ELSE '{{}}' END)::text AS location
+    SELECT {columns}, best.score::float8 AS score, best.similarity
     FROM best JOIN chunks chunk USING (file_id, vector_store_id, ordinal)
          JOIN files f ON f.id = chunk.file_id
          JOIN vector_store_files v USING (file_id, vector_store_id)
@@ -162,6 +165,16 @@ SCOPE = """
            CASE WHEN counted.chunks <= size.few THEN files ELSE '{{}}' END AS files,
            ARRAY(SELECT DISTINCT unnest(languages) FROM named ORDER BY 1) AS languages, {hides} AS hides
     FROM counted, size"""
+_NEXT = """
+    SELECT {columns}, 0::float8 AS score, NULL::float8 AS similarity
+    FROM chunks chunk JOIN files f ON f.id = chunk.file_id
+         JOIN vector_store_files v USING (vector_store_id, file_id)
+    WHERE vector_store_id IN (
+              SELECT id FROM vector_stores
+              WHERE {of}
+                AND (id = ANY(%(names)s) OR is_default AND tenant_id = %(tenant)s AND %(default)s = ANY(%(names)s)))
+      AND file_id = %(file)s AND chunk.start_offset > %(start)s AND chunk.end_offset > %(end)s{seen}
+    ORDER BY ordinal LIMIT 1"""
 SHARES = """
     SELECT most_common_elems::text::text[] AS words, most_common_elem_freqs AS shares FROM pg_stats
     WHERE (schemaname, tablename, attname) = (
@@ -176,6 +189,16 @@ def of_stores(own: str, *, is_one: bool) -> str:
         is_one: It is one store. Of a list, a plan for all values expects ten stores, and reads the whole table.
     """
     return f"{own} AND vector_store_id = " + ("%(store)s" if is_one else "ANY(%(stores)s)")
+
+
+def write_next(of: str, seen: str) -> str:
+    """Write the statement for the chunk after another one in its document.
+
+    Args:
+        of: In which stores, as a condition on `vector_stores`.
+        seen: As in `write_search`.
+    """
+    return _NEXT.format(columns=_COLUMNS, of=of, seen=seen)
 
 
 @lru_cache(maxsize=256)
@@ -206,6 +229,7 @@ def write_search(
     restriction = "" if condition is None else among.format(condition=condition)
     distance = distance.format(vectors=vectors)
     search = _SEARCH.format(
+        columns=_COLUMNS,
         vectors=vectors,
         distance=distance,
         among=restriction,
