@@ -169,9 +169,12 @@ async def test_each_search_is_served_by_its_index_and_finds_what_a_scan_finds(
 async def plan_for_all_values(context: WorkerContext, store: str, filters: dict[str, Any] | None) -> dict[str, Any]:
     """How each table of a search is read, by its alias."""
     scope = await context.chunks.find_scope(TENANT, [store], WORDS, convert(filters, AttributeFilter | None))
-    query = number_parameters(scope.write(candidates=50))
+    return await plan_generically(context, scope.write(candidates=50))
+
+
+async def plan_generically(context: WorkerContext, query: str) -> dict[str, Any]:
     async with context.database.for_tenant(TENANT).transaction() as connection:
-        explained = await connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {query}")
+        explained = await connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {number_parameters(query)}")
         ((tree,),) = await explained.fetchall()
     return {node["Alias"]: json.dumps(node) for node in walk(tree[0]["Plan"]) if "Relation Name" in node}
 
@@ -181,6 +184,24 @@ async def test_a_plan_for_all_values_fetches_what_was_ranked_by_its_key(context:
     for filters in (None, ONE_FILE):
         reads = await plan_for_all_values(context, store, filters)
         assert "chunks_pkey" in reads["hit"]
+
+
+async def test_the_chunk_after_another_is_read_by_its_key(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, written = await fill(context), list[str]()
+
+    async def records(_: TenantAccess, __: type[SearchResult], query: str, **___: Any) -> list[SearchResult]:
+        written.append(query)
+        return []
+
+    (found,) = (await search(context, store, WORDS, None))[:1]
+    monkeypatch.setattr(TenantAccess, "records", records)
+    await context.chunks.read_next(TENANT, [store], found)
+    reads = await plan_generically(context, written[0])
+    assert "chunks_pkey" in reads["chunk"]
+    assert "Index Cond" in reads["chunk"]
+    assert "file_id" in json.loads(reads["chunk"])["Index Cond"]
 
 
 async def test_a_plan_for_all_values_reads_one_store_of_several(context: WorkerContext) -> None:

@@ -340,9 +340,11 @@ def test_passages_beside_an_answer_have_the_code_that_the_question_names() -> No
         make_result("-6, --ipv6\n    Tells it to use IPv6 only.", score=0.5),
         make_result("Timeouts are forced by a flag of their own.", score=0.4),
     ]
-    answer = answer_extractively("How can I force IPv6?", results)
+    following = follow(results[0])
+    answer = answer_extractively("How can I force IPv6?", results, following=following)
     assert "--ipv6" in answer.text
     assert "Timeouts" not in answer.text
+    assert FOLLOWING not in answer.text
 
 
 def test_nothing_is_shown_twice_beside_an_answer() -> None:
@@ -362,7 +364,7 @@ LISTED = """- --raw-input/-R:
            Strings are written without quotes."""
 
 
-@pytest.mark.parametrize("sign", ["\u25cb  ", "*  ", "\u2022 ", ""])
+@pytest.mark.parametrize("sign", ["\u25cb  ", "*  ", "\u2022 ", "- ", ""])
 def test_a_listed_option_with_a_colon_is_named_in_the_answer(sign: str) -> None:
     text = LISTED.replace("- --", f"{sign}--")
     others = [make_result(f"The input is parsed {name}.", score=0.3) for name in ("here", "there", "as JSON")]

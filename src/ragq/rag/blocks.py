@@ -23,12 +23,13 @@ _HEADING = re.compile(r"#{1,6}[ \t]+[^`/_\n]*([`/_])?")  # the group: it is a na
 _BREAK = re.compile(r"\n\s*\n|[?？]\s")
 _INDENT = re.compile(r"[ \t]*")
 _ENDS = (".", ":", ";", ",", "?", "!")
-_LISTED_OPTION = re.compile(r"[ \t]*(?:[*•·○●▪‣◦–][ \t]+)?`?--?\w[^\n]*:\Z")
+_LISTED_OPTION = re.compile(r"[ \t]*(?:[-*•·○●▪‣◦–][ \t]+)?`?--?\w[^\n]*:\Z")
 _OPTIONS = re.compile(r"(?:^--?\w[^\n]{0,100}(?<![.:;,?!])\n\n)+\Z", re.MULTILINE)
 _LINK = re.compile(r"\[[^\]\n]{0,200}\]\([^)\n]{0,200}\)")
 _ASKS_HOW = re.compile(
     r"\W*(?:how (?:do|can|should|to|would)\b|what (?:do|can|should|must) (?:i|we|you|one) do\b|what to do\b"
-    r"|wie \w+ (?:ich|man|wir)\b|was (?:mache|tue|kann|muss|soll) (?:ich|man|wir)\b"
+    r"|wie \w+ (?:ich|man|wir)\b|was (?:mache|tue) (?:ich|man|wir)\b"
+    r"|was (?:kann|muss|soll) (?:ich|man|wir) (?:machen|tun)\b"
     r"|c[oó]mo\b|qu[eé] (?:hago|hacer|debo hacer|hay que hacer)\b|\w+ कैसे)",
     re.IGNORECASE,
 )
@@ -91,10 +92,9 @@ def find_term(passage: str, start: int, end: int) -> int | None:
         if first < begin and line and _indent(line) <= indent - 2:
             is_listed = is_listed_option(line)
             is_term = (is_listed or not line.endswith(_ENDS)) and len(line.strip()) <= MAX_TERM_CHARACTERS
-            is_option = first == 0 and (
-                is_listed or line.startswith("-")
-            )  # a passage begins without the indent of its first line
-            return first + _indent(line) if is_term and (_indent(line) or is_option) else None
+            # A passage begins without the indent of its first line.
+            is_indented = bool(_indent(line)) or (first == 0 and (is_listed or line.startswith("-")))
+            return first + _indent(line) if is_term and is_indented else None
     return None
 
 

@@ -73,6 +73,7 @@ def find_others(
     """The nearest passage that nothing is quoted of yet: what is to be done is often said in another than the best sentence's.
 
     If that one is not sure, then what follows the best passage, and the best sentence of each other passage, with its term.
+    If the question names a code or number, all of these have it.
 
     Args:
         following: What stands after the best passage in its document, if anything does.
@@ -82,17 +83,13 @@ def find_others(
     for _, sentence in scored:
         best.setdefault(id(sentence.source), sentence)
     named = find_identifiers(question)
-    others = [
-        sentence
-        for source, sentence in best.items()
-        if source not in quoted and all(holds_identifier(fold_case(sentence.source.text), one) for one in named)
-    ]
+    others = [one for source, one in best.items() if source not in quoted and _holds_all(one.source.text, named)]
     others.sort(key=lambda one: -one.source.score)
     nearest = list(map(_take_whole, others[:1]))
     if is_sure:
         return list(_drop_repeats(nearest, quotes))
     top = _find_top(scored)
-    goes_on = _go_on(top, following) if following else []
+    goes_on = _go_on(top, following) if following and _holds_all(following.text, named) else []
     beginning = [*goes_on, *nearest] if id(top) in quoted else [*nearest, *goes_on]
     return list(_drop_repeats([*beginning, *map(_add_term, others[1:])], quotes))
 
@@ -123,6 +120,11 @@ def find_nearest(scored: Scored, following: SearchResult | None, *, is_task: boo
         if shown == most:
             break
     return chosen
+
+
+def _holds_all(text: str, identifiers: Iterable[str]) -> bool:
+    folded = fold_case(text)
+    return all(holds_identifier(folded, one) for one in identifiers)
 
 
 def _drop_repeats(sentences: Iterable[Sentence], known: Iterable[Sentence]) -> Iterator[Sentence]:
